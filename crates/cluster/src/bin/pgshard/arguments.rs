@@ -1,0 +1,164 @@
+//! The words of the command line, and the help that teaches them.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Sharded PostgreSQL clusters on one machine.
+///
+/// Brings up a coordinator and its workers from a private copy of the installed PostgreSQL 15, with the extension
+/// pg_shard in it. A cluster lives in one directory; the system's own PostgreSQL is not touched, and several clusters
+/// run side by side.
+#[derive(Debug, Parser)]
+#[command(name = "pgshard", version, after_help = EXAMPLES)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXAMPLES: &str = "\
+A first cluster, one coordinator and four workers:
+  pgshard up --dir /tmp/shop --workers 4 --port 6000
+  psql -h 127.0.0.1 -p 6000 -U postgres
+
+Take a worker away, see what that does, and bring it back:
+  pgshard kill worker2 --dir /tmp/shop
+  pgshard status --dir /tmp/shop
+  pgshard start worker2 --dir /tmp/shop
+
+A server that is there but does not answer, as behind a broken network:
+  pgshard pause worker1 --dir /tmp/shop
+  pgshard resume worker1 --dir /tmp/shop
+
+Remove all of it:
+  pgshard down --dir /tmp/shop";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Make a cluster and start it: a coordinator on PORT, worker i on PORT + i
+    ///
+    /// The superuser is postgres, the database is postgres, and everyone on this machine is trusted; the servers listen
+    /// on loopback addresses only, and on a unix socket in DIR. When run as root, the servers run as user postgres.
+    /// Servers keep running after this command ends; "pgshard down" removes them.
+    Up(UpArguments),
+
+    /// Start a node that is down, and wait until it accepts connections
+    Start(NodeArguments),
+
+    /// Shut a node down in good order; its sessions are ended
+    Stop(NodeArguments),
+
+    /// kill -9 all processes of a node, as a power cut would
+    Kill(NodeArguments),
+
+    /// Stop all processes of a node (SIGSTOP): it keeps its connections and answers none
+    Pause(NodeArguments),
+
+    /// Let a paused node continue (SIGCONT)
+    Resume(NodeArguments),
+
+    /// Show the nodes, up, down or paused, and the shards and placements by state
+    ///
+    /// Works whatever is down. The shards are read from the coordinator's catalog, so they are shown only while the
+    /// coordinator answers.
+    Status(StatusArguments),
+
+    /// End all servers and remove the cluster, data included
+    Down(DirArgument),
+}
+
+/// Which cluster.
+#[derive(Debug, Args)]
+pub(crate) struct DirArgument {
+    /// The cluster's directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+}
+
+/// Which node of which cluster.
+#[derive(Debug, Args)]
+pub(crate) struct NodeArguments {
+    /// coordinator, worker1, worker2 ...
+    #[arg(value_name = "NODE")]
+    pub(crate) node: String,
+
+    #[command(flatten)]
+    pub(crate) dir: DirArgument,
+}
+
+/// How to show which cluster.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArguments {
+    #[command(flatten)]
+    pub(crate) dir: DirArgument,
+
+    /// Print JSON instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// What the new cluster is like.
+#[derive(Debug, Args)]
+pub(crate) struct UpArguments {
+    /// The directory to make the cluster in: absent or empty
+    #[command(flatten)]
+    pub(crate) dir: DirArgument,
+
+    /// How many workers
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub(crate) workers: u16,
+
+    /// The coordinator's port; worker i listens on the i-th port after it
+    #[arg(long, value_name = "P", default_value_t = 6000)]
+    pub(crate) port: u16,
+
+    /// A setting of PostgreSQL for every node; may be given several times
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = cluster::parse_setting)]
+    pub(crate) settings: Vec<(String, String)>,
+
+    /// The workers' host name in the coordinator's pg_worker_list.conf
+    #[arg(long, value_name = "HOST", default_value = "localhost")]
+    pub(crate) worker_host: String,
+
+    /// The extension's library [default: libpg_shard.so beside this program]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) library: Option<PathBuf>,
+
+    /// The directory with pg_shard.control and the SQL scripts [default: sql/ of the source tree]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) extension_dir: Option<PathBuf>,
+
+    /// Plain PostgreSQL servers, without the extension
+    #[arg(long)]
+    pub(crate) no_extension: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn settings_are_read_as_name_and_value() {
+        let arguments = Arguments::parse_from([
+            "pgshard",
+            "up",
+            "--dir",
+            "/tmp/c",
+            "--set",
+            "fsync=off",
+            "--set",
+            "pg_shard.fault_points=a=b",
+        ]);
+        let Command::Up(up) = arguments.command else { panic!("not up") };
+        let settings: Vec<(&str, &str)> =
+            up.settings.iter().map(|(name, value)| (&**name, &**value)).collect();
+        assert_eq!(settings, [("fsync", "off"), ("pg_shard.fault_points", "a=b")]);
+    }
+}

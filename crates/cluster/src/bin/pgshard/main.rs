@@ -1,0 +1,78 @@
+//! `pgshard`: sharded PostgreSQL clusters on one machine, for trying things out and for breaking them.
+//!
+//! The work is done by the library `cluster`; here are the words of the command line and what is printed.
+
+/// The words of the command line, and the help that teaches them.
+mod arguments;
+
+/// What is printed: the only place that writes to standard output.
+mod render;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use cluster::{Artifacts, Cluster, ClusterError, ClusterSpec, NodeName};
+
+use arguments::{Arguments, Command, NodeArguments, UpArguments};
+
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            render::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), ClusterError> {
+    match command {
+        Command::Up(arguments) => up(arguments),
+        Command::Start(arguments) => on_node(&arguments, "up", Cluster::start),
+        Command::Stop(arguments) => on_node(&arguments, "down", Cluster::stop),
+        Command::Kill(arguments) => on_node(&arguments, "killed", Cluster::kill),
+        Command::Pause(arguments) => on_node(&arguments, "paused", Cluster::pause),
+        Command::Resume(arguments) => on_node(&arguments, "up", Cluster::resume),
+        Command::Status(arguments) => {
+            let status = Cluster::open(&arguments.dir.dir)?.status();
+            render::status(&status, arguments.json);
+            Ok(())
+        }
+        Command::Down(arguments) => {
+            Cluster::open(&arguments.dir)?.down()?;
+            render::cluster_is_down(&arguments.dir);
+            Ok(())
+        }
+    }
+}
+
+fn up(arguments: UpArguments) -> Result<(), ClusterError> {
+    let artifacts = Artifacts::of_this_build()?;
+    let artifacts = Artifacts {
+        library: arguments.library.unwrap_or(artifacts.library),
+        extension_dir: arguments.extension_dir.unwrap_or(artifacts.extension_dir),
+    };
+    let spec = ClusterSpec {
+        dir: arguments.dir.dir,
+        workers: arguments.workers,
+        port: arguments.port,
+        worker_host: arguments.worker_host,
+        extension: !arguments.no_extension,
+        settings: arguments.settings,
+    };
+    render::cluster_is_up(&Cluster::up_from(&spec, &artifacts)?);
+    Ok(())
+}
+
+/// Does something to the node that was named, and says what it is now.
+fn on_node(
+    arguments: &NodeArguments,
+    now: &str,
+    operation: impl Fn(&Cluster, NodeName) -> Result<(), ClusterError>,
+) -> Result<(), ClusterError> {
+    let cluster = Cluster::open(&arguments.dir.dir)?;
+    let node = cluster.node(&arguments.node)?;
+    operation(&cluster, node)?;
+    render::node_is_now(node, now);
+    Ok(())
+}

@@ -1,0 +1,321 @@
+//! The private copy of PostgreSQL, and the data directory that nodes are copied from.
+//!
+//! PostgreSQL finds its libraries and its shared files relative to where the program itself lies. A copy of its three
+//! directories (programs, libraries, shared files) below another root is therefore a complete second installation, into
+//! which our library goes without touching the system's. Symbolic links would not do: PostgreSQL resolves them.
+//!
+//! `initdb` runs once, into a template; a node's data directory is a copy of that. A known gap: all nodes of an
+//! installation have the same system identifier, so do not tell nodes apart by it.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde::{Deserialize, Serialize};
+
+use crate::account::ServerAccount;
+use crate::error::ClusterError;
+use crate::tree;
+
+/// The version we are built for.
+const MAJOR_VERSION: &str = "15";
+
+/// Written last into an installation: without it the copy is not complete.
+const DESCRIPTION: &str = "installation.json";
+
+/// Where our own files are: the library, the control file and the scripts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Artifacts {
+    /// The extension's shared library, whatever its file name.
+    pub library: PathBuf,
+    /// The directory with `pg_shard.control` and the `pg_shard--*.sql` scripts.
+    pub extension_dir: PathBuf,
+}
+
+impl Artifacts {
+    /// The library beside the running program (a test's program lies one level deeper), the scripts in the source tree.
+    pub fn of_this_build() -> Result<Self, ClusterError> {
+        const LIBRARY: &str = "libpg_shard.so";
+        let program = std::env::current_exe()
+            .map_err(ClusterError::file("find", Path::new("the running program")))?;
+        let beside = program.parent().unwrap_or(Path::new("/"));
+        let candidates = [Some(beside), beside.parent().filter(|_| beside.ends_with("deps"))];
+        let library = candidates
+            .into_iter()
+            .flatten()
+            .map(|dir| dir.join(LIBRARY))
+            .rfind(|path| path.exists());
+        Ok(Self {
+            library: library.unwrap_or_else(|| beside.join(LIBRARY)),
+            extension_dir: Path::new(env!("CARGO_MANIFEST_DIR")).join("../../sql"),
+        })
+    }
+
+    /// The control file and the scripts; refuses artifacts that are not there.
+    fn extension_files(&self) -> Result<Vec<PathBuf>, ClusterError> {
+        let missing = |what, path: &Path, option| ClusterError::ArtifactMissing {
+            what,
+            path: path.to_owned(),
+            option,
+        };
+        if !self.library.is_file() {
+            return Err(missing("the extension's library", &self.library, "--library"));
+        }
+        let control = self.extension_dir.join("pg_shard.control");
+        if !control.is_file() {
+            return Err(missing("the extension's control file", &control, "--extension-dir"));
+        }
+        let entries = fs::read_dir(&self.extension_dir)
+            .map_err(ClusterError::file("read", &self.extension_dir))?;
+        let scripts = entries.flatten().map(|entry| entry.path()).filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.starts_with("pg_shard--") && name.ends_with(".sql")
+        });
+        Ok(std::iter::once(control).chain(scripts).collect())
+    }
+}
+
+/// A private copy of PostgreSQL and a fresh data directory, from which any number of clusters are made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Installation {
+    dir: PathBuf,
+    layout: Layout,
+}
+
+/// PostgreSQL as the system has it; its absolute paths are repeated below the copy's root.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Layout {
+    /// The full version: a copy is made again when the system's PostgreSQL has been updated.
+    version: String,
+    programs: PathBuf,
+    libraries: PathBuf,
+    shared: PathBuf,
+}
+
+impl Installation {
+    /// A copy of the installed PostgreSQL 15 with our library in it, made in `dir` unless it is there already
+    /// and of the same version.
+    ///
+    /// The library and the scripts are installed every time, so that a second call brings in a new build. Servers that
+    /// run keep the files they have open. Several processes may call this for the same directory at once.
+    pub fn prepare(dir: &Path, artifacts: &Artifacts) -> Result<Self, ClusterError> {
+        let files = artifacts.extension_files()?;
+        Self::prepare_with(dir, |installation| {
+            let extension_dir = installation.shared_dir().join("extension");
+            for file in &files {
+                install(file, &extension_dir.join(file.file_name().unwrap_or_default()), 0o644)?;
+            }
+            install(&artifacts.library, &installation.library_dir().join("pg_shard.so"), 0o755)
+        })
+    }
+
+    /// The same without our library: plain PostgreSQL.
+    pub fn prepare_without_extension(dir: &Path) -> Result<Self, ClusterError> {
+        Self::prepare_with(dir, |_| Ok(()))
+    }
+
+    /// The installation that [`Installation::prepare`] made in `dir`.
+    pub fn open(dir: &Path) -> Result<Self, ClusterError> {
+        let path = dir.join(DESCRIPTION);
+        let Ok(text) = fs::read_to_string(&path) else {
+            return Err(ClusterError::NoInstallation { dir: dir.to_owned() });
+        };
+        let layout = serde_json::from_str(&text)
+            .map_err(|source| ClusterError::DamagedFile { path, source })?;
+        Ok(Self { dir: dir.to_owned(), layout })
+    }
+
+    /// The directory that holds all of it.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// A program of the copy: `bin("psql")`.
+    pub fn bin(&self, program: &str) -> PathBuf {
+        self.copy_of(&self.layout.programs).join(program)
+    }
+
+    /// Where the copy's libraries are (`pg_config --pkglibdir`).
+    pub fn library_dir(&self) -> PathBuf {
+        self.copy_of(&self.layout.libraries)
+    }
+
+    /// Where the copy's shared files are (`pg_config --sharedir`).
+    pub fn shared_dir(&self) -> PathBuf {
+        self.copy_of(&self.layout.shared)
+    }
+
+    /// A data directory as `initdb` makes it.
+    pub(crate) fn template(&self) -> PathBuf {
+        self.dir.join("template")
+    }
+
+    fn prepare_with(
+        dir: &Path,
+        install_ours: impl FnOnce(&Self) -> Result<(), ClusterError>,
+    ) -> Result<Self, ClusterError> {
+        let account = ServerAccount::choose()?;
+        fs::create_dir_all(dir).map_err(ClusterError::file("create", dir))?;
+        let dir = fs::canonicalize(dir).map_err(ClusterError::file("find", dir))?;
+        tree::set_mode(&dir, 0o755)?;
+        account.ensure_reaches(&dir)?;
+
+        let lock_path = dir.join("installation.lock");
+        let lock = File::create(&lock_path).map_err(ClusterError::file("create", &lock_path))?;
+        lock.lock().map_err(ClusterError::file("lock", &lock_path))?;
+
+        let layout = Layout::of_system()?;
+        let installation = match Self::open(&dir) {
+            Ok(installation) if installation.layout == layout => installation,
+            Ok(_) | Err(_) => Self::copy_from_system(&dir, layout, &account)?,
+        };
+        install_ours(&installation)?;
+        Ok(installation)
+    }
+
+    /// Copies the installed PostgreSQL below `dir` and runs `initdb`; what an earlier attempt left is replaced.
+    fn copy_from_system(
+        dir: &Path,
+        layout: Layout,
+        account: &ServerAccount,
+    ) -> Result<Self, ClusterError> {
+        let installation = Self { dir: dir.to_owned(), layout };
+        let Layout { programs, libraries, shared, version: _ } = &installation.layout;
+        let description = dir.join(DESCRIPTION);
+        tree::remove(&description)?;
+        for original in [programs, libraries, shared] {
+            let copy = installation.copy_of(original);
+            tree::remove(&copy)?;
+            make_open_dirs(dir, &copy)?;
+            tree::copy(original, &copy, None)?;
+        }
+        let template = installation.template();
+        tree::remove(&template)?;
+        account.create_dir(&template, 0o700)?;
+        account.run(
+            installation.bin("initdb"),
+            &[
+                &"--pgdata",
+                &template,
+                &"--username=postgres",
+                &"--auth=trust",
+                &"--encoding=UTF8",
+                &"--locale=C.UTF-8",
+                &"--no-sync",
+                &"--no-instructions",
+            ],
+        )?;
+        let text =
+            serde_json::to_string_pretty(&installation.layout).expect("paths that came from text");
+        fs::write(&description, text).map_err(ClusterError::file("write", &description))?;
+        Ok(installation)
+    }
+
+    /// Where the copy of an absolute path of the system lies.
+    fn copy_of(&self, original: &Path) -> PathBuf {
+        self.dir.join(original.strip_prefix("/").unwrap_or(original))
+    }
+}
+
+impl Layout {
+    /// The directories of the installed PostgreSQL 15.
+    ///
+    /// Debian keeps one `pg_config` a version; the one on the path may belong to a newer server.
+    fn of_system() -> Result<Self, ClusterError> {
+        let candidates =
+            [format!("/usr/lib/postgresql/{MAJOR_VERSION}/bin/pg_config"), "pg_config".to_owned()];
+        candidates.iter().find_map(|program| Self::from_pg_config(program)).ok_or_else(|| {
+            ClusterError::PostgresMissing {
+                looked_for: format!("a server of version 15 through {}", candidates.join(" and ")),
+            }
+        })
+    }
+
+    /// What `pg_config` answers, if it is of our version and has a server beside it.
+    fn from_pg_config(program: &str) -> Option<Self> {
+        let output = Command::new(program)
+            .args(["--version", "--bindir", "--pkglibdir", "--sharedir"])
+            .output()
+            .ok()?;
+        let layout = Self::from_answers(&String::from_utf8(output.stdout).ok()?)?;
+        layout.programs.join("postgres").is_file().then_some(layout)
+    }
+
+    /// Reads the answers, a line each.
+    fn from_answers(answers: &str) -> Option<Self> {
+        let mut lines = answers.lines();
+        let version = lines.next()?;
+        let number = version.strip_prefix("PostgreSQL ")?;
+        if number.split(|c: char| !c.is_ascii_digit()).next()? != MAJOR_VERSION {
+            return None;
+        }
+        let mut directory = || lines.next().filter(|line| line.starts_with('/')).map(PathBuf::from);
+        Some(Self {
+            version: version.to_owned(),
+            programs: directory()?,
+            libraries: directory()?,
+            shared: directory()?,
+        })
+    }
+}
+
+/// Makes the directories from `root` down to `path`, open to everyone whatever our umask is.
+fn make_open_dirs(root: &Path, path: &Path) -> Result<(), ClusterError> {
+    fs::create_dir_all(path).map_err(ClusterError::file("create", path))?;
+    for dir in path.ancestors().take_while(|dir| *dir != root) {
+        tree::set_mode(dir, 0o755)?;
+    }
+    Ok(())
+}
+
+/// Puts a copy of `file` at `target` in one step: a server that has the old file mapped must not see it change.
+fn install(file: &Path, target: &Path, mode: u32) -> Result<(), ClusterError> {
+    let partial = target.with_added_extension("partial");
+    fs::copy(file, &partial).map_err(ClusterError::file("copy", file))?;
+    tree::set_mode(&partial, mode)?;
+    fs::rename(&partial, target).map_err(ClusterError::file("replace", target))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directories_are_read_from_what_pg_config_answers() {
+        let answers = "PostgreSQL 15.20 (Debian 15.20-0+deb12u1)\n/usr/lib/postgresql/15/bin\n/usr/lib/postgresql/15/lib\n/usr/share/postgresql/15\n";
+        let layout = Layout::from_answers(answers).unwrap();
+        assert_eq!(layout.programs, Path::new("/usr/lib/postgresql/15/bin"));
+        assert_eq!(layout.shared, Path::new("/usr/share/postgresql/15"));
+    }
+
+    #[test]
+    fn another_version_is_not_taken_for_ours() {
+        for version in
+            ["PostgreSQL 16.1", "PostgreSQL 150.1", "PostgreSQL 9.4.26", "pg_config: not found"]
+        {
+            assert_eq!(
+                Layout::from_answers(&format!("{version}\n/a\n/b\n/c\n")),
+                None,
+                "{version}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_development_version_of_ours_will_do() {
+        assert!(Layout::from_answers("PostgreSQL 15devel\n/a\n/b\n/c\n").is_some());
+    }
+
+    #[test]
+    fn a_missing_library_is_reported_with_its_option() {
+        let artifacts = Artifacts {
+            library: PathBuf::from("/nowhere/libpg_shard.so"),
+            extension_dir: PathBuf::from("/nowhere"),
+        };
+        let message = artifacts.extension_files().unwrap_err().to_string();
+        assert!(
+            message.contains("/nowhere/libpg_shard.so") && message.contains("--library"),
+            "{message}"
+        );
+    }
+}

@@ -1,0 +1,368 @@
+//! Errors as PostgreSQL knows them: every field, raised once all Rust values are gone.
+//!
+//! pgrx' own report has no CONTEXT and no constraint name and knows only the listed SQLSTATEs. A
+//! [`PgError`] carries all of them as owned Rust values through `Result`s; [`throw`] copies them into
+//! PostgreSQL's memory, drops the Rust side and only then leaves by `longjmp`.
+
+use pgrx::pg_sys;
+use std::ffi::{CStr, c_char, c_int};
+use std::fmt;
+
+/// A five-character SQLSTATE.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SqlState(pub [u8; 5]);
+
+impl SqlState {
+    /// 08006: the connection is gone.
+    pub const CONNECTION_FAILURE: Self = Self(*b"08006");
+    /// 0A000: we cannot do this.
+    pub const FEATURE_NOT_SUPPORTED: Self = Self(*b"0A000");
+    /// 22023: an argument is out of its range.
+    pub const INVALID_PARAMETER_VALUE: Self = Self(*b"22023");
+    /// 22004: NULL where a value is needed.
+    pub const NULL_VALUE_NOT_ALLOWED: Self = Self(*b"22004");
+    /// 42704: the named object does not exist.
+    pub const UNDEFINED_OBJECT: Self = Self(*b"42704");
+    /// 55000: the object is not in the state that this needs.
+    pub const OBJECT_NOT_IN_PREREQUISITE_STATE: Self = Self(*b"55000");
+    /// 02000: nothing there.
+    pub const NO_DATA: Self = Self(*b"02000");
+    /// XX000: a broken invariant, or an error that has no code of its own in pg_shard 1.2.
+    pub const INTERNAL_ERROR: Self = Self(*b"XX000");
+    /// 01000: a warning.
+    pub const WARNING: Self = Self(*b"01000");
+    /// 57014: the user or a timeout cancelled the statement.
+    pub const QUERY_CANCELED: Self = Self(*b"57014");
+    /// 53300: a server has no connection slot left.
+    pub const TOO_MANY_CONNECTIONS: Self = Self(*b"53300");
+    /// 25P02: the transaction is aborted already.
+    pub const IN_FAILED_SQL_TRANSACTION: Self = Self(*b"25P02");
+
+    /// The code in `text` if it has five characters of `0-9A-Z`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes: [u8; 5] = text.as_bytes().try_into().ok()?;
+        bytes.iter().all(|b| b.is_ascii_digit() || b.is_ascii_uppercase()).then_some(Self(bytes))
+    }
+
+    /// The code's first two characters.
+    pub fn class(self) -> [u8; 2] {
+        [self.0[0], self.0[1]]
+    }
+
+    /// PostgreSQL's packed form (`MAKE_SQLSTATE`, `src/include/utils/elog.h`).
+    fn packed(self) -> c_int {
+        self.0.iter().rev().fold(0, |code, byte| (code << 6) | c_int::from(byte.wrapping_sub(b'0') & 0x3f))
+    }
+}
+
+impl fmt::Display for SqlState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(std::str::from_utf8(&self.0).unwrap_or("?????"))
+    }
+}
+
+/// An error or warning on its way to the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PgError(Box<Fields>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Fields {
+    sqlstate: SqlState,
+    message: String,
+    detail: Option<String>,
+    hint: Option<String>,
+    context: Option<String>,
+    schema: Option<String>,
+    table: Option<String>,
+    column: Option<String>,
+    datatype: Option<String>,
+    constraint: Option<String>,
+}
+
+impl PgError {
+    /// An error with its code and primary message (lower case, no full stop).
+    pub fn new(sqlstate: SqlState, message: impl Into<String>) -> Self {
+        Self(Box::new(Fields {
+            sqlstate,
+            message: message.into(),
+            detail: None,
+            hint: None,
+            context: None,
+            schema: None,
+            table: None,
+            column: None,
+            datatype: None,
+            constraint: None,
+        }))
+    }
+
+    /// An error that says an invariant of ours is broken.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(SqlState::INTERNAL_ERROR, message)
+    }
+
+    /// 0A000 with what to do instead.
+    pub fn unsupported(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::new(SqlState::FEATURE_NOT_SUPPORTED, message).hint(hint)
+    }
+
+    /// Adds the DETAIL: what happened, in sentences.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.0.detail = Some(detail.into());
+        self
+    }
+
+    /// Adds the HINT: what to do, in sentences.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds a line of CONTEXT.
+    #[must_use]
+    pub fn context(mut self, context: impl Into<String>) -> Self {
+        let line = context.into();
+        self.0.context = Some(match self.0.context.take() {
+            Some(before) => format!("{before}\n{line}"),
+            None => line,
+        });
+        self
+    }
+
+    /// Sets the fields that tools read: schema, table, column, data type, constraint.
+    #[must_use]
+    pub fn names(
+        mut self,
+        schema: Option<String>,
+        table: Option<String>,
+        column: Option<String>,
+        datatype: Option<String>,
+        constraint: Option<String>,
+    ) -> Self {
+        self.0.schema = schema;
+        self.0.table = table;
+        self.0.column = column;
+        self.0.datatype = datatype;
+        self.0.constraint = constraint;
+        self
+    }
+
+    /// The code.
+    pub fn sqlstate(&self) -> SqlState {
+        self.0.sqlstate
+    }
+
+    /// The primary message.
+    pub fn message(&self) -> &str {
+        &self.0.message
+    }
+
+    /// Lets `rewrite` change every text that a person may read: message, detail, hint, context and names.
+    pub fn rewrite(&mut self, rewrite: impl Fn(&str) -> String) {
+        let fields = &mut *self.0;
+        fields.message = rewrite(&fields.message);
+        for text in [
+            &mut fields.detail,
+            &mut fields.hint,
+            &mut fields.context,
+            &mut fields.table,
+            &mut fields.constraint,
+        ]
+        .into_iter()
+        .flatten()
+        {
+            *text = rewrite(text);
+        }
+    }
+}
+
+impl fmt::Display for PgError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.message)
+    }
+}
+
+impl std::error::Error for PgError {}
+
+impl From<std::ffi::NulError> for PgError {
+    fn from(_: std::ffi::NulError) -> Self {
+        Self::internal("a text contains a zero byte")
+    }
+}
+
+mod raw {
+    use std::ffi::{c_char, c_int, c_void};
+    unsafe extern "C-unwind" {
+        pub(super) fn errstart(level: c_int, domain: *const c_char) -> bool;
+        pub(super) fn errcode(code: c_int) -> c_int;
+        pub(super) fn errmsg_internal(format: *const c_char, ...) -> c_int;
+        pub(super) fn errdetail_internal(format: *const c_char, ...) -> c_int;
+        pub(super) fn errhint(format: *const c_char, ...) -> c_int;
+        pub(super) fn errcontext_msg(format: *const c_char, ...) -> c_int;
+        pub(super) fn err_generic_string(field: c_int, text: *const c_char) -> c_int;
+        pub(super) fn errfinish(file: *const c_char, line: c_int, function: *const c_char);
+        pub(super) fn palloc(size: usize) -> *mut c_void;
+    }
+}
+
+/// The same fields as zero-terminated texts in PostgreSQL's memory: nothing here has a destructor.
+#[derive(Clone, Copy)]
+struct Palloced {
+    code: c_int,
+    message: *const c_char,
+    detail: *const c_char,
+    hint: *const c_char,
+    context: *const c_char,
+    names: [(c_int, *const c_char); 5],
+}
+
+/// `ERROR` of `src/include/utils/elog.h`, which is a macro that bindgen leaves out.
+const LEVEL_ERROR: c_int = 21;
+
+/// Fields' letters in the protocol (`PG_DIAG_*`, `src/include/postgres_ext.h`).
+const NAME_FIELDS: [u8; 5] = *b"stcdn";
+
+fn palloc_text(text: &str) -> *const c_char {
+    let bytes: Vec<u8> = text.bytes().filter(|b| *b != 0).collect();
+    // SAFETY: palloc returns at least the asked size or does not return; we are on the backend's main thread.
+    unsafe {
+        let copy = raw::palloc(bytes.len() + 1).cast::<u8>();
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), copy, bytes.len());
+        *copy.add(bytes.len()) = 0;
+        copy.cast()
+    }
+}
+
+fn palloc_fields(error: PgError) -> Palloced {
+    let optional = |text: &Option<String>| text.as_deref().map_or(std::ptr::null(), palloc_text);
+    let f = &error.0;
+    let names = [&f.schema, &f.table, &f.column, &f.datatype, &f.constraint];
+    let mut pairs = [(0, std::ptr::null()); 5];
+    for (pair, (letter, text)) in pairs.iter_mut().zip(NAME_FIELDS.into_iter().zip(names)) {
+        *pair = (c_int::from(letter), optional(text));
+    }
+    Palloced {
+        code: f.sqlstate.packed(),
+        message: palloc_text(&f.message),
+        detail: optional(&f.detail),
+        hint: optional(&f.hint),
+        context: optional(&f.context),
+        names: pairs,
+    }
+}
+
+/// Reports at `level`; returns only for levels below ERROR.
+///
+/// # Safety
+///
+/// For ERROR and above the caller's frames must hold nothing with a destructor: this leaves by `longjmp`.
+unsafe fn emit(level: c_int, fields: Palloced) {
+    let text: *const c_char = c"%s".as_ptr();
+    // SAFETY: the elog.c protocol: errstart, fields, errfinish, with texts that live in PostgreSQL's memory.
+    unsafe {
+        if !raw::errstart(level, std::ptr::null()) {
+            return;
+        }
+        raw::errcode(fields.code);
+        raw::errmsg_internal(text, fields.message);
+        if !fields.detail.is_null() {
+            raw::errdetail_internal(text, fields.detail);
+        }
+        if !fields.hint.is_null() {
+            raw::errhint(text, fields.hint);
+        }
+        if !fields.context.is_null() {
+            raw::errcontext_msg(text, fields.context);
+        }
+        for (field, value) in fields.names {
+            if !value.is_null() {
+                raw::err_generic_string(field, value);
+            }
+        }
+        raw::errfinish(c"pg_shard".as_ptr(), 0, c"pg_shard".as_ptr());
+    }
+}
+
+/// Raises `error` as an ERROR of PostgreSQL; never returns.
+///
+/// # Safety
+///
+/// No frame between here and PostgreSQL's handler may hold a value with a destructor.
+pub(crate) unsafe fn throw(error: PgError) -> ! {
+    let fields = palloc_fields(error);
+    // SAFETY: the caller vouches for its frames; `fields` is plain data.
+    unsafe { emit(LEVEL_ERROR, fields) };
+    std::process::abort()
+}
+
+/// Sends a WARNING to the client.
+pub fn warning(warning: PgError) {
+    report(pg_sys::WARNING as c_int, warning);
+}
+
+/// Sends a NOTICE to the client.
+pub fn notice(notice: PgError) {
+    report(pg_sys::NOTICE as c_int, notice);
+}
+
+/// Writes a line to the server's log.
+pub fn log(line: PgError) {
+    report(pg_sys::LOG as c_int, line);
+}
+
+fn report(level: c_int, what: PgError) {
+    let fields = palloc_fields(what);
+    // SAFETY: below ERROR errfinish returns; the guard turns an ERROR raised while sending into a panic.
+    unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| emit(level, fields)) };
+}
+
+/// Runs `body` at a border where PostgreSQL called us: an `Err` becomes PostgreSQL's ERROR with all its
+/// fields, a panic (and thus an ERROR that a guarded call turned into one) becomes an ERROR as pgrx does it.
+///
+/// # Safety
+///
+/// Called directly from an `extern "C-unwind"` function that PostgreSQL calls and whose own frame holds
+/// nothing with a destructor.
+pub unsafe fn boundary<R>(body: impl FnOnce() -> Result<R, PgError>) -> R {
+    // SAFETY: the caller vouches for the frame above.
+    match unsafe { pg_sys::panic::pgrx_extern_c_guard(body) } {
+        Ok(value) => value,
+        // SAFETY: as above; `error` itself is consumed before the jump.
+        Err(error) => unsafe { throw(error) },
+    }
+}
+
+/// Raises `Err` as PostgreSQL's ERROR from inside a `#[pg_extern]` function.
+///
+/// It travels as a panic that pgrx' guard catches at the border, so destructors run; the fields that pgrx'
+/// report does not carry are lost. Functions that users call want SQLSTATE, message, detail and hint: these
+/// stay.
+pub fn raise<T>(result: Result<T, PgError>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(error) => {
+            let fields = palloc_fields(error);
+            // SAFETY: inside the guard the longjmp of errfinish is caught at once and becomes a panic, which
+            // runs the destructors of the frames above.
+            unsafe {
+                pg_sys::ffi::pg_guard_ffi_boundary(|| emit(LEVEL_ERROR, fields));
+            }
+            unreachable!("errfinish returned from an ERROR")
+        }
+    }
+}
+
+/// The text of a C string that PostgreSQL or libpq owns; empty for a null pointer.
+///
+/// # Safety
+///
+/// `text` is null or a zero-terminated string that stays in place during the call.
+pub(crate) unsafe fn owned_text(text: *const c_char) -> String {
+    if text.is_null() {
+        return String::new();
+    }
+    // SAFETY: the caller vouches for the pointer.
+    unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
+}

@@ -1,0 +1,237 @@
+//! Hooks: how PostgreSQL calls us, and how we call whoever was there before.
+//!
+//! Each hook has one slot for the previous owner, filled once in [`install`]. The outer functions hold nothing
+//! with a destructor and call the core or the previous hook directly, so an ERROR from below passes over them
+//! with all its fields; our own part runs inside [`boundary`].
+
+use crate::error::{PgError, boundary};
+use crate::path::{self, TableScan};
+use crate::plan::{BoundParameters, Plan, PlanWriter};
+use crate::query::{DistributionKey, Statement};
+use crate::scan::{self, BeginScan};
+use crate::transaction;
+use crate::utility::{self, UtilityCall};
+use pgrx::pg_sys::{self, Oid};
+use std::ffi::{c_char, c_int, c_void};
+use std::sync::OnceLock;
+
+/// What to do with a statement.
+#[derive(Clone, Copy, Debug)]
+pub enum Verdict {
+    /// No distributed table in it: PostgreSQL's business.
+    NotOurs,
+    /// PostgreSQL plans it over our scans; the plan depends on the metadata relation given.
+    PlannedByPostgres(Oid),
+    /// This plan.
+    Planned(Plan),
+}
+
+/// The extension, as the hooks see it.
+pub trait Extension: Sync {
+    /// Plans a statement.
+    fn plan(
+        &self,
+        statement: Statement,
+        parameters: BoundParameters,
+        scroll: bool,
+    ) -> Result<Verdict, PgError>;
+    /// How a table is distributed, if it is and has shards.
+    fn distribution(&self, table: Oid) -> Option<DistributionKey>;
+    /// A guess at the number of rows of a distributed table.
+    fn estimated_rows(&self, table: Oid) -> Option<f64>;
+    /// The private part of a scan over a table's shards.
+    fn plan_scan(&self, scan: &TableScan) -> PlanWriter;
+    /// Before a utility statement runs; it may do the work itself.
+    fn utility(&self, call: &mut UtilityCall) -> Result<utility::Outcome, PgError>;
+    /// A relation is being dropped.
+    fn on_drop(&self, table: Oid) -> Result<(), PgError>;
+    /// The transaction is about to commit.
+    fn before_commit(&self) -> Result<(), PgError>;
+    /// The transaction is about to be prepared.
+    fn before_prepare(&self) -> Result<(), PgError>;
+    /// The transaction has ended.
+    fn after_transaction(&self, committed: bool);
+    /// A subtransaction has been rolled back to the level above `level`.
+    fn after_subtransaction_abort(&self, level: u32);
+    /// A subtransaction has been released into the level above `level`.
+    fn before_subtransaction_commit(&self, level: u32) -> Result<(), PgError>;
+    /// A relation's definition changed, or (none) any may have.
+    fn forget(&self, table: Option<Oid>);
+}
+
+static EXTENSION: OnceLock<&'static dyn Extension> = OnceLock::new();
+
+pub(crate) fn planner() -> &'static dyn Extension {
+    *EXTENSION.get().unwrap_or_else(|| unreachable!("hooks are installed after the extension is set"))
+}
+
+#[derive(Clone, Copy)]
+struct Previous {
+    planner: pg_sys::planner_hook_type,
+    relation_paths: pg_sys::set_rel_pathlist_hook_type,
+    relation_info: pg_sys::get_relation_info_hook_type,
+    utility: pg_sys::ProcessUtility_hook_type,
+    access: pg_sys::object_access_hook_type,
+}
+
+static PREVIOUS: OnceLock<Previous> = OnceLock::new();
+
+pub(crate) fn previous_relation_paths() -> pg_sys::set_rel_pathlist_hook_type {
+    PREVIOUS.get().and_then(|previous| previous.relation_paths)
+}
+
+pub(crate) fn previous_relation_info() -> pg_sys::get_relation_info_hook_type {
+    PREVIOUS.get().and_then(|previous| previous.relation_info)
+}
+
+/// Installs every hook and callback; once per process, from `_PG_init`.
+pub fn install(extension: &'static dyn Extension, begin: BeginScan) {
+    if EXTENSION.set(extension).is_err() {
+        return;
+    }
+    scan::register(begin);
+    // SAFETY: `_PG_init` runs alone on the main thread; hooks are plain function pointers, and callbacks stay
+    // registered for the life of the process, as our library does.
+    unsafe {
+        let _ = PREVIOUS.set(Previous {
+            planner: pg_sys::planner_hook,
+            relation_paths: pg_sys::set_rel_pathlist_hook,
+            relation_info: pg_sys::get_relation_info_hook,
+            utility: pg_sys::ProcessUtility_hook,
+            access: pg_sys::object_access_hook,
+        });
+        pg_sys::planner_hook = Some(plan);
+        pg_sys::set_rel_pathlist_hook = Some(path::relation_paths);
+        pg_sys::get_relation_info_hook = Some(path::relation_info);
+        pg_sys::ProcessUtility_hook = Some(process_utility);
+        pg_sys::object_access_hook = Some(access);
+        pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), pg_sys::Datum::from(0));
+        pg_sys::CacheRegisterSyscacheCallback(
+            pg_sys::SysCacheIdentifier::NAMESPACEOID as c_int,
+            Some(namespace_changed),
+            pg_sys::Datum::from(0),
+        );
+        transaction::register();
+    }
+}
+
+mod raw {
+    //! The core's own functions, called without pgrx' guard so that their ERRORs keep every field.
+    use pgrx::pg_sys;
+    use std::ffi::{c_char, c_int};
+    unsafe extern "C-unwind" {
+        pub(super) fn standard_planner(
+            parse: *mut pg_sys::Query,
+            text: *const c_char,
+            options: c_int,
+            parameters: pg_sys::ParamListInfo,
+        ) -> *mut pg_sys::PlannedStmt;
+        pub(super) fn standard_ProcessUtility(
+            statement: *mut pg_sys::PlannedStmt,
+            text: *const c_char,
+            read_only_tree: bool,
+            context: pg_sys::ProcessUtilityContext::Type,
+            parameters: pg_sys::ParamListInfo,
+            environment: *mut pg_sys::QueryEnvironment,
+            receiver: *mut pg_sys::DestReceiver,
+            completion: *mut pg_sys::QueryCompletion,
+        );
+    }
+}
+
+unsafe extern "C-unwind" fn plan(
+    parse: *mut pg_sys::Query,
+    text: *const c_char,
+    options: c_int,
+    parameters: pg_sys::ParamListInfo,
+) -> *mut pg_sys::PlannedStmt {
+    // SAFETY: PostgreSQL's own arguments, passed on unchanged; this frame holds plain values only.
+    unsafe {
+        let scroll = options & pg_sys::CURSOR_OPT_SCROLL as c_int != 0;
+        let verdict =
+            boundary(|| planner().plan(Statement { parse }, BoundParameters(parameters), scroll));
+        if let Verdict::Planned(plan) = verdict {
+            return plan.0;
+        }
+        let planned = match PREVIOUS.get() {
+            Some(Previous { planner: Some(previous), .. }) => previous(parse, text, options, parameters),
+            _ => raw::standard_planner(parse, text, options, parameters),
+        };
+        if let Verdict::PlannedByPostgres(metadata) = verdict {
+            boundary(|| {
+                Plan(planned).depends_on(metadata);
+                Ok(())
+            });
+        }
+        planned
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "PostgreSQL's signature")]
+unsafe extern "C-unwind" fn process_utility(
+    statement: *mut pg_sys::PlannedStmt,
+    text: *const c_char,
+    read_only_tree: bool,
+    context: pg_sys::ProcessUtilityContext::Type,
+    parameters: pg_sys::ParamListInfo,
+    environment: *mut pg_sys::QueryEnvironment,
+    receiver: *mut pg_sys::DestReceiver,
+    completion: *mut pg_sys::QueryCompletion,
+) {
+    // SAFETY: PostgreSQL's own arguments; this frame holds plain values only.
+    unsafe {
+        let next = boundary(|| {
+            let mut call = UtilityCall::new(statement, text, completion);
+            planner().utility(&mut call).map(|outcome| match outcome {
+                utility::Outcome::Done => std::ptr::null_mut(),
+                utility::Outcome::PassOn => call.statement(),
+            })
+        });
+        if next.is_null() {
+            return;
+        }
+        let read_only_tree = read_only_tree && next == statement;
+        match PREVIOUS.get() {
+            Some(Previous { utility: Some(previous), .. }) => {
+                previous(next, text, read_only_tree, context, parameters, environment, receiver, completion);
+            }
+            _ => raw::standard_ProcessUtility(
+                next,
+                text,
+                read_only_tree,
+                context,
+                parameters,
+                environment,
+                receiver,
+                completion,
+            ),
+        }
+    }
+}
+
+unsafe extern "C-unwind" fn access(
+    kind: pg_sys::ObjectAccessType::Type,
+    class: Oid,
+    object: Oid,
+    sub_object: c_int,
+    argument: *mut c_void,
+) {
+    // SAFETY: PostgreSQL's own arguments; this frame holds plain values only.
+    unsafe {
+        if let Some(Previous { access: Some(previous), .. }) = PREVIOUS.get() {
+            previous(kind, class, object, sub_object, argument);
+        }
+        if kind == pg_sys::ObjectAccessType::OAT_DROP && class == pg_sys::RelationRelationId && sub_object == 0 {
+            boundary(|| planner().on_drop(object));
+        }
+    }
+}
+
+unsafe extern "C-unwind" fn relation_changed(_: pg_sys::Datum, table: Oid) {
+    // Only forgets: no catalog is read inside an invalidation.
+    planner().forget((table != Oid::INVALID).then_some(table));
+}
+
+unsafe extern "C-unwind" fn namespace_changed(_: pg_sys::Datum, _cache: c_int, _hash: u32) {
+    planner().forget(None);
+}

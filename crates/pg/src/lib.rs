@@ -1,0 +1,62 @@
+//! The wall between PostgreSQL's C and pg_shard: every `unsafe` block and every version difference is here.
+//!
+//! The law of the border: pointers that PostgreSQL hands us are wrapped in small handle types that live for the
+//! call in which they were given; what the extension thinks about are owned Rust values, copied out once.
+//! PostgreSQL reports errors by `longjmp`. Calls through `pgrx::pg_sys` turn that into a panic, which unwinds
+//! and runs destructors; functions that PostgreSQL calls turn panics and our own [`error::PgError`]s back at
+//! [`error::boundary`]. Calls that skip this are named in a `mod raw` and their frames hold nothing to drop.
+//! A backend is one thread; nothing here may be called from another.
+#![allow(unsafe_code, reason = "this crate is the one place for it")]
+#![deny(clippy::undocumented_unsafe_blocks)]
+
+/// Work in a transaction of its own, on another process.
+pub mod background;
+
+/// COPY: PostgreSQL's own parser of the input, row by row.
+pub mod copy;
+
+/// Errors as PostgreSQL knows them.
+pub mod error;
+
+/// How PostgreSQL calls us.
+pub mod hooks;
+
+/// libpq.
+pub mod libpq;
+
+/// Heavyweight locks on shards.
+pub mod lock;
+
+mod node;
+
+/// Distributed tables in PostgreSQL's own planner.
+pub mod path;
+
+/// Plans as PostgreSQL keeps them.
+pub mod plan;
+
+/// Reading analysed queries.
+pub mod query;
+
+/// Our scan node in PostgreSQL's executor.
+pub mod scan;
+
+/// Tables, catalogs and settings.
+pub mod table;
+
+/// A statement as SQL for any shard.
+pub mod template;
+
+/// Transaction events.
+pub mod transaction;
+
+/// Utility statements.
+pub mod utility;
+
+/// Values between datums and the wire.
+pub mod value;
+
+/// Waiting for nodes.
+pub mod wait;
+
+pub use error::{PgError, SqlState};

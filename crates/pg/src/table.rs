@@ -1,0 +1,410 @@
+//! Reading tables and catalogs directly: no SPI, no privileges, always the latest committed state and our own.
+//!
+//! Metadata are read with the extension's rights and not the user's, on every first use in a session, so this
+//! goes straight to the heap through an index.
+
+use crate::node;
+use pgrx::pg_sys::{self, Datum, Oid};
+use std::ffi::{CString, c_int};
+
+/// The OID of a relation by its exact name; none if there is no such schema or relation.
+pub fn relation_oid(schema: &str, name: &str) -> Option<Oid> {
+    let (schema, name) = (CString::new(schema).ok()?, CString::new(name).ok()?);
+    // SAFETY: syscache look-ups with zero-terminated names.
+    let oid = unsafe {
+        let namespace = pg_sys::get_namespace_oid(schema.as_ptr(), true);
+        if namespace == Oid::INVALID {
+            return None;
+        }
+        pg_sys::get_relname_relid(name.as_ptr(), namespace)
+    };
+    (oid != Oid::INVALID).then_some(oid)
+}
+
+/// A value to look for in an index.
+#[derive(Clone, Copy, Debug)]
+pub enum Search {
+    /// An OID.
+    Oid(Oid),
+    /// A bigint.
+    Int8(i64),
+}
+
+/// A row that is being read.
+pub struct Row {
+    tuple: pg_sys::HeapTuple,
+    descriptor: pg_sys::TupleDesc,
+}
+
+impl Row {
+    fn datum(&self, column: i16) -> Option<Datum> {
+        let mut is_null = false;
+        // SAFETY: the tuple is live during the visit; the column is one of the table's.
+        let value =
+            unsafe { pg_sys::heap_getattr(self.tuple, column.into(), self.descriptor, &mut is_null) };
+        (!is_null).then_some(value)
+    }
+
+    /// A bigint column.
+    pub fn int8(&self, column: i16) -> i64 {
+        self.datum(column).map_or(0, |datum| datum.value() as i64)
+    }
+
+    /// An integer column.
+    pub fn int4(&self, column: i16) -> i32 {
+        self.datum(column).map_or(0, |datum| datum.value() as i32)
+    }
+
+    /// An oid column.
+    pub fn oid(&self, column: i16) -> Oid {
+        self.datum(column).map_or(Oid::INVALID, |datum| Oid::from(datum.value() as u32))
+    }
+
+    /// A "char" column.
+    pub fn char(&self, column: i16) -> u8 {
+        self.datum(column).map_or(0, |datum| datum.value() as u8)
+    }
+
+    /// A text column.
+    pub fn text(&self, column: i16) -> String {
+        self.datum(column).map_or(String::new(), |datum| {
+            // SAFETY: the column is a text; the C string is palloced.
+            unsafe { node::text_of(pg_sys::text_to_cstring(datum.cast_mut_ptr())) }
+        })
+    }
+}
+
+/// Visits the rows of `table` whose `column` equals `value`, through `index` if it exists.
+pub fn scan(table: Oid, index: Option<Oid>, column: i16, value: Search, visit: &mut dyn FnMut(&Row)) {
+    // SAFETY: the table is opened and locked for the scan; the key is a complete ScanKey for the column's type;
+    // the snapshot is registered and released; the tuple is read before the next one is fetched.
+    unsafe {
+        let relation = pg_sys::table_open(table, pg_sys::AccessShareLock as c_int);
+        let mut key: pg_sys::ScanKeyData = std::mem::zeroed();
+        let (function, argument) = match value {
+            Search::Oid(oid) => (pg_sys::F_OIDEQ, Datum::from(oid)),
+            Search::Int8(number) => (pg_sys::F_INT8EQ, Datum::from(number)),
+        };
+        pg_sys::ScanKeyInit(
+            &raw mut key,
+            column,
+            pg_sys::BTEqualStrategyNumber as u16,
+            Oid::from(function),
+            argument,
+        );
+        let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
+        let scan = pg_sys::systable_beginscan(
+            relation,
+            index.unwrap_or(Oid::INVALID),
+            index.is_some(),
+            snapshot,
+            1,
+            &raw mut key,
+        );
+        loop {
+            let tuple = pg_sys::systable_getnext(scan);
+            if tuple.is_null() {
+                break;
+            }
+            visit(&Row { tuple, descriptor: (*relation).rd_att });
+        }
+        pg_sys::systable_endscan(scan);
+        pg_sys::UnregisterSnapshot(snapshot);
+        pg_sys::table_close(relation, pg_sys::AccessShareLock as c_int);
+    }
+}
+
+/// What a relation is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Relation {
+    /// Its schema's name.
+    pub schema: String,
+    /// Its name.
+    pub name: String,
+    /// `pg_class.relkind`.
+    pub kind: u8,
+    /// `pg_class.relpersistence`.
+    pub persistence: u8,
+    /// It is a partition of a partitioned table.
+    pub is_partition: bool,
+    /// It has, or once had, tables that inherit from it.
+    pub has_children: bool,
+    /// Row security is on.
+    pub row_security: bool,
+    /// `pg_class.reltuples` of the local table.
+    pub rows: f32,
+}
+
+/// Reads `pg_class`; none if the relation does not exist.
+pub fn describe(table: Oid) -> Option<Relation> {
+    // SAFETY: a syscache look-up; the tuple is released after its fields are copied.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as c_int, Datum::from(table));
+        if tuple.is_null() {
+            return None;
+        }
+        let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
+        let relation = Relation {
+            schema: node::text_of(pg_sys::get_namespace_name(form.relnamespace)),
+            name: node::text_of(form.relname.data.as_ptr()),
+            kind: form.relkind as u8,
+            persistence: form.relpersistence as u8,
+            is_partition: form.relispartition,
+            has_children: form.relhassubclass,
+            row_security: form.relrowsecurity,
+            rows: form.reltuples,
+        };
+        pg_sys::ReleaseSysCache(tuple);
+        Some(relation)
+    }
+}
+
+/// A column's number by its exact name; none if the table has no such live column.
+pub fn column_number(table: Oid, name: &str) -> Option<i16> {
+    let name = CString::new(name).ok()?;
+    // SAFETY: a syscache look-up with a zero-terminated name.
+    let number = unsafe { pg_sys::get_attnum(table, name.as_ptr()) };
+    (number != 0).then_some(number)
+}
+
+/// A column's type, typmod and collation.
+pub fn column_type(table: Oid, column: i16) -> (Oid, i32, Oid) {
+    let (mut type_oid, mut typmod, mut collation) = (Oid::INVALID, 0, Oid::INVALID);
+    // SAFETY: a syscache look-up of an existing column.
+    unsafe {
+        pg_sys::get_atttypetypmodcoll(table, column, &raw mut type_oid, &raw mut typmod, &raw mut collation);
+    }
+    (type_oid, typmod, collation)
+}
+
+/// The default hash operator family of a type and the type that its operators take; none if it has none.
+pub fn hash_family(type_oid: Oid) -> Option<(Oid, Oid)> {
+    // SAFETY: catalog look-ups by value.
+    unsafe {
+        let class = pg_sys::GetDefaultOpClass(type_oid, pg_sys::Oid::from(pg_sys::HASH_AM_OID));
+        (class != Oid::INVALID)
+            .then(|| (pg_sys::get_opclass_family(class), pg_sys::get_opclass_input_type(class)))
+    }
+}
+
+/// A type as SQL spells it.
+pub fn type_name(type_oid: Oid) -> String {
+    // SAFETY: a catalog look-up by value.
+    unsafe { node::text_of(pg_sys::format_type_be(type_oid)) }
+}
+
+/// A function as SQL spells it.
+pub fn function_name(function: Oid) -> String {
+    // SAFETY: a syscache look-up by value.
+    unsafe { node::text_of(pg_sys::get_func_name(function)) }
+}
+
+/// The names of a table's indexes, primary key and unique constraints included.
+pub fn index_names(table: Oid) -> Vec<(Oid, String)> {
+    // SAFETY: the relation is opened without a new lock: callers hold one, or the table is being reported on.
+    unsafe {
+        let relation = pg_sys::RelationIdGetRelation(table);
+        if relation.is_null() {
+            return Vec::new();
+        }
+        let list = pg_sys::RelationGetIndexList(relation);
+        let names = (0..node::length(list))
+            .map(|index| {
+                let oid = (*(*list).elements.add(index)).oid_value;
+                (oid, node::text_of(pg_sys::get_rel_name(oid)))
+            })
+            .collect();
+        pg_sys::RelationClose(relation);
+        names
+    }
+}
+
+/// Unique indexes of the table that do not contain `column`: nothing can enforce them over several shards.
+pub fn unique_indexes_without(table: Oid, column: i16) -> Vec<String> {
+    index_names(table)
+        .into_iter()
+        .filter(|(index, _)| {
+            // SAFETY: an index of the table, opened with a lock for the look.
+            unsafe {
+                let relation = pg_sys::index_open(*index, pg_sys::AccessShareLock as c_int);
+                let form = (*relation).rd_index;
+                let keys = (*form).indnkeyatts as usize;
+                let columns = std::slice::from_raw_parts((*form).indkey.values.as_ptr(), keys);
+                let lacks = ((*form).indisunique || (*form).indisexclusion) && !columns.contains(&column);
+                pg_sys::index_close(relation, pg_sys::AccessShareLock as c_int);
+                lacks
+            }
+        })
+        .map(|(_, name)| name)
+        .collect()
+}
+
+/// Resolves a table's name as SQL spells it, by the search path; raises PostgreSQL's own error if it is missing.
+pub fn resolve(name: &str, lock: RelationLock) -> Oid {
+    let text = node::c_text(name);
+    // SAFETY: PostgreSQL's own parsing of a palloced text; errors come as panics through the guard.
+    unsafe {
+        let names = pg_sys::stringToQualifiedNameList(text);
+        let variable = pg_sys::makeRangeVarFromNameList(names);
+        pg_sys::RangeVarGetRelidExtended(variable, lock.code(), 0, None, std::ptr::null_mut())
+    }
+}
+
+/// How strongly a relation is locked, to the end of the transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RelationLock {
+    /// Not.
+    None,
+    /// As a reader.
+    AccessShare,
+    /// As a writer.
+    RowExclusive,
+    /// Against writers.
+    Exclusive,
+}
+
+impl RelationLock {
+    fn code(self) -> c_int {
+        (match self {
+            Self::None => pg_sys::NoLock,
+            Self::AccessShare => pg_sys::AccessShareLock,
+            Self::RowExclusive => pg_sys::RowExclusiveLock,
+            Self::Exclusive => pg_sys::ExclusiveLock,
+        }) as c_int
+    }
+}
+
+/// Locks a relation to the end of the transaction.
+pub fn lock_relation(table: Oid, lock: RelationLock) {
+    // SAFETY: the lock manager takes any OID.
+    unsafe { pg_sys::LockRelationOid(table, lock.code()) };
+}
+
+/// The current user owns the table, or is a superuser or a member of its owner.
+pub fn is_owned_by_user(table: Oid) -> bool {
+    // SAFETY: catalog look-ups by value.
+    unsafe { pg_sys::pg_class_ownercheck(table, pg_sys::GetUserId()) }
+}
+
+/// The current user's name.
+pub fn current_user() -> String {
+    // SAFETY: a syscache look-up; the name is palloced.
+    unsafe { node::text_of(pg_sys::GetUserNameFromId(pg_sys::GetUserId(), false)) }
+}
+
+/// The current user is a superuser.
+pub fn is_superuser() -> bool {
+    // SAFETY: a syscache look-up.
+    unsafe { pg_sys::superuser() }
+}
+
+/// The current database's name.
+pub fn current_database() -> String {
+    // SAFETY: a syscache look-up; the name is palloced.
+    unsafe { node::text_of(pg_sys::get_database_name(pg_sys::MyDatabaseId)) }
+}
+
+/// The current database's encoding.
+pub fn encoding() -> String {
+    // SAFETY: a static table of names.
+    unsafe { node::text_of(pg_sys::GetDatabaseEncodingName()) }
+}
+
+/// The server's data directory.
+pub fn data_directory() -> String {
+    // SAFETY: set at the server's start, never changed.
+    unsafe { node::text_of(pg_sys::DataDir) }
+}
+
+/// Runs `body` as the superuser who owns the cluster, with a fixed search path being the caller's affair.
+///
+/// For reading and writing the extension's own tables on behalf of a user who has no rights on them.
+pub fn as_extension_owner<T>(body: impl FnOnce() -> T) -> T {
+    // SAFETY: the saved identity is put back; after an ERROR the transaction's abort does it.
+    unsafe {
+        let (mut user, mut context) = (Oid::INVALID, 0);
+        pg_sys::GetUserIdAndSecContext(&raw mut user, &raw mut context);
+        pg_sys::SetUserIdAndSecContext(
+            Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID),
+            context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as c_int,
+        );
+        let value = body();
+        pg_sys::SetUserIdAndSecContext(user, context);
+        value
+    }
+}
+
+/// Settings that change how values read and print; equal numbers mean equal settings.
+pub fn output_settings() -> OutputSettings {
+    // SAFETY: reads globals of the backend; a time zone's address is unique to it for the process.
+    unsafe {
+        OutputSettings {
+            date_style: pg_sys::DateStyle,
+            date_order: pg_sys::DateOrder,
+            interval_style: pg_sys::IntervalStyle,
+            time_zone: pg_sys::session_timezone.addr(),
+            bytea_output: raw::bytea_output,
+            xml_option: raw::xmloption,
+        }
+    }
+}
+
+mod raw {
+    use std::ffi::c_int;
+    unsafe extern "C" {
+        pub(super) static bytea_output: c_int;
+        pub(super) static xmloption: c_int;
+    }
+}
+
+/// A fingerprint of the settings that both ends must share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutputSettings {
+    date_style: c_int,
+    date_order: c_int,
+    interval_style: c_int,
+    time_zone: usize,
+    bytea_output: c_int,
+    xml_option: c_int,
+}
+
+/// The value of a setting.
+pub fn setting(name: &std::ffi::CStr) -> String {
+    // SAFETY: a name of the server's own; the text is copied at once.
+    unsafe { node::text_of(pg_sys::GetConfigOption(name.as_ptr(), true, false)) }
+}
+
+/// PostgreSQL's node-tree text of a reference to a column.
+pub fn column_node_text(table: Oid, column: i16) -> String {
+    let (type_oid, typmod, collation) = column_type(table, column);
+    // SAFETY: makes a node and prints it.
+    unsafe {
+        let var = pg_sys::makeVar(1, column, type_oid, typmod, collation, 0);
+        node::text_of(pg_sys::nodeToString(var.cast()))
+    }
+}
+
+/// The number of the column that a node-tree text refers to; none if it is not a reference to a column.
+pub fn column_of_node_text(text: &str) -> Option<i16> {
+    let text = text.trim();
+    // The server's reader trusts its input: only what looks like a Var and nothing else goes to it.
+    let inner = text.strip_prefix("{VAR ")?.strip_suffix('}')?;
+    if inner.contains(['{', '}', '(', ')', '"', '\\']) {
+        return None;
+    }
+    let text = node::c_text(text);
+    // SAFETY: a palloced text; errors come as panics through the guard.
+    unsafe {
+        let var = pg_sys::stringToNode(text).cast::<pg_sys::Var>();
+        (!var.is_null() && node::tag(var) == pg_sys::NodeTag::T_Var).then(|| (*var).varattno)
+    }
+}
+
+/// The name of a column by its number; none for numbers that the table does not have.
+pub fn column_name(table: Oid, column: i16) -> Option<String> {
+    // SAFETY: a syscache look-up; a missing column gives null.
+    unsafe {
+        let name = pg_sys::get_attname(table, column, true);
+        (!name.is_null()).then(|| node::text_of(name))
+    }
+}

@@ -1,0 +1,155 @@
+//! A statement as SQL for any shard: text with holes where the tables' names go.
+//!
+//! PostgreSQL's own ruleutils prints the statement once. Each distributed table gets an alias that cannot
+//! occur anywhere else (a random nonce of this backend), so the place of its name in the text is found by
+//! searching for `name alias`; literals cannot fake it. Printing happens under `search_path = pg_catalog`, so
+//! everything but the server's own objects is schema-qualified.
+
+use crate::error::PgError;
+use crate::node::{self, Visit};
+use crate::query::Prepared;
+use pgrx::pg_sys::{self, NodeTag, Oid};
+use std::ffi::c_int;
+
+/// A piece of a template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// SQL.
+    Text(String),
+    /// The name of a shard of this table.
+    Table(Oid),
+}
+
+/// Runs `body` with only `pg_catalog` in the search path and dates and numbers printed for any reader.
+///
+/// Borrowed from postgres_fdw's `set_transmission_modes` and `reset_transmission_modes`
+/// (`contrib/postgres_fdw/postgres_fdw.c`): a literal must mean the same to a session with other settings.
+pub fn with_portable_output<T>(body: impl FnOnce() -> T) -> T {
+    // SAFETY: settings changed at a new GUC nest level are put back by AtEOXact_GUC, here or, after an ERROR,
+    // when the transaction aborts.
+    unsafe {
+        let nest = pg_sys::NewGUCNestLevel();
+        for (name, value) in [
+            (c"search_path", c"pg_catalog, pg_temp"),
+            (c"standard_conforming_strings", c"on"),
+            (c"datestyle", c"ISO"),
+            (c"intervalstyle", c"postgres"),
+            (c"extra_float_digits", c"3"),
+        ] {
+            pg_sys::set_config_option(
+                name.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_USERSET,
+                pg_sys::GucSource::PGC_S_SESSION,
+                pg_sys::GucAction::GUC_ACTION_SAVE,
+                true,
+                0,
+                false,
+            );
+        }
+        let value = body();
+        pg_sys::AtEOXact_GUC(true, nest);
+        value
+    }
+}
+
+fn nonce() -> u64 {
+    thread_local!(static NONCE: u64 = {
+        let mut bytes = [0u8; 8];
+        // SAFETY: fills the local array.
+        unsafe { pg_sys::pg_strong_random(bytes.as_mut_ptr().cast(), bytes.len()) };
+        u64::from_le_bytes(bytes)
+    });
+    NONCE.with(|nonce| *nonce)
+}
+
+/// The qualified, quoted name of a table.
+pub fn qualified_name(table: Oid) -> String {
+    // SAFETY: syscache look-ups by value; null if the table is gone, which prints as nothing.
+    unsafe {
+        let schema = pg_sys::get_namespace_name(pg_sys::get_rel_namespace(table));
+        let name = pg_sys::get_rel_name(table);
+        if schema.is_null() || name.is_null() {
+            return String::new();
+        }
+        node::text_of(pg_sys::quote_qualified_identifier(schema, name))
+    }
+}
+
+impl Prepared {
+    /// Prints the statement; `is_distributed` tells which tables become holes.
+    ///
+    /// # Errors
+    ///
+    /// Only if ruleutils printed something that this module does not expect.
+    pub fn template(&self, is_distributed: &dyn Fn(Oid) -> bool) -> Result<Vec<Piece>, PgError> {
+        // SAFETY: the prepared copy is live; it is copied once more, since printing scribbles on its input.
+        let (text, marked) = unsafe {
+            let query = node::copy(self.query);
+            let marked = mark_tables(query, is_distributed);
+            (with_portable_output(|| node::text_of(pg_sys::pg_get_querydef(query, false))), marked)
+        };
+        cut(&text, &marked)
+    }
+}
+
+/// Gives every distributed table its alias; returns table and alias.
+unsafe fn mark_tables(query: *mut pg_sys::Query, is_distributed: &dyn Fn(Oid) -> bool) -> Vec<(Oid, String)> {
+    let mut marked = Vec::new();
+    // SAFETY: the caller passes a private, live copy.
+    unsafe {
+        node::walk(query, &mut |n| {
+            if node::tag(n) == NodeTag::T_Query {
+                let query = n.cast::<pg_sys::Query>();
+                let excluded = if (*query).onConflict.is_null() { 0 } else { (*(*query).onConflict).exclRelIndex };
+                for (index, rte) in node::elements::<pg_sys::RangeTblEntry>((*query).rtable).into_iter().enumerate() {
+                    if (*rte).rtekind != pg_sys::RTEKind::RTE_RELATION
+                        || index as c_int + 1 == excluded
+                        || !is_distributed((*rte).relid)
+                    {
+                        continue;
+                    }
+                    let alias = format!("zq{:016x}_{}_", nonce(), marked.len());
+                    let columns =
+                        if (*rte).alias.is_null() { std::ptr::null_mut() } else { (*(*rte).alias).colnames };
+                    (*rte).alias = pg_sys::makeAlias(node::c_text(&alias), columns);
+                    marked.push(((*rte).relid, alias));
+                }
+            }
+            Visit::Into
+        });
+    }
+    marked
+}
+
+fn cut(text: &str, marked: &[(Oid, String)]) -> Result<Vec<Piece>, PgError> {
+    let mut holes = Vec::new();
+    for (table, alias) in marked {
+        let name = qualified_name(*table);
+        let found = [format!("{name} AS {alias}"), format!("{name} {alias}")].into_iter().find_map(|pattern| {
+            let mut places = text.match_indices(pattern.as_str());
+            let first = places.next()?;
+            places.next().is_none().then_some(first.0)
+        });
+        let start = found.ok_or_else(|| {
+            PgError::internal(format!("the name of {name} is not where it should be in the deparsed statement"))
+                .detail(format!("Deparsed statement: {text}"))
+        })?;
+        holes.push((start, start + name.len(), *table));
+    }
+    holes.sort_unstable_by_key(|hole| hole.0);
+    let mut pieces = Vec::with_capacity(holes.len() * 2 + 1);
+    let mut at = 0;
+    for (start, end, table) in holes {
+        pieces.push(Piece::Text(readable(&text[at..start])));
+        pieces.push(Piece::Table(table));
+        at = end;
+    }
+    pieces.push(Piece::Text(readable(&text[at..])));
+    Ok(pieces)
+}
+
+/// The nonce has done its work: aliases get short names that a person can read.
+fn readable(text: &str) -> String {
+    text.replace(&format!("zq{:016x}_", nonce()), "t")
+}

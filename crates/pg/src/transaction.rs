@@ -1,0 +1,120 @@
+//! Transaction events and what the backend knows about its transaction.
+//!
+//! Before a commit we may still refuse; after an abort nothing may go wrong any more, so whatever our part
+//! raises there is swallowed (its sessions are closed instead).
+
+use crate::error::boundary;
+use crate::hooks;
+use pgrx::pg_sys;
+use std::ffi::c_void;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+pub(crate) fn register() {
+    // SAFETY: plain functions, registered once for the life of the process.
+    unsafe {
+        pg_sys::RegisterXactCallback(Some(on_transaction), std::ptr::null_mut());
+        pg_sys::RegisterSubXactCallback(Some(on_subtransaction), std::ptr::null_mut());
+    }
+}
+
+/// Runs what must not fail.
+fn quietly(body: impl FnOnce()) {
+    // A panic here has been reported where it arose; the transaction is over either way.
+    let _ = catch_unwind(AssertUnwindSafe(body));
+}
+
+unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _: *mut c_void) {
+    use pg_sys::XactEvent::*;
+    // SAFETY: PostgreSQL calls us; this frame holds plain values only.
+    unsafe {
+        match event {
+            XACT_EVENT_PRE_COMMIT => boundary(|| hooks::planner().before_commit()),
+            XACT_EVENT_PRE_PREPARE => boundary(|| hooks::planner().before_prepare()),
+            XACT_EVENT_COMMIT | XACT_EVENT_PREPARE => quietly(|| hooks::planner().after_transaction(true)),
+            XACT_EVENT_ABORT => quietly(|| hooks::planner().after_transaction(false)),
+            _ => {}
+        }
+    }
+}
+
+unsafe extern "C-unwind" fn on_subtransaction(
+    event: pg_sys::SubXactEvent::Type,
+    _: pg_sys::SubTransactionId,
+    _: pg_sys::SubTransactionId,
+    _: *mut c_void,
+) {
+    use pg_sys::SubXactEvent::*;
+    // SAFETY: PostgreSQL calls us; this frame holds plain values only.
+    unsafe {
+        match event {
+            SUBXACT_EVENT_PRE_COMMIT_SUB => {
+                boundary(|| hooks::planner().before_subtransaction_commit(nest_level()));
+            }
+            SUBXACT_EVENT_ABORT_SUB => quietly(|| hooks::planner().after_subtransaction_abort(nest_level())),
+            _ => {}
+        }
+    }
+}
+
+/// 1 in a transaction, one more for each open subtransaction.
+pub fn nest_level() -> u32 {
+    // SAFETY: reads the backend's state.
+    unsafe { pg_sys::GetCurrentTransactionNestLevel() as u32 }
+}
+
+/// The client has said BEGIN, or sent several statements in one text.
+pub fn is_in_block() -> bool {
+    // SAFETY: reads the backend's state.
+    unsafe { pg_sys::IsTransactionBlock() }
+}
+
+/// The isolation level, as BEGIN spells it.
+pub fn isolation_level() -> Isolation {
+    // SAFETY: reads the backend's state.
+    match unsafe { pg_sys::XactIsoLevel } as u32 {
+        pg_sys::XACT_REPEATABLE_READ => Isolation::RepeatableRead,
+        pg_sys::XACT_SERIALIZABLE => Isolation::Serializable,
+        _ => Isolation::ReadCommitted,
+    }
+}
+
+/// How much of others' commits a transaction sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Isolation {
+    /// Each statement sees what was committed before it.
+    ReadCommitted,
+    /// The transaction sees what was committed before its first statement.
+    RepeatableRead,
+    /// As if alone.
+    Serializable,
+}
+
+/// Keeps cancel requests and the like from being served while `body` runs.
+pub fn hold_interrupts<T>(body: impl FnOnce() -> T) -> T {
+    // SAFETY: a counter of the backend; an ERROR inside resets it.
+    unsafe { pg_sys::InterruptHoldoffCount += 1 };
+    let value = body();
+    // SAFETY: as above.
+    unsafe {
+        if pg_sys::InterruptHoldoffCount > 0 {
+            pg_sys::InterruptHoldoffCount -= 1;
+        }
+    }
+    value
+}
+
+/// Sees what other backends have committed and invalidated meanwhile.
+pub fn accept_invalidations() {
+    // SAFETY: reads the shared queue; callbacks only forget.
+    unsafe { pg_sys::AcceptInvalidationMessages() };
+}
+
+/// Tells all backends, at commit, that what they remember about `table` is wrong.
+pub fn invalidate(table: pg_sys::Oid) {
+    // SAFETY: a syscache look-up and a queue of this transaction; a table that is gone needs nothing.
+    unsafe {
+        if !pg_sys::get_rel_name(table).is_null() {
+            pg_sys::CacheInvalidateRelcacheByRelid(table);
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Utility statements, as far as distributed tables care: COPY, and whatever changes a table's definition.
+
+use crate::node;
+use pgrx::pg_sys::{self, NodeTag, Oid};
+use std::ffi::c_char;
+
+/// What the extension did with a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything.
+    Done,
+    /// Nothing, or it changed the statement: PostgreSQL goes on.
+    PassOn,
+}
+
+/// What a utility statement is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Utility {
+    /// COPY table FROM.
+    CopyFrom(Oid),
+    /// COPY table TO.
+    CopyTo(Oid),
+    /// TRUNCATE.
+    Truncate(Vec<Oid>),
+    /// Something that changes the definition of these tables; with the command as SQL spells it.
+    Define(&'static str, Vec<Oid>),
+    /// DROP EXTENSION pg_shard.
+    DropExtension {
+        /// With CASCADE.
+        cascade: bool,
+    },
+    /// Nothing that concerns us.
+    Other,
+}
+
+/// A utility statement that is about to run.
+#[derive(Debug)]
+pub struct UtilityCall {
+    statement: *mut pg_sys::PlannedStmt,
+    text: *const c_char,
+    completion: *mut pg_sys::QueryCompletion,
+}
+
+impl UtilityCall {
+    /// # Safety
+    ///
+    /// The arguments are those that PostgreSQL gave the hook.
+    pub(crate) unsafe fn new(
+        statement: *mut pg_sys::PlannedStmt,
+        text: *const c_char,
+        completion: *mut pg_sys::QueryCompletion,
+    ) -> Self {
+        Self { statement, text, completion }
+    }
+
+    pub(crate) fn statement(&self) -> *mut pg_sys::PlannedStmt {
+        self.statement
+    }
+
+    pub(crate) fn node(&self) -> *mut pg_sys::Node {
+        // SAFETY: the hook's live statement.
+        unsafe { (*self.statement).utilityStmt }
+    }
+
+    pub(crate) fn text(&self) -> *const c_char {
+        self.text
+    }
+
+    /// What the statement is about.
+    pub fn read(&self) -> Utility {
+        // SAFETY: a live utility statement; each node is cast to the struct of its tag.
+        unsafe {
+            let n = self.node();
+            match node::tag(n) {
+                NodeTag::T_CopyStmt => {
+                    let copy = n.cast::<pg_sys::CopyStmt>();
+                    match resolve((*copy).relation) {
+                        Some(table) if (*copy).is_from => Utility::CopyFrom(table),
+                        Some(table) => Utility::CopyTo(table),
+                        None => Utility::Other,
+                    }
+                }
+                NodeTag::T_TruncateStmt => {
+                    Utility::Truncate(resolve_all((*n.cast::<pg_sys::TruncateStmt>()).relations))
+                }
+                NodeTag::T_AlterTableStmt => {
+                    let alter = n.cast::<pg_sys::AlterTableStmt>();
+                    let mut tables: Vec<Oid> = resolve((*alter).relation).into_iter().collect();
+                    for command in node::elements::<pg_sys::AlterTableCmd>((*alter).cmds) {
+                        let other = match (*command).subtype {
+                            pg_sys::AlterTableType::AT_AddInherit | pg_sys::AlterTableType::AT_DropInherit => {
+                                (*command).def.cast::<pg_sys::RangeVar>()
+                            }
+                            pg_sys::AlterTableType::AT_AttachPartition => {
+                                (*(*command).def.cast::<pg_sys::PartitionCmd>()).name
+                            }
+                            _ => std::ptr::null_mut(),
+                        };
+                        tables.extend(resolve(other));
+                    }
+                    Utility::Define("ALTER TABLE", tables)
+                }
+                NodeTag::T_RenameStmt => {
+                    Utility::Define("ALTER ... RENAME", list(resolve((*n.cast::<pg_sys::RenameStmt>()).relation)))
+                }
+                NodeTag::T_AlterObjectSchemaStmt => Utility::Define(
+                    "ALTER TABLE ... SET SCHEMA",
+                    list(resolve((*n.cast::<pg_sys::AlterObjectSchemaStmt>()).relation)),
+                ),
+                NodeTag::T_IndexStmt => {
+                    Utility::Define("CREATE INDEX", list(resolve((*n.cast::<pg_sys::IndexStmt>()).relation)))
+                }
+                NodeTag::T_CreateTrigStmt => {
+                    Utility::Define("CREATE TRIGGER", list(resolve((*n.cast::<pg_sys::CreateTrigStmt>()).relation)))
+                }
+                NodeTag::T_RuleStmt => {
+                    Utility::Define("CREATE RULE", list(resolve((*n.cast::<pg_sys::RuleStmt>()).relation)))
+                }
+                NodeTag::T_CreatePolicyStmt => {
+                    Utility::Define("CREATE POLICY", list(resolve((*n.cast::<pg_sys::CreatePolicyStmt>()).table)))
+                }
+                NodeTag::T_CreateStatsStmt => Utility::Define(
+                    "CREATE STATISTICS",
+                    resolve_all((*n.cast::<pg_sys::CreateStatsStmt>()).relations),
+                ),
+                NodeTag::T_ClusterStmt => {
+                    Utility::Define("CLUSTER", list(resolve((*n.cast::<pg_sys::ClusterStmt>()).relation)))
+                }
+                NodeTag::T_ReindexStmt => {
+                    Utility::Define("REINDEX", list(resolve((*n.cast::<pg_sys::ReindexStmt>()).relation)))
+                }
+                NodeTag::T_CreateStmt => Utility::Define(
+                    "CREATE TABLE ... INHERITS",
+                    resolve_all((*n.cast::<pg_sys::CreateStmt>()).inhRelations),
+                ),
+                NodeTag::T_GrantStmt => {
+                    let grant = n.cast::<pg_sys::GrantStmt>();
+                    if (*grant).targtype == pg_sys::GrantTargetType::ACL_TARGET_OBJECT
+                        && (*grant).objtype == pg_sys::ObjectType::OBJECT_TABLE
+                    {
+                        Utility::Define(
+                            if (*grant).is_grant { "GRANT" } else { "REVOKE" },
+                            resolve_all((*grant).objects),
+                        )
+                    } else {
+                        Utility::Other
+                    }
+                }
+                NodeTag::T_DropStmt => {
+                    let drop = n.cast::<pg_sys::DropStmt>();
+                    if (*drop).removeType == pg_sys::ObjectType::OBJECT_INDEX {
+                        let tables = node::elements::<pg_sys::List>((*drop).objects)
+                            .into_iter()
+                            .filter_map(|names| resolve(pg_sys::makeRangeVarFromNameList(names)))
+                            .collect();
+                        return Utility::Define("DROP INDEX", tables);
+                    }
+                    if (*drop).removeType != pg_sys::ObjectType::OBJECT_EXTENSION {
+                        return Utility::Other;
+                    }
+                    let ours = node::elements::<pg_sys::String>((*drop).objects)
+                        .into_iter()
+                        .any(|name| node::text_of((*name).sval) == "pg_shard");
+                    if ours {
+                        let cascade = (*drop).behavior == pg_sys::DropBehavior::DROP_CASCADE;
+                        Utility::DropExtension { cascade }
+                    } else {
+                        Utility::Other
+                    }
+                }
+                _ => Utility::Other,
+            }
+        }
+    }
+
+    /// Makes `COPY (SELECT columns FROM table) TO` of `COPY table TO`, as PostgreSQL itself does for tables with
+    /// row security (`DoCopy`, `src/backend/commands/copy.c`).
+    pub fn copy_as_query(&mut self, table: Oid) {
+        // SAFETY: the hook's live statement is copied, the copy changed.
+        unsafe {
+            let own = node::copy(self.statement);
+            let copy = (*own).utilityStmt.cast::<pg_sys::CopyStmt>();
+            let columns: Vec<String> = if (*copy).attlist.is_null() {
+                copied_columns(table).into_iter().map(|(_, name)| name).collect()
+            } else {
+                node::elements::<pg_sys::String>((*copy).attlist)
+                    .into_iter()
+                    .map(|name| node::text_of((*name).sval))
+                    .collect()
+            };
+            let targets: Vec<*mut pg_sys::ResTarget> = columns
+                .iter()
+                .map(|name| {
+                    let reference: *mut pg_sys::ColumnRef = node::make(NodeTag::T_ColumnRef);
+                    (*reference).fields = node::list_of(&[node::string_node(name)]);
+                    (*reference).location = -1;
+                    let target: *mut pg_sys::ResTarget = node::make(NodeTag::T_ResTarget);
+                    (*target).val = reference.cast();
+                    (*target).location = -1;
+                    target
+                })
+                .collect();
+            let from = (*copy).relation;
+            (*from).inh = false;
+            let select: *mut pg_sys::SelectStmt = node::make(NodeTag::T_SelectStmt);
+            (*select).targetList = node::list_of(&targets);
+            (*select).fromClause = node::list_of(&[from]);
+            (*copy).query = select.cast();
+            (*copy).relation = std::ptr::null_mut();
+            (*copy).attlist = std::ptr::null_mut();
+            self.statement = own;
+        }
+    }
+
+    /// What the client is told: `COPY 42`.
+    pub fn complete_copy(&mut self, rows: u64) {
+        if !self.completion.is_null() {
+            // SAFETY: PostgreSQL's live completion record.
+            unsafe {
+                (*self.completion).commandTag = pg_sys::CommandTag::CMDTAG_COPY;
+                (*self.completion).nprocessed = rows;
+            }
+        }
+    }
+}
+
+/// The columns that COPY moves when none are named: live and not generated.
+pub fn copied_columns(table: Oid) -> Vec<(i16, String)> {
+    // SAFETY: the table is locked by the statement that is running, or gets a lock here.
+    unsafe {
+        let relation = pg_sys::relation_open(table, pg_sys::AccessShareLock as i32);
+        let descriptor = (*relation).rd_att;
+        let columns = (0..(*descriptor).natts as usize)
+            .map(|index| (*descriptor).attrs.as_ptr().add(index))
+            .filter(|attribute| !(**attribute).attisdropped && (**attribute).attgenerated == 0)
+            .map(|attribute| ((*attribute).attnum, node::text_of((*attribute).attname.data.as_ptr())))
+            .collect();
+        pg_sys::relation_close(relation, pg_sys::NoLock as i32);
+        columns
+    }
+}
+
+fn list(table: Option<Oid>) -> Vec<Oid> {
+    table.into_iter().collect()
+}
+
+/// The relation that a name means, if there is one; of an index the table it belongs to.
+unsafe fn resolve(name: *mut pg_sys::RangeVar) -> Option<Oid> {
+    if name.is_null() {
+        return None;
+    }
+    // SAFETY: the caller passes a live RangeVar; a missing relation is PostgreSQL's affair.
+    unsafe {
+        let oid = pg_sys::RangeVarGetRelidExtended(
+            name,
+            pg_sys::NoLock as i32,
+            pg_sys::RVROption::RVR_MISSING_OK,
+            None,
+            std::ptr::null_mut(),
+        );
+        if oid == Oid::INVALID {
+            return None;
+        }
+        let kind = pg_sys::get_rel_relkind(oid) as u8;
+        if kind == pg_sys::RELKIND_INDEX {
+            return Some(pg_sys::IndexGetRelation(oid, true));
+        }
+        Some(oid)
+    }
+}
+
+unsafe fn resolve_all(names: *mut pg_sys::List) -> Vec<Oid> {
+    // SAFETY: the caller passes a live list of RangeVars (other members are not RangeVars and are left out).
+    unsafe {
+        node::elements::<pg_sys::Node>(names)
+            .into_iter()
+            .filter_map(|name| node::cast::<pg_sys::RangeVar, _>(name, NodeTag::T_RangeVar))
+            .filter_map(|name| resolve(name))
+            .collect()
+    }
+}

@@ -1,0 +1,102 @@
+//! Waiting for nodes: sockets, our latch and the postmaster's death in one wait.
+//!
+//! Interrupts (cancel, timeouts, shutdown) are served here and raise PostgreSQL's ERROR, which unwinds
+//! through Rust as a panic; whoever waits keeps its state consistent before it does.
+
+use pgrx::pg_sys;
+use std::ffi::c_int;
+use std::time::Duration;
+
+/// What to wait for on a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Readiness {
+    /// Bytes to read.
+    Readable,
+    /// Room to write, or bytes to read.
+    Writable,
+}
+
+/// A kept set of sockets to wait on: making one costs system calls, using it one.
+#[derive(Debug)]
+pub struct WaitSet {
+    raw: *mut pg_sys::WaitEventSet,
+    sockets: usize,
+}
+
+impl WaitSet {
+    /// A set over `sockets`; the index of each is what [`WaitSet::wait`] returns.
+    pub fn new(sockets: &[(c_int, Readiness)]) -> Self {
+        // SAFETY: on the main thread of a backend with a latch; the set lives in TopMemoryContext until Drop.
+        unsafe {
+            let raw = pg_sys::CreateWaitEventSet(pg_sys::TopMemoryContext, sockets.len() as c_int + 2);
+            let set = Self { raw, sockets: sockets.len() };
+            for (index, (socket, readiness)) in sockets.iter().enumerate() {
+                let events = match readiness {
+                    Readiness::Readable => pg_sys::WL_SOCKET_READABLE,
+                    Readiness::Writable => pg_sys::WL_SOCKET_READABLE | pg_sys::WL_SOCKET_WRITEABLE,
+                };
+                let tag = std::ptr::without_provenance_mut(index + 1);
+                pg_sys::AddWaitEventToSet(raw, events, *socket, std::ptr::null_mut(), tag);
+            }
+            let nothing = std::ptr::null_mut();
+            pg_sys::AddWaitEventToSet(raw, pg_sys::WL_LATCH_SET, pg_sys::PGINVALID_SOCKET, pg_sys::MyLatch, nothing);
+            pg_sys::AddWaitEventToSet(
+                raw,
+                pg_sys::WL_EXIT_ON_PM_DEATH,
+                pg_sys::PGINVALID_SOCKET,
+                std::ptr::null_mut(),
+                nothing,
+            );
+            set
+        }
+    }
+
+    /// Waits until a socket is ready and returns its index; none after `limit`, or when the latch was set.
+    ///
+    /// Serves interrupts before and after.
+    pub fn wait(&self, limit: Option<Duration>) -> Option<usize> {
+        pgrx::check_for_interrupts!();
+        let ready = self.wait_uninterrupted(limit);
+        pgrx::check_for_interrupts!();
+        ready
+    }
+
+    /// The same without serving interrupts: for use while a transaction ends.
+    pub fn wait_uninterrupted(&self, limit: Option<Duration>) -> Option<usize> {
+        let milliseconds = limit.map_or(-1, |limit| limit.as_millis() as std::ffi::c_long);
+        // SAFETY: a live set; the event is a local that the call fills.
+        unsafe {
+            let mut event: pg_sys::WaitEvent = std::mem::zeroed();
+            let n = pg_sys::WaitEventSetWait(self.raw, milliseconds, &raw mut event, 1, pg_sys::PG_WAIT_EXTENSION);
+            if n == 0 {
+                return None;
+            }
+            if event.events & pg_sys::WL_LATCH_SET != 0 {
+                pg_sys::ResetLatch(pg_sys::MyLatch);
+                return None;
+            }
+            let index = event.user_data.addr();
+            (1..=self.sockets).contains(&index).then(|| index - 1)
+        }
+    }
+}
+
+impl Drop for WaitSet {
+    fn drop(&mut self) {
+        // SAFETY: ours; freed once.
+        unsafe { pg_sys::FreeWaitEventSet(self.raw) }
+    }
+}
+
+/// Waits on one socket, once.
+pub fn wait_for(socket: c_int, readiness: Readiness, limit: Option<Duration>) -> bool {
+    WaitSet::new(&[(socket, readiness)]).wait(limit).is_some()
+}
+
+/// Milliseconds on a clock that never goes back.
+pub fn clock() -> Duration {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: fills the local.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+}

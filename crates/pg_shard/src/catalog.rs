@@ -1,0 +1,233 @@
+//! What the metadata say: distributed tables, their shards and placements, cached per session.
+//!
+//! The truth is in the three tables of `pgs_distribution_metadata`, laid out as in pg_shard 1.2 and open to
+//! hand editing. Triggers on them invalidate the relcache entry of `partition` in all sessions at commit, and
+//! PostgreSQL delivers that before the next statement locks its tables; [`forget`] then drops what is cached.
+//! Cached plans hold no metadata: they look here at each execution.
+
+use pg::hooks::Verdict;
+use pg::query::DistributionKey;
+use pg::table::{self, Search};
+use pg::{PgError, SqlState};
+use pgrx::pg_sys::Oid;
+use shardmap::{HashRange, NodeAddress, PlacementId, PlacementState, Shard, ShardId, ShardMap};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// The schema of the metadata.
+pub(crate) const METADATA_SCHEMA: &str = "pgs_distribution_metadata";
+
+/// A copy of a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Placement {
+    /// Its id.
+    pub(crate) id: PlacementId,
+    /// Whether it may be used.
+    pub(crate) state: PlacementState,
+    /// Where it is.
+    pub(crate) node: NodeAddress,
+}
+
+/// A distributed table.
+#[derive(Clone, Debug)]
+pub(crate) struct DistributedTable {
+    /// Its OID.
+    pub(crate) oid: Oid,
+    /// Its schema.
+    pub(crate) schema: String,
+    /// Its name.
+    pub(crate) name: String,
+    /// `h` for hash.
+    pub(crate) method: u8,
+    /// How it is cut.
+    pub(crate) key: DistributionKey,
+    /// The distribution column's name.
+    pub(crate) key_name: String,
+    /// Its shards.
+    pub(crate) map: ShardMap,
+    /// The placements of each shard, in the map's order and by id: the first healthy one leads.
+    pub(crate) placements: Vec<Vec<Placement>>,
+}
+
+impl DistributedTable {
+    /// The shard's name, quoted and qualified.
+    pub(crate) fn shard_name(&self, index: usize) -> String {
+        let id = self.map.shards()[index].id;
+        format!("{}.{}", quote(&self.schema), quote(&format!("{}_{}", self.name, id.0)))
+    }
+
+    /// The shard's id.
+    pub(crate) fn shard_id(&self, index: usize) -> ShardId {
+        self.map.shards()[index].id
+    }
+
+    /// The healthy placements of a shard, leader first.
+    pub(crate) fn healthy(&self, index: usize) -> impl Iterator<Item = &Placement> {
+        self.placements[index].iter().filter(|placement| placement.state == PlacementState::Healthy)
+    }
+
+    /// The error of a table without shards.
+    pub(crate) fn no_shards(&self) -> PgError {
+        PgError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "could not find any shards for query")
+            .detail(format!("No shards exist for distributed table \"{}\".", self.name))
+            .hint("Run master_create_worker_shards to create shards and try again.")
+    }
+}
+
+/// A name in double quotes.
+pub(crate) fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// The OIDs of the metadata tables and their indexes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Metadata {
+    /// `partition`, whose invalidation stands for all of them.
+    pub(crate) partition: Oid,
+    partition_index: Option<Oid>,
+    shard: Oid,
+    shard_index: Option<Oid>,
+    placement: Oid,
+    placement_index: Option<Oid>,
+}
+
+thread_local! {
+    static METADATA: Cell<Option<Metadata>> = const { Cell::new(None) };
+    static TABLES: RefCell<HashMap<Oid, Option<Rc<DistributedTable>>>> = RefCell::new(HashMap::new());
+    static GENERATION: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The metadata tables; none in a database without the extension.
+pub(crate) fn metadata() -> Option<Metadata> {
+    METADATA.get().or_else(|| {
+        let find = |name| table::relation_oid(METADATA_SCHEMA, name);
+        let metadata = Metadata {
+            partition: find("partition")?,
+            partition_index: find("partition_relation_id_key"),
+            shard: find("shard")?,
+            shard_index: find("shard_relation_index"),
+            placement: find("shard_placement")?,
+            placement_index: find("shard_placement_shard_index"),
+        };
+        METADATA.set(Some(metadata));
+        Some(metadata)
+    })
+}
+
+/// The table, if it is distributed.
+pub(crate) fn find(oid: Oid) -> Option<Rc<DistributedTable>> {
+    if let Some(known) = TABLES.with_borrow(|tables| tables.get(&oid).cloned()) {
+        return known;
+    }
+    let metadata = metadata()?;
+    if [metadata.partition, metadata.shard, metadata.placement].contains(&oid) || oid.to_u32() < 16384 {
+        return None;
+    }
+    loop {
+        let generation = GENERATION.get();
+        let loaded = load(oid, metadata).map(Rc::new);
+        if GENERATION.get() == generation {
+            TABLES.with_borrow_mut(|tables| tables.insert(oid, loaded.clone()));
+            return loaded;
+        }
+    }
+}
+
+/// The table, which must be distributed.
+pub(crate) fn get(oid: Oid) -> Result<Rc<DistributedTable>, PgError> {
+    find(oid).ok_or_else(|| not_distributed(oid))
+}
+
+/// The error for a table that is not distributed, as pg_shard 1.2 says it.
+pub(crate) fn not_distributed(oid: Oid) -> PgError {
+    let name = table::describe(oid).map_or_else(|| "(null)".to_owned(), |relation| relation.name);
+    PgError::new(
+        SqlState::UNDEFINED_OBJECT,
+        format!("no partition column is defined for relation \"{name}\""),
+    )
+}
+
+fn load(oid: Oid, metadata: Metadata) -> Option<DistributedTable> {
+    let mut found = None;
+    table::scan(metadata.partition, metadata.partition_index, 1, Search::Oid(oid), &mut |row| {
+        found = Some((row.char(2), row.text(3)));
+    });
+    let (method, key_name) = found?;
+    let relation = table::describe(oid)?;
+    let column = table::column_number(oid, &key_name)?;
+    let (type_oid, _, collation) = table::column_type(oid, column);
+    let (family, hash_type) = table::hash_family(type_oid)?;
+
+    let mut shards = Vec::new();
+    table::scan(metadata.shard, metadata.shard_index, 2, Search::Oid(oid), &mut |row| {
+        let bound = |column| row.text(column).trim().parse::<i32>().ok();
+        if let (Some(first), Some(last)) = (bound(4), bound(5))
+            && let Some(range) = HashRange::new(first, last)
+        {
+            shards.push(Shard { id: ShardId(row.int8(1)), range });
+        }
+    });
+    let map = ShardMap::new(shards);
+    let placements = map.shards().iter().map(|shard| load_placements(shard.id, metadata)).collect();
+    Some(DistributedTable {
+        oid,
+        schema: relation.schema,
+        name: relation.name,
+        method,
+        key: DistributionKey { column, family, type_oid: hash_type, collation },
+        key_name,
+        map,
+        placements,
+    })
+}
+
+fn load_placements(shard: ShardId, metadata: Metadata) -> Vec<Placement> {
+    let mut placements = Vec::new();
+    table::scan(metadata.placement, metadata.placement_index, 2, Search::Int8(shard.0), &mut |row| {
+        placements.push(Placement {
+            id: PlacementId(row.int8(1)),
+            state: PlacementState::from(row.int4(3)),
+            node: NodeAddress { host: row.text(4), port: row.int4(5) },
+        });
+    });
+    placements.sort_by_key(|placement| placement.id);
+    placements
+}
+
+/// The placements of a shard as they are committed now, bypassing the cache.
+pub(crate) fn current_placements(shard: ShardId) -> Vec<Placement> {
+    metadata().map_or_else(Vec::new, |metadata| load_placements(shard, metadata))
+}
+
+/// The table that a shard belongs to.
+pub(crate) fn table_of_shard(shard: ShardId) -> Option<Oid> {
+    let metadata = metadata()?;
+    let mut found = None;
+    let index = table::relation_oid(METADATA_SCHEMA, "shard_pkey");
+    table::scan(metadata.shard, index, 1, Search::Int8(shard.0), &mut |row| found = Some(row.oid(2)));
+    found
+}
+
+/// Drops what is cached about a table, or about all.
+pub(crate) fn forget(oid: Option<Oid>) {
+    GENERATION.set(GENERATION.get() + 1);
+    let is_metadata = |oid: Oid| {
+        METADATA.get().is_some_and(|m| [m.partition, m.shard, m.placement].contains(&oid))
+    };
+    match oid {
+        Some(oid) if !is_metadata(oid) => {
+            // While the table is borrowed for a look-up, nothing can call us: look-ups call no PostgreSQL code.
+            TABLES.with_borrow_mut(|tables| tables.remove(&oid));
+        }
+        _ => {
+            METADATA.set(None);
+            TABLES.with_borrow_mut(HashMap::clear);
+        }
+    }
+}
+
+/// PostgreSQL plans it, and plans anew when the metadata change.
+pub(crate) fn planned_by_postgres() -> Verdict {
+    metadata().map_or(Verdict::NotOurs, |metadata| Verdict::PlannedByPostgres(metadata.partition))
+}

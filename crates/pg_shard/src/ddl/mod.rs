@@ -1,0 +1,164 @@
+//! Utility statements on distributed tables: COPY is carried out, DROP takes the shards along, and what would
+//! change the definition of the local table only is refused.
+
+/// Reading a table's definition from the catalogs.
+mod shard_catalog;
+
+/// What a shard of a table is made of.
+pub(crate) mod shard_definition;
+
+/// SQL with holes for names.
+pub(crate) mod shard_template;
+
+use crate::catalog::{self, DistributedTable};
+use crate::session::pool;
+use crate::transaction::{self, NodeFailure};
+use pg::table;
+use pg::utility::{Outcome, Utility, UtilityCall};
+use pg::{PgError, SqlState};
+use pgrx::Spi;
+use pgrx::pg_sys::Oid;
+use shard_definition::{DefinitionError, ShardDefinition};
+use std::rc::Rc;
+
+/// Before a utility statement runs.
+pub(crate) fn utility(call: &mut UtilityCall) -> Result<Outcome, PgError> {
+    if catalog::metadata().is_none() {
+        return Ok(Outcome::PassOn);
+    }
+    match call.read() {
+        Utility::CopyFrom(oid) if catalog::find(oid).is_some() => {
+            crate::copy::copy_from(call, oid)?;
+            return Ok(Outcome::Done);
+        }
+        Utility::CopyTo(oid) if catalog::find(oid).is_some() => call.copy_as_query(oid),
+        Utility::Truncate(tables) => refuse("TRUNCATE", &tables)?,
+        Utility::Define(command, tables) => refuse(command, &tables)?,
+        Utility::DropExtension { cascade } => drop_extension(cascade)?,
+        Utility::CopyFrom(_) | Utility::CopyTo(_) | Utility::Other => {}
+    }
+    Ok(Outcome::PassOn)
+}
+
+/// Refuses what would reach the local table only.
+fn refuse(command: &str, tables: &[Oid]) -> Result<(), PgError> {
+    let Some(table) = tables.iter().filter_map(|oid| catalog::find(*oid)).find(|table| !table.map.is_empty()) else {
+        return Ok(());
+    };
+    Err(PgError::unsupported(
+        format!("cannot execute {command} on distributed table \"{}\"", table.name),
+        match command {
+            "TRUNCATE" => "Delete the rows by key, or drop the table and create it again.",
+            "GRANT" | "REVOKE" => {
+                "Run it on the shards, which are tables of the same name with _<shard id> on the nodes of \
+                 pgs_distribution_metadata.shard_placement, or set privileges before master_create_worker_shards."
+            }
+            _ => "Define the table completely before master_create_worker_shards, or create a new table and copy the rows.",
+        },
+    )
+    .detail("The statement would change the coordinator's empty table but none of its shards."))
+}
+
+/// DROP EXTENSION, guarded as in pg_shard 1.2.
+fn drop_extension(cascade: bool) -> Result<(), PgError> {
+    let any = Spi::get_one::<bool>("SELECT EXISTS (SELECT 1 FROM pgs_distribution_metadata.partition)")
+        .map_err(|error| PgError::internal(error.to_string()))?;
+    if any != Some(true) {
+        return Ok(());
+    }
+    if cascade {
+        pg::error::notice(
+            PgError::new(SqlState(*b"00000"), "shards remain on worker nodes")
+                .detail("Shards created by the extension are not removed by DROP EXTENSION."),
+        );
+        return Ok(());
+    }
+    Err(PgError::new(
+        SqlState(*b"2BP01"),
+        "cannot drop extension pg_shard because other objects depend on it",
+    )
+    .detail("Existing distributed tables depend on extension pg_shard")
+    .hint("Use DROP ... CASCADE to drop the dependent objects too."))
+}
+
+/// A relation is being dropped: of a distributed table the shards and the metadata go too.
+pub(crate) fn on_drop(oid: Oid) -> Result<(), PgError> {
+    if oid.to_u32() < 16384 || catalog::metadata().is_none() {
+        return Ok(());
+    }
+    let Some(table) = catalog::find(oid) else { return Ok(()) };
+    drop_shards(&table)?;
+    table::as_extension_owner(|| {
+        Spi::run(&format!(
+            "DELETE FROM pgs_distribution_metadata.shard_placement WHERE shard_id IN \
+               (SELECT id FROM pgs_distribution_metadata.shard WHERE relation_id = {0}); \
+             DELETE FROM pgs_distribution_metadata.shard WHERE relation_id = {0}; \
+             DELETE FROM pgs_distribution_metadata.partition WHERE relation_id = {0}",
+            oid.to_u32()
+        ))
+    })
+    .map_err(|error| PgError::internal(error.to_string()))
+}
+
+/// Drops the shards on all nodes that can be reached; what stays behind is told.
+fn drop_shards(table: &Rc<DistributedTable>) -> Result<(), PgError> {
+    let mut per_node: Vec<(shardmap::NodeAddress, Vec<String>)> = Vec::new();
+    for (index, placements) in table.placements.iter().enumerate() {
+        let kind = if table::describe(table.oid).is_some_and(|relation| relation.kind == b'f') {
+            "FOREIGN TABLE"
+        } else {
+            "TABLE"
+        };
+        let sql = format!("DROP {kind} IF EXISTS {}", table.shard_name(index));
+        for placement in placements {
+            match per_node.iter_mut().find(|(node, _)| *node == placement.node) {
+                Some((_, list)) => list.push(sql.clone()),
+                None => per_node.push((placement.node.clone(), vec![sql.clone()])),
+            }
+        }
+    }
+    for (node, statements) in per_node {
+        match run_on(&node, &statements) {
+            Ok(()) => {}
+            Err(NodeFailure::Unreachable(error)) => {
+                pg::error::warning(
+                    pool::connection_failed(&node, &error)
+                        .hint(format!("The shards of table \"{}\" remain there.", table.name)),
+                );
+            }
+            Err(NodeFailure::Error(error)) => {
+                return Err(error.context(format!("while executing on node \"{node}\"")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Runs statements on a node inside the transaction.
+pub(crate) fn run_on(node: &shardmap::NodeAddress, statements: &[String]) -> Result<(), NodeFailure> {
+    transaction::with_session(node, &mut |session| {
+        let mut session = session.borrow_mut();
+        session.execute_all(statements, Some(transaction::level_for_write()))?;
+        session.wrote = true;
+        Ok(())
+    })
+    .map(drop)
+}
+
+/// What the shards of a table are made of; printed so that any session reads it alike.
+pub(crate) fn definition(oid: Oid) -> Result<ShardDefinition, PgError> {
+    let read = pg::template::with_portable_output(|| ShardDefinition::read(oid));
+    read.map_err(|error| definition_error(&error))
+}
+
+/// A definition's failure as PostgreSQL tells it.
+pub(crate) fn definition_error(error: &DefinitionError) -> PgError {
+    let code = match error {
+        DefinitionError::NotATable { .. } => SqlState(*b"42809"),
+        DefinitionError::Catalog(_)
+        | DefinitionError::NameTooLong(_)
+        | DefinitionError::Vanished(_)
+        | DefinitionError::Unreadable { .. } => SqlState::INTERNAL_ERROR,
+    };
+    PgError::new(code, error.to_string())
+}

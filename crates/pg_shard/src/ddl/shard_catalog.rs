@@ -1,0 +1,468 @@
+//! What the catalogs say about a table, copied out as SQL fragments.
+//!
+//! Each struct is one row of one query. The server prints and quotes everything here (`format`, `pg_get_expr` and their
+//! kin), so that no rule of its grammar is repeated in Rust; `shard_definition.rs` puts the fragments together. A field is
+//! ready SQL unless it is called a name: those are bare, since the shard's id has yet to be added to them.
+//!
+//! The queries rely on the settings listed in `shard_definition.rs`, and on a lock on the table, held by the caller: they
+//! run one after the other, and a table changed in between would be described half old, half new.
+
+use pgrx::pg_sys::Oid;
+use pgrx::spi::{SpiClient, SpiHeapTupleData};
+use pgrx::{FromDatum, IntoDatum};
+
+use super::shard_definition::DefinitionError;
+
+/// The catalogs, as seen from one table.
+pub(super) struct ShardCatalog<'a, 'conn> {
+    client: &'a SpiClient<'conn>,
+    relation: Oid,
+}
+
+/// The table itself.
+pub(super) struct Table {
+    pub(super) schema: String,
+    pub(super) name: String,
+    pub(super) is_foreign: bool,
+    /// `CREATE [UNLOGGED | FOREIGN] TABLE`.
+    pub(super) create: String,
+    /// What follows the list of columns: `USING`, `WITH`, `SERVER`, `OPTIONS`.
+    pub(super) storage: String,
+    /// `FULL` or `NOTHING`; an index says itself that it is the identity.
+    pub(super) replica_identity: Option<String>,
+    /// The owner, unless it is the current user.
+    pub(super) owner: Option<String>,
+    pub(super) comment: Option<String>,
+}
+
+/// A live column, inherited or not.
+pub(super) struct Column {
+    pub(super) quoted_name: String,
+    /// Name, type, options, collation, default or generation expression, nullability.
+    pub(super) definition: String,
+    /// `SET STORAGE EXTERNAL` and the like.
+    pub(super) settings: Vec<String>,
+    pub(super) comment: Option<String>,
+}
+
+/// A CHECK constraint. It keeps its name, which is the table's own affair.
+pub(super) struct Check {
+    pub(super) quoted_name: String,
+    /// From `CHECK` to the end.
+    pub(super) body: String,
+    /// Whether all rows are known to satisfy it.
+    pub(super) is_validated: bool,
+    pub(super) comment: Option<String>,
+}
+
+/// An index, or the constraint that owns it; both have the same name.
+pub(super) struct Index {
+    pub(super) name: String,
+    pub(super) is_constraint: bool,
+    /// `CREATE [UNIQUE] INDEX`; empty for a constraint.
+    pub(super) create: String,
+    /// What follows the table's name (of an index) or the constraint's.
+    pub(super) body: String,
+    /// `ALTER COLUMN 1 SET STATISTICS 100`, for indexed expressions.
+    pub(super) settings: Vec<String>,
+    pub(super) is_clustered: bool,
+    pub(super) is_replica_identity: bool,
+    pub(super) comment: Option<String>,
+    pub(super) constraint_comment: Option<String>,
+}
+
+/// An extended statistics object.
+pub(super) struct Statistics {
+    pub(super) schema: String,
+    pub(super) name: String,
+    /// The kinds in parentheses, `ON`, and the columns and expressions.
+    pub(super) body: String,
+    pub(super) target: Option<i32>,
+    /// The owner, unless it is the current user.
+    pub(super) owner: Option<String>,
+    pub(super) comment: Option<String>,
+}
+
+/// Rights on the table or on some of its columns, of one role.
+pub(super) struct Grant {
+    /// `SELECT, UPDATE (total)`.
+    pub(super) privileges: String,
+    /// The role, and `WITH GRANT OPTION` if it may pass them on.
+    pub(super) grantee: String,
+}
+
+impl<'a, 'conn> ShardCatalog<'a, 'conn> {
+    pub(super) fn new(client: &'a SpiClient<'conn>, relation: Oid) -> Self {
+        Self { client, relation }
+    }
+
+    /// The table, if there is one and it is of a kind that can be distributed.
+    pub(super) fn table(&self) -> Result<Table, DefinitionError> {
+        let found = self.rows(TABLE, |row| {
+            if row.flag("is_table")? {
+                return Ok(Table {
+                    schema: row.text("schema")?,
+                    name: row.text("name")?,
+                    is_foreign: row.flag("is_foreign")?,
+                    create: row.text("create")?,
+                    storage: row.text("storage")?,
+                    replica_identity: row.get("replica_identity")?,
+                    owner: row.get("owner")?,
+                    comment: row.get("comment")?,
+                });
+            }
+            Err(DefinitionError::NotATable { name: row.text("qualified_name")? })
+        })?;
+        found.into_iter().next().ok_or(DefinitionError::Vanished(self.relation))
+    }
+
+    /// For each schema that the shard needs and a node may lack, a statement that creates it there.
+    pub(super) fn schemas(&self) -> Result<Vec<String>, DefinitionError> {
+        self.rows(SCHEMAS, |row| row.text("create_if_absent"))
+    }
+
+    /// The columns in their order.
+    pub(super) fn columns(&self) -> Result<Vec<Column>, DefinitionError> {
+        self.rows(COLUMNS, |row| {
+            Ok(Column {
+                quoted_name: row.text("quoted_name")?,
+                definition: row.text("definition")?,
+                settings: row.list("settings")?,
+                comment: row.get("comment")?,
+            })
+        })
+    }
+
+    /// The CHECK constraints by name.
+    pub(super) fn checks(&self) -> Result<Vec<Check>, DefinitionError> {
+        self.rows(CHECKS, |row| {
+            Ok(Check {
+                quoted_name: row.text("quoted_name")?,
+                body: row.text("body")?,
+                is_validated: row.flag("is_validated")?,
+                comment: row.get("comment")?,
+            })
+        })
+    }
+
+    /// The usable indexes, in the order in which they were made.
+    pub(super) fn indexes(&self) -> Result<Vec<Index>, DefinitionError> {
+        self.rows(INDEXES, |row| {
+            Ok(Index {
+                name: row.text("name")?,
+                is_constraint: row.flag("is_constraint")?,
+                create: row.text("create")?,
+                body: row.text("body")?,
+                settings: row.list("settings")?,
+                is_clustered: row.flag("is_clustered")?,
+                is_replica_identity: row.flag("is_replica_identity")?,
+                comment: row.get("comment")?,
+                constraint_comment: row.get("constraint_comment")?,
+            })
+        })
+    }
+
+    /// The extended statistics, in the order in which they were made.
+    pub(super) fn statistics(&self) -> Result<Vec<Statistics>, DefinitionError> {
+        self.rows(STATISTICS, |row| {
+            Ok(Statistics {
+                schema: row.text("schema")?,
+                name: row.text("name")?,
+                body: row.text("body")?,
+                target: row.get("target")?,
+                owner: row.get("owner")?,
+                comment: row.get("comment")?,
+            })
+        })
+    }
+
+    /// Everyone's rights but the owner's.
+    pub(super) fn grants(&self) -> Result<Vec<Grant>, DefinitionError> {
+        self.rows(GRANTS, |row| {
+            Ok(Grant { privileges: row.text("privileges")?, grantee: row.text("grantee")? })
+        })
+    }
+
+    fn rows<T>(
+        &self,
+        query: &str,
+        read: impl Fn(&Row<'_>) -> Result<T, DefinitionError>,
+    ) -> Result<Vec<T>, DefinitionError> {
+        let rows = self.client.select(query, None, &[self.relation.into()])?;
+        rows.map(|tuple| read(&Row(tuple))).collect()
+    }
+}
+
+/// A row of one of the queries below.
+struct Row<'conn>(SpiHeapTupleData<'conn>);
+
+impl Row<'_> {
+    fn get<T: IntoDatum + FromDatum>(&self, column: &str) -> Result<Option<T>, DefinitionError> {
+        Ok(self.0.get_by_name(column)?)
+    }
+
+    /// A text the query yields for every object, unless the server prints it in a form unknown to us.
+    fn text(&self, column: &str) -> Result<String, DefinitionError> {
+        self.get(column)?.ok_or_else(|| DefinitionError::Unreadable { part: column.to_owned() })
+    }
+
+    fn flag(&self, column: &str) -> Result<bool, DefinitionError> {
+        Ok(self.get(column)?.unwrap_or(false))
+    }
+
+    fn list(&self, column: &str) -> Result<Vec<String>, DefinitionError> {
+        Ok(self.get(column)?.unwrap_or_default())
+    }
+}
+
+/// The table's own row. Storage parameters of the TOAST table are those of the table with `toast.` before them.
+const TABLE: &str = r"
+SELECT c.relkind IN ('r', 'f') AS is_table,
+       c.relkind = 'f' AS is_foreign,
+       pg_catalog.quote_ident(n.nspname) AS schema,
+       c.relname::text AS name,
+       pg_catalog.format('%I.%I', n.nspname, c.relname) AS qualified_name,
+       CASE WHEN c.relkind = 'f' THEN 'CREATE FOREIGN TABLE'
+            WHEN c.relpersistence = 'u' THEN 'CREATE UNLOGGED TABLE'
+            ELSE 'CREATE TABLE'
+       END AS create,
+       pg_catalog.concat(
+           CASE WHEN am.amname <> 'heap' THEN pg_catalog.format(' USING %I', am.amname) END,
+           (SELECT pg_catalog.format(' WITH (%s)', pg_catalog.string_agg(
+                       pg_catalog.format('%s%I=%L', o.namespace, o.option_name, o.option_value), ', '))
+            FROM (SELECT '' AS namespace, * FROM pg_catalog.pg_options_to_table(c.reloptions)
+                  UNION ALL
+                  SELECT 'toast.', * FROM pg_catalog.pg_options_to_table(toast.reloptions)) o
+            HAVING pg_catalog.count(*) > 0),
+           ' SERVER ' || pg_catalog.quote_ident(s.srvname) || pg_catalog.concat(
+               (SELECT pg_catalog.format(' OPTIONS (%s)', pg_catalog.string_agg(
+                           pg_catalog.format('%I %L', o.option_name, o.option_value), ', '))
+                FROM pg_catalog.pg_options_to_table(f.ftoptions) o
+                HAVING pg_catalog.count(*) > 0))
+       ) AS storage,
+       CASE WHEN c.relkind <> 'r' THEN NULL
+            WHEN c.relreplident = 'f' THEN 'FULL'
+            WHEN c.relreplident = 'n' THEN 'NOTHING'
+       END AS replica_identity,
+       CASE WHEN pg_catalog.pg_get_userbyid(c.relowner) <> CURRENT_USER
+            THEN pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(c.relowner))
+       END AS owner,
+       pg_catalog.quote_literal(pg_catalog.obj_description(c.oid, 'pg_class')) AS comment
+FROM pg_catalog.pg_class c
+     JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     LEFT JOIN pg_catalog.pg_class toast ON toast.oid = c.reltoastrelid
+     LEFT JOIN pg_catalog.pg_am am ON am.oid = c.relam
+     LEFT JOIN pg_catalog.pg_foreign_table f ON f.ftrelid = c.oid
+     LEFT JOIN pg_catalog.pg_foreign_server s ON s.oid = f.ftserver
+WHERE c.oid = $1";
+
+/// The schemas of the table and of its statistics. `CREATE SCHEMA IF NOT EXISTS` asks for the right to create even where
+/// there is nothing to do, hence the block; the exceptions are those of two sessions that create the schema at once.
+///
+/// Who may use the schema here may use it there, but only if it is we who create it: an existing one is its owner's.
+const SCHEMAS: &str = r"
+SELECT 'DO ' || pg_catalog.quote_literal(pg_catalog.format(
+           'BEGIN IF pg_catalog.to_regnamespace(%L) IS NULL THEN CREATE SCHEMA %I%s; %sEND IF; '
+           'EXCEPTION WHEN duplicate_schema OR unique_violation THEN NULL; END',
+           pg_catalog.quote_ident(n.nspname),
+           n.nspname,
+           CASE WHEN pg_catalog.pg_get_userbyid(n.nspowner) <> CURRENT_USER
+                     AND pg_catalog.pg_has_role(n.nspowner, 'MEMBER')
+                THEN pg_catalog.format(' AUTHORIZATION %I', pg_catalog.pg_get_userbyid(n.nspowner))
+           END,
+           (SELECT pg_catalog.string_agg(
+                       pg_catalog.format('GRANT %s ON SCHEMA %I TO %s; ', g.privileges, n.nspname, g.grantee),
+                       '' ORDER BY g.grantee)
+            FROM (SELECT coalesce(pg_catalog.quote_ident(r.rolname), 'PUBLIC') AS grantee,
+                         pg_catalog.string_agg(DISTINCT a.privilege_type, ', ') AS privileges
+                  FROM pg_catalog.aclexplode(n.nspacl) a
+                       LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee
+                  WHERE a.grantee <> n.nspowner AND (a.grantee = 0 OR r.oid IS NOT NULL)
+                  GROUP BY 1) g)
+       )) AS create_if_absent
+FROM pg_catalog.pg_namespace n
+WHERE n.nspname <> 'public'
+      AND n.oid IN (SELECT c.relnamespace FROM pg_catalog.pg_class c WHERE c.oid = $1
+                    UNION ALL
+                    SELECT x.stxnamespace FROM pg_catalog.pg_statistic_ext x WHERE x.stxrelid = $1)
+ORDER BY n.nspname";
+
+/// The columns.
+///
+/// The coordinator evaluates every default and sends the value, so a shard's own defaults are for the reader's eyes. They
+/// are left out where they could not work on a node or would give another answer there: those that call a volatile
+/// function, `nextval` among them, and those that name a relation, a sequence say, which pg_depend knows. An identity
+/// column has no default expression at all. Functions are found in the stored node tree, where white space inside a name
+/// is escaped and a literal is a list of byte values, so neither can look like the field. The input and output functions
+/// behind a cast are not looked at: a default too many is sent, which nobody uses.
+///
+/// `pg_attver` among a column's options is not the user's: late minor releases of PostgreSQL 15 keep the attribute's version
+/// there (`ATTRIBUTE_VERSION_ATTOPTION`, `src/include/catalog/pg_attribute.h`). Such a server stamps its own columns and
+/// ignores a value that is given; an earlier one would refuse the name. pg_dump leaves it out in the same way.
+const COLUMNS: &str = r"
+SELECT pg_catalog.quote_ident(a.attname) AS quoted_name,
+       pg_catalog.concat(
+           pg_catalog.format('%I %s', a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod)),
+           (SELECT pg_catalog.format(' OPTIONS (%s)', pg_catalog.string_agg(
+                       pg_catalog.format('%I %L', o.option_name, o.option_value), ', '))
+            FROM pg_catalog.pg_options_to_table(a.attfdwoptions) o
+            HAVING pg_catalog.count(*) > 0),
+           CASE WHEN a.attcollation <> t.typcollation
+                THEN pg_catalog.format(' COLLATE %I.%I', ln.nspname, l.collname)
+           END,
+           CASE WHEN a.attgenerated = 's'
+                THEN pg_catalog.format(' GENERATED ALWAYS AS (%s) STORED',
+                                       pg_catalog.pg_get_expr(d.adbin, d.adrelid))
+                WHEN NOT EXISTS (
+                         SELECT FROM pg_catalog.regexp_matches(d.adbin::text, ':[a-z]*funcid ([0-9]+)', 'g') AS call
+                                     JOIN pg_catalog.pg_proc p ON p.oid = call[1]::pg_catalog.oid
+                         WHERE p.provolatile = 'v')
+                     AND NOT EXISTS (
+                         SELECT FROM pg_catalog.pg_depend x
+                         WHERE x.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND x.objid = d.oid
+                               AND x.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND x.deptype = 'n')
+                THEN ' DEFAULT ' || pg_catalog.pg_get_expr(d.adbin, d.adrelid)
+           END,
+           CASE WHEN a.attnotnull THEN ' NOT NULL' END
+       ) AS definition,
+       pg_catalog.array_remove(ARRAY[
+           CASE WHEN a.attstorage <> t.typstorage
+                THEN 'SET STORAGE ' || CASE a.attstorage WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL'
+                                                         WHEN 'm' THEN 'MAIN' WHEN 'x' THEN 'EXTENDED' END
+           END,
+           CASE a.attcompression WHEN 'p' THEN 'SET COMPRESSION pglz' WHEN 'l' THEN 'SET COMPRESSION lz4' END,
+           CASE WHEN a.attstattarget >= 0 THEN 'SET STATISTICS ' || a.attstattarget END,
+           (SELECT pg_catalog.format('SET (%s)', pg_catalog.string_agg(
+                       pg_catalog.format('%I=%L', o.option_name, o.option_value), ', '))
+            FROM pg_catalog.pg_options_to_table(a.attoptions) o
+            WHERE o.option_name <> 'pg_attver'
+            HAVING pg_catalog.count(*) > 0)
+       ], NULL) AS settings,
+       pg_catalog.quote_literal(pg_catalog.col_description(a.attrelid, a.attnum)) AS comment
+FROM pg_catalog.pg_attribute a
+     JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+     LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
+     LEFT JOIN pg_catalog.pg_namespace ln ON ln.oid = l.collnamespace
+     LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attnum";
+
+/// The CHECK constraints, inherited ones too: the shard has no parent to give them.
+const CHECKS: &str = r"
+SELECT pg_catalog.quote_ident(k.conname) AS quoted_name,
+       pg_catalog.pg_get_constraintdef(k.oid) AS body,
+       k.convalidated AS is_validated,
+       pg_catalog.quote_literal(pg_catalog.obj_description(k.oid, 'pg_constraint')) AS comment
+FROM pg_catalog.pg_constraint k
+WHERE k.conrelid = $1 AND k.contype = 'c'
+ORDER BY k.conname";
+
+/// The indexes, and the constraints that own one. An invalid index (a failed `CREATE INDEX CONCURRENTLY`) is left out, as
+/// pg_dump does.
+///
+/// The one-argument `pg_get_indexdef` begins with exactly `prefix`: it qualifies the table whatever the search path
+/// (`pg_get_indexdef_worker`, `src/backend/utils/adt/ruleutils.c`). `pg_get_constraintdef` of a primary key or unique
+/// constraint leaves the storage parameters out; they belong before `deferral`, with which it ends. That of an exclusion
+/// constraint has them. Where the server prints anything else, `body` is null, which `Row::text` reports.
+const INDEXES: &str = r"
+SELECT x.name,
+       x.is_constraint,
+       x.create,
+       CASE WHEN NOT x.is_constraint AND pg_catalog.starts_with(x.index_definition, x.prefix)
+                THEN pg_catalog.substr(x.index_definition, pg_catalog.length(x.prefix) + 1)
+            WHEN x.contype = 'x'
+                THEN x.constraint_definition
+            WHEN pg_catalog.right(x.constraint_definition, pg_catalog.length(x.deferral)) = x.deferral
+                THEN pg_catalog.left(x.constraint_definition,
+                                     pg_catalog.length(x.constraint_definition) - pg_catalog.length(x.deferral))
+                     || x.parameters || x.deferral
+       END AS body,
+       x.settings,
+       x.is_clustered,
+       x.is_replica_identity,
+       x.comment,
+       x.constraint_comment
+FROM (SELECT c.relname::text AS name,
+             k.oid IS NOT NULL AS is_constraint,
+             k.contype,
+             pg_catalog.pg_get_indexdef(i.indexrelid) AS index_definition,
+             pg_catalog.pg_get_constraintdef(k.oid) AS constraint_definition,
+             o.create,
+             pg_catalog.format('%s %I ON %I.%I ', o.create, c.relname, n.nspname, t.relname) AS prefix,
+             pg_catalog.concat(CASE WHEN k.condeferrable THEN ' DEFERRABLE' END,
+                               CASE WHEN k.condeferred THEN ' INITIALLY DEFERRED' END) AS deferral,
+             coalesce((SELECT pg_catalog.format(' WITH (%s)', pg_catalog.string_agg(
+                                  pg_catalog.format('%I=%L', p.option_name, p.option_value), ', '))
+                       FROM pg_catalog.pg_options_to_table(c.reloptions) p
+                       HAVING pg_catalog.count(*) > 0), '') AS parameters,
+             ARRAY(SELECT pg_catalog.format('ALTER COLUMN %s SET STATISTICS %s', a.attnum, a.attstattarget)
+                   FROM pg_catalog.pg_attribute a
+                   WHERE a.attrelid = i.indexrelid AND a.attstattarget >= 0 AND NOT a.attisdropped
+                   ORDER BY a.attnum) AS settings,
+             i.indisclustered AS is_clustered,
+             i.indisreplident AND t.relreplident = 'i' AS is_replica_identity,
+             pg_catalog.quote_literal(pg_catalog.obj_description(c.oid, 'pg_class')) AS comment,
+             pg_catalog.quote_literal(pg_catalog.obj_description(k.oid, 'pg_constraint')) AS constraint_comment,
+             c.oid
+      FROM pg_catalog.pg_index i
+           JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+           JOIN pg_catalog.pg_class t ON t.oid = i.indrelid
+           JOIN pg_catalog.pg_namespace n ON n.oid = t.relnamespace
+           LEFT JOIN pg_catalog.pg_constraint k ON k.conrelid = i.indrelid AND k.conindid = i.indexrelid
+                                                   AND k.contype IN ('p', 'u', 'x')
+           CROSS JOIN LATERAL (SELECT CASE WHEN k.oid IS NOT NULL THEN ''
+                                           WHEN i.indisunique THEN 'CREATE UNIQUE INDEX'
+                                           ELSE 'CREATE INDEX' END AS create) o
+      WHERE i.indrelid = $1 AND i.indisvalid AND i.indisready AND i.indislive) x
+ORDER BY x.oid";
+
+/// The extended statistics. Their kinds are always spelt out: what a bare list of columns means depends on the version.
+/// Statistics of a single expression have no kinds to choose from.
+const STATISTICS: &str = r"
+SELECT pg_catalog.quote_ident(n.nspname) AS schema,
+       x.stxname::text AS name,
+       pg_catalog.concat(
+           (SELECT pg_catalog.format(' (%s)', pg_catalog.string_agg(k.kind, ', ' ORDER BY k.place))
+            FROM (VALUES (1, 'd', 'ndistinct'), (2, 'f', 'dependencies'), (3, 'm', 'mcv')) AS k(place, letter, kind)
+            WHERE k.letter::pg_catalog.char = ANY (x.stxkind)
+            HAVING pg_catalog.count(*) > 0),
+           ' ON ', pg_catalog.pg_get_statisticsobjdef_columns(x.oid)
+       ) AS body,
+       CASE WHEN x.stxstattarget >= 0 THEN x.stxstattarget::pg_catalog.int4 END AS target,
+       CASE WHEN pg_catalog.pg_get_userbyid(x.stxowner) <> CURRENT_USER
+            THEN pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(x.stxowner))
+       END AS owner,
+       pg_catalog.quote_literal(pg_catalog.obj_description(x.oid, 'pg_statistic_ext')) AS comment
+FROM pg_catalog.pg_statistic_ext x
+     JOIN pg_catalog.pg_namespace n ON n.oid = x.stxnamespace
+WHERE x.stxrelid = $1
+ORDER BY x.oid";
+
+/// Rights on the table and its columns. On a shard they are all the owner's gift, whoever gave them here: a grantor can
+/// only be the one who executes the statement. Entries of roles that are gone are skipped.
+const GRANTS: &str = r"
+WITH given AS (
+    SELECT a.grantee, a.privilege_type AS privilege, pg_catalog.bool_or(a.is_grantable) AS is_grantable
+    FROM pg_catalog.pg_class c, pg_catalog.aclexplode(c.relacl) a
+    WHERE c.oid = $1 AND a.grantee <> c.relowner
+    GROUP BY a.grantee, a.privilege_type
+    UNION ALL
+    SELECT p.grantee,
+           pg_catalog.format('%s (%s)', p.privilege_type,
+                             pg_catalog.string_agg(pg_catalog.quote_ident(p.attname), ', ' ORDER BY p.attnum)),
+           p.is_grantable
+    FROM (SELECT a.grantee, a.privilege_type, b.attname, b.attnum, pg_catalog.bool_or(a.is_grantable) AS is_grantable
+          FROM pg_catalog.pg_class c
+               JOIN pg_catalog.pg_attribute b ON b.attrelid = c.oid AND b.attnum > 0 AND NOT b.attisdropped,
+               pg_catalog.aclexplode(b.attacl) a
+          WHERE c.oid = $1 AND a.grantee <> c.relowner
+          GROUP BY a.grantee, a.privilege_type, b.attname, b.attnum) p
+    GROUP BY p.grantee, p.privilege_type, p.is_grantable)
+SELECT pg_catalog.string_agg(g.privilege, ', ' ORDER BY g.privilege) AS privileges,
+       coalesce(pg_catalog.quote_ident(r.rolname), 'PUBLIC')
+       || CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END AS grantee
+FROM given g
+     LEFT JOIN pg_catalog.pg_roles r ON r.oid = g.grantee
+WHERE g.grantee = 0 OR r.oid IS NOT NULL
+GROUP BY r.rolname, g.is_grantable
+ORDER BY 2";

@@ -1,0 +1,131 @@
+//! INSERT of rows that are computed here: each goes to the shard of its key.
+
+use super::render;
+use super::sink::Sink;
+use super::write::{lock_for, no_destination, write_shard};
+use crate::catalog;
+use crate::plan::data::InsertedRows;
+use crate::session::Request;
+use pg::PgError;
+use pg::copy::escape_text;
+use pg::scan::{ChildRow, Explain, Scan, ScanIo};
+use pg::value::{Encoder, Hasher};
+use std::rc::Rc;
+
+/// A scan that inserts the rows of the plan below it.
+pub(crate) struct InsertRows {
+    plan: InsertedRows,
+    done: bool,
+}
+
+impl InsertRows {
+    /// The scan of a plan.
+    pub(crate) fn new(plan: InsertedRows, _explain_only: bool) -> Self {
+        Self { plan, done: false }
+    }
+
+    fn run(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
+        let table = catalog::get(self.plan.table)?;
+        let mut hasher = Hasher::find(table.key.family, table.key.type_oid, table.key.collation)
+            .ok_or_else(|| PgError::internal("the distribution column's type has lost its hash function"))?;
+        let rows = if self.plan.by_statement {
+            self.by_statement(io, &mut hasher)?
+        } else {
+            self.by_copy(io, &mut hasher)?
+        };
+        io.add_processed(rows);
+        Ok(())
+    }
+
+    fn hash(&self, row: &ChildRow, hasher: &mut Hasher) -> Result<i32, PgError> {
+        row.hash(self.plan.key_position, hasher).ok_or_else(|| crate::plan::null_key(Some(self.plan.table)))
+    }
+
+    fn by_copy(&self, io: &mut ScanIo, hasher: &mut Hasher) -> Result<u64, PgError> {
+        let table = catalog::get(self.plan.table)?;
+        let mut sink = Sink::new(Rc::clone(&table), &self.plan.columns);
+        let mut encoders = io.child_text_encoders();
+        let mut count = 0;
+        while let Some(row) = io.child_row() {
+            io.with_row_memory(|_| {
+                let hash = self.hash(&row, hasher)?;
+                sink.add(hash, |line| {
+                    for (column, encoder) in encoders.iter_mut().take(self.plan.columns.len()).enumerate() {
+                        if column > 0 {
+                            line.push(b'\t');
+                        }
+                        match row.parameter(column, encoder).bytes {
+                            None => line.extend_from_slice(b"\\N"),
+                            Some(text) => escape_text(text.strip_suffix(b"\0").unwrap_or(&text), line),
+                        }
+                    }
+                    line.push(b'\n');
+                })
+            })?;
+            count += 1;
+        }
+        sink.finish()?;
+        Ok(count)
+    }
+
+    fn by_statement(&self, io: &mut ScanIo, hasher: &mut Hasher) -> Result<u64, PgError> {
+        let table = catalog::get(self.plan.table)?;
+        let tables = [Rc::clone(&table)];
+        let mut encoders: Vec<Encoder> = io.child_encoders();
+        encoders.truncate(self.plan.columns.len());
+        let mut types: Vec<u32> = encoders.iter().map(Encoder::parameter_type).collect();
+        types.extend((0..self.plan.sent).map(|index| io.parameter_type(index)));
+        let fixed: Vec<_> = (0..self.plan.sent).map(|index| io.parameter(index)).collect();
+        let binary = io.rows().borrow().binary_result;
+        let kept = io.rows();
+        let mut count = 0;
+        while let Some(row) = io.child_row() {
+            count += io.with_row_memory(|_| {
+                let hash = self.hash(&row, hasher)?;
+                let index = table.map.owner(hash).ok_or_else(no_destination)?;
+                lock_for(self.plan.command, &table, index, Some(hash));
+                let mut parameters: Vec<_> = encoders
+                    .iter_mut()
+                    .enumerate()
+                    .map(|(column, encoder)| row.parameter(column, encoder))
+                    .collect();
+                parameters.extend(fixed.iter().cloned());
+                let request =
+                    Request { sql: render(&self.plan.template, index)?, types: types.clone(), parameters, binary };
+                write_shard(&tables, index, &request, false, &mut |result| {
+                    if self.plan.returning { kept.borrow_mut().keep(result) } else { Ok(()) }
+                })
+            })?;
+        }
+        Ok(count)
+    }
+}
+
+impl Scan for InsertRows {
+    fn next(&mut self, io: &mut ScanIo) -> Result<bool, PgError> {
+        if !self.done {
+            self.run(io)?;
+            self.done = true;
+        }
+        Ok(self.plan.returning && io.emit_kept())
+    }
+
+    fn rescan(&mut self, io: &mut ScanIo, _changed: bool) -> Result<(), PgError> {
+        io.rows().borrow_mut().rewind();
+        Ok(())
+    }
+
+    fn end(&mut self, _io: &mut ScanIo) {}
+
+    fn explain(&mut self, _io: &mut ScanIo, explain: &mut Explain) -> Result<(), PgError> {
+        let table = catalog::get(self.plan.table)?;
+        explain.text("Shards", &format!("decided row by row, of {}", table.map.len()));
+        if self.plan.by_statement {
+            explain.text("Remote SQL", &super::read::render_generic(&self.plan.template)?);
+        } else {
+            let columns: Vec<String> = self.plan.columns.iter().map(|name| catalog::quote(name)).collect();
+            explain.text("Remote SQL", &format!("COPY {} ({}) FROM STDIN", table.name, columns.join(", ")));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,476 @@
+//! Rows from one or many shards.
+//!
+//! One statement per node unites the node's shards there; all nodes work at once and rows are taken from
+//! whichever has some. Reads use healthy placements only; a node that cannot be reached, or is lost before it
+//! delivered a row, is replaced by other placements of its shards. After that a lost node is an error, never a
+//! short result.
+
+use super::{prune, render, tables};
+use crate::catalog::DistributedTable;
+use crate::naming::tell_as_table;
+use crate::plan::data::Routed;
+use crate::session::pool::{self, SessionRef};
+use crate::session::stream::Stream;
+use crate::session::{Event, Failure, NoSession, Request};
+use crate::transaction;
+use pg::path::TableScan;
+use pg::query::{Command, Key};
+use pg::scan::{Explain, Scan, ScanIo};
+use pg::template::Piece;
+use pg::transaction::Isolation;
+use pg::wait::{Readiness, WaitSet};
+use pg::{PgError, SqlState};
+use pgrx::pg_sys::Oid;
+use shardmap::{NodeAddress, Prune};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// A scan that reads.
+pub(crate) struct Read {
+    command: Command,
+    tables: Vec<Oid>,
+    prune: Prune<Key>,
+    template: Vec<Piece>,
+    sent: usize,
+    /// A whole statement: it must run somewhere even if no row can match.
+    whole: bool,
+    state: State,
+    /// Rows are kept while they are read, because the executor asks for them again.
+    keeping: bool,
+}
+
+enum State {
+    Ready,
+    Reading(Vec<NodeRead>),
+    /// All rows have come; those kept are all of them if `keeping`.
+    Finished,
+}
+
+/// What one node delivers.
+struct NodeRead {
+    node: NodeAddress,
+    shards: Vec<usize>,
+    session: SessionRef,
+    stream: Stream,
+}
+
+impl Read {
+    /// A whole statement for one shard group.
+    pub(crate) fn routed(plan: Routed) -> Self {
+        Self {
+            command: plan.command,
+            tables: plan.tables,
+            prune: plan.prune,
+            template: plan.template,
+            sent: plan.sent,
+            whole: true,
+            state: State::Ready,
+            keeping: false,
+        }
+    }
+
+    /// The rows of one table below a plan of PostgreSQL's.
+    pub(crate) fn table(plan: TableScan) -> Self {
+        Self {
+            command: Command::Select,
+            tables: vec![plan.table],
+            prune: plan.prune,
+            template: plan.template,
+            sent: plan.sent,
+            whole: false,
+            state: State::Ready,
+            keeping: false,
+        }
+    }
+
+    fn shards(&self, io: &mut ScanIo, table: &DistributedTable) -> Result<Vec<usize>, PgError> {
+        let mut shards = prune(io, &self.prune, table)?;
+        if self.whole {
+            // No shard can hold a matching row: any of them gives the right answer (a count of zero, say).
+            if shards.is_empty() {
+                shards.push(0);
+            }
+            shards.truncate(1);
+        }
+        Ok(shards)
+    }
+
+    fn start(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
+        let tables = tables(&self.tables)?;
+        let shards = self.shards(io, &tables[0])?;
+        let reads = self.open(io, &tables, &shards, &mut Vec::new())?;
+        self.state = State::Reading(reads);
+        Ok(())
+    }
+
+    /// Starts the statement on nodes that together hold the shards; `avoid` are nodes known to be gone.
+    fn open(
+        &self,
+        io: &mut ScanIo,
+        tables: &[Rc<DistributedTable>],
+        shards: &[usize],
+        avoid: &mut Vec<NodeAddress>,
+    ) -> Result<Vec<NodeRead>, PgError> {
+        let mut reads = Vec::new();
+        let mut left = shards.to_vec();
+        while !left.is_empty() {
+            let mut next = Vec::new();
+            for (node, group) in assign(tables, &left, avoid)? {
+                match self.open_node(io, &node, &group)? {
+                    Ok(read) => reads.push(read),
+                    Err(error) => {
+                        pg::error::warning(pool::connection_failed(&node, &error));
+                        transaction::lose_node(&node, &error)?;
+                        avoid.push(node);
+                        next.extend(group);
+                    }
+                }
+            }
+            left = next;
+        }
+        Ok(reads)
+    }
+
+    /// Starts the statement on one node. The inner error says that the node cannot be reached.
+    fn open_node(
+        &self,
+        io: &mut ScanIo,
+        node: &NodeAddress,
+        shards: &[usize],
+    ) -> Result<Result<NodeRead, PgError>, PgError> {
+        let mut request = self.request(io, shards)?;
+        request.binary = io.rows().borrow().binary_result;
+        for attempt in 0..2 {
+            let session = match pool::session(node) {
+                Ok(session) => session,
+                Err(NoSession::Unreachable(error)) => return Ok(Err(error)),
+                Err(NoSession::Refused(error)) => return Err(error),
+            };
+            let had_transaction = session.borrow().depth > 0;
+            let level = self.level(io, &session);
+            let sent = session.borrow_mut().send(&request, level);
+            match sent {
+                Ok(()) => {
+                    if self.command == Command::SelectForUpdate {
+                        session.borrow_mut().wrote = true;
+                    }
+                    let stream = Stream::attach(&session, io.rows());
+                    return Ok(Ok(NodeRead { node: node.clone(), shards: shards.to_vec(), session, stream }));
+                }
+                Err(Failure::Lost(error)) if had_transaction || attempt > 0 => return Ok(Err(error)),
+                Err(Failure::Lost(_)) => pool::discard_broken(),
+                Err(Failure::Statement(error)) => return Err(error),
+            }
+        }
+        Ok(Err(PgError::new(SqlState::CONNECTION_FAILURE, "the connection breaks again and again")))
+    }
+
+    fn level(&self, io: &ScanIo, session: &SessionRef) -> Option<(u32, Isolation)> {
+        if self.command == Command::SelectForUpdate && !io.is_whole_transaction() {
+            return Some(transaction::level_for_write());
+        }
+        transaction::level_for_read(&session.borrow())
+    }
+
+    fn request(&self, io: &mut ScanIo, shards: &[usize]) -> Result<Request, PgError> {
+        let sql: Result<Vec<String>, PgError> =
+            shards.iter().map(|index| render(&self.template, *index)).collect();
+        let types = (0..self.sent).map(|index| io.parameter_type(index)).collect();
+        let parameters = (0..self.sent).map(|index| io.parameter(index)).collect();
+        Ok(Request { sql: sql?.join(" UNION ALL "), types, parameters, binary: false })
+    }
+
+    /// Takes the next row from whichever node has one.
+    fn read(&mut self, io: &mut ScanIo) -> Result<bool, PgError> {
+        loop {
+            if io.emit_kept() {
+                return Ok(true);
+            }
+            let State::Reading(reads) = &mut self.state else { return Ok(false) };
+            if reads.is_empty() {
+                self.state = State::Finished;
+                return Ok(io.emit_kept());
+            }
+            let mut turn = 0;
+            while turn < reads.len() {
+                match take(&mut reads[turn]) {
+                    Taken::Rows(rows) => {
+                        if self.keeping || rows.rows() != 1 {
+                            io.rows().borrow_mut().keep(&rows)?;
+                            break;
+                        }
+                        // Nodes take turns, so that none waits long with a full socket.
+                        reads.rotate_left(turn);
+                        io.emit(&rows, 0)?;
+                        return Ok(true);
+                    }
+                    Taken::Nothing => turn += 1,
+                    Taken::End => {
+                        reads.remove(turn);
+                    }
+                    Taken::Spilled => {
+                        // Its rows are in the store now.
+                        reads.remove(turn);
+                        break;
+                    }
+                    Taken::Failed(failure) => {
+                        let read = reads.remove(turn);
+                        let replaced = self.replace(io, &read, failure)?;
+                        if let State::Reading(reads) = &mut self.state {
+                            reads.extend(replaced);
+                        }
+                        break;
+                    }
+                }
+            }
+            if let State::Reading(reads) = &mut self.state
+                && !reads.is_empty()
+                && turn >= reads.len()
+            {
+                wait_any(reads)?;
+            }
+        }
+    }
+
+    /// Another placement takes over, if the node was lost before it delivered anything.
+    fn replace(&self, io: &mut ScanIo, read: &NodeRead, failure: Failure) -> Result<Vec<NodeRead>, PgError> {
+        let tables = tables(&self.tables)?;
+        match failure {
+            Failure::Statement(error) => {
+                let named: Vec<(&DistributedTable, usize)> = tables
+                    .iter()
+                    .flat_map(|table| read.shards.iter().map(move |index| (&**table, *index)))
+                    .collect();
+                Err(tell_as_table(error, &named, &read.node))
+            }
+            Failure::Lost(error) => {
+                let proven_before = read.stream.state.borrow().started;
+                pool::discard_broken();
+                if proven_before {
+                    return Err(PgError::new(
+                        SqlState::CONNECTION_FAILURE,
+                        format!("connection to node \"{}\" was lost in the middle of a read", read.node),
+                    )
+                    .detail(format!("Remote message: {}", error.message()))
+                    .hint("Run the statement again; it will use other placements."));
+                }
+                transaction::lose_node(&read.node, &error)?;
+                // A restarted node has closed a connection that looked good: it is asked once more.
+                if let Ok(again) = self.open_node(io, &read.node, &read.shards)? {
+                    return Ok(vec![again]);
+                }
+                pg::error::warning(pool::connection_failed(&read.node, &error));
+                self.open(io, &tables, &read.shards, &mut vec![read.node.clone()])
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        if let State::Reading(reads) = &mut self.state {
+            for read in reads.drain(..) {
+                abandon(&read);
+            }
+        }
+    }
+}
+
+enum Taken {
+    Rows(pg::libpq::ResultSet),
+    Nothing,
+    End,
+    Spilled,
+    Failed(Failure),
+}
+
+fn take(read: &mut NodeRead) -> Taken {
+    {
+        let mut state = read.stream.state.borrow_mut();
+        if let Some(failure) = state.failure.take() {
+            return Taken::Failed(failure);
+        }
+        if state.done {
+            return Taken::Spilled;
+        }
+    }
+    let event = read.session.borrow_mut().poll();
+    match event {
+        Ok(Event::Rows(rows)) => {
+            read.stream.state.borrow_mut().started = true;
+            Taken::Rows(rows)
+        }
+        Ok(Event::Wait) => Taken::Nothing,
+        Ok(Event::Done(_)) => {
+            read.stream.state.borrow_mut().done = true;
+            read.session.borrow_mut().reader = None;
+            Taken::End
+        }
+        Err(failure) => {
+            read.stream.state.borrow_mut().done = true;
+            read.session.borrow_mut().reader = None;
+            Taken::Failed(failure)
+        }
+    }
+}
+
+fn wait_any(reads: &[NodeRead]) -> Result<(), PgError> {
+    if let [only] = reads {
+        // What was lost is noticed at the next poll.
+        let _ = only.session.borrow_mut().wait();
+        return Ok(());
+    }
+    let sockets: Vec<_> = reads.iter().map(|read| (read.session.borrow().socket(), Readiness::Readable)).collect();
+    let ready = WaitSet::new(&sockets).wait(None);
+    if let Some(index) = ready {
+        let _ = reads[index].session.borrow_mut().consume();
+    }
+    Ok(())
+}
+
+/// The executor needs no more rows of this node.
+fn abandon(read: &NodeRead) {
+    if read.stream.state.borrow().done {
+        return;
+    }
+    read.stream.state.borrow_mut().done = true;
+    let Ok(mut session) = read.session.try_borrow_mut() else { return };
+    session.reader = None;
+    // Often the rest is here already.
+    loop {
+        match session.poll() {
+            Ok(Event::Rows(_)) => {}
+            Ok(Event::Wait) => break,
+            Ok(Event::Done(_)) | Err(_) => return,
+        }
+    }
+    if session.depth > 0 && (session.wrote || pg::transaction::isolation_level() != Isolation::ReadCommitted) {
+        // A cancel would abort the remote transaction: read the rest and throw it away.
+        let _ = session.finish(&mut |_| Ok(()));
+        return;
+    }
+    let in_transaction = session.depth > 0;
+    if session.stop(Duration::from_secs(2)) && in_transaction {
+        session.run_quietly("ROLLBACK", Duration::from_secs(2));
+        session.depth = 0;
+    }
+}
+
+/// Which node reads which shards: the first healthy placement of each that is not to be avoided.
+fn assign(
+    tables: &[Rc<DistributedTable>],
+    shards: &[usize],
+    avoid: &[NodeAddress],
+) -> Result<Vec<(NodeAddress, Vec<usize>)>, PgError> {
+    let mut groups: Vec<(NodeAddress, Vec<usize>)> = Vec::new();
+    for index in shards {
+        let node = common_nodes(tables, *index)
+            .into_iter()
+            .find(|node| !avoid.contains(node))
+            .ok_or_else(|| unreadable(&tables[0], *index))?;
+        match groups.iter_mut().find(|(known, _)| *known == node) {
+            Some((_, group)) => group.push(*index),
+            None => groups.push((node, vec![*index])),
+        }
+    }
+    Ok(groups)
+}
+
+/// The nodes that hold healthy placements of one shard of every table, the first table's leader first.
+pub(crate) fn common_nodes(tables: &[Rc<DistributedTable>], index: usize) -> Vec<NodeAddress> {
+    let Some((first, others)) = tables.split_first() else { return Vec::new() };
+    first
+        .healthy(index)
+        .map(|placement| &placement.node)
+        .filter(|node| {
+            others.iter().all(|other| {
+                index < other.map.len() && other.healthy(index).any(|placement| placement.node == **node)
+            })
+        })
+        .cloned()
+        .collect()
+}
+
+fn unreadable(table: &DistributedTable, index: usize) -> PgError {
+    let all: Vec<String> = table.placements[index].iter().map(|p| p.node.to_string()).collect();
+    PgError::new(SqlState::INTERNAL_ERROR, "could not receive query results")
+        .detail(format!(
+            "No placement of shard {} of table \"{}\" can be read; it is placed on {}.",
+            table.shard_id(index).0,
+            table.name,
+            all.join(", ")
+        ))
+        .hint("Start the nodes again, or repair the placements with master_copy_shard_placement.")
+}
+
+impl Scan for Read {
+    fn next(&mut self, io: &mut ScanIo) -> Result<bool, PgError> {
+        if matches!(self.state, State::Ready) {
+            self.start(io)?;
+        }
+        self.read(io)
+    }
+
+    fn rescan(&mut self, io: &mut ScanIo, changed: bool) -> Result<(), PgError> {
+        match self.state {
+            State::Ready => {}
+            State::Finished if self.keeping && !changed => io.rows().borrow_mut().rewind(),
+            _ => {
+                // Asked for again: from now on the rows are kept, so that the nodes are asked twice at most.
+                self.stop();
+                io.rows().borrow_mut().clear();
+                self.keeping = true;
+                self.state = State::Ready;
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, _io: &mut ScanIo) {
+        self.stop();
+    }
+
+    fn explain(&mut self, io: &mut ScanIo, explain: &mut Explain) -> Result<(), PgError> {
+        let tables = tables(&self.tables)?;
+        let total = tables[0].map.len();
+        if !io.has_parameters() && !self.prune.is_all() {
+            explain.text("Shards", &format!("decided at execution, of {total}"));
+            explain.text("Remote SQL", &render_generic(&self.template)?);
+            return Ok(());
+        }
+        let shards = self.shards(io, &tables[0])?;
+        explain_shards(explain, &tables, &shards, &self.template)
+    }
+}
+
+/// Shards, nodes and SQL as EXPLAIN shows them.
+pub(crate) fn explain_shards(
+    explain: &mut Explain,
+    tables: &[Rc<DistributedTable>],
+    shards: &[usize],
+    template: &[Piece],
+) -> Result<(), PgError> {
+    explain.text("Shards", &format!("{} of {}", shards.len(), tables[0].map.len()));
+    let mut nodes: Vec<String> = Vec::new();
+    for index in shards {
+        if let Some(node) = common_nodes(tables, *index).first().map(ToString::to_string)
+            && !nodes.contains(&node)
+        {
+            nodes.push(node);
+        }
+    }
+    explain.text("Nodes", &nodes.join(", "));
+    if let Some(first) = shards.first() {
+        explain.text("Remote SQL", &render(template, *first)?);
+    }
+    Ok(())
+}
+
+/// The SQL with the tables' own names.
+pub(crate) fn render_generic(template: &[Piece]) -> Result<String, PgError> {
+    Ok(template
+        .iter()
+        .map(|piece| match piece {
+            Piece::Text(text) => text.clone(),
+            Piece::Table(oid) => pg::template::qualified_name(*oid),
+        })
+        .collect())
+}

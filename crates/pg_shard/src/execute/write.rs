@@ -1,0 +1,284 @@
+//! A statement that changes one shard: on the leading placement first, then on the others.
+//!
+//! The leader's row locks order all writers. A placement whose node cannot be reached misses the write and is
+//! marked, if another one took it; an SQL error is the statement's and marks nothing.
+
+use super::read::{common_nodes, explain_shards, render_generic};
+use super::{prune, render, tables};
+use crate::catalog::{DistributedTable, Placement};
+use crate::health;
+use crate::naming::tell_as_table;
+use crate::plan::data::Routed;
+use crate::session::pool;
+use crate::session::{Failure, NoSession, Request};
+use crate::settings;
+use crate::transaction::{self, NodeFailure};
+use pg::libpq::ResultSet;
+use pg::lock::{Mode, ShardLock, lock_shard};
+use pg::query::Command;
+use pg::scan::{Explain, Scan, ScanIo};
+use pg::value::Hasher;
+use pg::{PgError, SqlState};
+use shardmap::{KeyValue, PlacementId, Prune, ShardId};
+use std::rc::Rc;
+
+/// A scan that writes one shard.
+pub(crate) struct RoutedWrite {
+    plan: Routed,
+    done: bool,
+}
+
+impl RoutedWrite {
+    /// The scan of a plan.
+    pub(crate) fn new(plan: Routed) -> Self {
+        Self { plan, done: false }
+    }
+
+    fn run(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
+        let tables = tables(&self.plan.tables)?;
+        let table = &tables[0];
+        let shards = prune(io, &self.plan.prune, table)?;
+        let index = match (&shards[..], self.plan.command) {
+            ([index], _) => *index,
+            ([], Command::Insert | Command::Upsert) => return Err(self.no_shard(io)),
+            ([], _) => return Ok(()),
+            _ => {
+                return Err(PgError::new(
+                    SqlState::FEATURE_NOT_SUPPORTED,
+                    "cannot modify multiple shards during a single query",
+                )
+                .detail(format!(
+                    "The statement concerns {} shards of table \"{}\".",
+                    shards.len(),
+                    table.name
+                ))
+                .hint(format!("Add an equality on the distribution column \"{}\".", table.key_name)));
+            }
+        };
+        let hash = self.key_hash(io);
+        lock_for(self.plan.command, table, index, hash);
+
+        let sql = render(&self.plan.template, index)?;
+        let request = Request {
+            sql,
+            types: (0..self.plan.sent).map(|index| io.parameter_type(index)).collect(),
+            parameters: (0..self.plan.sent).map(|index| io.parameter(index)).collect(),
+            binary: io.rows().borrow().binary_result,
+        };
+        let alone = io.is_whole_transaction();
+        let rows = io.rows();
+        let returning = self.plan.returning;
+        let affected = write_shard(&tables, index, &request, alone, &mut |result| {
+            if returning { rows.borrow_mut().keep(result) } else { Ok(()) }
+        })?;
+        io.add_processed(affected);
+        Ok(())
+    }
+
+    fn no_shard(&self, io: &mut ScanIo) -> PgError {
+        let is_null = match &self.plan.prune {
+            Prune::Key(key) => Hasher::find(key.family, key.hash_type, key.collation)
+                .is_some_and(|mut hasher| io.key_value(key, &mut hasher) == KeyValue::Null),
+            _ => false,
+        };
+        if is_null { crate::plan::null_key(self.plan.tables.first().copied()) } else { no_destination() }
+    }
+
+    fn key_hash(&self, io: &mut ScanIo) -> Option<i32> {
+        let Prune::Key(key) = &self.plan.prune else { return None };
+        let mut hasher = Hasher::find(key.family, key.hash_type, key.collation)?;
+        match io.with_row_memory(|io| io.key_value(key, &mut hasher)) {
+            KeyValue::Hashes(hashes) if hashes.len() == 1 => Some(hashes[0]),
+            _ => None,
+        }
+    }
+}
+
+/// pg_shard 1.2's error for a row outside all ranges.
+pub(crate) fn no_destination() -> PgError {
+    PgError::new(
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        "could not find destination shard for new row",
+    )
+    .detail("Target relation does not contain any shards capable of storing the new row.")
+}
+
+/// Takes the locks that give all placements of a shard the same order of writes, and that a repair waits for.
+///
+/// INSERTs run beside each other; UPDATE and DELETE exclude INSERTs and each other where they could meet: on
+/// one value of the distribution column if the statement is by key, on the whole shard otherwise. A shard with
+/// one placement needs no order but its own.
+pub(crate) fn lock_for(command: Command, table: &DistributedTable, index: usize, hash: Option<i32>) {
+    let shard = table.shard_id(index);
+    let replicated = table.placements[index].len() > 1;
+    let commutes = command == Command::Insert || settings::all_modifications_commutative() || !replicated;
+    match (commutes, hash) {
+        (true, hash) => {
+            lock_shard(ShardLock::Data(shard), Mode::Share);
+            if let (true, Some(hash)) = (replicated, hash) {
+                lock_shard(ShardLock::Key(shard, hash), Mode::Share);
+            }
+        }
+        (false, Some(hash)) => {
+            lock_shard(ShardLock::Data(shard), Mode::Share);
+            lock_shard(ShardLock::Key(shard, hash), Mode::Exclusive);
+        }
+        (false, None) => lock_shard(ShardLock::Data(shard), Mode::Exclusive),
+    }
+}
+
+/// The healthy placements of a shard on nodes that hold the other tables' shards as well.
+pub(crate) fn writable(tables: &[Rc<DistributedTable>], index: usize) -> Result<Vec<Placement>, PgError> {
+    let nodes = common_nodes(tables, index);
+    let table = &tables[0];
+    let healthy: Vec<Placement> = table.healthy(index).cloned().collect();
+    if healthy.is_empty() {
+        return Err(nobody(table, index));
+    }
+    // A placement that cannot see the other tables would silently miss the write.
+    if let Some(apart) = healthy.iter().find(|placement| !nodes.contains(&placement.node)) {
+        return Err(PgError::unsupported(
+            format!("cannot write table \"{}\" while reading a table that is not beside it", table.name),
+            "Read what you need first and pass it as values.",
+        )
+        .detail(format!("Node \"{}\" has no healthy placement of the other table's shard.", apart.node)));
+    }
+    Ok(healthy)
+}
+
+fn nobody(table: &DistributedTable, index: usize) -> PgError {
+    let all: Vec<String> = table.placements[index].iter().map(|p| p.node.to_string()).collect();
+    PgError::new(SqlState::INTERNAL_ERROR, "could not modify any active placements")
+        .detail(format!(
+            "No placement of shard {} of table \"{}\" can be written; it is placed on {}.",
+            table.shard_id(index).0,
+            table.name,
+            all.join(", ")
+        ))
+        .hint("Start the nodes again, or repair the placements with master_copy_shard_placement.")
+}
+
+/// Runs a statement on all healthy placements of a shard; `each` gets the leader's rows. Returns how many rows
+/// the leader changed.
+///
+/// `alone` says that the statement is the whole transaction: with a single placement the node then commits it
+/// by itself.
+pub(crate) fn write_shard(
+    tables: &[Rc<DistributedTable>],
+    index: usize,
+    request: &Request,
+    alone: bool,
+    each: &mut dyn FnMut(&ResultSet) -> Result<(), PgError>,
+) -> Result<u64, PgError> {
+    let table = &tables[0];
+    let placements = writable(tables, index)?;
+    let named: Vec<(&DistributedTable, usize)> = tables.iter().map(|table| (&**table, index)).collect();
+    if alone && placements.len() == 1 && transaction::is_untouched() {
+        return write_alone(table, index, &placements[0], request, &named, each);
+    }
+    let mut missed: Vec<(ShardId, PlacementId)> = Vec::new();
+    let mut affected = None;
+    for placement in &placements {
+        let level = transaction::level_for_write();
+        let leads = affected.is_none();
+        let outcome = transaction::with_session(&placement.node, &mut |session| {
+            let mut session = session.borrow_mut();
+            let rows =
+                session.execute(request, Some(level), &mut |rows| if leads { each(rows) } else { Ok(()) })?;
+            session.wrote = true;
+            Ok(rows)
+        });
+        match outcome {
+            Ok((_, rows)) => {
+                transaction::note_written(table, index, placement.id, &placement.node, leads);
+                let expected = *affected.get_or_insert(rows);
+                if rows != expected {
+                    pg::error::warning(
+                        PgError::new(
+                            SqlState::WARNING,
+                            format!("modified {rows} tuples, but expected to modify {expected}"),
+                        )
+                        .detail(format!("modified placement on {}", placement.node)),
+                    );
+                    missed.push((table.shard_id(index), placement.id));
+                }
+            }
+            Err(NodeFailure::Error(error)) => return Err(tell_as_table(error, &named, &placement.node)),
+            Err(NodeFailure::Unreachable(error)) => {
+                pg::error::warning(pool::connection_failed(&placement.node, &error));
+                transaction::lose_node(&placement.node, &error)?;
+                missed.push((table.shard_id(index), placement.id));
+            }
+        }
+    }
+    let affected = affected.ok_or_else(|| nobody(table, index))?;
+    if !missed.is_empty() {
+        health::mark_inactive(&missed)?;
+    }
+    Ok(affected)
+}
+
+/// One placement, one statement, one round trip.
+fn write_alone(
+    table: &DistributedTable,
+    index: usize,
+    placement: &Placement,
+    request: &Request,
+    named: &[(&DistributedTable, usize)],
+    each: &mut dyn FnMut(&ResultSet) -> Result<(), PgError>,
+) -> Result<u64, PgError> {
+    let session = pool::session(&placement.node).map_err(|reason| match reason {
+        NoSession::Refused(error) => error,
+        NoSession::Unreachable(error) => {
+            pg::error::warning(pool::connection_failed(&placement.node, &error));
+            nobody(table, index)
+        }
+    })?;
+    let outcome = session.borrow_mut().execute(request, None, each);
+    match outcome {
+        Ok(rows) => Ok(rows),
+        Err(Failure::Statement(error)) => Err(tell_as_table(error, named, &placement.node)),
+        Err(Failure::Lost(error)) => {
+            pool::discard_broken();
+            Err(PgError::new(
+                SqlState(*b"08007"),
+                format!("connection to node \"{}\" was lost while it executed the statement", placement.node),
+            )
+            .detail(format!(
+                "The change to table \"{}\" may be stored or not. Remote message: {}",
+                table.name,
+                error.message()
+            ))
+            .hint("Look whether it is there before you run the statement again."))
+        }
+    }
+}
+
+impl Scan for RoutedWrite {
+    fn next(&mut self, io: &mut ScanIo) -> Result<bool, PgError> {
+        if !self.done {
+            self.run(io)?;
+            self.done = true;
+        }
+        Ok(self.plan.returning && io.emit_kept())
+    }
+
+    fn rescan(&mut self, io: &mut ScanIo, _changed: bool) -> Result<(), PgError> {
+        // A write is never on the inner side of anything; a cursor over its RETURNING may go back.
+        io.rows().borrow_mut().rewind();
+        Ok(())
+    }
+
+    fn end(&mut self, _io: &mut ScanIo) {}
+
+    fn explain(&mut self, io: &mut ScanIo, explain: &mut Explain) -> Result<(), PgError> {
+        let tables = tables(&self.plan.tables)?;
+        if !io.has_parameters() {
+            explain.text("Shards", &format!("decided at execution, of {}", tables[0].map.len()));
+            explain.text("Remote SQL", &render_generic(&self.plan.template)?);
+            return Ok(());
+        }
+        let shards = prune(io, &self.plan.prune, &tables[0])?;
+        explain_shards(explain, &tables, &shards, &self.plan.template)
+    }
+}

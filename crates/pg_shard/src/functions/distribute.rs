@@ -1,0 +1,260 @@
+//! Distributing tables and creating their shards.
+
+use super::{change_metadata, check_owner, columns, literal, worker_list};
+use crate::catalog;
+use crate::ddl;
+use crate::session::pool;
+use crate::transaction::{self, NodeFailure};
+use pg::error::raise;
+use pg::table::{self, RelationLock};
+use pg::{PgError, SqlState};
+use pgrx::pg_sys::Oid;
+use pgrx::prelude::*;
+use shardmap::{HashRange, NodeAddress, ShardId, choose_nodes};
+use std::collections::HashMap;
+
+#[pg_extern]
+fn master_create_distributed_table(table_name: &str, partition_column: &str, partition_method: i8) {
+    raise(distribute(table_name, partition_column, partition_method.cast_unsigned()));
+}
+
+fn distribute(name: &str, column: &str, method: u8) -> Result<(), PgError> {
+    let oid = table::resolve(name, RelationLock::Exclusive);
+    let relation = table::describe(oid).ok_or_else(|| PgError::internal("the table has vanished"))?;
+    if !matches!(relation.kind, b'r' | b'f') {
+        return Err(PgError::new(SqlState(*b"42809"), format!("cannot distribute relation: {name}"))
+            .detail("Distributed relations must be regular or foreign tables."));
+    }
+    check_owner(oid)?;
+    if relation.persistence == b't' {
+        return Err(PgError::new(SqlState(*b"42809"), format!("cannot distribute relation: {name}"))
+            .detail("Temporary tables live in one session only."));
+    }
+    if relation.is_partition || relation.has_children || inherits(oid)? {
+        return Err(PgError::unsupported(
+            format!("cannot distribute relation: {name}"),
+            "Distribute a table that neither inherits nor is inherited from.",
+        )
+        .detail("The table is part of an inheritance or partition tree."));
+    }
+    let number = columns::find_column(oid, column)?;
+    check_method(oid, number, method)?;
+    if relation.kind == b'r' && has_rows(oid)? {
+        return Err(PgError::new(
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("cannot distribute table \"{}\": it holds rows", relation.name),
+        )
+        .detail("Rows of the local table are not visible once the table is distributed.")
+        .hint("Rename the table, distribute an empty one of the old name, and INSERT ... SELECT the rows."));
+    }
+    let loose = table::unique_indexes_without(oid, number);
+    if let Some(first) = loose.first() {
+        pg::error::warning(
+            PgError::new(
+                SqlState::WARNING,
+                format!("unique constraint \"{first}\" will hold within each shard only"),
+            )
+            .detail(format!("It does not contain the distribution column \"{column}\"."))
+            .hint("Add the distribution column to the constraint."),
+        );
+    }
+    change_metadata(&format!(
+        "INSERT INTO pgs_distribution_metadata.partition (relation_id, partition_method, key) VALUES ({}, {}, {})",
+        oid.to_u32(),
+        literal(&char::from(method).to_string()),
+        literal(column),
+    ))
+}
+
+fn check_method(oid: Oid, column: i16, method: u8) -> Result<(), PgError> {
+    match method {
+        b'h' => {
+            let (type_oid, ..) = table::column_type(oid, column);
+            let type_name = table::type_name(type_oid);
+            let (family, input) = table::hash_family(type_oid).ok_or_else(|| {
+                PgError::new(
+                    SqlState::UNDEFINED_OBJECT,
+                    format!("data type {type_name} has no default operator class for specified partition method"),
+                )
+                .detail("Partition column types must have a default operator class defined.")
+            })?;
+            match pg::value::Hasher::find(family, input, Oid::INVALID) {
+                Some(_) => Ok(()),
+                None => Err(PgError::new(
+                    SqlState(*b"42883"),
+                    format!("could not identify a hash function for type {type_name}"),
+                )
+                .detail("Partition column types must have a hash function defined to use hash partitioning.")),
+            }
+        }
+        b'r' => Err(PgError::new(SqlState::FEATURE_NOT_SUPPORTED, "pg_shard only supports hash partitioning")),
+        other => Err(PgError::new(
+            SqlState::INVALID_PARAMETER_VALUE,
+            format!("unrecognized table partition type: {}", char::from(other)),
+        )),
+    }
+}
+
+fn one(sql: &str) -> Result<bool, PgError> {
+    Spi::get_one::<bool>(sql)
+        .map(|answer| answer == Some(true))
+        .map_err(|error| PgError::internal(error.to_string()))
+}
+
+fn inherits(oid: Oid) -> Result<bool, PgError> {
+    one(&format!(
+        "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_inherits WHERE inhrelid = {0} OR inhparent = {0})",
+        oid.to_u32()
+    ))
+}
+
+fn has_rows(oid: Oid) -> Result<bool, PgError> {
+    one(&format!("SELECT EXISTS (SELECT 1 FROM ONLY {})", pg::template::qualified_name(oid)))
+}
+
+#[pg_extern]
+fn master_create_worker_shards(table_name: &str, shard_count: i32, replication_factor: i32) {
+    raise(create_shards(table_name, shard_count, replication_factor));
+}
+
+fn create_shards(name: &str, shard_count: i32, replication_factor: i32) -> Result<(), PgError> {
+    let oid = table::resolve(name, RelationLock::None);
+    let table = catalog::get(oid)?;
+    if table.method != b'h' {
+        return Err(PgError::new(
+            SqlState::FEATURE_NOT_SUPPORTED,
+            format!("unsupported table partition type: {}", char::from(table.method)),
+        ));
+    }
+    check_owner(oid)?;
+    table::lock_relation(oid, RelationLock::Exclusive);
+    catalog::forget(Some(oid));
+    let table = catalog::get(oid)?;
+    if !table.map.is_empty() {
+        return Err(PgError::new(
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("table \"{name}\" has already had shards created for it"),
+        ));
+    }
+    let positive = |value: i32, what: &str| {
+        u32::try_from(value).ok().filter(|value| *value > 0).ok_or_else(|| {
+            PgError::new(SqlState::INVALID_PARAMETER_VALUE, format!("{what} must be positive"))
+        })
+    };
+    let shard_count = positive(shard_count, "shard_count")?;
+    let replication = positive(replication_factor, "replication_factor")? as usize;
+    let workers = worker_list::read()?;
+    let definition = ddl::definition(oid)?;
+    if replication > workers.len() {
+        return Err(PgError::new(
+            SqlState::INVALID_PARAMETER_VALUE,
+            format!("replication_factor ({replication}) exceeds number of worker nodes ({})", workers.len()),
+        )
+        .hint("Add more worker nodes or try again with a lower replication factor."));
+    }
+    let storage = if table::describe(oid).is_some_and(|relation| relation.kind == b'f') { 'f' } else { 't' };
+
+    let mut nodes = Nodes::default();
+    let mut shards = Vec::new();
+    let mut placements = Vec::new();
+    for (index, range) in HashRange::cut(shard_count).into_iter().enumerate() {
+        let shard = ShardId(next_shard_id()?);
+        let statements = definition.statements(shard.0).map_err(|error| ddl::definition_error(&error))?;
+        let mut failed = None;
+        let chosen = choose_nodes(index, workers.len(), replication, |worker| {
+            nodes.create(&workers[worker], &statements).unwrap_or_else(|error| {
+                failed.get_or_insert(error);
+                false
+            })
+        });
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        if chosen.len() < replication {
+            return Err(PgError::new(
+                SqlState::INTERNAL_ERROR,
+                "could not satisfy specified replication factor",
+            )
+            .detail(format!(
+                "Created {} shard replicas, less than the requested replication factor of {replication}.",
+                chosen.len()
+            )));
+        }
+        shards.push(format!(
+            "({}, {}, '{storage}', '{}', '{}')",
+            shard.0,
+            oid.to_u32(),
+            range.first(),
+            range.last()
+        ));
+        for worker in chosen {
+            let NodeAddress { host, port } = &workers[worker];
+            placements.push(format!("({}, 1, {}, {port})", shard.0, literal(host)));
+        }
+    }
+    change_metadata(&format!(
+        "INSERT INTO pgs_distribution_metadata.shard (id, relation_id, storage, min_value, max_value) VALUES {}",
+        shards.join(", ")
+    ))?;
+    change_metadata(&format!(
+        "INSERT INTO pgs_distribution_metadata.shard_placement (shard_id, shard_state, node_name, node_port) VALUES {}",
+        placements.join(", ")
+    ))
+}
+
+fn next_shard_id() -> Result<i64, PgError> {
+    table::as_extension_owner(|| {
+        Spi::get_one::<i64>("SELECT pg_catalog.nextval('pgs_distribution_metadata.shard_id_sequence')")
+    })
+    .map_err(|error| PgError::internal(error.to_string()))?
+    .ok_or_else(|| PgError::internal("a sequence gave no value"))
+}
+
+/// Which nodes failed, so that each is waited for once.
+#[derive(Default)]
+struct Nodes {
+    dead: HashMap<NodeAddress, PgError>,
+    begun: Vec<NodeAddress>,
+}
+
+impl Nodes {
+    /// Creates a shard on a node; false if the node cannot be reached, after the warnings of pg_shard 1.2.
+    fn create(&mut self, node: &NodeAddress, statements: &[String]) -> Result<bool, PgError> {
+        if let Some(error) = self.dead.get(node) {
+            warn(node, error);
+            return Ok(false);
+        }
+        match ddl::run_on(node, statements) {
+            Ok(()) => {
+                self.begun.push(node.clone());
+                Ok(true)
+            }
+            Err(NodeFailure::Error(error)) => {
+                Err(error.context(format!("while creating a shard on node \"{node}\"")))
+            }
+            Err(NodeFailure::Unreachable(error)) if self.begun.contains(node) => {
+                // Shards created there earlier are gone with the node's transaction.
+                Err(pool::connection_failed(node, &error).hint("Nothing was created. Try again."))
+            }
+            Err(NodeFailure::Unreachable(error)) => {
+                transaction::lose_node(node, &error)?;
+                warn(node, &error);
+                self.dead.insert(node.clone(), error);
+                Ok(false)
+            }
+        }
+    }
+}
+
+fn warn(node: &NodeAddress, error: &PgError) {
+    pg::error::warning(pool::connection_failed(node, error));
+    pg::error::warning(PgError::new(SqlState::WARNING, format!("could not create shard on \"{node}\"")));
+}
+
+/// Tells all sessions that the metadata have changed; called by triggers on the metadata tables.
+#[pg_extern]
+fn metadata_changed() {
+    if let Some(metadata) = catalog::metadata() {
+        pg::transaction::invalidate(metadata.partition);
+    }
+}

@@ -1,0 +1,39 @@
+//! The functions that users call, as pg_shard 1.2 named them.
+//!
+//! Each understands its arguments, decides and acts; errors have 1.2's messages and SQLSTATEs where the
+//! situation still exists. What 1.2 never asked: the caller must own the table.
+
+/// Distributing tables and creating their shards.
+mod distribute;
+
+/// Columns as node-tree texts.
+mod columns;
+
+/// Copying a healthy placement over a stale one.
+mod repair;
+
+/// `pg_worker_list.conf`.
+mod worker_list;
+
+use pg::table;
+use pg::{PgError, SqlState};
+use pgrx::pg_sys::Oid;
+
+/// The caller owns the table.
+fn check_owner(oid: Oid) -> Result<(), PgError> {
+    if table::is_owned_by_user(oid) {
+        return Ok(());
+    }
+    let name = table::describe(oid).map_or_else(String::new, |relation| relation.name);
+    Err(PgError::new(SqlState(*b"42501"), format!("must be owner of table {name}")))
+}
+
+/// Runs SQL on the metadata with the extension's rights.
+fn change_metadata(sql: &str) -> Result<(), PgError> {
+    table::as_extension_owner(|| pgrx::Spi::run(sql)).map_err(|error| PgError::internal(error.to_string()))
+}
+
+/// A text as an SQL literal.
+fn literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}

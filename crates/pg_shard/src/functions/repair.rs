@@ -1,0 +1,217 @@
+//! Repair: a stale placement is created anew and filled from a healthy one, by COPY between the workers.
+
+use super::{change_metadata, check_owner};
+use crate::catalog::{self, Placement};
+use crate::ddl;
+use crate::plan;
+use crate::session::pool;
+use crate::session::{Failure, NoSession, Request, Session};
+use crate::transaction::{self, NodeFailure};
+use pg::copy::{self, CopySource};
+use pg::error::raise;
+use pg::lock::{Mode, ShardLock, lock_shard};
+use pg::table::{self, RelationLock};
+use pg::utility::copied_columns;
+use pg::{PgError, SqlState};
+use pgrx::prelude::*;
+use shardmap::{NodeAddress, PlacementState, ShardId};
+
+const CONSULT_LOGS: &str = "Consult recent messages in the server logs for details.";
+
+#[pg_extern]
+fn master_copy_shard_placement(
+    shard_id: i64,
+    source_node_name: &str,
+    source_node_port: i32,
+    target_node_name: &str,
+    target_node_port: i32,
+) {
+    let source = NodeAddress { host: source_node_name.to_owned(), port: source_node_port };
+    let target = NodeAddress { host: target_node_name.to_owned(), port: target_node_port };
+    raise(repair(ShardId(shard_id), &source, &target));
+}
+
+fn repair(shard: ShardId, source: &NodeAddress, target: &NodeAddress) -> Result<(), PgError> {
+    let oid = catalog::table_of_shard(shard).ok_or_else(|| {
+        PgError::new(SqlState::UNDEFINED_OBJECT, format!("shard with ID {} does not exist", shard.0))
+    })?;
+    check_owner(oid)?;
+    if transaction::has_written(shard) {
+        return Err(PgError::new(
+            SqlState(*b"25001"),
+            format!("cannot repair shard {} in the transaction that has written it", shard.0),
+        )
+        .hint("Commit first: the other node cannot see what is not committed."));
+    }
+    // Writers hold these to their end, so the source is complete and stays as it is until we commit.
+    lock_shard(ShardLock::Data(shard), Mode::Exclusive);
+    lock_shard(ShardLock::Metadata(shard), Mode::Exclusive);
+    table::lock_relation(oid, RelationLock::AccessShare);
+
+    let placements = catalog::current_placements(shard);
+    if placements.is_empty() {
+        return Err(plan::no_placements(shard.0));
+    }
+    let from = find(&placements, source)?;
+    if from.state != PlacementState::Healthy {
+        return Err(PgError::new(
+            SqlState::INVALID_PARAMETER_VALUE,
+            "source placement must be in finalized state",
+        ));
+    }
+    let to = find(&placements, target)?;
+    if to.state != PlacementState::Unusable(3) {
+        return Err(PgError::new(
+            SqlState::INVALID_PARAMETER_VALUE,
+            "target placement must be in inactive state",
+        ));
+    }
+    match table::describe(oid).map(|relation| relation.kind) {
+        Some(b'r') => {}
+        Some(b'f') => {
+            return Err(PgError::new(SqlState::FEATURE_NOT_SUPPORTED, "cannot repair shard")
+                .detail("Repairing shards backed by foreign tables is not supported."));
+        }
+        _ => {
+            return Err(PgError::new(
+                SqlState(*b"42809"),
+                "repair target is not a regular or foreign table",
+            ));
+        }
+    }
+    recreate(oid, shard, target)?;
+    fill(oid, shard, source, target)?;
+    change_metadata(&format!(
+        "UPDATE pgs_distribution_metadata.shard_placement SET shard_state = 1 WHERE id = {}",
+        to.id.0
+    ))
+}
+
+fn find<'a>(placements: &'a [Placement], node: &NodeAddress) -> Result<&'a Placement, PgError> {
+    placements.iter().find(|placement| placement.node == *node).ok_or_else(|| {
+        PgError::new(SqlState(*b"22000"), format!("could not find placement matching \"{node}\""))
+            .hint("Confirm the placement still exists and try again.")
+    })
+}
+
+/// Drops what is there and creates the shard as the table is defined now.
+fn recreate(oid: pgrx::pg_sys::Oid, shard: ShardId, target: &NodeAddress) -> Result<(), PgError> {
+    let definition = ddl::definition(oid)?;
+    let mut statements =
+        vec![definition.drop_statement(shard.0).map_err(|error| ddl::definition_error(&error.into()))?];
+    statements.extend(definition.statements(shard.0).map_err(|error| ddl::definition_error(&error))?);
+    ddl::run_on(target, &statements).map_err(|failure| failed("could not recreate shard table", target, failure))
+}
+
+/// Has the target fetch the rows from the source.
+fn fill(
+    oid: pgrx::pg_sys::Oid,
+    shard: ShardId,
+    source: &NodeAddress,
+    target: &NodeAddress,
+) -> Result<(), PgError> {
+    let problem = "could not copy shard data";
+    let schema = extension_schema(target).map_err(|failure| failed(problem, target, failure))?;
+    let distributed = catalog::get(oid)?;
+    let name = format!(
+        "{}.{}",
+        catalog::quote(&distributed.schema),
+        catalog::quote(&format!("{}_{}", distributed.name, shard.0))
+    );
+    let call = format!(
+        "SELECT {}.worker_copy_shard_placement({}, {}, {})",
+        catalog::quote(&schema),
+        super::literal(&name),
+        super::literal(&source.host),
+        source.port
+    );
+    ddl::run_on(target, &[call]).map_err(|failure| failed(problem, target, failure))
+}
+
+/// Where the extension is on a node; it is created if it is not there.
+fn extension_schema(node: &NodeAddress) -> Result<String, NodeFailure> {
+    let find = "SELECT n.nspname FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n \
+                ON n.oid = e.extnamespace WHERE e.extname = 'pg_shard'";
+    let ask = || {
+        let mut schema = None;
+        transaction::with_session(node, &mut |session| {
+            session.borrow_mut().execute(
+                &Request::plain(find),
+                Some(transaction::level_for_write()),
+                &mut |rows| {
+                    schema = rows.text(0, 0);
+                    Ok(())
+                },
+            )
+        })?;
+        Ok(schema)
+    };
+    if let Some(schema) = ask()? {
+        return Ok(schema);
+    }
+    ddl::run_on(node, &["CREATE EXTENSION IF NOT EXISTS pg_shard SCHEMA public".to_owned()])?;
+    Ok(ask()?.unwrap_or_else(|| "public".to_owned()))
+}
+
+fn failed(what: &str, node: &NodeAddress, failure: NodeFailure) -> PgError {
+    let error = match failure {
+        NodeFailure::Unreachable(error) => {
+            pg::error::warning(pool::connection_failed(node, &error));
+            error
+        }
+        NodeFailure::Error(error) => error,
+    };
+    PgError::new(SqlState::INTERNAL_ERROR, what)
+        .detail(format!("Node \"{node}\" said: {}", error.message()))
+        .hint(CONSULT_LOGS)
+}
+
+#[pg_extern]
+fn worker_copy_shard_placement(table_name: &str, source_node_name: &str, source_node_port: i32) {
+    let source = NodeAddress { host: source_node_name.to_owned(), port: source_node_port };
+    raise(copy_from_node(table_name, &source));
+}
+
+/// Appends the rows of the table of the same name on another node to the local one.
+fn copy_from_node(name: &str, source: &NodeAddress) -> Result<(), PgError> {
+    let oid = table::resolve(name, RelationLock::RowExclusive);
+    check_owner(oid)?;
+    let columns: Vec<String> = copied_columns(oid).into_iter().map(|(_, name)| name).collect();
+    let quoted: Vec<String> = columns.iter().map(|name| catalog::quote(name)).collect();
+    let mut session = Session::open(source).map_err(|reason| {
+        let (NoSession::Unreachable(error) | NoSession::Refused(error)) = reason;
+        not_stored(source, &error)
+    })?;
+    let sql = format!(
+        "COPY (SELECT {} FROM ONLY {}) TO STDOUT",
+        quoted.join(", "),
+        pg::template::qualified_name(oid)
+    );
+    session.start_copy_out(&sql).map_err(|failure| {
+        let (Failure::Lost(error) | Failure::Statement(error)) = failure;
+        not_stored(source, &error)
+    })?;
+    copy::receive(oid, &columns, Box::new(Remote { session, source: source.clone() })).map(drop)
+}
+
+fn not_stored(source: &NodeAddress, error: &PgError) -> PgError {
+    pg::error::warning(pool::connection_failed(source, error));
+    PgError::new(SqlState::INTERNAL_ERROR, "could not store shard rows from healthy placement")
+        .detail(format!("Node \"{source}\" said: {}", error.message()))
+        .hint(CONSULT_LOGS)
+}
+
+/// Rows of another node.
+struct Remote {
+    session: Session,
+    source: NodeAddress,
+}
+
+impl CopySource for Remote {
+    fn read(&mut self) -> Result<Vec<u8>, PgError> {
+        self.session.get_copy().map_err(|failure| {
+            let (Failure::Lost(error) | Failure::Statement(error)) = failure;
+            not_stored(&self.source, &error)
+        })
+    }
+}

@@ -1,0 +1,60 @@
+//! `pg_worker_list.conf` in the data directory: the workers that get the placements of new shards.
+//!
+//! One worker a line, host and port; what follows the port is a remark. The file is read afresh each time and
+//! its order means nothing: workers are sorted by name and port.
+
+use pg::table;
+use pg::{PgError, SqlState};
+use shardmap::NodeAddress;
+
+/// Reads the list, sorted.
+pub(super) fn read() -> Result<Vec<NodeAddress>, PgError> {
+    let path = format!("{}/pg_worker_list.conf", table::data_directory());
+    let text = std::fs::read(&path).map_err(|error| {
+        let code = match error.kind() {
+            std::io::ErrorKind::NotFound => *b"58P01",
+            std::io::ErrorKind::PermissionDenied => *b"42501",
+            _ => *b"58030",
+        };
+        let reason = match error.kind() {
+            std::io::ErrorKind::NotFound => "No such file or directory".to_owned(),
+            std::io::ErrorKind::PermissionDenied => "Permission denied".to_owned(),
+            _ => error.to_string(),
+        };
+        PgError::new(SqlState(code), format!("could not open worker list file \"{path}\": {reason}"))
+            .hint("Write one line with host and port for each worker.")
+    })?;
+    let mut workers = Vec::new();
+    for line in text.split_inclusive(|byte| *byte == b'\n') {
+        if line.len() >= 1023 {
+            return Err(PgError::new(
+                SqlState(*b"F0000"),
+                "worker node list file line exceeds the maximum length of 1024",
+            ));
+        }
+        let line = String::from_utf8_lossy(line);
+        workers.extend(parse(&line)?);
+    }
+    workers.sort();
+    Ok(workers)
+}
+
+fn parse(line: &str) -> Result<Option<NodeAddress>, PgError> {
+    let text = line.trim();
+    if text.is_empty() || text.starts_with('#') {
+        return Ok(None);
+    }
+    let bad = || {
+        PgError::new(SqlState(*b"F0000"), format!("could not parse worker node line: {line}")).hint(
+            "Lines in the worker node file consist of a node name and port separated by whitespace. \
+             Lines that start with a '#' character are skipped.",
+        )
+    };
+    let (host, rest) = text.split_once([' ', '\t']).ok_or_else(bad)?;
+    let digits: String = rest.trim_start().chars().take_while(char::is_ascii_digit).collect();
+    if host.len() > 255 {
+        return Err(bad());
+    }
+    let port = digits.parse().map_err(|_| bad())?;
+    Ok(Some(NodeAddress { host: host.to_owned(), port }))
+}

@@ -1,0 +1,66 @@
+//! Marking placements that missed a write, so that nobody reads them until they are repaired.
+//!
+//! The mark must survive the rollback of the transaction in which the failure was noticed, and two sessions
+//! must never mark both placements of a shard. So a background worker writes it, one at a time, and only while
+//! another healthy placement remains; then we look whether it was written.
+
+use crate::catalog;
+use pg::background;
+use pg::lock::{self, Mode, ShardLock};
+use pg::transaction;
+use pg::{PgError, SqlState};
+use pgrx::Spi;
+use pgrx::prelude::*;
+use shardmap::{PlacementId, PlacementState, ShardId};
+
+/// The lock that lets one session mark at a time: the metadata lock of a shard that cannot exist.
+const MARKING: ShardLock = ShardLock::Metadata(ShardId(0));
+
+/// Ids in one worker's argument.
+const BATCH: usize = 5;
+
+/// Marks placements inactive (state 3), in a transaction of its own.
+///
+/// # Errors
+///
+/// If one of them is the last healthy placement of its shard by now: somebody else marked the others, so what
+/// this statement wrote elsewhere is not what the shard will hold.
+pub(crate) fn mark_inactive(placements: &[(ShardId, PlacementId)]) -> Result<(), PgError> {
+    for batch in placements.chunks(BATCH) {
+        let ids: Vec<String> = batch.iter().map(|(_, placement)| placement.0.to_string()).collect();
+        background::run("pg_shard placement marker", &ids.join(","))?;
+    }
+    transaction::accept_invalidations();
+    catalog::forget(None);
+    for (shard, placement) in placements {
+        let still_healthy = catalog::current_placements(*shard)
+            .iter()
+            .any(|known| known.id == *placement && known.state == PlacementState::Healthy);
+        if still_healthy {
+            return Err(PgError::new(
+                SqlState::INTERNAL_ERROR,
+                format!("could not mark placement {} of shard {} inactive", placement.0, shard.0),
+            )
+            .detail("It missed a write of this statement, but it is the last healthy placement of its shard, or its metadata are locked.")
+            .hint("Nothing was written. Try again."));
+        }
+    }
+    Ok(())
+}
+
+/// The background worker's part.
+pub(crate) fn mark_in_background(ids: &str) {
+    let ids: String = ids.chars().filter(|c| c.is_ascii_digit() || *c == ',').collect();
+    let marked = Spi::run("SET LOCAL lock_timeout = '5s'").and_then(|()| {
+        lock::lock_shard(MARKING, Mode::Exclusive);
+        Spi::run(&format!(
+            "UPDATE pgs_distribution_metadata.shard_placement AS p SET shard_state = 3 \
+             WHERE p.id IN ({ids}) AND p.shard_state = 1 AND EXISTS ( \
+               SELECT 1 FROM pgs_distribution_metadata.shard_placement AS o \
+               WHERE o.shard_id = p.shard_id AND o.shard_state = 1 AND o.id NOT IN ({ids}))"
+        ))
+    });
+    if let Err(error) = marked {
+        warning!("could not mark placements inactive: {error}");
+    }
+}

@@ -1,0 +1,117 @@
+//! pg_shard 2: a table cut over many PostgreSQL servers.
+//!
+//! The modules stand in the order in which a statement travels. Everything that touches PostgreSQL's C is in
+//! the crate `pg`, everything that can be decided without PostgreSQL in `shardmap`.
+
+/// What the metadata say.
+mod catalog;
+
+/// The settings `pg_shard.*`.
+mod settings;
+
+/// Which way a statement takes.
+mod plan;
+
+/// From a plan to rows.
+mod execute;
+
+/// Connections to nodes.
+mod session;
+
+/// What was begun on which node, and how it ends.
+mod transaction;
+
+/// Placements that missed a write.
+mod health;
+
+/// Workers' errors in the table's own names.
+mod naming;
+
+/// COPY.
+mod copy;
+
+/// Changing tables' definitions.
+mod ddl;
+
+/// The functions that users call.
+mod functions;
+
+use pg::hooks::{self, Extension, Verdict};
+use pg::path::TableScan;
+use pg::plan::{BoundParameters, PlanWriter};
+use pg::query::{DistributionKey, Statement};
+use pg::utility::{Outcome, UtilityCall};
+use pg::{PgError, background, table};
+use pgrx::pg_sys::Oid;
+use pgrx::prelude::*;
+
+::pgrx::pg_module_magic!();
+
+struct PgShard;
+
+static PG_SHARD: PgShard = PgShard;
+
+#[pg_guard]
+extern "C-unwind" fn _PG_init() {
+    settings::define();
+    background::set_job(health::mark_in_background);
+    hooks::install(&PG_SHARD, execute::begin);
+}
+
+impl Extension for PgShard {
+    fn plan(
+        &self,
+        statement: Statement,
+        parameters: BoundParameters,
+        scroll: bool,
+    ) -> Result<Verdict, PgError> {
+        plan::plan(statement, parameters, scroll)
+    }
+
+    fn distribution(&self, table: Oid) -> Option<DistributionKey> {
+        catalog::find(table).map(|table| table.key)
+    }
+
+    fn estimated_rows(&self, table: Oid) -> Option<f64> {
+        let distributed = catalog::find(table)?;
+        // Nobody has counted: a guess that makes PostgreSQL neither hash millions nor loop over shards.
+        let counted = table::describe(table).map_or(0.0, |relation| f64::from(relation.rows));
+        Some(if counted > 0.0 { counted } else { 1000.0 * distributed.map.len() as f64 })
+    }
+
+    fn plan_scan(&self, scan: &TableScan) -> PlanWriter {
+        plan::data::Plan::TableScan(scan.clone()).write()
+    }
+
+    fn utility(&self, call: &mut UtilityCall) -> Result<Outcome, PgError> {
+        ddl::utility(call)
+    }
+
+    fn on_drop(&self, table: Oid) -> Result<(), PgError> {
+        ddl::on_drop(table)
+    }
+
+    fn before_commit(&self) -> Result<(), PgError> {
+        transaction::before_commit()
+    }
+
+    fn before_prepare(&self) -> Result<(), PgError> {
+        transaction::before_prepare()
+    }
+
+    fn after_transaction(&self, committed: bool) {
+        transaction::after_transaction(committed);
+    }
+
+    fn after_subtransaction_abort(&self, level: u32) {
+        transaction::after_subtransaction_abort(level);
+    }
+
+    fn before_subtransaction_commit(&self, level: u32) -> Result<(), PgError> {
+        transaction::before_subtransaction_commit(level)
+    }
+
+    fn forget(&self, table: Option<Oid>) {
+        catalog::forget(table);
+    }
+}

@@ -1,0 +1,230 @@
+//! The private part of our plans: what a scan needs to know at execution, as a flat list.
+
+use pg::path::TableScan;
+use pg::plan::{PlanReader, PlanWriter};
+use pg::query::{Command, Key};
+use pg::scan::Source;
+use pg::template::Piece;
+use pgrx::pg_sys::Oid;
+use shardmap::Prune;
+
+/// A plan of ours.
+#[derive(Clone, Debug)]
+pub(crate) enum Plan {
+    /// A whole statement for one shard group.
+    Routed(Routed),
+    /// A scan over the shards of one table, below a plan of PostgreSQL's.
+    TableScan(TableScan),
+    /// Rows computed here for the shards of one table.
+    InsertedRows(InsertedRows),
+}
+
+/// A whole statement for one shard group.
+#[derive(Clone, Debug)]
+pub(crate) struct Routed {
+    /// Its kind.
+    pub(crate) command: Command,
+    /// Its distributed tables, the written one first.
+    pub(crate) tables: Vec<Oid>,
+    /// What decides the shard.
+    pub(crate) prune: Prune<Key>,
+    /// The SQL.
+    pub(crate) template: Vec<Piece>,
+    /// How many of the expressions are parameters.
+    pub(crate) sent: usize,
+    /// It returns rows although it writes.
+    pub(crate) returning: bool,
+}
+
+/// Rows computed here for the shards of one table.
+#[derive(Clone, Debug)]
+pub(crate) struct InsertedRows {
+    /// INSERT or upsert.
+    pub(crate) command: Command,
+    /// The table.
+    pub(crate) table: Oid,
+    /// The columns of a row.
+    pub(crate) columns: Vec<String>,
+    /// Which of them is the distribution column.
+    pub(crate) key_position: usize,
+    /// The SQL of one row, its columns first among the parameters.
+    pub(crate) template: Vec<Piece>,
+    /// How many expressions follow as parameters.
+    pub(crate) sent: usize,
+    /// Row by row, because of ON CONFLICT or RETURNING.
+    pub(crate) by_statement: bool,
+    /// It returns rows.
+    pub(crate) returning: bool,
+}
+
+fn count(n: usize) -> i32 {
+    i32::try_from(n).unwrap_or(i32::MAX)
+}
+
+fn read_count(reader: &mut PlanReader) -> usize {
+    usize::try_from(reader.int()).unwrap_or(0)
+}
+
+impl Plan {
+    /// As a list.
+    pub(crate) fn write(&self) -> PlanWriter {
+        let mut w = PlanWriter::new();
+        match self {
+            Self::Routed(plan) => {
+                w.int(0).int(plan.command.code()).int(i32::from(plan.returning)).int(count(plan.sent));
+                w.int(count(plan.tables.len()));
+                for table in &plan.tables {
+                    w.oid(*table);
+                }
+                write_prune(&mut w, &plan.prune);
+                write_template(&mut w, &plan.template);
+            }
+            Self::TableScan(plan) => {
+                w.int(1).oid(plan.table).int(count(plan.sent));
+                write_prune(&mut w, &plan.prune);
+                write_template(&mut w, &plan.template);
+                w.int(count(plan.remote.len()));
+                for (type_oid, typmod) in &plan.remote {
+                    w.oid(*type_oid).int(*typmod);
+                }
+                w.int(count(plan.sources.len()));
+                for source in &plan.sources {
+                    write_source(&mut w, source);
+                }
+            }
+            Self::InsertedRows(plan) => {
+                w.int(2).int(plan.command.code()).oid(plan.table).int(count(plan.key_position));
+                w.int(count(plan.sent)).int(i32::from(plan.by_statement)).int(i32::from(plan.returning));
+                w.int(count(plan.columns.len()));
+                for column in &plan.columns {
+                    w.text(column);
+                }
+                write_template(&mut w, &plan.template);
+            }
+        }
+        w
+    }
+
+    /// From a list.
+    pub(crate) fn read(reader: &mut PlanReader) -> Self {
+        match reader.int() {
+            0 => {
+                let command = Command::from_code(reader.int());
+                let returning = reader.int() != 0;
+                let sent = read_count(reader);
+                let tables = (0..read_count(reader)).map(|_| reader.oid()).collect();
+                let prune = read_prune(reader);
+                let template = read_template(reader);
+                Self::Routed(Routed { command, tables, prune, template, sent, returning })
+            }
+            1 => {
+                let table = reader.oid();
+                let sent = read_count(reader);
+                let prune = read_prune(reader);
+                let template = read_template(reader);
+                let remote = (0..read_count(reader)).map(|_| (reader.oid(), reader.int())).collect();
+                let sources = (0..read_count(reader)).map(|_| read_source(reader)).collect();
+                Self::TableScan(TableScan { table, template, remote, sources, prune, sent })
+            }
+            _ => {
+                let command = Command::from_code(reader.int());
+                let table = reader.oid();
+                let key_position = read_count(reader);
+                let sent = read_count(reader);
+                let by_statement = reader.int() != 0;
+                let returning = reader.int() != 0;
+                let columns = (0..read_count(reader)).map(|_| reader.text()).collect();
+                let template = read_template(reader);
+                Self::InsertedRows(InsertedRows {
+                    command,
+                    table,
+                    columns,
+                    key_position,
+                    template,
+                    sent,
+                    by_statement,
+                    returning,
+                })
+            }
+        }
+    }
+}
+
+fn write_template(w: &mut PlanWriter, template: &[Piece]) {
+    w.int(count(template.len()));
+    for piece in template {
+        match piece {
+            Piece::Text(text) => w.int(0).text(text),
+            Piece::Table(table) => w.int(1).oid(*table),
+        };
+    }
+}
+
+fn read_template(reader: &mut PlanReader) -> Vec<Piece> {
+    (0..read_count(reader))
+        .map(|_| if reader.int() == 0 { Piece::Text(reader.text()) } else { Piece::Table(reader.oid()) })
+        .collect()
+}
+
+fn write_source(w: &mut PlanWriter, source: &Source) {
+    match source {
+        Source::Remote(column) => {
+            w.int(0).int(count(*column));
+        }
+        Source::TableOid(table) => {
+            w.int(1).oid(*table);
+        }
+        Source::Row(table, columns) => {
+            w.int(2).oid(*table).int(count(columns.len()));
+            for column in columns {
+                w.int(count(*column));
+            }
+        }
+    }
+}
+
+fn read_source(reader: &mut PlanReader) -> Source {
+    match reader.int() {
+        0 => Source::Remote(read_count(reader)),
+        1 => Source::TableOid(reader.oid()),
+        _ => {
+            let table = reader.oid();
+            Source::Row(table, (0..read_count(reader)).map(|_| read_count(reader)).collect())
+        }
+    }
+}
+
+fn write_prune(w: &mut PlanWriter, prune: &Prune<Key>) {
+    let mut list = |w: &mut PlanWriter, code, parts: &[Prune<Key>]| {
+        w.int(code).int(count(parts.len()));
+        for part in parts {
+            write_prune(w, part);
+        }
+    };
+    match prune {
+        Prune::All => {
+            w.int(0);
+        }
+        Prune::Key(key) => {
+            w.int(1).int(count(key.expression)).oid(key.hash_type).oid(key.family).oid(key.collation);
+            w.int(i32::from(key.is_array));
+        }
+        Prune::And(parts) => list(w, 2, parts),
+        Prune::Or(parts) => list(w, 3, parts),
+    }
+}
+
+fn read_prune(reader: &mut PlanReader) -> Prune<Key> {
+    match reader.int() {
+        0 => Prune::All,
+        1 => {
+            let expression = read_count(reader);
+            let (hash_type, family, collation) = (reader.oid(), reader.oid(), reader.oid());
+            Prune::Key(Key { expression, hash_type, family, collation, is_array: reader.int() != 0 })
+        }
+        code => {
+            let parts = (0..read_count(reader)).map(|_| read_prune(reader)).collect();
+            if code == 2 { Prune::And(parts) } else { Prune::Or(parts) }
+        }
+    }
+}

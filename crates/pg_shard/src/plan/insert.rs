@@ -1,0 +1,44 @@
+//! INSERT of rows for several shards: PostgreSQL computes the rows here, we send each to its shard.
+//!
+//! Without ON CONFLICT and RETURNING the rows travel as COPY data, in batches per shard; otherwise each row is
+//! a statement of its own.
+
+use super::data::{InsertedRows, Plan};
+use crate::catalog;
+use pg::PgError;
+use pg::plan::BoundParameters;
+use pg::query::{Facts, Obstacle, Statement};
+use pgrx::pg_sys::Oid;
+
+/// The plan of an INSERT whose rows are computed here.
+pub(crate) fn plan(
+    statement: Statement,
+    parameters: BoundParameters,
+    facts: &Facts,
+    target: Oid,
+) -> Result<pg::plan::Plan, PgError> {
+    if facts.obstacles.contains(&Obstacle::NestedWrite) {
+        return Err(super::nested_write(target));
+    }
+    let table = catalog::get(target)?;
+    let metadata = catalog::metadata().ok_or_else(|| PgError::internal("the extension is gone"))?;
+    let row = statement.prepare_row_insert();
+    let key_position = row
+        .columns
+        .iter()
+        .position(|column| column.number == table.key.column)
+        .ok_or_else(|| super::null_key(Some(target)))?;
+    let template = row.prepared.template(&|oid| oid == target)?;
+    let source = statement.insert_source().plan_by_postgres(parameters);
+    let plan = Plan::InsertedRows(InsertedRows {
+        command: facts.command,
+        table: target,
+        columns: row.columns.iter().map(|column| column.name.clone()).collect(),
+        key_position,
+        template,
+        sent: row.prepared.sent,
+        by_statement: facts.has_returning || facts.has_on_conflict,
+        returning: facts.has_returning,
+    });
+    Ok(statement.plan_over_source(source, &row.prepared, &plan.write(), metadata.partition))
+}

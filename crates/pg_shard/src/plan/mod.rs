@@ -1,0 +1,187 @@
+//! Planning: which way a statement takes.
+//!
+//! | statement | way |
+//! |---|---|
+//! | no distributed table | PostgreSQL's, untouched |
+//! | everything in one shard group | [`route`]: the whole statement, as it stands |
+//! | INSERT of rows for several shards, or from a query | [`insert`]: rows computed here, sent one by one |
+//! | another write over several shards | refused, naming the table |
+//! | any other SELECT | PostgreSQL plans over scans of the shards |
+
+/// The private part of our plans.
+pub(crate) mod data;
+
+mod insert;
+
+mod route;
+
+use crate::catalog::{self, DistributedTable};
+use pg::hooks::Verdict;
+use pg::plan::BoundParameters;
+use pg::query::{Command, Facts, InsertSource, Obstacle, Statement};
+use pg::table;
+use pg::{PgError, SqlState};
+use pgrx::pg_sys::Oid;
+use std::rc::Rc;
+
+/// Plans a statement; see the module.
+pub(crate) fn plan(
+    statement: Statement,
+    parameters: BoundParameters,
+    scroll: bool,
+) -> Result<Verdict, PgError> {
+    let tables: Vec<Rc<DistributedTable>> =
+        statement.tables().into_iter().filter_map(catalog::find).collect();
+    if tables.is_empty() {
+        return Ok(Verdict::NotOurs);
+    }
+    if let Some(table) = tables.iter().find(|table| table.method != b'h') {
+        return Err(PgError::new(
+            SqlState::FEATURE_NOT_SUPPORTED,
+            format!("unsupported table partition type: {}", char::from(table.method)),
+        ));
+    }
+    if let Some(table) = tables.iter().find(|table| table.map.is_empty()) {
+        return Err(table.no_shards());
+    }
+    if let Some((table, index)) = tables.iter().find_map(|table| {
+        table.placements.iter().position(Vec::is_empty).map(|index| (table, index))
+    }) {
+        return Err(no_placements(table.shard_id(index).0));
+    }
+
+    let command = statement.command();
+    let mut prepared = statement.prepare();
+    let facts = prepared.facts(command, &|oid| catalog::find(oid).map(|table| table.key));
+    check(&facts, &tables)?;
+    if let Some(way) = route::decide(&facts, &prepared) {
+        return route::plan(statement, &prepared, &facts, &way, scroll).map(Verdict::Planned);
+    }
+    match (command, facts.target) {
+        (Command::Insert | Command::Upsert, Some(target)) => {
+            insert::plan(statement, parameters, &facts, target).map(Verdict::Planned)
+        }
+        (Command::Select, _) => {
+            let writes_distributed = |oid: &Oid| catalog::find(*oid).is_some();
+            match statement.written_tables().iter().find(|oid| writes_distributed(oid)) {
+                Some(oid) => Err(nested_write(*oid)),
+                None => Ok(catalog::planned_by_postgres()),
+            }
+        }
+        (Command::SelectForUpdate, _) => match statement.locked_tables().into_iter().find_map(catalog::find) {
+            Some(table) => Err(several_shards("lock rows of", &table)),
+            None => Ok(catalog::planned_by_postgres()),
+        },
+        (_, Some(target)) => Err(refuse_write(&facts, &*catalog::get(target)?)),
+        // An INSERT into a local table reads like a SELECT; other writes would need to re-read distributed rows.
+        (Command::Insert | Command::Upsert, None) => Ok(catalog::planned_by_postgres()),
+        (_, None) => Err(local_write(&statement, &tables[0])),
+    }
+}
+
+/// pg_shard 1.2's error for a shard that nobody placed.
+pub(crate) fn no_placements(shard: i64) -> PgError {
+    PgError::new(SqlState::NO_DATA, format!("no placements exist for shard with ID {shard}"))
+}
+
+/// Errors that no way of planning can avoid.
+fn check(facts: &Facts, tables: &[Rc<DistributedTable>]) -> Result<(), PgError> {
+    if facts.obstacles.contains(&Obstacle::KeyChange) {
+        let name = facts.target.and_then(catalog::find).map_or_else(String::new, |table| table.name.clone());
+        return Err(PgError::new(
+            SqlState::FEATURE_NOT_SUPPORTED,
+            "modifying the partition value of rows is not allowed",
+        )
+        .detail(format!("The statement assigns the distribution column of table \"{name}\"."))
+        .hint("Delete the row and insert it with its new value, in one transaction."));
+    }
+    if facts.command.is_write() && facts.obstacles.contains(&Obstacle::RowSecurity) {
+        return Err(PgError::unsupported(
+            format!("cannot write distributed table \"{}\" under row-level security", tables[0].name),
+            "Write as the table's owner or as a role with BYPASSRLS.",
+        ));
+    }
+    if facts.null_key && facts.target.is_some() && facts.insert_source == InsertSource::OneRow {
+        return Err(null_key(facts.target));
+    }
+    Ok(())
+}
+
+/// A row without a distribution column's value has no shard.
+pub(crate) fn null_key(target: Option<Oid>) -> PgError {
+    let error = PgError::new(
+        SqlState::NULL_VALUE_NOT_ALLOWED,
+        "cannot plan INSERT using row with NULL value in partition column",
+    );
+    match target.and_then(catalog::find) {
+        Some(table) => error.detail(format!(
+            "Column \"{}\" of table \"{}\" decides where a row is stored.",
+            table.key_name, table.name
+        )),
+        None => error,
+    }
+}
+
+fn several_shards(what: &str, table: &DistributedTable) -> PgError {
+    PgError::unsupported(
+        format!("cannot {what} several shards of table \"{}\" in one statement", table.name),
+        format!("Add an equality on the distribution column \"{}\".", table.key_name),
+    )
+}
+
+fn nested_write(oid: Oid) -> PgError {
+    let name = table::describe(oid).map_or_else(String::new, |relation| relation.name);
+    PgError::unsupported(
+        format!("cannot write distributed table \"{name}\" in a WITH clause"),
+        "Write it in a statement of its own, in the same transaction.",
+    )
+}
+
+fn local_write(statement: &Statement, table: &DistributedTable) -> PgError {
+    let target = statement
+        .written_tables()
+        .first()
+        .and_then(|oid| table::describe(*oid))
+        .map_or_else(String::new, |relation| relation.name);
+    PgError::unsupported(
+        format!(
+            "cannot update, delete or merge into local table \"{target}\" while reading distributed table \"{}\"",
+            table.name
+        ),
+        "Read the distributed rows into a temporary table first.",
+    )
+}
+
+/// Why an UPDATE, DELETE or MERGE cannot run.
+fn refuse_write(facts: &Facts, table: &DistributedTable) -> PgError {
+    for obstacle in &facts.obstacles {
+        let (detail, hint) = match obstacle {
+            Obstacle::LocalTable(oid) => (
+                format!(
+                    "The statement also reads table \"{}\", which is on this server only.",
+                    table::describe(*oid).map_or_else(String::new, |relation| relation.name)
+                ),
+                "Read what you need from it first and pass it as values.",
+            ),
+            Obstacle::VolatileFunction(oid) => (
+                format!("Function {} is volatile and would run on the workers.", table::function_name(*oid)),
+                "Compute the value first and pass it as a parameter.",
+            ),
+            Obstacle::NestedWrite => (
+                "A WITH clause writes as well.".to_owned(),
+                "Write each table in a statement of its own, in the same transaction.",
+            ),
+            Obstacle::WholeRow | Obstacle::LocalState => (
+                "The statement uses a whole row, a cursor's position or something else that only this server knows."
+                    .to_owned(),
+                "Name the columns, and the row by its key.",
+            ),
+            Obstacle::UserFunction(_) | Obstacle::RowSecurity | Obstacle::KeyChange => continue,
+        };
+        return PgError::unsupported(format!("cannot modify distributed table \"{}\" this way", table.name), hint)
+            .detail(detail);
+    }
+    PgError::new(SqlState::FEATURE_NOT_SUPPORTED, "cannot modify multiple shards during a single query")
+        .detail(format!("The statement concerns more than one shard of table \"{}\".", table.name))
+        .hint(format!("Add an equality on the distribution column \"{}\".", table.key_name))
+}

@@ -1,0 +1,136 @@
+//! Routing: the whole statement, as it stands, to the one shard group that holds everything it touches.
+//!
+//! The proof is `shardmap::route`'s: a key reaches the distribution column of every distributed table. The
+//! key's value may be a parameter; then the shard is found at each execution and the plan serves them all.
+
+use super::data::{Plan, Routed};
+use crate::catalog::{self, DistributedTable};
+use pg::PgError;
+use pg::query::{Command, Facts, InsertSource, Key, Obstacle, Prepared, Statement};
+use shardmap::{KeyValue, Prune};
+use std::rc::Rc;
+
+/// What decides the shard group.
+pub(crate) struct Way {
+    prune: Prune<Key>,
+}
+
+/// The way, if there is one.
+pub(crate) fn decide(facts: &Facts, prepared: &Prepared) -> Option<Way> {
+    if !facts.obstacles.iter().all(|obstacle| is_harmless(facts.command, obstacle)) {
+        return None;
+    }
+    let tables: Vec<Rc<DistributedTable>> =
+        facts.relations.iter().filter_map(|relation| catalog::find(relation.table)).collect();
+    let (first, others) = tables.split_first()?;
+    if !others.iter().all(|other| other.oid == first.oid || are_colocated(first, other)) {
+        return None;
+    }
+    let columns: Vec<_> = facts.relations.iter().map(|relation| relation.column).collect();
+    if let Some(key) = facts.equalities.routes(&columns).into_iter().next() {
+        return Some(Way { prune: Prune::Key(key) });
+    }
+    if first.map.len() == 1 {
+        return Some(Way { prune: Prune::All });
+    }
+    match &facts.insert_source {
+        InsertSource::Values(keys) if !keys.is_empty() && others.is_empty() => {
+            return same_shard(keys, first, prepared);
+        }
+        InsertSource::Values(_) | InsertSource::Query => return None,
+        InsertSource::OneRow => {}
+    }
+    if others.is_empty() {
+        return one_table(facts, first, prepared);
+    }
+    several_keys(facts, first, prepared)
+}
+
+/// The worker can do it, or the statement cannot run anywhere else.
+fn is_harmless(command: Command, obstacle: &Obstacle) -> bool {
+    matches!(obstacle, Obstacle::UserFunction(_)) && command.is_write()
+}
+
+/// Shards of one range lie on the same nodes.
+fn are_colocated(left: &DistributedTable, right: &DistributedTable) -> bool {
+    left.key.family == right.key.family
+        && left.key.collation == right.key.collation
+        && left.map.is_cut_like(&right.map)
+        && (0..left.map.len()).all(|index| {
+            left.healthy(index).any(|ours| right.healthy(index).any(|theirs| theirs.node == ours.node))
+        })
+}
+
+/// All VALUES rows belong to one shard, and that can be known now.
+fn same_shard(keys: &[Key], table: &DistributedTable, prepared: &Prepared) -> Option<Way> {
+    let owner = |key: &Key| prepared.hash_now(key).flatten().and_then(|hash| table.map.owner(hash));
+    let first = owner(&keys[0])?;
+    keys.iter().all(|key| owner(key) == Some(first)).then(|| Way { prune: Prune::Key(keys[0]) })
+}
+
+/// One table and a filter that may leave one shard: for a write the execution decides, a read must know now.
+fn one_table(facts: &Facts, table: &DistributedTable, prepared: &Prepared) -> Option<Way> {
+    if facts.prune.is_all() {
+        return None;
+    }
+    let way = Way { prune: facts.prune.clone() };
+    if matches!(facts.command, Command::Update | Command::Delete) {
+        return Some(way);
+    }
+    let mut unknown = false;
+    let shards = facts.prune.shards(&table.map, &mut |key| match prepared.hash_now(key) {
+        Some(Some(hash)) => KeyValue::Hashes(vec![hash]),
+        Some(None) => KeyValue::Null,
+        None => {
+            unknown = true;
+            KeyValue::Null
+        }
+    });
+    (!unknown && shards.len() == 1).then_some(way)
+}
+
+/// Several tables, each with constants of its own that happen to fall in one shard group.
+fn several_keys(facts: &Facts, table: &DistributedTable, prepared: &Prepared) -> Option<Way> {
+    let mut chosen = None;
+    for relation in &facts.relations {
+        let keys = facts.equalities.keys_of(relation.column);
+        let (key, owner) = keys
+            .iter()
+            .find_map(|key| Some((*key, table.map.owner(prepared.hash_now(key)??)?)))?;
+        match chosen {
+            None => chosen = Some((key, owner)),
+            Some((_, known)) if known == owner => {}
+            Some(_) => return None,
+        }
+    }
+    chosen.map(|(key, _)| Way { prune: Prune::Key(key) })
+}
+
+/// The plan of a routed statement.
+pub(crate) fn plan(
+    statement: Statement,
+    prepared: &Prepared,
+    facts: &Facts,
+    way: &Way,
+    scroll: bool,
+) -> Result<pg::plan::Plan, PgError> {
+    let template = prepared.template(&|oid| catalog::find(oid).is_some())?;
+    let metadata = catalog::metadata().ok_or_else(|| PgError::internal("the extension is gone"))?;
+    let mut tables = Vec::new();
+    // The written table first: its placements lead.
+    for table in facts.target.into_iter().chain(facts.relations.iter().map(|relation| relation.table)) {
+        if !tables.contains(&table) {
+            tables.push(table);
+        }
+    }
+    let routed = Routed {
+        command: facts.command,
+        tables,
+        prune: way.prune.clone(),
+        template,
+        sent: prepared.sent,
+        returning: facts.has_returning,
+    };
+    let plan = Plan::Routed(routed);
+    Ok(statement.plan_whole(prepared, &plan.write(), metadata.partition, scroll))
+}

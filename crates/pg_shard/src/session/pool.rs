@@ -1,0 +1,64 @@
+//! Which sessions there are: one per node and user, opened when first needed, kept until the backend ends.
+
+use super::{Failure, NoSession, Session};
+use pg::table;
+use pg::{PgError, SqlState};
+use shardmap::NodeAddress;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// A session that several may hold.
+pub(crate) type SessionRef = Rc<RefCell<Session>>;
+
+thread_local! {
+    static SESSIONS: RefCell<HashMap<(NodeAddress, String), SessionRef>> = RefCell::new(HashMap::new());
+}
+
+/// A session to a node, ready for a statement.
+///
+/// A kept connection that the server has closed meanwhile (a restart) is replaced before it is used, so that
+/// it never counts against the node. Rows that somebody else still expects on the session are spilled first.
+pub(crate) fn session(node: &NodeAddress) -> Result<SessionRef, NoSession> {
+    let key = (node.clone(), table::current_user());
+    let known = SESSIONS.with_borrow(|sessions| sessions.get(&key).cloned());
+    if let Some(session) = known {
+        let good = {
+            let session = session.borrow();
+            session.is_usable() && !session.is_stale()
+        };
+        if good {
+            super::stream::claim(&session).map_err(|failure| match failure {
+                Failure::Lost(error) => NoSession::Unreachable(error),
+                Failure::Statement(error) => NoSession::Refused(error),
+            })?;
+            session.borrow_mut().settle_copy();
+            if session.borrow().is_usable() {
+                session.borrow_mut().proven = session.borrow().depth > 0;
+                return Ok(session);
+            }
+        }
+        SESSIONS.with_borrow_mut(|sessions| sessions.remove(&key));
+    }
+    let session = Rc::new(RefCell::new(Session::open(node)?));
+    SESSIONS.with_borrow_mut(|sessions| sessions.insert(key, Rc::clone(&session)));
+    Ok(session)
+}
+
+/// All sessions of this backend.
+pub(crate) fn all() -> Vec<SessionRef> {
+    SESSIONS.with_borrow(|sessions| sessions.values().cloned().collect())
+}
+
+/// Forgets sessions that are broken.
+pub(crate) fn discard_broken() {
+    SESSIONS.with_borrow_mut(|sessions| {
+        sessions.retain(|_, session| session.try_borrow().map_or(true, |session| session.is_usable()));
+    });
+}
+
+/// The warning of pg_shard 1.2 for a node that cannot be reached.
+pub(crate) fn connection_failed(node: &NodeAddress, error: &PgError) -> PgError {
+    PgError::new(SqlState::CONNECTION_FAILURE, format!("Connection failed to {node}"))
+        .detail(format!("Remote message: {}", error.message()))
+}

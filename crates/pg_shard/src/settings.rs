@@ -1,0 +1,107 @@
+//! The settings `pg_shard.*`.
+
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+use std::ffi::CString;
+
+static ALL_MODIFICATIONS_COMMUTATIVE: GucSetting<bool> = GucSetting::<bool>::new(false);
+static USE_CITUSDB_SELECT_LOGIC: GucSetting<bool> = GucSetting::<bool>::new(false);
+static LOG_DISTRIBUTED_STATEMENTS: GucSetting<bool> = GucSetting::<bool>::new(false);
+static NODE_CONNINFO: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"sslmode=prefer"));
+static CONNECT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5000);
+
+/// Defines them; once, when the library is loaded.
+pub(crate) fn define() {
+    GucRegistry::define_bool_guc(
+        c"pg_shard.all_modifications_commutative",
+        c"Bypasses commutativity checks when enabled",
+        c"Writers of one shard with several placements then do not exclude each other: the application promises that their order does not matter.",
+        &ALL_MODIFICATIONS_COMMUTATIVE,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
+        c"pg_shard.use_citusdb_select_logic",
+        c"Informs pg_shard to use CitusDB's select logic",
+        c"Kept for pg_shard 1.2; has no effect.",
+        &USE_CITUSDB_SELECT_LOGIC,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
+        c"pg_shard.log_distributed_statements",
+        c"Logs each statement used in a distributed plan",
+        c"One LOG line for each statement that is sent to a worker.",
+        &LOG_DISTRIBUTED_STATEMENTS,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_string_guc(
+        c"pg_shard.node_conninfo",
+        c"libpq options for connections to workers, such as sslmode.",
+        c"Host, port, database and user are pg_shard's own affair and may not be set here.",
+        &NODE_CONNINFO,
+        GucContext::Sighup,
+        GucFlags::SUPERUSER_ONLY,
+    );
+    GucRegistry::define_int_guc(
+        c"pg_shard.connect_timeout",
+        c"Time to wait for a worker to accept a connection.",
+        c"A worker that does not answer in time counts as unreachable.",
+        &CONNECT_TIMEOUT,
+        100,
+        600_000,
+        GucContext::Userset,
+        GucFlags::UNIT_MS,
+    );
+}
+
+/// Writers promise that their order does not matter.
+pub(crate) fn all_modifications_commutative() -> bool {
+    ALL_MODIFICATIONS_COMMUTATIVE.get()
+}
+
+/// Log what is sent to workers.
+pub(crate) fn log_distributed_statements() -> bool {
+    LOG_DISTRIBUTED_STATEMENTS.get()
+}
+
+/// How long to wait for a connection.
+pub(crate) fn connect_timeout() -> std::time::Duration {
+    std::time::Duration::from_millis(u64::try_from(CONNECT_TIMEOUT.get()).unwrap_or(5000))
+}
+
+/// Keywords and values of `pg_shard.node_conninfo`.
+///
+/// The simple form `keyword=value keyword='value'` of libpq's connection strings.
+pub(crate) fn node_options() -> Vec<(String, String)> {
+    let text = NODE_CONNINFO.get().map(|text| text.to_string_lossy().into_owned()).unwrap_or_default();
+    let mut options = Vec::new();
+    let mut rest = text.trim_start();
+    while let Some((keyword, after)) = rest.split_once('=') {
+        let after = after.trim_start();
+        let mut value = String::new();
+        let mut letters = after.char_indices();
+        let quoted = after.starts_with('\'');
+        if quoted {
+            letters.next();
+        }
+        let mut end = after.len();
+        while let Some((at, letter)) = letters.next() {
+            match letter {
+                '\\' => value.extend(letters.next().map(|(_, letter)| letter)),
+                '\'' if quoted => {
+                    end = at + 1;
+                    break;
+                }
+                letter if !quoted && letter.is_whitespace() => {
+                    end = at;
+                    break;
+                }
+                letter => value.push(letter),
+            }
+        }
+        options.push((keyword.trim().to_owned(), value));
+        rest = after[end..].trim_start();
+    }
+    options
+}

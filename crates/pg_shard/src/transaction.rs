@@ -1,0 +1,339 @@
+//! Transactions over nodes: what was begun where, and how it ends.
+//!
+//! A remote transaction opens with the first statement that needs it, in the same flight, and follows the
+//! local savepoints. At commit the followers of each shard commit before its leader: whoever reads the leader
+//! then reads what a follower cannot lose any more. Transactions on several shard groups commit node by node;
+//! a crash in between leaves some of them committed.
+
+use crate::catalog::DistributedTable;
+use crate::health;
+use crate::session::pool::{self, SessionRef};
+use crate::session::{Failure, NoSession, Request, Session};
+use pg::transaction::{self, Isolation};
+use pg::{PgError, SqlState};
+use shardmap::{NodeAddress, PlacementId, ShardId};
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// How long ending a transaction waits for a node that does not answer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A placement that the transaction has written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Written {
+    shard: ShardId,
+    placement: PlacementId,
+    node: NodeAddress,
+    leads: bool,
+}
+
+#[derive(Default)]
+struct State {
+    written: Vec<Written>,
+    /// The transaction cannot commit any more.
+    doomed: Option<PgError>,
+}
+
+thread_local!(static STATE: RefCell<State> = RefCell::default());
+
+/// The transaction depth that a read on this session needs: none if each statement may see its own snapshot
+/// and the session has written nothing.
+pub(crate) fn level_for_read(session: &Session) -> Option<(u32, Isolation)> {
+    let isolation = transaction::isolation_level();
+    (session.depth > 0 || isolation != Isolation::ReadCommitted)
+        .then(|| (transaction::nest_level(), isolation))
+}
+
+/// The transaction depth of whatever must end with the local transaction.
+pub(crate) fn level_for_write() -> (u32, Isolation) {
+    (transaction::nest_level(), transaction::isolation_level())
+}
+
+/// The transaction has opened nothing on any node.
+pub(crate) fn is_untouched() -> bool {
+    STATE.with_borrow(|state| state.written.is_empty()) && pool::all().iter().all(|s| s.borrow().depth == 0)
+}
+
+/// This transaction has written the shard.
+pub(crate) fn has_written(shard: ShardId) -> bool {
+    STATE.with_borrow(|state| state.written.iter().any(|written| written.shard == shard))
+}
+
+/// Notes what was written.
+pub(crate) fn note_written(
+    table: &DistributedTable,
+    index: usize,
+    placement: PlacementId,
+    node: &NodeAddress,
+    leads: bool,
+) {
+    let written = Written { shard: table.shard_id(index), placement, node: node.clone(), leads };
+    STATE.with_borrow_mut(|state| {
+        if !state.written.contains(&written) {
+            state.written.push(written);
+        }
+    });
+}
+
+/// A session to this node broke inside the transaction: what it wrote there is gone.
+///
+/// If every shard concerned has been written on another node too, the broken node's placements are marked and
+/// the transaction goes on; otherwise it cannot.
+pub(crate) fn lose_node(node: &NodeAddress, cause: &PgError) -> Result<(), PgError> {
+    pool::discard_broken();
+    let (lost, kept): (Vec<Written>, Vec<Written>) =
+        STATE.with_borrow(|state| state.written.iter().cloned().partition(|written| written.node == *node));
+    if lost.is_empty() {
+        return Ok(());
+    }
+    if lost.iter().any(|gone| !kept.iter().any(|other| other.shard == gone.shard)) {
+        let error = PgError::new(
+            SqlState::CONNECTION_FAILURE,
+            format!("connection to node \"{node}\" was lost, and with it what this transaction wrote there"),
+        )
+        .detail(format!("Remote message: {}", cause.message()))
+        .hint("Nothing was committed. Run the transaction again.");
+        STATE.with_borrow_mut(|state| state.doomed = Some(error.clone()));
+        return Err(error);
+    }
+    health::mark_inactive(&lost.iter().map(|gone| (gone.shard, gone.placement)).collect::<Vec<_>>())?;
+    STATE.with_borrow_mut(|state| state.written = kept);
+    Ok(())
+}
+
+/// Before the local commit: the nodes commit.
+pub(crate) fn before_commit() -> Result<(), PgError> {
+    if let Some(doomed) = STATE.with_borrow_mut(|state| state.doomed.take()) {
+        return Err(doomed);
+    }
+    let open: Vec<SessionRef> = pool::all().into_iter().filter(|session| session.borrow().depth > 0).collect();
+    if open.is_empty() {
+        return Ok(());
+    }
+    let written = STATE.with_borrow(|state| state.written.clone());
+    let leads = |node: &NodeAddress| written.iter().any(|w| w.node == *node && w.leads);
+    let follows = |node: &NodeAddress| written.iter().any(|w| w.node == *node && !w.leads);
+    let rank = |session: &SessionRef| {
+        let session = session.borrow();
+        match (follows(&session.node), leads(&session.node)) {
+            (true, false) => 0,
+            (_, true) => 1,
+            _ if session.wrote => 1,
+            (false, false) => 2,
+        }
+    };
+    let mut ordered = open;
+    ordered.sort_by_key(rank);
+    let mut committed: Vec<NodeAddress> = Vec::new();
+    for session in &ordered {
+        let (node, wrote) = (session.borrow().node.clone(), session.borrow().wrote);
+        match commit_one(session) {
+            Ok(()) => committed.push(node),
+            Err(Failure::Statement(error)) if committed.is_empty() => {
+                return Err(error.context(format!("while committing on node \"{node}\"")));
+            }
+            Err(Failure::Statement(error) | Failure::Lost(error)) => {
+                settle_failed_commit(&node, wrote, &error, &written, &committed)?;
+            }
+        }
+    }
+    STATE.with_borrow_mut(|state| state.written.clear());
+    Ok(())
+}
+
+fn commit_one(session: &SessionRef) -> Result<(), Failure> {
+    crate::session::stream::claim(session)?;
+    let mut session = session.borrow_mut();
+    if !session.is_usable() {
+        return Err(Failure::Lost(PgError::new(SqlState::CONNECTION_FAILURE, "the connection is broken")));
+    }
+    // Interrupts wait: a cancel here would leave the node's answer unknown.
+    let outcome = transaction::hold_interrupts(|| session.execute(&Request::plain("COMMIT"), None, &mut |_| Ok(())));
+    session.depth = 0;
+    session.wrote = false;
+    outcome.map(drop)
+}
+
+/// A node did not confirm its commit. Its placements are marked if others hold the same writes; otherwise
+/// nobody knows, and the user is told so.
+fn settle_failed_commit(
+    node: &NodeAddress,
+    wrote: bool,
+    cause: &PgError,
+    written: &[Written],
+    committed: &[NodeAddress],
+) -> Result<(), PgError> {
+    let lost: Vec<&Written> = written.iter().filter(|w| w.node == *node).collect();
+    let elsewhere = |shard: ShardId| written.iter().any(|w| w.shard == shard && w.node != *node);
+    if !lost.is_empty() && lost.iter().all(|w| elsewhere(w.shard)) {
+        pg::error::warning(pool::connection_failed(node, cause));
+        let marks: Vec<_> = lost.iter().map(|w| (w.shard, w.placement)).collect();
+        return health::mark_inactive(&marks);
+    }
+    if lost.is_empty() && !wrote {
+        return Ok(());
+    }
+    let error = PgError::new(
+        SqlState(*b"08007"),
+        format!("node \"{node}\" did not confirm the commit: what this transaction wrote there may be stored or not"),
+    )
+    .detail(format!("Remote message: {}", cause.message()))
+    .hint("Look whether the rows are there before you run the transaction again.");
+    Err(if committed.is_empty() {
+        error
+    } else {
+        let nodes: Vec<String> = committed.iter().map(|node| format!("\"{node}\"")).collect();
+        error.context(format!("committed already on node {}", nodes.join(", ")))
+    })
+}
+
+/// PREPARE TRANSACTION cannot include our nodes.
+pub(crate) fn before_prepare() -> Result<(), PgError> {
+    if is_untouched() {
+        return Ok(());
+    }
+    Err(PgError::unsupported(
+        "cannot PREPARE a transaction that has used distributed tables",
+        "Use COMMIT.",
+    ))
+}
+
+/// After the end of the local transaction: nothing stays open on the nodes. Must not fail.
+pub(crate) fn after_transaction(_committed: bool) {
+    for session in pool::all() {
+        let Ok(mut session) = session.try_borrow_mut() else { continue };
+        session.reader = None;
+        session.proven = true;
+        if session.is_busy() && !session.stop(PATIENCE) {
+            continue;
+        }
+        if session.depth > 0 {
+            session.depth = 0;
+            session.wrote = false;
+            session.run_quietly("ROLLBACK", PATIENCE);
+            session.forget_settings();
+        }
+    }
+    pool::discard_broken();
+    STATE.with_borrow_mut(|state| *state = State::default());
+}
+
+/// A savepoint was released.
+pub(crate) fn before_subtransaction_commit(level: u32) -> Result<(), PgError> {
+    for session in pool::all() {
+        if session.borrow().depth < level {
+            continue;
+        }
+        crate::session::stream::claim(&session).map_err(fail)?;
+        let mut session = session.borrow_mut();
+        let sql = format!("RELEASE SAVEPOINT pg_shard_{level}");
+        session.execute(&Request::plain(sql), None, &mut |_| Ok(())).map_err(fail)?;
+        session.depth = level - 1;
+    }
+    Ok(())
+}
+
+/// A savepoint was rolled back to. Must not fail: a session that cannot follow dooms the transaction.
+pub(crate) fn after_subtransaction_abort(level: u32) {
+    for session in pool::all() {
+        let Ok(mut session) = session.try_borrow_mut() else { continue };
+        let deep = session.depth >= level;
+        if session.is_busy() && (deep || session.depth == 0) && session.reader.is_none() {
+            session.stop(PATIENCE);
+        }
+        if !deep {
+            continue;
+        }
+        if let Some(reader) = session.reader.take() {
+            let mut state = reader.state.borrow_mut();
+            state.done = true;
+            state.failure = Some(Failure::Statement(PgError::new(
+                SqlState(*b"24000"),
+                "the cursor's rows were lost with the savepoint that was rolled back",
+            )));
+            session.stop(PATIENCE);
+        }
+        let sql = format!("ROLLBACK TO SAVEPOINT pg_shard_{level}");
+        let rolled_back = session.is_usable()
+            && session.run_quietly(&sql, PATIENCE)
+            && session.run_quietly(&format!("RELEASE SAVEPOINT pg_shard_{level}"), PATIENCE);
+        session.depth = level - 1;
+        session.forget_settings();
+        if !rolled_back {
+            let node = session.node.clone();
+            drop(session);
+            doom(&node);
+        }
+    }
+    pool::discard_broken();
+}
+
+/// What was written on the node before the savepoint is gone with its session.
+fn doom(node: &NodeAddress) {
+    STATE.with_borrow_mut(|state| {
+        if state.written.iter().any(|written| written.node == *node) {
+            state.doomed = Some(
+                PgError::new(
+                    SqlState::CONNECTION_FAILURE,
+                    format!("connection to node \"{node}\" was lost, and with it what this transaction wrote there"),
+                )
+                .hint("Nothing was committed. Run the transaction again."),
+            );
+        }
+    });
+}
+
+/// A failure as the error it is to the user.
+pub(crate) fn fail(failure: Failure) -> PgError {
+    match failure {
+        Failure::Lost(error) | Failure::Statement(error) => error,
+    }
+}
+
+/// The user's error when there is no session.
+pub(crate) fn no_session(node: &NodeAddress, reason: NoSession) -> PgError {
+    match reason {
+        NoSession::Refused(error) => error,
+        NoSession::Unreachable(error) => pool::connection_failed(node, &error),
+    }
+}
+
+/// Something that a session does and that may break.
+pub(crate) type Attempt<'a, T> = &'a mut dyn FnMut(&SessionRef) -> Result<T, Failure>;
+
+/// Runs `attempt` on a session to the node, inside the remote transaction. A connection that broke before it
+/// proved good (a restart of the node that nobody had noticed) is replaced once.
+pub(crate) fn with_session<T>(node: &NodeAddress, attempt: Attempt<'_, T>) -> Result<(SessionRef, T), NodeFailure> {
+    let mut retried = false;
+    loop {
+        let session = pool::session(node).map_err(|reason| match reason {
+            NoSession::Unreachable(error) => NodeFailure::Unreachable(error),
+            NoSession::Refused(error) => NodeFailure::Error(error),
+        })?;
+        let had_transaction = session.borrow().depth > 0;
+        match attempt(&session) {
+            Ok(value) => return Ok((session, value)),
+            Err(Failure::Statement(error)) => return Err(NodeFailure::Error(error)),
+            Err(Failure::Lost(error)) => {
+                pool::discard_broken();
+                if had_transaction || retried {
+                    return Err(NodeFailure::Unreachable(error));
+                }
+                retried = true;
+            }
+        }
+    }
+}
+
+/// Why a node did not do its part.
+#[derive(Clone, Debug)]
+pub(crate) enum NodeFailure {
+    /// It cannot be reached, or the connection broke: another placement may do.
+    Unreachable(PgError),
+    /// It answered with an error: the user's.
+    Error(PgError),
+}
+
+/// Shares a table among closures.
+pub(crate) type Table = Rc<DistributedTable>;

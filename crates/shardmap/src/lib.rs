@@ -1,0 +1,24 @@
+//! Where rows live, as pure logic: ids, hash ranges, pruning, placement policy, route inference.
+//!
+//! This crate knows nothing about PostgreSQL: no OIDs, no trees, no connections. The extension copies facts
+//! out of the server, asks here, and acts on the answer.
+
+/// Ids and addresses as types.
+pub mod ids;
+
+/// Hash ranges and the shards of one table.
+pub mod map;
+
+/// Which nodes get the placements of a new shard.
+pub mod placement;
+
+/// Cutting the list of shards by what a filter says of the distribution column.
+pub mod prune;
+
+/// Proving that everything a statement touches lies in one shard group.
+pub mod route;
+
+pub use ids::{NodeAddress, PlacementId, PlacementState, ShardId};
+pub use map::{HashRange, Shard, ShardMap};
+pub use placement::choose_nodes;
+pub use prune::{KeyValue, Prune};

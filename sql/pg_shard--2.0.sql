@@ -1,0 +1,171 @@
+/* pg_shard 2.0: what CREATE EXTENSION creates. */
+
+\echo Use "CREATE EXTENSION pg_shard" to load this file. \quit
+
+/* Metadata, exactly as pg_shard 1.2 laid them out. */
+
+CREATE SCHEMA pgs_distribution_metadata;
+
+CREATE SEQUENCE pgs_distribution_metadata.shard_id_sequence MINVALUE 10000 NO CYCLE;
+
+CREATE TABLE pgs_distribution_metadata.shard (
+    id bigint PRIMARY KEY DEFAULT nextval('pgs_distribution_metadata.shard_id_sequence'),
+    relation_id oid NOT NULL,
+    storage "char" NOT NULL,
+    min_value text NOT NULL,
+    max_value text NOT NULL
+);
+CREATE INDEX shard_relation_index ON pgs_distribution_metadata.shard (relation_id);
+ALTER SEQUENCE pgs_distribution_metadata.shard_id_sequence OWNED BY pgs_distribution_metadata.shard.id;
+
+CREATE SEQUENCE pgs_distribution_metadata.shard_placement_id_sequence NO CYCLE;
+
+CREATE TABLE pgs_distribution_metadata.shard_placement (
+    id bigint PRIMARY KEY DEFAULT nextval('pgs_distribution_metadata.shard_placement_id_sequence'),
+    shard_id bigint NOT NULL REFERENCES pgs_distribution_metadata.shard (id),
+    shard_state integer NOT NULL,
+    node_name text NOT NULL,
+    node_port integer NOT NULL
+);
+CREATE INDEX shard_placement_node_name_node_port_index
+    ON pgs_distribution_metadata.shard_placement (node_name, node_port);
+CREATE INDEX shard_placement_shard_index ON pgs_distribution_metadata.shard_placement (shard_id);
+ALTER SEQUENCE pgs_distribution_metadata.shard_placement_id_sequence
+    OWNED BY pgs_distribution_metadata.shard_placement.id;
+
+CREATE TABLE pgs_distribution_metadata.partition (
+    relation_id oid UNIQUE NOT NULL,
+    partition_method "char" NOT NULL,
+    key text NOT NULL
+);
+
+SELECT pg_catalog.pg_extension_config_dump('pgs_distribution_metadata.partition', '');
+SELECT pg_catalog.pg_extension_config_dump('pgs_distribution_metadata.shard', '');
+SELECT pg_catalog.pg_extension_config_dump('pgs_distribution_metadata.shard_placement', '');
+SELECT pg_catalog.pg_extension_config_dump('pgs_distribution_metadata.shard_id_sequence', '');
+SELECT pg_catalog.pg_extension_config_dump('pgs_distribution_metadata.shard_placement_id_sequence', '');
+
+/* Whatever changes the metadata, hand editing included, is told to every session at commit. */
+
+CREATE SCHEMA pgs_catalog;
+
+CREATE FUNCTION pgs_catalog.metadata_changed()
+    RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'metadata_changed_wrapper';
+COMMENT ON FUNCTION pgs_catalog.metadata_changed()
+    IS 'makes all sessions read the metadata of distributed tables anew';
+
+CREATE FUNCTION pgs_catalog.on_metadata_change()
+    RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+BEGIN
+    PERFORM pgs_catalog.metadata_changed();
+    RETURN NULL;
+END;
+$$;
+COMMENT ON FUNCTION pgs_catalog.on_metadata_change() IS 'trigger of the metadata tables';
+
+CREATE TRIGGER partition_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE
+    ON pgs_distribution_metadata.partition
+    FOR EACH STATEMENT EXECUTE FUNCTION pgs_catalog.on_metadata_change();
+CREATE TRIGGER shard_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE
+    ON pgs_distribution_metadata.shard
+    FOR EACH STATEMENT EXECUTE FUNCTION pgs_catalog.on_metadata_change();
+CREATE TRIGGER shard_placement_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE
+    ON pgs_distribution_metadata.shard_placement
+    FOR EACH STATEMENT EXECUTE FUNCTION pgs_catalog.on_metadata_change();
+
+/* The functions of pg_shard 1.2, in the extension's schema. */
+
+CREATE FUNCTION column_to_column_name(table_oid oid, column_var text)
+    RETURNS text LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'column_to_column_name_wrapper';
+COMMENT ON FUNCTION column_to_column_name(oid, text)
+    IS 'the name of the column that a node-tree text refers to';
+
+CREATE FUNCTION column_name_to_column(table_oid oid, column_name text)
+    RETURNS text LANGUAGE c STABLE STRICT AS 'MODULE_PATHNAME', 'column_name_to_column_wrapper';
+COMMENT ON FUNCTION column_name_to_column(oid, text)
+    IS 'the node-tree text of a reference to a column';
+
+CREATE FUNCTION partition_column_to_node_string(table_oid oid)
+    RETURNS text LANGUAGE c AS 'MODULE_PATHNAME', 'partition_column_to_node_string_wrapper';
+COMMENT ON FUNCTION partition_column_to_node_string(oid)
+    IS 'return textual form of distributed table''s partition column';
+
+CREATE FUNCTION master_create_distributed_table(table_name text, partition_column text,
+                                                partition_method "char" DEFAULT 'h')
+    RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'master_create_distributed_table_wrapper';
+COMMENT ON FUNCTION master_create_distributed_table(text, text, "char")
+    IS 'makes a table distributed by the hash of a column';
+
+CREATE FUNCTION master_create_worker_shards(table_name text, shard_count integer,
+                                            replication_factor integer DEFAULT 2)
+    RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'master_create_worker_shards_wrapper';
+COMMENT ON FUNCTION master_create_worker_shards(text, integer, integer)
+    IS 'creates the shards of a distributed table on the workers of pg_worker_list.conf';
+
+CREATE FUNCTION master_copy_shard_placement(shard_id bigint, source_node_name text, source_node_port integer,
+                                            target_node_name text, target_node_port integer)
+    RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'master_copy_shard_placement_wrapper';
+COMMENT ON FUNCTION master_copy_shard_placement(bigint, text, integer, text, integer)
+    IS 'repairs an inactive placement by copying a healthy one over it';
+
+CREATE FUNCTION worker_copy_shard_placement(table_name text, source_node_name text, source_node_port integer)
+    RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'worker_copy_shard_placement_wrapper';
+COMMENT ON FUNCTION worker_copy_shard_placement(text, text, integer)
+    IS 'appends the rows of the table of the same name on another node';
+
+CREATE FUNCTION sync_table_metadata_to_citus(table_name text)
+    RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog AS $$
+BEGIN
+    RAISE WARNING 'sync_table_metadata_to_citus is deprecated and will be removed in a future version';
+    RAISE EXCEPTION 'cannot synchronize metadata with CitusDB'
+        USING ERRCODE = 'feature_not_supported',
+              DETAIL = 'CitusDB is not part of this server.',
+              HINT = 'The metadata of table ' || coalesce(table_name, '(null)')
+                     || ' are in schema pgs_distribution_metadata.';
+END;
+$$;
+COMMENT ON FUNCTION sync_table_metadata_to_citus(text)
+    IS 'synchronize a distributed table''s metadata with CitusDB: no longer supported';
+
+CREATE FUNCTION create_insert_proxy_for_table(target_table regclass, sequence regclass DEFAULT NULL)
+    RETURNS text LANGUAGE plpgsql SET search_path = pg_catalog AS $create_insert_proxy_for_table$
+DECLARE
+    proxy_name text;
+    attributes text;
+    parameters text;
+    values_used text;
+    count_rows text := '';
+BEGIN
+    SELECT relname || '_insert_proxy' INTO proxy_name FROM pg_class WHERE oid = target_table;
+
+    SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum),
+           string_agg('$' || position, ', ' ORDER BY attnum),
+           string_agg('NEW.' || quote_ident(attname), ', ' ORDER BY attnum)
+      INTO attributes, parameters, values_used
+      FROM (SELECT attname, attnum, row_number() OVER (ORDER BY attnum) AS position
+              FROM pg_attribute
+             WHERE attrelid = target_table AND attnum > 0 AND NOT attisdropped AND attgenerated = '') AS live;
+
+    IF sequence IS NOT NULL THEN
+        count_rows := format('PERFORM pg_catalog.nextval(%L);', sequence::oid::regclass);
+    END IF;
+
+    EXECUTE format('CREATE TEMPORARY TABLE %I (LIKE %s INCLUDING DEFAULTS)', proxy_name, target_table);
+    EXECUTE format(
+        $function$
+        CREATE FUNCTION pg_temp.copy_to_insert() RETURNS trigger LANGUAGE plpgsql AS $trigger$
+        BEGIN
+            EXECUTE %L USING %s;
+            %s
+            RETURN NULL;
+        END;
+        $trigger$
+        $function$,
+        format('INSERT INTO %s (%s) VALUES (%s)', target_table, attributes, parameters), values_used, count_rows);
+    EXECUTE format('CREATE TRIGGER copy_to_insert BEFORE INSERT ON %I '
+                   'FOR EACH ROW EXECUTE FUNCTION pg_temp.copy_to_insert()', proxy_name);
+    RETURN proxy_name;
+END;
+$create_insert_proxy_for_table$;
+COMMENT ON FUNCTION create_insert_proxy_for_table(regclass, regclass)
+    IS 'create a proxy table that redirects INSERTed rows to a target table';

@@ -1,0 +1,198 @@
+//! `cargo xtask bench`: one statement by key, straight to one PostgreSQL and through the coordinator.
+//!
+//! Both sides run on the same machine in the same minutes: a plain table on worker 1, in a database of its own, and the
+//! same table in 16 shards on four workers. Runs alternate, and the figure of a side is the median of its rounds, so
+//! what disturbs the machine disturbs both. Beside throughput we take the CPU time per statement of the backends that
+//! did the work, which says where it goes.
+//!
+//! Settings are those of the cluster library with two exceptions: autovacuum is off, so that it does not fall into one
+//! side's run, and on request commits do not wait for the disk.
+
+/// What is measured.
+mod case;
+
+/// CPU time of backends.
+mod cpu;
+
+/// Runs of pgbench.
+mod pgbench;
+
+/// Figures of all rounds, and what they come to.
+mod report;
+
+use std::path::{Path, PathBuf};
+use std::{env, fs, process};
+
+use anyhow::{Context, Result, bail};
+use cluster::{Cluster, ClusterSpec, NodeName, free_ports};
+
+use crate::bench::case::{ACCOUNTS, CASES, Case, Placements};
+use crate::bench::cpu::CpuMeter;
+use crate::bench::pgbench::Target;
+use crate::bench::report::{Measurement, Report, Round};
+use crate::demo;
+use crate::psql::Psql;
+use crate::workspace::Workspace;
+use crate::{extension, render, setup};
+
+/// How many workers and shards there are.
+const WORKERS: u16 = 4;
+const SHARDS: u16 = 16;
+
+/// The database of the plain tables.
+const DIRECT_DATABASE: &str = "direct";
+
+/// Where statements go on either side.
+const DIRECT: Target = Target { node: NodeName::Worker(1), database: DIRECT_DATABASE };
+const DISTRIBUTED: Target = Target { node: NodeName::Coordinator, database: "postgres" };
+
+/// What is to be measured, and how.
+#[derive(Debug)]
+pub(crate) struct Options {
+    /// How long a run lasts.
+    pub(crate) seconds: u32,
+    /// How many runs each side of a case gets.
+    pub(crate) rounds: u32,
+    /// Only cases with this in their names.
+    pub(crate) only: Option<String>,
+    /// Whether commits wait for the disk.
+    pub(crate) synchronous_commit: bool,
+    /// Where the figures go, for programs to read.
+    pub(crate) json: Option<PathBuf>,
+}
+
+/// Builds, brings up a cluster, measures, and takes the cluster down.
+pub(crate) fn run(options: &Options) -> Result<()> {
+    let only = options.only.as_deref().unwrap_or_default();
+    let cases: Vec<Case> =
+        CASES.into_iter().filter(|case| case.to_string().contains(only)).collect();
+    if cases.is_empty() {
+        let names: Vec<String> = CASES.iter().map(ToString::to_string).collect();
+        bail!("no case has \"{only}\" in its name; the cases are {}", names.join(", "));
+    }
+
+    let postgres = setup::ensure()?;
+    let workspace = Workspace::find()?;
+    let files = extension::build(&workspace, &postgres)?;
+    let dir = env::temp_dir().join(format!("pg_shard-bench-{}", process::id()));
+    let mut spec = ClusterSpec::new(&dir, WORKERS, free_ports(WORKERS)?).set("autovacuum", "off");
+    if !options.synchronous_commit {
+        spec = spec.set("synchronous_commit", "off");
+    }
+    render::say(&format!(
+        "Measuring on a cluster in {}; if this is interrupted, take it down with: {} down --dir {0}",
+        dir.display(),
+        workspace.release_dir().join("pgshard").display(),
+    ));
+    let cluster = render::while_busy("Starting a coordinator and four workers", || {
+        Cluster::up_from(&spec, &files.artifacts())
+    })?
+    .down_on_drop();
+
+    let bench = Bench { cluster: &cluster, options, scripts: dir.join("scripts") };
+    bench.prepare()?;
+    let measurements =
+        cases.into_iter().map(|case| bench.measure(case)).collect::<Result<Vec<Measurement>>>();
+    fs::remove_dir_all(&bench.scripts).context("cannot remove the scripts for pgbench")?;
+    let report = Report::new(options, measurements?);
+    render::say(&format!("\n{}", report.title()));
+    render::table(&report::HEADER, report.rows());
+    if let Some(file) = &options.json {
+        let text = serde_json::to_string_pretty(&report)?;
+        fs::write(file, text + "\n").with_context(|| format!("cannot write {}", file.display()))?;
+    }
+    Ok(())
+}
+
+/// A cluster that is being measured.
+struct Bench<'a> {
+    cluster: &'a Cluster,
+    options: &'a Options,
+    scripts: PathBuf,
+}
+
+impl Bench<'_> {
+    /// Makes and fills the tables of both sides.
+    fn prepare(&self) -> Result<()> {
+        fs::create_dir_all(&self.scripts)
+            .context("cannot make a directory for the scripts of pgbench")?;
+        let worker = Psql::on(self.cluster, DIRECT.node);
+        worker.run(&[&format!("CREATE DATABASE {DIRECT_DATABASE}")])?;
+        let direct = worker.in_database(DIRECT_DATABASE);
+        let distributed = Psql::on(self.cluster, DISTRIBUTED.node);
+
+        render::while_busy("Filling the tables", || {
+            for placements in [Placements::One, Placements::Two] {
+                let (reviews, accounts) = (placements.reviews_table(), placements.accounts_table());
+                let create_reviews = demo::CREATE_TABLE.replace("customer_reviews", reviews);
+                let create_accounts = format!(
+                    "CREATE TABLE {accounts} (aid bigint PRIMARY KEY, bid int, abalance int, filler char(84))"
+                );
+                for side in [&direct, &distributed] {
+                    side.run(&[&create_reviews, &create_accounts])?;
+                }
+                for (table, column) in [(reviews, "customer_id"), (accounts, "aid")] {
+                    let copies = placements.count();
+                    distributed.run(&[
+                        &format!("SELECT master_create_distributed_table('{table}', '{column}')"),
+                        &format!(
+                            "SELECT master_create_worker_shards('{table}', {SHARDS}, {copies})"
+                        ),
+                    ])?;
+                }
+                for side in [&direct, &distributed] {
+                    let rows = (1..=ACCOUNTS).map(|aid| format!("{aid}\t{}\t0\t", aid % 100));
+                    side.copy(accounts, rows, |_| {})?;
+                }
+            }
+            self.cluster.workers().into_iter().try_for_each(|worker| {
+                let all = Psql::on(self.cluster, worker);
+                all.run(&["ANALYZE"])
+            })?;
+            direct.run(&["ANALYZE"])
+        })
+    }
+
+    /// All rounds of one case.
+    fn measure(&self, case: Case) -> Result<Measurement> {
+        let file = self.scripts.join(format!("{case}.sql"));
+        fs::write(&file, case.statement.script(case.placements))
+            .with_context(|| format!("cannot write {}", file.display()))?;
+        let mut measurement = Measurement::new(case);
+        for round in 1..=self.options.rounds {
+            let what = format!("{case}: round {round} of {}", self.options.rounds);
+            render::while_busy(&what, || {
+                measurement.direct.push(self.round(case, &DIRECT, &file)?);
+                measurement.distributed.push(self.round(case, &DISTRIBUTED, &file)?);
+                anyhow::Ok(())
+            })?;
+        }
+        render::say(&measurement.line());
+        Ok(measurement)
+    }
+
+    /// One run of one side.
+    fn round(&self, case: Case, target: &Target, file: &Path) -> Result<Round> {
+        let coordinator = CpuMeter::of(self.cluster, &[NodeName::Coordinator])?;
+        let workers = CpuMeter::of(self.cluster, &self.cluster.workers())?;
+        if case.statement.is_write() {
+            // So that none falls into the run.
+            for node in self.cluster.nodes() {
+                Psql::on(self.cluster, node).run(&["CHECKPOINT"])?;
+            }
+        }
+        let earlier = [coordinator.backends()?, workers.backends()?].concat();
+        let before = (coordinator.read()?, workers.read()?);
+        let outcome =
+            pgbench::run(self.cluster, target, case.protocol, file, self.options.seconds)?;
+        for meter in [&coordinator, &workers] {
+            meter.wait_for_the_others_to_end(&earlier)?;
+        }
+        Ok(Round {
+            tps: outcome.tps,
+            statements: outcome.transactions,
+            coordinator_cpu: coordinator.read()?.saturating_sub(before.0),
+            worker_cpu: workers.read()?.saturating_sub(before.1),
+        })
+    }
+}

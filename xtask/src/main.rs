@@ -1,0 +1,182 @@
+//! The project's chores, as `cargo xtask COMMAND`.
+//!
+//! This program is what a fresh machine runs first, so it builds with nothing but Rust: no PostgreSQL header, no libpq.
+//! It installs what the others need, and then drives cargo, the cluster library and PostgreSQL's own programs.
+
+/// What the machine must have.
+mod setup;
+
+/// Directories of the workspace, and cargo.
+mod workspace;
+
+/// The extension's files, and how they are built.
+mod extension;
+
+/// Everything that has to hold.
+mod test;
+
+/// A cluster on this machine, and a story to watch.
+mod demo;
+
+/// One statement by key, straight to one PostgreSQL and through the coordinator.
+mod bench;
+
+/// Product reviews, made up for the demo.
+mod reviews;
+
+/// SQL through psql.
+mod psql;
+
+/// The extension's files into a PostgreSQL installation.
+mod install;
+
+/// Other programs.
+mod process;
+
+/// Everything that is printed.
+mod render;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::workspace::Workspace;
+
+/// The chores of pg_shard.
+///
+/// On a fresh Debian or Ubuntu machine with Rust, start with `cargo xtask demo` to see what pg_shard does, or with
+/// `cargo xtask test` to check that it does it. Both first install what is missing (as root) or say how to.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Debug, Subcommand)]
+enum Chore {
+    /// Install what is missing to build and test: PostgreSQL 15 with its headers, libpq, libclang.
+    ///
+    /// As root on Debian and Ubuntu the packages are installed with apt; as another user the one command to type is
+    /// printed. No database cluster is created, and nothing else of the system is touched. When all is there already,
+    /// this takes a few milliseconds.
+    Setup,
+
+    /// Build the extension and the tool `pgshard`, in release mode.
+    Build,
+
+    /// Start a coordinator and four workers on this machine, and tell a story with them.
+    ///
+    /// A table of product reviews is distributed, loaded and queried; a worker is killed, reading and writing go on, and
+    /// the worker is repaired when it is back. Every statement is shown with its result. The cluster stays: the last
+    /// lines say how to reach it and how to take it down. A second run takes down the first one's cluster.
+    Demo {
+        /// Where the cluster lives [default: pg_shard-demo in the system's directory for temporary files].
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+
+        /// The coordinator's port; the workers get the four that follow [default: the first free ones from 6400].
+        #[arg(long, value_name = "PORT", conflicts_with = "down")]
+        port: Option<u16>,
+
+        /// How many reviews are loaded.
+        #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1000..), conflicts_with = "down")]
+        rows: u64,
+
+        /// Take the demo's cluster down, with all that is in it.
+        #[arg(long)]
+        down: bool,
+    },
+
+    /// Check format and lints, build, and run all tests, also those on real clusters.
+    ///
+    /// Stops at the first step that fails. The last lines are those of the tests.
+    Test,
+
+    /// Measure statements by key: straight to one PostgreSQL, and through the coordinator.
+    ///
+    /// A fresh cluster of five servers is brought up for it and taken down again. Both sides run alternately, so what
+    /// disturbs the machine disturbs both; what counts is the ratio. Keep the machine quiet otherwise.
+    Bench {
+        /// How long a run lasts.
+        #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+        seconds: u32,
+
+        /// How many runs each side of a case gets; the figures are medians.
+        #[arg(long, value_name = "R", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+
+        /// Only the cases with this in their names: `select`, `insert-prepared`, `2-placements` ...
+        #[arg(long, value_name = "NAME")]
+        only: Option<String>,
+
+        /// Do not wait for the disk at commits (synchronous_commit = off on all nodes).
+        #[arg(long)]
+        sync_off: bool,
+
+        /// Write the figures to this file too.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+
+    /// Write the extension's library, control file and SQL scripts into a PostgreSQL installation.
+    Install {
+        /// The installation, by its pg_config; without this the one that the extension is built against.
+        #[arg(long, value_name = "FILE")]
+        pg_config: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    run(&Arguments::parse()).unwrap_or_else(|error| {
+        render::error(&error);
+        ExitCode::FAILURE
+    })
+}
+
+/// Does the chore.
+fn run(arguments: &Arguments) -> Result<ExitCode> {
+    match &arguments.chore {
+        Chore::Setup => {
+            let postgres = setup::ensure()?;
+            render::say(&format!("All there: {}.", postgres.pg_config().display()));
+        }
+        Chore::Build => {
+            let postgres = setup::ensure()?;
+            let files = extension::build(&Workspace::find()?, &postgres)?;
+            render::say(&format!("Built {}.", files.library.display()));
+        }
+        Chore::Demo { dir, down: true, .. } => {
+            demo::down(&dir.clone().unwrap_or_else(demo::default_dir))?;
+        }
+        Chore::Demo { dir, port, rows, down: false } => demo::run(&demo::Options {
+            dir: dir.clone().unwrap_or_else(demo::default_dir),
+            port: *port,
+            rows: *rows,
+        })?,
+        Chore::Test => return test::run(),
+        Chore::Bench { seconds, rounds, only, sync_off, json } => bench::run(&bench::Options {
+            seconds: *seconds,
+            rounds: *rounds,
+            only: only.clone(),
+            synchronous_commit: !sync_off,
+            json: json.clone(),
+        })?,
+        Chore::Install { pg_config } => install::run(pg_config.as_deref())?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,375 @@
+//! `cargo xtask setup`: what the build and the tests need of the machine.
+//!
+//! The extension is compiled against PostgreSQL's server headers (bindgen reads them through libclang) and linked with
+//! libpq; the clusters of demo, tests and bench are copies of the installed server. We look for files and ask only
+//! `pg_config`, so that finding everything in place costs a few milliseconds. What is missing is installed with apt as
+//! root, and otherwise named in one command to type.
+//!
+//! Debian's server package would also create and start a database cluster of its own. We keep it from that with a
+//! drop-in file, which is there only while apt runs.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fmt, fs};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{process, render};
+
+/// The release of PostgreSQL that the extension is built for.
+const RELEASE: &str = "15";
+
+/// Where Debian's scripts read whether to create a cluster when a server is installed.
+const CREATECLUSTER_DIR: &str = "/etc/postgresql-common/createcluster.d";
+
+/// An installed PostgreSQL of the right release, as its `pg_config` describes it.
+#[derive(Clone, Debug)]
+pub(crate) struct Postgres {
+    pg_config: PathBuf,
+    facts: HashMap<String, String>,
+}
+
+impl Postgres {
+    /// The environment variable through which pgrx and our build scripts are told which `pg_config` to ask.
+    pub(crate) const VARIABLE: &str = "PGRX_PG_CONFIG_PATH";
+
+    /// The first `pg_config` of our release: the configured one, Debian's, the one in `PATH`.
+    fn find() -> Option<Self> {
+        let configured = env::var_os(Self::VARIABLE).map(PathBuf::from);
+        let debians = PathBuf::from(format!("/usr/lib/postgresql/{RELEASE}/bin/pg_config"));
+        [configured, Some(debians), process::find("pg_config")]
+            .into_iter()
+            .flatten()
+            .find_map(|it| Self::at(&it).ok())
+    }
+
+    /// The installation that `pg_config` belongs to; an error if it is of another release.
+    pub(crate) fn at(pg_config: &Path) -> Result<Self> {
+        let facts = facts_of(&process::output_of(&mut Command::new(pg_config))?);
+        let version = facts.get("VERSION").map_or("an unknown program", String::as_str);
+        if !is_our_release(version) {
+            bail!(
+                "{} belongs to {version}; pg_shard needs PostgreSQL {RELEASE}: give the pg_config of that release",
+                pg_config.display()
+            );
+        }
+        Ok(Self { pg_config: pg_config.to_owned(), facts })
+    }
+
+    /// The program itself.
+    pub(crate) fn pg_config(&self) -> &Path {
+        &self.pg_config
+    }
+
+    /// The directory of loadable libraries.
+    pub(crate) fn library_dir(&self) -> Result<PathBuf> {
+        self.directory("PKGLIBDIR")
+    }
+
+    /// The directory of control and SQL files of extensions.
+    pub(crate) fn extension_dir(&self) -> Result<PathBuf> {
+        self.directory("SHAREDIR").map(|dir| dir.join("extension"))
+    }
+
+    /// Whether the directory that `pg_config` calls `directory` has `file`.
+    fn has(&self, directory: &str, file: &str) -> bool {
+        self.directory(directory).is_ok_and(|dir| dir.join(file).exists())
+    }
+
+    /// A directory, by the name that `pg_config` has for it.
+    fn directory(&self, name: &str) -> Result<PathBuf> {
+        let dir = self.facts.get(name).map(PathBuf::from);
+        dir.with_context(|| format!("{} does not know {name}", self.pg_config.display()))
+    }
+}
+
+/// The `NAME = value` lines that `pg_config` prints when it is asked nothing.
+fn facts_of(text: &str) -> HashMap<String, String> {
+    let pairs = text.lines().filter_map(|line| line.split_once('='));
+    pairs.map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned())).collect()
+}
+
+/// Whether a version, as `pg_config` gives it, names our release.
+fn is_our_release(version: &str) -> bool {
+    version
+        .strip_prefix("PostgreSQL ")
+        .and_then(|rest| rest.strip_prefix(RELEASE))
+        .is_some_and(|rest| !rest.starts_with(|next: char| next.is_ascii_digit()))
+}
+
+/// Something that the build or the clusters need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    Server,
+    ServerHeaders,
+    Libpq,
+    Libclang,
+    Clang,
+    CCompiler,
+    PkgConfig,
+}
+
+impl Need {
+    const ALL: [Self; 7] = [
+        Self::Server,
+        Self::ServerHeaders,
+        Self::Libpq,
+        Self::Libclang,
+        Self::Clang,
+        Self::CCompiler,
+        Self::PkgConfig,
+    ];
+
+    /// The Debian package that brings it.
+    fn package(self) -> &'static str {
+        match self {
+            Self::Server => "postgresql-15",
+            Self::ServerHeaders => "postgresql-server-dev-15",
+            Self::Libpq => "libpq-dev",
+            Self::Libclang => "libclang-dev",
+            Self::Clang => "clang",
+            Self::CCompiler => "gcc",
+            Self::PkgConfig => "pkg-config",
+        }
+    }
+
+    /// Whether it is there.
+    fn is_met(self, postgres: Option<&Postgres>) -> bool {
+        match self {
+            Self::Server => {
+                let programs = ["postgres", "initdb", "psql", "pgbench"];
+                postgres.is_some_and(|it| programs.iter().all(|program| it.has("BINDIR", program)))
+            }
+            Self::ServerHeaders => {
+                postgres.is_some_and(|it| it.has("INCLUDEDIR-SERVER", "postgres.h"))
+            }
+            Self::Libpq => postgres.is_some_and(|it| {
+                it.has("INCLUDEDIR", "libpq-fe.h") && it.has("LIBDIR", "libpq.so")
+            }),
+            Self::Libclang => has_libclang(),
+            Self::Clang => process::find("clang").is_some(),
+            Self::CCompiler => process::find("cc").is_some(),
+            Self::PkgConfig => process::find("pkg-config").is_some(),
+        }
+    }
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Server => "PostgreSQL 15 (server, psql, pgbench)",
+            Self::ServerHeaders => "its server headers",
+            Self::Libpq => "libpq with its header",
+            Self::Libclang => "libclang",
+            Self::Clang => "clang",
+            Self::CCompiler => "a C compiler",
+            Self::PkgConfig => "pkg-config",
+        })
+    }
+}
+
+/// Whether bindgen will find libclang, looking where the crate clang-sys looks.
+fn has_libclang() -> bool {
+    let mut dirs: Vec<PathBuf> =
+        env::var_os("LIBCLANG_PATH").into_iter().map(PathBuf::from).collect();
+    for parent in ["/usr/lib", "/usr/local/lib"] {
+        dirs.push(parent.into());
+        let children =
+            fs::read_dir(parent).into_iter().flatten().flatten().map(|entry| entry.path());
+        dirs.extend(children.flat_map(|child| [child.join("lib"), child]));
+    }
+    dirs.extend(["/usr/lib64", "/usr/local/lib64"].map(PathBuf::from));
+    dirs.iter().any(|dir| {
+        let files = fs::read_dir(dir).into_iter().flatten().flatten();
+        files.map(|file| file.file_name()).any(|name| is_libclang(&name.to_string_lossy()))
+    })
+}
+
+/// `libclang.so`, `libclang-14.so`, `libclang.so.1`: but not `libclang-cpp.so`, nor static libraries.
+fn is_libclang(file: &str) -> bool {
+    let Some(rest) = file.strip_prefix("libclang") else { return false };
+    let version = rest.strip_prefix('-').unwrap_or(rest);
+    version.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.').starts_with("so")
+        && rest.contains(".so")
+}
+
+/// Finds what the build needs, installing what is missing where we may.
+pub(crate) fn ensure() -> Result<Postgres> {
+    let postgres = Postgres::find();
+    let missing: Vec<Need> =
+        Need::ALL.into_iter().filter(|need| !need.is_met(postgres.as_ref())).collect();
+    if missing.is_empty()
+        && let Some(postgres) = postgres
+    {
+        return Ok(postgres);
+    }
+    render::missing(&missing.iter().map(ToString::to_string).collect::<Vec<_>>());
+    install(&missing)?;
+
+    let postgres = Postgres::find();
+    let still_missing: Vec<String> = Need::ALL
+        .iter()
+        .filter(|need| !need.is_met(postgres.as_ref()))
+        .map(ToString::to_string)
+        .collect();
+    postgres.filter(|_| still_missing.is_empty()).with_context(|| {
+        format!(
+            "apt is done, but still missing: {}; if PostgreSQL 15 is in an unusual place, set {} to its pg_config",
+            still_missing.join(", "),
+            Postgres::VARIABLE
+        )
+    })
+}
+
+/// Installs the packages for `missing`, or says how to.
+fn install(missing: &[Need]) -> Result<()> {
+    let packages: Vec<&str> = missing.iter().map(|need| need.package()).collect();
+    if process::find("apt-get").is_none() {
+        bail!(
+            "this is not Debian or Ubuntu, so these have to be installed by hand: {}; \
+             if PostgreSQL 15 is in an unusual place, set {} to its pg_config",
+            missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+            Postgres::VARIABLE
+        );
+    }
+    if !is_root()? {
+        bail!(
+            "only root can install packages; run this, and then the command again:\n\n    {}\n",
+            line_for_a_person(&packages)
+        );
+    }
+    process::run(&mut apt(&["update", "--quiet"]))?;
+    if let Some(package) = packages.iter().find(|package| !is_available(package)) {
+        bail!("{}", unavailable(package));
+    }
+    let _no_cluster = missing.contains(&Need::Server).then(ClusterCreationOff::now).transpose()?;
+    process::run(apt(&["install", "--quiet", "--yes", "--no-install-recommends"]).args(packages))
+}
+
+/// What someone who is not root has to type.
+fn line_for_a_person(packages: &[&str]) -> String {
+    format!(
+        "sudo sh -c 'apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends {}'",
+        packages.join(" ")
+    )
+}
+
+/// `apt-get`, asking nothing.
+fn apt(arguments: &[&str]) -> Command {
+    let mut command = Command::new("apt-get");
+    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+    command
+}
+
+/// Whether apt knows a version of `package` that it could install.
+fn is_available(package: &str) -> bool {
+    process::output_of(Command::new("apt-cache").args(["show", "--quiet", package]))
+        .is_ok_and(|text| text.contains("Version:"))
+}
+
+/// Debian 12 has PostgreSQL 15; for other releases the project's own package archive has it.
+fn unavailable(package: &str) -> String {
+    format!(
+        "this system's package sources do not have {package}. PostgreSQL's own archive (apt.postgresql.org) has it; \
+         add that with these two commands, and then run the command again:\n\n    \
+         apt-get install -y postgresql-common ca-certificates\n    \
+         /usr/share/postgresql-common/pgdg/apt.postgresql.org.sh -y\n"
+    )
+}
+
+/// While this lives, installing a server package creates no database cluster.
+struct ClusterCreationOff {
+    file: PathBuf,
+    dir_is_ours: bool,
+}
+
+impl ClusterCreationOff {
+    /// Writes the drop-in file.
+    fn now() -> Result<Self> {
+        let dir = Path::new(CREATECLUSTER_DIR);
+        let file = dir.join("pg_shard-setup.conf");
+        let dir_is_ours = !dir.exists();
+        fs::create_dir_all(dir)
+            .and_then(|()| fs::write(&file, "create_main_cluster = false\n"))
+            .with_context(|| format!("cannot write {}", file.display()))?;
+        Ok(Self { file, dir_is_ours })
+    }
+}
+
+impl Drop for ClusterCreationOff {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.file) {
+            render::warn(&format!(
+                "cannot remove {}: {error}; please remove it",
+                self.file.display()
+            ));
+        }
+        if self.dir_is_ours {
+            // Not if somebody else has put something there since.
+            drop(fs::remove_dir(CREATECLUSTER_DIR));
+        }
+    }
+}
+
+/// Whether we are root, by the owner of our own entry in `/proc`.
+fn is_root() -> Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let us =
+        fs::metadata("/proc/self").context("cannot read /proc/self to see whether we are root")?;
+    Ok(us.uid() == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_release_is_recognised_with_and_without_a_vendors_suffix() {
+        for version in
+            ["PostgreSQL 15.20", "PostgreSQL 15.20 (Debian 15.20-0+deb12u1)", "PostgreSQL 15beta1"]
+        {
+            assert!(is_our_release(version), "{version}");
+        }
+        for version in ["PostgreSQL 14.15", "PostgreSQL 150.1", "PostgreSQL 1.5", "pg_config 15"] {
+            assert!(!is_our_release(version), "{version}");
+        }
+    }
+
+    #[test]
+    fn what_pg_config_prints_is_read_by_name() {
+        let facts =
+            facts_of("BINDIR = /usr/lib/postgresql/15/bin\nCFLAGS = -O2 -fno-x=y\nnot a fact\n");
+        assert_eq!(facts["BINDIR"], "/usr/lib/postgresql/15/bin");
+        assert_eq!(facts["CFLAGS"], "-O2 -fno-x=y");
+        assert_eq!(facts.len(), 2);
+    }
+
+    #[test]
+    fn libclang_is_not_mistaken_for_its_relatives() {
+        for file in [
+            "libclang.so",
+            "libclang.so.1",
+            "libclang-14.so",
+            "libclang-14.so.1",
+            "libclang-14.0.6.so",
+        ] {
+            assert!(is_libclang(file), "{file}");
+        }
+        for file in
+            ["libclang-cpp.so.14", "libclangAST.a", "libclang.a", "libclang_rt.so", "clang.so"]
+        {
+            assert!(!is_libclang(file), "{file}");
+        }
+    }
+
+    #[test]
+    fn every_package_is_named_in_the_line_to_type() {
+        let packages: Vec<&str> = Need::ALL.iter().map(|need| need.package()).collect();
+        assert_eq!(
+            line_for_a_person(&packages),
+            "sudo sh -c 'apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y \
+             --no-install-recommends postgresql-15 postgresql-server-dev-15 libpq-dev libclang-dev clang gcc pkg-config'"
+        );
+    }
+}

@@ -1,0 +1,76 @@
+//! `cargo xtask test`: everything that has to hold before a change is taken.
+//!
+//! The steps stop at the first that fails. All of them work in the release profile: so the build scripts run, and the
+//! bindings to PostgreSQL are generated, once for all, and the clusters of the tests load the very library that users
+//! get. The tests come last, with all that they say on standard output, and nothing is printed after them.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::setup::{self, Postgres};
+use crate::workspace::Workspace;
+use crate::{extension, process, render};
+
+/// Runs all steps; the exit code is that of the tests.
+pub(crate) fn run() -> Result<ExitCode> {
+    let mut started = Instant::now();
+    render::step(1, 5, "PostgreSQL and the tools to build against it", None);
+    let postgres = setup::ensure()?;
+    let workspace = Workspace::find()?;
+    ensure_component(&workspace, &postgres, "fmt", "rustfmt")?;
+    ensure_component(&workspace, &postgres, "clippy", "clippy")?;
+
+    let checks = [
+        workspace.cargo(&postgres, &["fmt", "--all", "--check"]),
+        workspace.cargo(
+            &postgres,
+            &["clippy", "--release", "--workspace", "--all-targets", "--", "--deny", "warnings"],
+        ),
+        extension::build_command(&workspace, &postgres),
+    ];
+    for (number, mut check) in (2..).zip(checks) {
+        render::step(number, 5, &process::line_of(&check), Some(started.elapsed()));
+        started = Instant::now();
+        process::run(&mut check)?;
+    }
+
+    let mut tests = tests(&workspace, &postgres);
+    render::step(5, 5, &process::line_of(&tests), Some(started.elapsed()));
+    run_to_the_last_line(&mut tests)
+}
+
+/// The workspace's tests, with nextest if it is there.
+fn tests(workspace: &Workspace, postgres: &Postgres) -> Command {
+    match process::find("cargo-nextest") {
+        Some(_) => workspace.cargo(postgres, &["nextest", "run", "--release", "--workspace"]),
+        None => workspace.cargo(postgres, &["test", "--release", "--workspace"]),
+    }
+}
+
+/// Runs `command` with its standard error on our standard output, so that both end with its closing lines.
+fn run_to_the_last_line(command: &mut Command) -> Result<ExitCode> {
+    let stdout =
+        io::stdout().as_fd().try_clone_to_owned().context("cannot share the standard output")?;
+    let status = command
+        .stderr(Stdio::from(stdout))
+        .status()
+        .with_context(|| format!("cannot run {}", process::line_of(command)))?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Refuses a toolchain without one of cargo's own tools.
+fn ensure_component(
+    workspace: &Workspace,
+    postgres: &Postgres,
+    tool: &str,
+    component: &str,
+) -> Result<()> {
+    if process::output_of(&mut workspace.cargo(postgres, &[tool, "--version"])).is_err() {
+        bail!("cargo {tool} is not installed; add it with: rustup component add {component}");
+    }
+    Ok(())
+}

@@ -1,0 +1,61 @@
+//! Where things are in this workspace, and cargo run on it.
+//!
+//! Both directories come from `cargo metadata`, so `CARGO_TARGET_DIR` and cargo's own configuration are heeded.
+
+use std::env;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde::Deserialize;
+
+use crate::process;
+use crate::setup::Postgres;
+
+/// The workspace this program belongs to.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Workspace {
+    #[serde(rename = "workspace_root")]
+    root: PathBuf,
+    #[serde(rename = "target_directory")]
+    target: PathBuf,
+}
+
+impl Workspace {
+    /// Asks cargo, from the directory in which it started us.
+    pub(crate) fn find() -> Result<Self> {
+        let mut command = Command::new(cargo_program());
+        command.args(["metadata", "--no-deps", "--offline", "--format-version", "1"]);
+        if let Some(package) = env::var_os("CARGO_MANIFEST_DIR") {
+            command.current_dir(package);
+        }
+        let text = process::output_of(&mut command)?;
+        serde_json::from_str(&text).context("cannot understand the answer of cargo metadata")
+    }
+
+    /// The directory of the topmost `Cargo.toml`.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The directory of release builds, where the extension's library appears.
+    pub(crate) fn release_dir(&self) -> PathBuf {
+        self.target.join("release")
+    }
+
+    /// `cargo ARGUMENTS` at the root, building against `postgres`.
+    pub(crate) fn cargo(&self, postgres: &Postgres, arguments: &[&str]) -> Command {
+        let mut command = Command::new(cargo_program());
+        command
+            .current_dir(&self.root)
+            .args(arguments)
+            .env(Postgres::VARIABLE, postgres.pg_config());
+        command
+    }
+}
+
+/// The cargo that runs us, or the one in `PATH`.
+fn cargo_program() -> OsString {
+    env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
