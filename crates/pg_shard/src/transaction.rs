@@ -13,7 +13,6 @@ use pg::transaction::{self, Isolation};
 use pg::{PgError, SqlState};
 use shardmap::{NodeAddress, PlacementId, ShardId};
 use std::cell::RefCell;
-use std::rc::Rc;
 use std::time::Duration;
 
 /// How long ending a transaction waits for a node that does not answer.
@@ -291,14 +290,6 @@ pub(crate) fn fail(failure: Failure) -> PgError {
     }
 }
 
-/// The user's error when there is no session.
-pub(crate) fn no_session(node: &NodeAddress, reason: NoSession) -> PgError {
-    match reason {
-        NoSession::Refused(error) => error,
-        NoSession::Unreachable(error) => pool::connection_failed(node, &error),
-    }
-}
-
 /// Something that a session does and that may break.
 pub(crate) type Attempt<'a, T> = &'a mut dyn FnMut(&SessionRef) -> Result<T, Failure>;
 
@@ -334,6 +325,3 @@ pub(crate) enum NodeFailure {
     /// It answered with an error: the user's.
     Error(PgError),
 }
-
-/// Shares a table among closures.
-pub(crate) type Table = Rc<DistributedTable>;

@@ -195,7 +195,7 @@ fn read_source(reader: &mut PlanReader) -> Source {
 }
 
 fn write_prune(w: &mut PlanWriter, prune: &Prune<Key>) {
-    let mut list = |w: &mut PlanWriter, code, parts: &[Prune<Key>]| {
+    let list = |w: &mut PlanWriter, code, parts: &[Prune<Key>]| {
         w.int(code).int(count(parts.len()));
         for part in parts {
             write_prune(w, part);

@@ -33,8 +33,12 @@ pub(crate) fn session(node: &NodeAddress) -> Result<SessionRef, NoSession> {
                 Failure::Statement(error) => NoSession::Refused(error),
             })?;
             session.borrow_mut().settle_copy();
-            if session.borrow().is_usable() {
-                session.borrow_mut().proven = session.borrow().depth > 0;
+            let usable = {
+                let mut session = session.borrow_mut();
+                session.proven = session.depth > 0;
+                session.is_usable()
+            };
+            if usable {
                 return Ok(session);
             }
         }
