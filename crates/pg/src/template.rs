@@ -149,7 +149,43 @@ fn cut(text: &str, marked: &[(Oid, String)]) -> Result<Vec<Piece>, PgError> {
     Ok(pieces)
 }
 
-/// The nonce has done its work: aliases get short names that a person can read.
+/// The nonce has done its work: aliases get short names, and line breaks outside of quotes become blanks.
 fn readable(text: &str) -> String {
-    text.replace(&format!("zq{:016x}_", nonce()), "t")
+    squeeze(&text.replace(&format!("zq{:016x}_", nonce()), "t"))
+}
+
+/// Folds white space outside of quotes; ruleutils indents for people, workers need not read it.
+fn squeeze(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut quote = None;
+    let mut letters = text.chars().peekable();
+    let mut escapes = false;
+    while let Some(letter) = letters.next() {
+        match quote {
+            Some(open) => {
+                out.push(letter);
+                if letter == '\\' && escapes {
+                    out.extend(letters.next());
+                } else if letter == open {
+                    quote = None;
+                }
+            }
+            None if letter.is_ascii_whitespace() => {
+                while letters.peek().is_some_and(char::is_ascii_whitespace) {
+                    letters.next();
+                }
+                if !out.ends_with(['(', ' ']) {
+                    out.push(' ');
+                }
+            }
+            None => {
+                if letter == '\'' || letter == '"' {
+                    quote = Some(letter);
+                    escapes = letter == '\'' && out.ends_with('E');
+                }
+                out.push(letter);
+            }
+        }
+    }
+    out
 }

@@ -8,6 +8,7 @@ static USE_CITUSDB_SELECT_LOGIC: GucSetting<bool> = GucSetting::<bool>::new(fals
 static LOG_DISTRIBUTED_STATEMENTS: GucSetting<bool> = GucSetting::<bool>::new(false);
 static NODE_CONNINFO: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"sslmode=prefer"));
 static CONNECT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5000);
+static SILENCE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 
 /// Defines them; once, when the library is loaded.
 pub(crate) fn define() {
@@ -53,6 +54,16 @@ pub(crate) fn define() {
         GucContext::Userset,
         GucFlags::UNIT_MS,
     );
+    GucRegistry::define_int_guc(
+        c"pg_shard.silence_timeout",
+        c"Time without a word from a worker after which it is asked whether it is alive.",
+        c"A worker that executes a long statement accepts a new connection meanwhile; one that does not is treated as unreachable. Zero waits for ever.",
+        &SILENCE_TIMEOUT,
+        0,
+        3_600_000,
+        GucContext::Userset,
+        GucFlags::UNIT_MS,
+    );
 }
 
 /// Writers promise that their order does not matter.
@@ -68,6 +79,11 @@ pub(crate) fn log_distributed_statements() -> bool {
 /// How long to wait for a connection.
 pub(crate) fn connect_timeout() -> std::time::Duration {
     std::time::Duration::from_millis(u64::try_from(CONNECT_TIMEOUT.get()).unwrap_or(5000))
+}
+
+/// How long a worker may say nothing before it is asked whether it is alive; none for ever.
+pub(crate) fn silence_timeout() -> Option<std::time::Duration> {
+    u64::try_from(SILENCE_TIMEOUT.get()).ok().filter(|ms| *ms > 0).map(std::time::Duration::from_millis)
 }
 
 /// Keywords and values of `pg_shard.node_conninfo`.

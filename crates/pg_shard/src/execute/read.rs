@@ -12,13 +12,14 @@ use crate::plan::data::Routed;
 use crate::session::pool::{self, SessionRef};
 use crate::session::stream::Stream;
 use crate::session::{Event, Failure, NoSession, Request};
+use crate::settings;
 use crate::transaction;
 use pg::path::TableScan;
 use pg::query::{Command, Key};
 use pg::scan::{Explain, Scan, ScanIo};
 use pg::template::Piece;
 use pg::transaction::Isolation;
-use pg::wait::{Readiness, WaitSet};
+use pg::wait::{Readiness, WaitSet, clock};
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use shardmap::{NodeAddress, Prune};
@@ -319,11 +320,24 @@ fn wait_any(reads: &[NodeRead]) -> Result<(), PgError> {
         return Ok(());
     }
     let sockets: Vec<_> = reads.iter().map(|read| (read.session.borrow().socket(), Readiness::Readable)).collect();
-    let ready = WaitSet::new(&sockets).wait(None);
-    if let Some(index) = ready {
-        let _ = reads[index].session.borrow_mut().consume();
+    let set = WaitSet::new(&sockets);
+    let limit = settings::silence_timeout();
+    let since = clock();
+    loop {
+        match set.wait(limit) {
+            Some(index) => {
+                let _ = reads[index].session.borrow_mut().consume();
+                return Ok(());
+            }
+            None if limit.is_some_and(|limit| clock() - since >= limit) => {
+                for read in reads {
+                    let _ = read.session.borrow_mut().check_alive();
+                }
+                return Ok(());
+            }
+            None => {}
+        }
     }
-    Ok(())
 }
 
 /// The executor needs no more rows of this node.

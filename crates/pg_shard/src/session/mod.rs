@@ -114,6 +114,8 @@ pub(crate) struct Session {
     /// Nothing has been asked yet, or an answer has come: a failure now is not a stale connection.
     pub(crate) proven: bool,
     broken: bool,
+    /// Why it broke: whoever asks again is told the same.
+    lost: Option<PgError>,
     settings: Option<OutputSettings>,
     statements: HashMap<String, u64>,
     next_statement: u64,
@@ -139,47 +141,7 @@ impl Session {
     }
 
     fn open_once(node: &NodeAddress) -> Result<Self, NoSession> {
-        if node.host.len() > 255 {
-            return Err(NoSession::Refused(PgError::new(
-                SqlState::INVALID_PARAMETER_VALUE,
-                "hostname exceeds the maximum length of 255",
-            )));
-        }
-        let mut options: Vec<(String, String)> = settings::node_options();
-        options.retain(|(keyword, _)| !["host", "port", "dbname", "user"].contains(&keyword.as_str()));
-        options.extend([
-            ("host".to_owned(), node.host.clone()),
-            ("port".to_owned(), node.port.to_string()),
-            ("dbname".to_owned(), table::current_database()),
-            ("user".to_owned(), table::current_user()),
-            ("client_encoding".to_owned(), table::encoding()),
-            ("fallback_application_name".to_owned(), "pg_shard".to_owned()),
-        ]);
-        let options: Vec<(&str, String)> = options.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
-        let mut connection = Connection::start(&options).map_err(NoSession::Refused)?;
-        let deadline = clock() + settings::connect_timeout();
-        let mut wanted = Readiness::Writable;
-        loop {
-            let left = deadline.saturating_sub(clock());
-            if left.is_zero() {
-                return Err(NoSession::Unreachable(PgError::new(
-                    SqlState::CONNECTION_FAILURE,
-                    format!(
-                        "no answer within {} s",
-                        settings::connect_timeout().as_secs_f32()
-                    ),
-                )));
-            }
-            if connection.socket() >= 0 && !wait_for(connection.socket(), wanted, Some(left)) {
-                continue;
-            }
-            match connection.poll_opening() {
-                Opening::WaitReadable => wanted = Readiness::Readable,
-                Opening::WaitWritable => wanted = Readiness::Writable,
-                Opening::Open => break,
-                Opening::Failed => return Err(classify(&connection, node)),
-            }
-        }
+        let connection = connect(node)?;
         let wait = WaitSet::new(&[(connection.socket(), Readiness::Readable)]);
         let mut session = Self {
             node: node.clone(),
@@ -189,6 +151,7 @@ impl Session {
             wrote: false,
             proven: true,
             broken: false,
+            lost: None,
             settings: None,
             statements: HashMap::new(),
             next_statement: 0,
@@ -240,6 +203,7 @@ impl Session {
         self.broken = true;
         self.expects.clear();
         self.depth = 0;
+        self.lost.get_or_insert_with(|| error.clone());
         Failure::Lost(error)
     }
 
@@ -377,6 +341,12 @@ impl Session {
 
     /// What has come; does not wait.
     pub(crate) fn poll(&mut self) -> Result<Event, Failure> {
+        if self.broken {
+            let error = self.lost.clone();
+            return Err(Failure::Lost(error.unwrap_or_else(|| {
+                PgError::new(SqlState::CONNECTION_FAILURE, "the connection was given up")
+            })));
+        }
         loop {
             let Some(expect) = self.expects.front() else { return self.finished() };
             if matches!(expect, Expect::Statement) && !self.one_by_one {
@@ -469,9 +439,30 @@ impl Session {
     }
 
     /// Waits for something to come.
+    ///
+    /// After `pg_shard.silence_timeout` without a word the node is asked whether it is alive, by a connection
+    /// of its own: a busy server accepts it, a frozen one does not and is as good as dead.
     pub(crate) fn wait(&mut self) -> Result<(), Failure> {
-        self.wait.wait(None);
+        let Some(limit) = settings::silence_timeout() else {
+            self.wait.wait(None);
+            return self.consume();
+        };
+        let since = clock();
+        while self.wait.wait(Some(limit)).is_none() {
+            if clock() - since >= limit {
+                self.check_alive()?;
+                break;
+            }
+        }
         self.consume()
+    }
+
+    /// The node still accepts connections (or at least refuses them in words).
+    pub(crate) fn check_alive(&mut self) -> Result<(), Failure> {
+        match connect(&self.node) {
+            Err(NoSession::Unreachable(error)) => Err(self.lose(error)),
+            Ok(_) | Err(NoSession::Refused(_)) => Ok(()),
+        }
     }
 
     /// Reads to the end of the statement; `each` gets its rows.
@@ -708,6 +699,49 @@ impl Session {
     /// Settings made in a transaction that was rolled back are gone.
     pub(crate) fn forget_settings(&mut self) {
         self.settings = None;
+    }
+}
+
+/// Opens a connection and waits for it, at most `pg_shard.connect_timeout`.
+fn connect(node: &NodeAddress) -> Result<Connection, NoSession> {
+    if node.host.len() > 255 {
+        return Err(NoSession::Refused(PgError::new(
+            SqlState::INVALID_PARAMETER_VALUE,
+            "hostname exceeds the maximum length of 255",
+        )));
+    }
+    let mut options: Vec<(String, String)> = settings::node_options();
+    options.retain(|(keyword, _)| !["host", "port", "dbname", "user"].contains(&keyword.as_str()));
+    options.extend([
+        ("host".to_owned(), node.host.clone()),
+        ("port".to_owned(), node.port.to_string()),
+        ("dbname".to_owned(), table::current_database()),
+        ("user".to_owned(), table::current_user()),
+        ("client_encoding".to_owned(), table::encoding()),
+        ("fallback_application_name".to_owned(), "pg_shard".to_owned()),
+    ]);
+    let options: Vec<(&str, String)> = options.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
+    let mut connection = Connection::start(&options).map_err(NoSession::Refused)?;
+    let deadline = clock() + settings::connect_timeout();
+    let mut wanted = Readiness::Writable;
+    loop {
+        let left = deadline.saturating_sub(clock());
+        if left.is_zero() {
+            let limit = settings::connect_timeout().as_secs_f32();
+            return Err(NoSession::Unreachable(PgError::new(
+                SqlState::CONNECTION_FAILURE,
+                format!("no answer within {limit} s"),
+            )));
+        }
+        if connection.socket() >= 0 && !wait_for(connection.socket(), wanted, Some(left)) {
+            continue;
+        }
+        match connection.poll_opening() {
+            Opening::WaitReadable => wanted = Readiness::Readable,
+            Opening::WaitWritable => wanted = Readiness::Writable,
+            Opening::Open => return Ok(connection),
+            Opening::Failed => return Err(classify(&connection, node)),
+        }
     }
 }
 
