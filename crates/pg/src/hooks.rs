@@ -22,6 +22,8 @@ pub enum Verdict {
     NotOurs,
     /// PostgreSQL plans it over our scans; the plan depends on the metadata relation given.
     PlannedByPostgres(Oid),
+    /// The same with this statement in place of the client's.
+    RewrittenForPostgres(Statement, Oid),
     /// This plan.
     Planned(Plan),
 }
@@ -150,14 +152,17 @@ unsafe extern "C-unwind" fn plan(
         let scroll = options & pg_sys::CURSOR_OPT_SCROLL as c_int != 0;
         let verdict =
             boundary(|| planner().plan(Statement { parse }, BoundParameters(parameters), scroll));
-        if let Verdict::Planned(plan) = verdict {
-            return plan.0;
-        }
+        let (parse, metadata) = match verdict {
+            Verdict::Planned(plan) => return plan.0,
+            Verdict::NotOurs => (parse, None),
+            Verdict::PlannedByPostgres(metadata) => (parse, Some(metadata)),
+            Verdict::RewrittenForPostgres(statement, metadata) => (statement.parse, Some(metadata)),
+        };
         let planned = match PREVIOUS.get() {
             Some(Previous { planner: Some(previous), .. }) => previous(parse, text, options, parameters),
             _ => raw::standard_planner(parse, text, options, parameters),
         };
-        if let Verdict::PlannedByPostgres(metadata) = verdict {
+        if let Some(metadata) = metadata {
             boundary(|| {
                 Plan(planned).depends_on(metadata);
                 Ok(())

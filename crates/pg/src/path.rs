@@ -28,6 +28,8 @@ pub struct TableScan {
     pub prune: Prune<Key>,
     /// How many of the plan's expressions are parameters of the SQL.
     pub sent: usize,
+    /// The SQL locks the rows it reads.
+    pub locks: bool,
 }
 
 struct Shared<T>(T);
@@ -207,12 +209,17 @@ unsafe extern "C-unwind" fn plan_path(
             let filter =
                 if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
             let sample = if (*rte).tablesample.is_null() { String::new() } else { sample_clause((*rte).tablesample)? };
+            // See `Statement::with_locks_on_workers`. A locking SELECT may stand in UNION ALL only as a sub-query.
+            let lock = node::text_of((*rte).enrname);
+            let locks = !lock.is_empty();
+            let (opening, closing) =
+                if locks { ("SELECT * FROM (", format!(" {lock}) AS locked")) } else { ("", String::new()) };
             let template = vec![
-                Piece::Text(format!("SELECT {list} FROM ")),
+                Piece::Text(format!("{opening}SELECT {list} FROM ")),
                 Piece::Table(table),
-                Piece::Text(format!(" t{sample}{filter}")),
+                Piece::Text(format!(" t{sample}{filter}{closing}")),
             ];
-            let described = TableScan { table, template, remote, sources, prune, sent };
+            let described = TableScan { table, template, remote, sources, prune, sent, locks };
             let private = hooks::planner().plan_scan(&described);
 
             let scan: *mut pg_sys::CustomScan = node::make(NodeTag::T_CustomScan);

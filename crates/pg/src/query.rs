@@ -266,6 +266,33 @@ impl Statement {
         tables
     }
 
+    /// The statement without its FOR UPDATE and FOR SHARE on distributed tables: their scans lock the rows on
+    /// the workers instead, before filters that run here, so that more rows may be locked than are returned.
+    pub fn with_locks_on_workers(&self, is_distributed: &dyn Fn(Oid) -> bool) -> Statement {
+        // SAFETY: a live Query of the planner hook; the copy is private. `enrname` names a tuplestore and is read
+        // for RTE_NAMEDTUPLESTORE only, so for a relation it is ours; copyObject keeps it.
+        unsafe {
+            let query = node::copy(self.parse);
+            node::walk(query, &mut |n| {
+                if node::tag(n) == NodeTag::T_Query {
+                    let query = n.cast::<pg_sys::Query>();
+                    let mut kept = Vec::new();
+                    for mark in node::elements::<pg_sys::RowMarkClause>((*query).rowMarks) {
+                        let rte: *mut pg_sys::RangeTblEntry = node::nth((*query).rtable, (*mark).rti as usize - 1);
+                        if (*rte).rtekind == pg_sys::RTEKind::RTE_RELATION && is_distributed((*rte).relid) {
+                            (*rte).enrname = node::c_text(&lock_clause(mark));
+                        } else if (*rte).rtekind != pg_sys::RTEKind::RTE_SUBQUERY {
+                            kept.push(mark);
+                        }
+                    }
+                    (*query).rowMarks = node::list_of(&kept);
+                }
+                Visit::Into
+            });
+            Statement { parse: query }
+        }
+    }
+
     /// The statement's kind.
     pub fn command(&self) -> Command {
         // SAFETY: the Query is live during planning.
@@ -352,6 +379,24 @@ impl Statement {
             Statement { parse: query }
         }
     }
+}
+
+/// A row mark as SQL.
+unsafe fn lock_clause(mark: *mut pg_sys::RowMarkClause) -> String {
+    // SAFETY: the caller passes a live row mark.
+    let (strength, policy) = unsafe { ((*mark).strength, (*mark).waitPolicy) };
+    let strength = match strength {
+        pg_sys::LockClauseStrength::LCS_FORKEYSHARE => "FOR KEY SHARE",
+        pg_sys::LockClauseStrength::LCS_FORSHARE => "FOR SHARE",
+        pg_sys::LockClauseStrength::LCS_FORNOKEYUPDATE => "FOR NO KEY UPDATE",
+        _ => "FOR UPDATE",
+    };
+    let policy = match policy {
+        pg_sys::LockWaitPolicy::LockWaitSkip => " SKIP LOCKED",
+        pg_sys::LockWaitPolicy::LockWaitError => " NOWAIT",
+        _ => "",
+    };
+    format!("{strength}{policy}")
 }
 
 /// Makes parameters, numbered after `first`, of what the coordinator computes.

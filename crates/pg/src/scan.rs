@@ -114,6 +114,10 @@ pub struct RowStore {
     query_context: pg_sys::MemoryContext,
     descriptor: pg_sys::TupleDesc,
     store: *mut pg_sys::Tuplestorestate,
+    /// Rows kept, and how many of them have been taken. A tuplestore that has been read to its end does not
+    /// show rows that are added later, so it is never read beyond what is known to be there.
+    kept: u64,
+    taken: u64,
 }
 
 struct Expression {
@@ -164,6 +168,8 @@ unsafe extern "C-unwind" fn begin(
                 query_context: (*estate).es_query_cxt,
                 descriptor: (*(*custom).ss.ss_ScanTupleSlot).tts_tupleDescriptor,
                 store: std::ptr::null_mut(),
+                kept: 0,
+                taken: 0,
             };
             let mut io = ScanIo {
                 node: custom,
@@ -430,10 +436,11 @@ impl ScanIo {
 
     /// Puts the next kept row in the slot; false when there is none (yet).
     pub fn emit_kept(&mut self) -> bool {
-        let rows = self.rows.borrow();
-        if rows.store.is_null() {
+        let mut rows = self.rows.borrow_mut();
+        if rows.taken >= rows.kept {
             return false;
         }
+        rows.taken += 1;
         // SAFETY: the store and the slots are live; the values copied point into the stored row, which stays
         // until the next fetch.
         unsafe {
@@ -606,6 +613,7 @@ impl RowStore {
                     values.as_mut_ptr(),
                     nulls.as_mut_ptr(),
                 );
+                self.kept += 1;
                 pg_sys::MemoryContextSwitchTo(context);
             }
             pg_sys::MemoryContextSwitchTo(before);
@@ -629,6 +637,7 @@ impl RowStore {
 
     /// Reads the kept rows from the first one again.
     pub fn rewind(&mut self) {
+        self.taken = 0;
         if !self.store.is_null() {
             // SAFETY: a live store made for random access.
             unsafe { pg_sys::tuplestore_rescan(self.store) };
@@ -637,6 +646,7 @@ impl RowStore {
 
     /// Forgets the kept rows.
     pub fn clear(&mut self) {
+        (self.kept, self.taken) = (0, 0);
         if !self.store.is_null() {
             // SAFETY: a live store.
             unsafe { pg_sys::tuplestore_clear(self.store) };

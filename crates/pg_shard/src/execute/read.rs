@@ -73,7 +73,7 @@ impl Read {
     /// The rows of one table below a plan of PostgreSQL's.
     pub(crate) fn table(plan: TableScan) -> Self {
         Self {
-            command: Command::Select,
+            command: if plan.locks { Command::SelectForUpdate } else { Command::Select },
             tables: vec![plan.table],
             prune: plan.prune,
             template: plan.template,

@@ -80,7 +80,7 @@ impl Plan {
                 write_template(&mut w, &plan.template);
             }
             Self::TableScan(plan) => {
-                w.int(1).oid(plan.table).int(count(plan.sent));
+                w.int(1).oid(plan.table).int(count(plan.sent)).int(i32::from(plan.locks));
                 write_prune(&mut w, &plan.prune);
                 write_template(&mut w, &plan.template);
                 w.int(count(plan.remote.len()));
@@ -120,11 +120,12 @@ impl Plan {
             1 => {
                 let table = reader.oid();
                 let sent = read_count(reader);
+                let locks = reader.int() != 0;
                 let prune = read_prune(reader);
                 let template = read_template(reader);
                 let remote = (0..read_count(reader)).map(|_| (reader.oid(), reader.int())).collect();
                 let sources = (0..read_count(reader)).map(|_| read_source(reader)).collect();
-                Self::TableScan(TableScan { table, template, remote, sources, prune, sent })
+                Self::TableScan(TableScan { table, template, remote, sources, prune, sent, locks })
             }
             _ => {
                 let command = Command::from_code(reader.int());

@@ -68,10 +68,7 @@ pub(crate) fn plan(
                 None => Ok(catalog::planned_by_postgres()),
             }
         }
-        (Command::SelectForUpdate, _) => match statement.locked_tables().into_iter().find_map(catalog::find) {
-            Some(table) => Err(several_shards("lock rows of", &table)),
-            None => Ok(catalog::planned_by_postgres()),
-        },
+        (Command::SelectForUpdate, _) => lock_on_workers(&statement, &tables[0]),
         (_, Some(target)) => Err(refuse_write(&facts, &*catalog::get(target)?)),
         // An INSERT into a local table reads like a SELECT; other writes would need to re-read distributed rows.
         (Command::Insert | Command::Upsert, None) => Ok(catalog::planned_by_postgres()),
@@ -122,11 +119,19 @@ pub(crate) fn null_key(target: Option<Oid>) -> PgError {
     }
 }
 
-fn several_shards(what: &str, table: &DistributedTable) -> PgError {
-    PgError::unsupported(
-        format!("cannot {what} several shards of table \"{}\" in one statement", table.name),
-        format!("Add an equality on the distribution column \"{}\".", table.key_name),
-    )
+/// FOR UPDATE over several shards: the scans lock on the workers.
+fn lock_on_workers(statement: &Statement, table: &DistributedTable) -> Result<Verdict, PgError> {
+    let locked = statement.locked_tables();
+    if let Some(local) = locked.iter().find(|oid| catalog::find(**oid).is_none()) {
+        let local = table::describe(*local).map_or_else(String::new, |relation| relation.name);
+        return Err(PgError::unsupported(
+            format!("cannot lock rows of local table \"{local}\" while reading distributed table \"{}\"", table.name),
+            "Lock the local rows in a statement of its own.",
+        ));
+    }
+    let metadata = catalog::metadata().ok_or_else(|| PgError::internal("the extension is gone"))?;
+    let rewritten = statement.with_locks_on_workers(&|oid| catalog::find(oid).is_some());
+    Ok(Verdict::RewrittenForPostgres(rewritten, metadata.partition))
 }
 
 fn nested_write(oid: Oid) -> PgError {
