@@ -25,8 +25,11 @@ pub fn run(name: &str, argument: &str) -> Result<(), PgError> {
         .set_restart_time(None)
         .load_dynamic();
     let no_slot = || {
-        PgError::new(SqlState(*b"53000"), "could not start a background worker to record a failed placement")
-            .hint("Raise max_worker_processes.")
+        PgError::new(
+            SqlState(*b"53000"),
+            "could not start a background worker to record a failed placement",
+        )
+        .hint("Raise max_worker_processes.")
     };
     let worker = started.map_err(|_| no_slot())?;
     worker.wait_for_shutdown().map_err(|_| no_slot())
@@ -60,7 +63,10 @@ pub unsafe extern "C-unwind" fn pg_shard_background(_argument: Datum) {
 fn start() -> String {
     let extra = BackgroundWorker::get_extra().to_owned();
     let (database, argument) = extra.split_once(':').unwrap_or(("0", ""));
-    BackgroundWorker::connect_worker_to_spi_by_oid(Some(Oid::from(database.parse().unwrap_or(0))), None);
+    BackgroundWorker::connect_worker_to_spi_by_oid(
+        Some(Oid::from(database.parse().unwrap_or(0))),
+        None,
+    );
     // SAFETY: a worker starts with signals blocked and must unblock them to be cancelled or shut down.
     unsafe { pg_sys::BackgroundWorkerUnblockSignals() };
     argument.to_owned()

@@ -49,14 +49,17 @@ impl CopyInput {
             );
             let entry = (*item).p_rte;
             (*entry).requiredPerms = pg_sys::ACL_INSERT;
-            let numbers = pg_sys::CopyGetAttnums((*relation).rd_att, relation, (*statement).attlist);
+            let numbers =
+                pg_sys::CopyGetAttnums((*relation).rd_att, relation, (*statement).attlist);
             for index in 0..node::length(numbers) {
                 let number = (*(*numbers).elements.add(index)).int_value;
                 let member = number - pg_sys::FirstLowInvalidHeapAttributeNumber;
                 (*entry).insertedCols = pg_sys::bms_add_member((*entry).insertedCols, member);
             }
             pg_sys::ExecCheckRTPerms((*parse).p_rtable, true);
-            if pg_sys::check_enable_rls(table, Oid::INVALID, false) == pg_sys::CheckEnableRlsResult::RLS_ENABLED as c_int {
+            if pg_sys::check_enable_rls(table, Oid::INVALID, false)
+                == pg_sys::CheckEnableRlsResult::RLS_ENABLED as c_int
+            {
                 return Err(PgError::unsupported(
                     "COPY FROM not supported with row-level security",
                     "Use INSERT statements instead.",
@@ -82,13 +85,20 @@ impl CopyInput {
             } else {
                 pg_sys::ExecPrepareQual(filter, estate)
             };
-            let slot = pg_sys::MakeSingleTupleTableSlot((*relation).rd_att, &raw const pg_sys::TTSOpsVirtual);
+            let slot = pg_sys::MakeSingleTupleTableSlot(
+                (*relation).rd_att,
+                &raw const pg_sys::TTSOpsVirtual,
+            );
             let columns = copied_columns(table)
                 .into_iter()
                 .map(|(number, name)| {
                     let attribute = (*(*relation).rd_att).attrs.as_ptr().add(number as usize - 1);
                     let (mut output, mut varlena) = (Oid::INVALID, false);
-                    pg_sys::getTypeOutputInfo((*attribute).atttypid, &raw mut output, &raw mut varlena);
+                    pg_sys::getTypeOutputInfo(
+                        (*attribute).atttypid,
+                        &raw mut output,
+                        &raw mut varlena,
+                    );
                     let mut function: pg_sys::FmgrInfo = std::mem::zeroed();
                     pg_sys::fmgr_info(output, &raw mut function);
                     OutColumn { number, name, function }
@@ -105,7 +115,7 @@ impl CopyInput {
     }
 
     /// Parses the next row that the WHERE clause lets pass; false at the end of the data.
-    pub fn next(&mut self) -> bool {
+    pub fn read_row(&mut self) -> bool {
         // SAFETY: live structures of this COPY; per-row memory is reset before each row.
         unsafe {
             loop {
@@ -114,8 +124,12 @@ impl CopyInput {
                 pg_sys::ReScanExprContext(context);
                 let before = pg_sys::MemoryContextSwitchTo((*context).ecxt_per_tuple_memory);
                 pg_sys::ExecClearTuple(self.slot);
-                let more =
-                    pg_sys::NextCopyFrom(self.state, context, (*self.slot).tts_values, (*self.slot).tts_isnull);
+                let more = pg_sys::NextCopyFrom(
+                    self.state,
+                    context,
+                    (*self.slot).tts_values,
+                    (*self.slot).tts_isnull,
+                );
                 pg_sys::MemoryContextSwitchTo(before);
                 if !more {
                     return false;
@@ -142,7 +156,9 @@ impl CopyInput {
     fn datum(&self, number: i16) -> Option<Datum> {
         let index = number as usize - 1;
         // SAFETY: the slot holds the row; the number is a column of the table.
-        unsafe { (!*(*self.slot).tts_isnull.add(index)).then(|| *(*self.slot).tts_values.add(index)) }
+        unsafe {
+            (!*(*self.slot).tts_isnull.add(index)).then(|| *(*self.slot).tts_values.add(index))
+        }
     }
 
     /// The hash of a column of the current row; none for NULL.
@@ -164,7 +180,10 @@ impl CopyInput {
                 match self.datum(self.columns[index].number) {
                     None => out.extend_from_slice(b"\\N"),
                     Some(value) => {
-                        let text = pg_sys::OutputFunctionCall(&raw mut self.columns[index].function, value);
+                        let text = pg_sys::OutputFunctionCall(
+                            &raw mut self.columns[index].function,
+                            value,
+                        );
                         escape_text(std::ffi::CStr::from_ptr(text).to_bytes(), out);
                     }
                 }
@@ -249,7 +268,8 @@ unsafe fn where_clause(
     // SAFETY: the parse state and item that `open` made.
     unsafe {
         pg_sys::addNSItemToQuery(parse, item, false, true, true);
-        let clause = pg_sys::transformExpr(parse, clause, pg_sys::ParseExprKind::EXPR_KIND_COPY_WHERE);
+        let clause =
+            pg_sys::transformExpr(parse, clause, pg_sys::ParseExprKind::EXPR_KIND_COPY_WHERE);
         let clause = pg_sys::coerce_to_boolean(parse, clause, c"WHERE".as_ptr());
         pg_sys::assign_expr_collations(parse, clause);
         let clause = pg_sys::eval_const_expressions(std::ptr::null_mut(), clause);
@@ -270,7 +290,8 @@ unsafe fn push_error_context(state: pg_sys::CopyFromState) {
     // SAFETY: the callback's record lives in the statement's memory, longer than any error of this statement;
     // PostgreSQL unlinks it itself when an ERROR leaves the statement.
     unsafe {
-        let record = pg_sys::palloc0(size_of::<pg_sys::ErrorContextCallback>()).cast::<pg_sys::ErrorContextCallback>();
+        let record = pg_sys::palloc0(size_of::<pg_sys::ErrorContextCallback>())
+            .cast::<pg_sys::ErrorContextCallback>();
         (*record).callback = Some(raw::CopyFromErrorCallback);
         (*record).arg = state.cast::<c_void>();
         (*record).previous = pg_sys::error_context_stack;
@@ -298,8 +319,13 @@ struct Feeding {
 thread_local!(static FEEDING: RefCell<Option<Feeding>> = const { RefCell::new(None) });
 
 /// Copies rows in COPY's text format into a local table through PostgreSQL's own COPY; returns how many.
-pub fn receive(table: Oid, columns: &[String], source: Box<dyn CopySource>) -> Result<u64, PgError> {
-    FEEDING.with(|feeding| *feeding.borrow_mut() = Some(Feeding { source, rest: Vec::new(), at: 0 }));
+pub fn receive(
+    table: Oid,
+    columns: &[String],
+    source: Box<dyn CopySource>,
+) -> Result<u64, PgError> {
+    FEEDING
+        .with(|feeding| *feeding.borrow_mut() = Some(Feeding { source, rest: Vec::new(), at: 0 }));
     // SAFETY: PostgreSQL's own functions in the order of DoCopy; the caller has checked rights.
     let rows = unsafe {
         let relation = pg_sys::table_open(table, pg_sys::RowExclusiveLock as c_int);
@@ -312,7 +338,8 @@ pub fn receive(table: Oid, columns: &[String], source: Box<dyn CopySource>) -> R
             false,
             false,
         );
-        let names: Vec<*mut pg_sys::Node> = columns.iter().map(|name| node::string_node(name)).collect();
+        let names: Vec<*mut pg_sys::Node> =
+            columns.iter().map(|name| node::string_node(name)).collect();
         let state = pg_sys::BeginCopyFrom(
             parse,
             relation,

@@ -51,7 +51,10 @@ impl SqlState {
 
     /// PostgreSQL's packed form (`MAKE_SQLSTATE`, `src/include/utils/elog.h`).
     fn packed(self) -> c_int {
-        self.0.iter().rev().fold(0, |code, byte| (code << 6) | c_int::from(byte.wrapping_sub(b'0') & 0x3f))
+        self.0
+            .iter()
+            .rev()
+            .fold(0, |code, byte| (code << 6) | c_int::from(byte.wrapping_sub(b'0') & 0x3f))
     }
 }
 

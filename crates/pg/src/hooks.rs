@@ -64,7 +64,9 @@ pub trait Extension: Sync {
 static EXTENSION: OnceLock<&'static dyn Extension> = OnceLock::new();
 
 pub(crate) fn planner() -> &'static dyn Extension {
-    *EXTENSION.get().unwrap_or_else(|| unreachable!("hooks are installed after the extension is set"))
+    *EXTENSION
+        .get()
+        .unwrap_or_else(|| unreachable!("hooks are installed after the extension is set"))
 }
 
 #[derive(Clone, Copy)]
@@ -159,7 +161,9 @@ unsafe extern "C-unwind" fn plan(
             Verdict::RewrittenForPostgres(statement, metadata) => (statement.parse, Some(metadata)),
         };
         let planned = match PREVIOUS.get() {
-            Some(Previous { planner: Some(previous), .. }) => previous(parse, text, options, parameters),
+            Some(Previous { planner: Some(previous), .. }) => {
+                previous(parse, text, options, parameters)
+            }
             _ => raw::standard_planner(parse, text, options, parameters),
         };
         if let Some(metadata) = metadata {
@@ -172,7 +176,6 @@ unsafe extern "C-unwind" fn plan(
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "PostgreSQL's signature")]
 unsafe extern "C-unwind" fn process_utility(
     statement: *mut pg_sys::PlannedStmt,
     text: *const c_char,
@@ -198,7 +201,16 @@ unsafe extern "C-unwind" fn process_utility(
         let read_only_tree = read_only_tree && next == statement;
         match PREVIOUS.get() {
             Some(Previous { utility: Some(previous), .. }) => {
-                previous(next, text, read_only_tree, context, parameters, environment, receiver, completion);
+                previous(
+                    next,
+                    text,
+                    read_only_tree,
+                    context,
+                    parameters,
+                    environment,
+                    receiver,
+                    completion,
+                );
             }
             _ => raw::standard_ProcessUtility(
                 next,
@@ -226,7 +238,10 @@ unsafe extern "C-unwind" fn access(
         if let Some(Previous { access: Some(previous), .. }) = PREVIOUS.get() {
             previous(kind, class, object, sub_object, argument);
         }
-        if kind == pg_sys::ObjectAccessType::OAT_DROP && class == pg_sys::RelationRelationId && sub_object == 0 {
+        if kind == pg_sys::ObjectAccessType::OAT_DROP
+            && class == pg_sys::RelationRelationId
+            && sub_object == 0
+        {
             boundary(|| planner().on_drop(object));
         }
     }

@@ -75,7 +75,11 @@ mod ffi {
         pub(super) fn PQtransactionStatus(conn: *const PGconn) -> c_int;
         pub(super) fn PQputCopyData(conn: *mut PGconn, buffer: *const c_char, n: c_int) -> c_int;
         pub(super) fn PQputCopyEnd(conn: *mut PGconn, error: *const c_char) -> c_int;
-        pub(super) fn PQgetCopyData(conn: *mut PGconn, buffer: *mut *mut c_char, is_async: c_int) -> c_int;
+        pub(super) fn PQgetCopyData(
+            conn: *mut PGconn,
+            buffer: *mut *mut c_char,
+            is_async: c_int,
+        ) -> c_int;
         pub(super) fn PQfreemem(what: *mut c_void);
         pub(super) fn PQgetCancel(conn: *mut PGconn) -> *mut PGcancel;
         pub(super) fn PQcancel(cancel: *mut PGcancel, buffer: *mut c_char, n: c_int) -> c_int;
@@ -161,14 +165,21 @@ impl Connection {
         };
         let (keyword_pointers, value_pointers) = (pointers(&keywords), pointers(&values));
         // SAFETY: both arrays end with a null pointer and live during the call; libpq copies them.
-        let raw = unsafe { ffi::PQconnectStartParams(keyword_pointers.as_ptr(), value_pointers.as_ptr(), 0) };
-        let raw = NonNull::new(raw).ok_or_else(|| PgError::internal("out of memory for a connection"))?;
+        let raw = unsafe {
+            ffi::PQconnectStartParams(keyword_pointers.as_ptr(), value_pointers.as_ptr(), 0)
+        };
+        let raw =
+            NonNull::new(raw).ok_or_else(|| PgError::internal("out of memory for a connection"))?;
         let connection = Self { raw };
         const VERBOSE: c_int = 2; // the SQLSTATE of a refused connection is in the text only when verbose
         // SAFETY: `raw` is a live PGconn; the receiver is a plain function without state.
         unsafe {
             ffi::PQsetErrorVerbosity(connection.pointer(), VERBOSE);
-            ffi::PQsetNoticeReceiver(connection.pointer(), Some(ignore_notice), std::ptr::null_mut());
+            ffi::PQsetNoticeReceiver(
+                connection.pointer(),
+                Some(ignore_notice),
+                std::ptr::null_mut(),
+            );
         }
         Ok(connection)
     }
@@ -204,10 +215,14 @@ impl Connection {
     /// libpq 15 keeps no fields of a refusal; with verbose errors the text reads `FATAL:  28000: role ...`.
     pub fn opening_error(&self) -> (Option<SqlState>, String) {
         let text = self.error_text();
-        let code = text
-            .split(": ")
-            .find_map(|part| SqlState::parse(part.trim()).filter(|code| code.0.iter().any(u8::is_ascii_digit)));
-        let message = text.lines().filter(|line| !line.starts_with("LOCATION:")).collect::<Vec<_>>().join("\n");
+        let code = text.split(": ").find_map(|part| {
+            SqlState::parse(part.trim()).filter(|code| code.0.iter().any(u8::is_ascii_digit))
+        });
+        let message = text
+            .lines()
+            .filter(|line| !line.starts_with("LOCATION:"))
+            .collect::<Vec<_>>()
+            .join("\n");
         let message = match code {
             Some(code) => message.replacen(&format!("{code}: "), "", 1),
             None => message,
@@ -241,7 +256,12 @@ impl Connection {
         let mut byte = 0u8;
         // SAFETY: peeks one byte into a local of that size; does not block.
         let n = unsafe {
-            libc::recv(self.socket(), (&raw mut byte).cast(), 1, libc::MSG_PEEK | libc::MSG_DONTWAIT)
+            libc::recv(
+                self.socket(),
+                (&raw mut byte).cast(),
+                1,
+                libc::MSG_PEEK | libc::MSG_DONTWAIT,
+            )
         };
         n >= 0 || !matches!(std::io::Error::last_os_error().kind(), std::io::ErrorKind::WouldBlock)
     }
@@ -293,7 +313,13 @@ impl Connection {
     pub fn send_prepare(&mut self, name: &CStr, sql: &CStr, types: &[u32]) -> Result<(), PgError> {
         // SAFETY: a live PGconn; `types` has the length given.
         self.sent(unsafe {
-            ffi::PQsendPrepare(self.pointer(), name.as_ptr(), sql.as_ptr(), types.len() as c_int, types.as_ptr())
+            ffi::PQsendPrepare(
+                self.pointer(),
+                name.as_ptr(),
+                sql.as_ptr(),
+                types.len() as c_int,
+                types.as_ptr(),
+            )
         })
     }
 
@@ -308,8 +334,10 @@ impl Connection {
             .iter()
             .map(|p| p.bytes.as_ref().map_or(std::ptr::null(), |bytes| bytes.as_ptr().cast()))
             .collect();
-        let lengths: Vec<c_int> =
-            parameters.iter().map(|p| p.bytes.as_ref().map_or(0, |bytes| bytes.len() as c_int)).collect();
+        let lengths: Vec<c_int> = parameters
+            .iter()
+            .map(|p| p.bytes.as_ref().map_or(0, |bytes| bytes.len() as c_int))
+            .collect();
         let formats: Vec<c_int> = parameters.iter().map(|p| c_int::from(p.binary)).collect();
         // SAFETY: three arrays of the same length that live during the call; texts end with a zero byte
         // (`Parameter`), an empty value's pointer is dangling but not null and not read.
@@ -336,7 +364,11 @@ impl Connection {
     pub fn set_pipeline(&mut self, on: bool) -> Result<(), PgError> {
         // SAFETY: a live PGconn.
         let code = unsafe {
-            if on { ffi::PQenterPipelineMode(self.pointer()) } else { ffi::PQexitPipelineMode(self.pointer()) }
+            if on {
+                ffi::PQenterPipelineMode(self.pointer())
+            } else {
+                ffi::PQexitPipelineMode(self.pointer())
+            }
         };
         self.sent(code)
     }
@@ -377,7 +409,8 @@ impl Connection {
 
     /// Queues COPY data; false when the socket is full and nothing was queued.
     pub fn put_copy(&mut self, data: &[u8]) -> Result<bool, PgError> {
-        let n = c_int::try_from(data.len()).map_err(|_| PgError::internal("COPY data over 2 GB in one piece"))?;
+        let n = c_int::try_from(data.len())
+            .map_err(|_| PgError::internal("COPY data over 2 GB in one piece"))?;
         // SAFETY: a live PGconn in COPY IN state; libpq copies the bytes.
         match unsafe { ffi::PQputCopyData(self.pointer(), data.as_ptr().cast(), n) } {
             1 => Ok(true),
@@ -407,7 +440,8 @@ impl Connection {
             n if n > 0 => {
                 // SAFETY: libpq returned `n` bytes at `buffer`, ours to free.
                 let bytes = unsafe {
-                    let bytes = std::slice::from_raw_parts(buffer.cast::<u8>(), n as usize).to_vec();
+                    let bytes =
+                        std::slice::from_raw_parts(buffer.cast::<u8>(), n as usize).to_vec();
                     ffi::PQfreemem(buffer.cast());
                     bytes
                 };
@@ -423,7 +457,9 @@ impl Connection {
     /// nothing of PostgreSQL and gets no signals.
     pub fn cancel(&mut self, limit: std::time::Duration) -> bool {
         // SAFETY: a live PGconn.
-        let Some(request) = NonNull::new(unsafe { ffi::PQgetCancel(self.pointer()) }) else { return false };
+        let Some(request) = NonNull::new(unsafe { ffi::PQgetCancel(self.pointer()) }) else {
+            return false;
+        };
         let request = CancelRequest(request);
         let (done, heard) = std::sync::mpsc::channel();
         let spawned = with_signals_blocked(|| {
@@ -537,7 +573,13 @@ impl ResultSet {
         if let Some(context) = self.field(b'W') {
             error = error.context(context);
         }
-        Ok(error.names(self.field(b's'), self.field(b't'), self.field(b'c'), self.field(b'd'), self.field(b'n')))
+        Ok(error.names(
+            self.field(b's'),
+            self.field(b't'),
+            self.field(b'c'),
+            self.field(b'd'),
+            self.field(b'n'),
+        ))
     }
 
     /// Rows here.

@@ -39,7 +39,9 @@ pub(crate) unsafe fn elements<T>(list: *const pg_sys::List) -> Vec<*mut T> {
 /// A list of the pointers given.
 pub(crate) fn list_of<T>(items: &[*mut T]) -> *mut pg_sys::List {
     // SAFETY: lappend makes a list out of NIL and keeps any pointer.
-    items.iter().fold(std::ptr::null_mut(), |list, item| unsafe { pg_sys::lappend(list, item.cast()) })
+    items
+        .iter()
+        .fold(std::ptr::null_mut(), |list, item| unsafe { pg_sys::lappend(list, item.cast()) })
 }
 
 /// The tag of a node.
@@ -163,7 +165,11 @@ mod raw {
             context: *mut c_void,
             flags: c_int,
         ) -> bool;
-        pub(super) fn expression_tree_walker(node: *mut pg_sys::Node, walker: Walker, context: *mut c_void) -> bool;
+        pub(super) fn expression_tree_walker(
+            node: *mut pg_sys::Node,
+            walker: Walker,
+            context: *mut c_void,
+        ) -> bool;
     }
 }
 
@@ -185,7 +191,10 @@ struct Rewrite<'a, 'b> {
     rewriter: &'a mut Rewriter<'b>,
 }
 
-unsafe extern "C-unwind" fn rewrite_step(node: *mut pg_sys::Node, context: *mut c_void) -> *mut pg_sys::Node {
+unsafe extern "C-unwind" fn rewrite_step(
+    node: *mut pg_sys::Node,
+    context: *mut c_void,
+) -> *mut pg_sys::Node {
     if node.is_null() {
         return node;
     }

@@ -46,7 +46,12 @@ mod raw {
     use pgrx::pg_sys;
     use std::ffi::c_int;
     unsafe extern "C-unwind" {
-        pub(super) fn ChangeVarNodes(node: *mut pg_sys::Node, from: c_int, to: c_int, levels_up: c_int);
+        pub(super) fn ChangeVarNodes(
+            node: *mut pg_sys::Node,
+            from: c_int,
+            to: c_int,
+            levels_up: c_int,
+        );
     }
 }
 
@@ -98,7 +103,9 @@ pub(crate) unsafe extern "C-unwind" fn relation_paths(
         }
         boundary(|| {
             if (*rte).rtekind != pg_sys::RTEKind::RTE_RELATION
-                || (*rte).inh && (*rel).reloptkind == pg_sys::RelOptKind::RELOPT_BASEREL && (*rte).relkind as u8 == pg_sys::RELKIND_PARTITIONED_TABLE
+                || (*rte).inh
+                    && (*rel).reloptkind == pg_sys::RelOptKind::RELOPT_BASEREL
+                    && (*rte).relkind as u8 == pg_sys::RELKIND_PARTITIONED_TABLE
                 || hooks::planner().distribution((*rte).relid).is_none()
                 || is_dummy(rel)
             {
@@ -153,7 +160,9 @@ unsafe extern "C-unwind" fn plan_path(
             let rte: *mut pg_sys::RangeTblEntry = *(*root).simple_rte_array.add(relation as usize);
             let table = (*rte).relid;
             let key = hooks::planner().distribution(table).ok_or_else(|| {
-                crate::error::PgError::internal("a table ceased to be distributed while a query was planned")
+                crate::error::PgError::internal(
+                    "a table ceased to be distributed while a query was planned",
+                )
             })?;
             let init_params = init_params(root);
 
@@ -164,7 +173,8 @@ unsafe extern "C-unwind" fn plan_path(
                 }
                 let clause = (*info).clause.cast::<pg_sys::Node>();
                 // A filter behind a security barrier must not see rows that the barrier hides, unless it cannot tell.
-                let allowed = (*info).security_level <= (*rel).baserestrict_min_security || (*info).leakproof;
+                let allowed =
+                    (*info).security_level <= (*rel).baserestrict_min_security || (*info).leakproof;
                 if allowed && query::is_shippable(clause, relation, &init_params) {
                     shipped.push(clause);
                 } else {
@@ -181,7 +191,8 @@ unsafe extern "C-unwind" fn plan_path(
                     .collect::<Vec<_>>()
             });
             let sent = expressions.len();
-            let (mut select, mut remote, mut sources, mut scan_list) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+            let (mut select, mut remote, mut sources, mut scan_list) =
+                (Vec::new(), Vec::new(), Vec::new(), Vec::new());
             for var in &columns {
                 let number = i32::from((**var).varattno);
                 let source = if number == pg_sys::TableOidAttributeNumber {
@@ -200,20 +211,35 @@ unsafe extern "C-unwind" fn plan_path(
                 };
                 sources.push(source);
                 let position = scan_list.len() as i16 + 1;
-                scan_list.push(pg_sys::makeTargetEntry((*var).cast(), position, std::ptr::null_mut(), false));
+                scan_list.push(pg_sys::makeTargetEntry(
+                    (*var).cast(),
+                    position,
+                    std::ptr::null_mut(),
+                    false,
+                ));
             }
             let all: Vec<*mut pg_sys::Node> = shipped.iter().chain(&local).copied().collect();
             let (prune, expressions) = query::prune_of_clauses(&all, relation, &key, expressions);
 
             let list = if select.is_empty() { "NULL".to_owned() } else { select.join(", ") };
-            let filter =
-                if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
-            let sample = if (*rte).tablesample.is_null() { String::new() } else { sample_clause((*rte).tablesample)? };
+            let filter = if conditions.is_empty() {
+                String::new()
+            } else {
+                format!(" WHERE {}", conditions.join(" AND "))
+            };
+            let sample = if (*rte).tablesample.is_null() {
+                String::new()
+            } else {
+                sample_clause((*rte).tablesample)?
+            };
             // See `Statement::with_locks_on_workers`. A locking SELECT may stand in UNION ALL only as a sub-query.
             let lock = node::text_of((*rte).enrname);
             let locks = !lock.is_empty();
-            let (opening, closing) =
-                if locks { ("SELECT * FROM (", format!(" {lock}) AS locked")) } else { ("", String::new()) };
+            let (opening, closing) = if locks {
+                ("SELECT * FROM (", format!(" {lock}) AS locked"))
+            } else {
+                ("", String::new())
+            };
             let template = vec![
                 Piece::Text(format!("{opening}SELECT {list} FROM ")),
                 Piece::Table(table),
@@ -237,14 +263,22 @@ unsafe extern "C-unwind" fn plan_path(
 }
 
 /// TABLESAMPLE with constant arguments of the server's own methods, as SQL.
-unsafe fn sample_clause(sample: *mut pg_sys::TableSampleClause) -> Result<String, crate::error::PgError> {
+unsafe fn sample_clause(
+    sample: *mut pg_sys::TableSampleClause,
+) -> Result<String, crate::error::PgError> {
     // SAFETY: a live clause of the planner.
     unsafe {
         let method = node::text_of(pg_sys::get_func_name((*sample).tsmhandler));
         let value = |n: *mut pg_sys::Node| {
             let folded = pg_sys::eval_const_expressions(std::ptr::null_mut(), n);
-            (node::tag(folded) == NodeTag::T_Const)
-                .then(|| node::text_of(pg_sys::deparse_expression(folded, std::ptr::null_mut(), false, false)))
+            (node::tag(folded) == NodeTag::T_Const).then(|| {
+                node::text_of(pg_sys::deparse_expression(
+                    folded,
+                    std::ptr::null_mut(),
+                    false,
+                    false,
+                ))
+            })
         };
         let arguments: Option<Vec<String>> =
             node::elements::<pg_sys::Node>((*sample).args).into_iter().map(value).collect();
@@ -254,7 +288,9 @@ unsafe fn sample_clause(sample: *mut pg_sys::TableSampleClause) -> Result<String
             value((*sample).repeatable.cast()).map(|seed| format!(" REPEATABLE ({seed})"))
         };
         match (arguments, seed) {
-            (Some(arguments), Some(seed)) => Ok(format!(" TABLESAMPLE {method} ({}){seed}", arguments.join(", "))),
+            (Some(arguments), Some(seed)) => {
+                Ok(format!(" TABLESAMPLE {method} ({}){seed}", arguments.join(", ")))
+            }
             _ => Err(crate::error::PgError::unsupported(
                 "TABLESAMPLE of a distributed table needs constant arguments",
                 "Write the percentage as a constant.",
@@ -278,7 +314,10 @@ unsafe fn init_params(root: *mut pg_sys::PlannerInfo) -> Vec<i32> {
 }
 
 /// The columns that the plan above and the local filters need.
-unsafe fn needed_columns(rel: *mut pg_sys::RelOptInfo, local: &[*mut pg_sys::Node]) -> Vec<*mut pg_sys::Var> {
+unsafe fn needed_columns(
+    rel: *mut pg_sys::RelOptInfo,
+    local: &[*mut pg_sys::Node],
+) -> Vec<*mut pg_sys::Var> {
     let mut columns: Vec<*mut pg_sys::Var> = Vec::new();
     // SAFETY: live expressions of the planner.
     unsafe {
@@ -313,7 +352,8 @@ unsafe fn deparse(
 ) -> String {
     // SAFETY: a live clause over `relation`; the copy is private. deparse_expression knows relations as number 1.
     unsafe {
-        let own = node::rewrite(clause, &mut |n| query::fold_one(n, false, init_params, 0, expressions));
+        let own =
+            node::rewrite(clause, &mut |n| query::fold_one(n, false, init_params, 0, expressions));
         let own = if own == clause { node::copy(own) } else { own };
         raw::ChangeVarNodes(own, relation as i32, 1, 0);
         let context = pg_sys::deparse_context_for(c"t".as_ptr(), table);

@@ -58,7 +58,10 @@ impl PlanReader {
         self.next += 1;
         // SAFETY: the list is the private part of a live plan, which PlanWriter made.
         unsafe {
-            assert!(index < node::length(self.list), "a plan's private part is shorter than it was written");
+            assert!(
+                index < node::length(self.list),
+                "a plan's private part is shorter than it was written"
+            );
             node::nth(self.list, index)
         }
     }
@@ -103,7 +106,13 @@ impl Statement {
     /// PostgreSQL's executor checks privileges and takes locks by the range table, so all tables of all levels
     /// are in it; the plan depends on each of them, and on `metadata`, whose invalidation means that any table
     /// may be cut differently now.
-    pub fn plan_whole(&self, prepared: &Prepared, private: &PlanWriter, metadata: Oid, scroll: bool) -> Plan {
+    pub fn plan_whole(
+        &self,
+        prepared: &Prepared,
+        private: &PlanWriter,
+        metadata: Oid,
+        scroll: bool,
+    ) -> Plan {
         // SAFETY: the Query is live during planning; nodes are made with the structs of their tags.
         unsafe {
             let parse = self.parse;
@@ -132,7 +141,12 @@ impl Statement {
                 (*output).resorigtbl = (*entry).resorigtbl;
                 (*output).resorigcol = (*entry).resorigcol;
                 target_list.push(output);
-                scan_list.push(pg_sys::makeTargetEntry((*entry).expr, number, (*entry).resname, false));
+                scan_list.push(pg_sys::makeTargetEntry(
+                    (*entry).expr,
+                    number,
+                    (*entry).resname,
+                    false,
+                ));
             }
             (*scan).scan.plan.targetlist = node::list_of(&target_list);
             (*scan).custom_scan_tlist = node::list_of(&scan_list);
@@ -151,7 +165,13 @@ impl Statement {
     }
 
     /// The plan of an INSERT whose rows come from `source`, planned already: our scan on top of it.
-    pub fn plan_over_source(&self, source: Plan, prepared: &Prepared, private: &PlanWriter, metadata: Oid) -> Plan {
+    pub fn plan_over_source(
+        &self,
+        source: Plan,
+        prepared: &Prepared,
+        private: &PlanWriter,
+        metadata: Oid,
+    ) -> Plan {
         let Plan(whole) = self.plan_whole(prepared, private, metadata, false);
         // SAFETY: both plans are live and ours; the source's range table, sub-plans and parameters stay as
         // they are, since its plan tree refers to them by number.
@@ -166,7 +186,8 @@ impl Statement {
             (*below).queryId = (*self.parse).queryId;
             (*below).stmt_location = (*self.parse).stmt_location;
             (*below).stmt_len = (*self.parse).stmt_len;
-            (*below).relationOids = pg_sys::list_concat_unique_oid((*below).relationOids, (*whole).relationOids);
+            (*below).relationOids =
+                pg_sys::list_concat_unique_oid((*below).relationOids, (*whole).relationOids);
             Plan(below)
         }
     }
@@ -194,9 +215,12 @@ impl Statement {
             let mut entries: Vec<*mut pg_sys::RangeTblEntry> = Vec::new();
             node::walk(parse, &mut |n| {
                 if node::tag(n) == NodeTag::T_Query {
-                    for rte in node::elements::<pg_sys::RangeTblEntry>((*n.cast::<pg_sys::Query>()).rtable) {
+                    for rte in
+                        node::elements::<pg_sys::RangeTblEntry>((*n.cast::<pg_sys::Query>()).rtable)
+                    {
                         if (*rte).rtekind == pg_sys::RTEKind::RTE_RELATION {
-                            let own: *mut pg_sys::RangeTblEntry = node::make(NodeTag::T_RangeTblEntry);
+                            let own: *mut pg_sys::RangeTblEntry =
+                                node::make(NodeTag::T_RangeTblEntry);
                             std::ptr::copy_nonoverlapping(rte, own, 1);
                             (*own).tablesample = std::ptr::null_mut();
                             (*own).securityQuals = std::ptr::null_mut();

@@ -211,8 +211,12 @@ impl Statement {
         unsafe {
             node::walk(self.parse, &mut |n| {
                 if node::tag(n) == NodeTag::T_Query {
-                    for rte in node::elements::<pg_sys::RangeTblEntry>((*n.cast::<pg_sys::Query>()).rtable) {
-                        if (*rte).rtekind == pg_sys::RTEKind::RTE_RELATION && !tables.contains(&(*rte).relid) {
+                    for rte in
+                        node::elements::<pg_sys::RangeTblEntry>((*n.cast::<pg_sys::Query>()).rtable)
+                    {
+                        if (*rte).rtekind == pg_sys::RTEKind::RTE_RELATION
+                            && !tables.contains(&(*rte).relid)
+                        {
                             tables.push((*rte).relid);
                         }
                     }
@@ -254,7 +258,8 @@ impl Statement {
                 if node::tag(n) == NodeTag::T_Query {
                     let query = n.cast::<pg_sys::Query>();
                     for mark in node::elements::<pg_sys::RowMarkClause>((*query).rowMarks) {
-                        let rte: *mut pg_sys::RangeTblEntry = node::nth((*query).rtable, (*mark).rti as usize - 1);
+                        let rte: *mut pg_sys::RangeTblEntry =
+                            node::nth((*query).rtable, (*mark).rti as usize - 1);
                         if (*rte).rtekind == pg_sys::RTEKind::RTE_RELATION {
                             tables.push((*rte).relid);
                         }
@@ -278,8 +283,11 @@ impl Statement {
                     let query = n.cast::<pg_sys::Query>();
                     let mut kept = Vec::new();
                     for mark in node::elements::<pg_sys::RowMarkClause>((*query).rowMarks) {
-                        let rte: *mut pg_sys::RangeTblEntry = node::nth((*query).rtable, (*mark).rti as usize - 1);
-                        if (*rte).rtekind == pg_sys::RTEKind::RTE_RELATION && is_distributed((*rte).relid) {
+                        let rte: *mut pg_sys::RangeTblEntry =
+                            node::nth((*query).rtable, (*mark).rti as usize - 1);
+                        if (*rte).rtekind == pg_sys::RTEKind::RTE_RELATION
+                            && is_distributed((*rte).relid)
+                        {
                             (*rte).enrname = node::c_text(&lock_clause(mark));
                         } else if (*rte).rtekind != pg_sys::RTEKind::RTE_SUBQUERY {
                             kept.push(mark);
@@ -321,9 +329,13 @@ impl Statement {
         unsafe {
             let query = node::copy(self.parse);
             complete_values_lists(query);
-            let is_values_insert = (*query).commandType == pg_sys::CmdType::CMD_INSERT && !has_subquery_source(query);
+            let is_values_insert =
+                (*query).commandType == pg_sys::CmdType::CMD_INSERT && !has_subquery_source(query);
             let fold_volatile = is_values_insert
-                || matches!((*query).commandType, pg_sys::CmdType::CMD_UPDATE | pg_sys::CmdType::CMD_DELETE);
+                || matches!(
+                    (*query).commandType,
+                    pg_sys::CmdType::CMD_UPDATE | pg_sys::CmdType::CMD_DELETE
+                );
             fold(query, fold_volatile, 0)
         }
     }
@@ -342,11 +354,18 @@ impl Statement {
                 (*entry).expr = placeholder.cast();
                 columns.push(ColumnName {
                     number: (*entry).resno,
-                    name: node::text_of(pg_sys::get_attname((*target).relid, (*entry).resno, false)),
+                    name: node::text_of(pg_sys::get_attname(
+                        (*target).relid,
+                        (*entry).resno,
+                        false,
+                    )),
                 });
             }
             for rte in node::elements::<pg_sys::RangeTblEntry>((*query).rtable) {
-                if matches!((*rte).rtekind, pg_sys::RTEKind::RTE_SUBQUERY | pg_sys::RTEKind::RTE_VALUES) {
+                if matches!(
+                    (*rte).rtekind,
+                    pg_sys::RTEKind::RTE_SUBQUERY | pg_sys::RTEKind::RTE_VALUES
+                ) {
                     (*rte).rtekind = pg_sys::RTEKind::RTE_RESULT;
                     (*rte).subquery = std::ptr::null_mut();
                 }
@@ -370,7 +389,9 @@ impl Statement {
             (*query).resultRelation = 0;
             (*query).returningList = std::ptr::null_mut();
             (*query).onConflict = std::ptr::null_mut();
-            for (index, entry) in node::elements::<pg_sys::TargetEntry>((*query).targetList).into_iter().enumerate() {
+            for (index, entry) in
+                node::elements::<pg_sys::TargetEntry>((*query).targetList).into_iter().enumerate()
+            {
                 (*entry).resno = index as i16 + 1;
                 if (*entry).resname.is_null() {
                     (*entry).resname = node::c_text(&format!("column{}", index + 1));
@@ -448,10 +469,13 @@ unsafe fn has_subquery_source(query: *mut pg_sys::Query) -> bool {
     // SAFETY: the caller passes a live Query; FROM items of an INSERT are references into its range table.
     unsafe {
         node::elements::<pg_sys::Node>((*(*query).jointree).fromlist).into_iter().any(|item| {
-            node::cast::<pg_sys::RangeTblRef, _>(item, NodeTag::T_RangeTblRef).is_none_or(|reference| {
-                let rte: *mut pg_sys::RangeTblEntry = node::nth((*query).rtable, (*reference).rtindex as usize - 1);
-                (*rte).rtekind != pg_sys::RTEKind::RTE_VALUES
-            })
+            node::cast::<pg_sys::RangeTblRef, _>(item, NodeTag::T_RangeTblRef).is_none_or(
+                |reference| {
+                    let rte: *mut pg_sys::RangeTblEntry =
+                        node::nth((*query).rtable, (*reference).rtindex as usize - 1);
+                    (*rte).rtekind != pg_sys::RTEKind::RTE_VALUES
+                },
+            )
         })
     }
 }
@@ -487,7 +511,11 @@ unsafe fn parameter_for(expression: *mut pg_sys::Node, index: usize) -> *mut pg_
 }
 
 /// The expression has no columns and needs this server or this moment: it is to be computed here, once.
-pub(crate) unsafe fn is_foldable(n: *mut pg_sys::Node, fold_volatile: bool, init_params: &[i32]) -> bool {
+pub(crate) unsafe fn is_foldable(
+    n: *mut pg_sys::Node,
+    fold_volatile: bool,
+    init_params: &[i32],
+) -> bool {
     // SAFETY: a live node of the tree that is being rewritten.
     unsafe {
         if !is_scalar_expression(node::tag(n)) {
@@ -525,7 +553,11 @@ pub(crate) unsafe fn is_foldable(n: *mut pg_sys::Node, fold_volatile: bool, init
                 Visit::Into
             }
             _ => {
-                mutable |= pg_sys::check_functions_in_node(part, Some(is_not_immutable), std::ptr::null_mut());
+                mutable |= pg_sys::check_functions_in_node(
+                    part,
+                    Some(is_not_immutable),
+                    std::ptr::null_mut(),
+                );
                 Visit::Into
             }
         });
@@ -599,8 +631,9 @@ unsafe fn complete_values_lists(query: *mut pg_sys::Query) {
             for row in node::elements::<pg_sys::List>((*values).values_lists) {
                 let own = node::rewrite(expr, &mut |n| {
                     let var = node::cast::<pg_sys::Var, _>(n, NodeTag::T_Var)?;
-                    ((*var).varno as usize == index + 1 && (*var).varlevelsup == 0)
-                        .then(|| node::copy::<pg_sys::Node>(node::nth(row, (*var).varattno as usize - 1)))
+                    ((*var).varno as usize == index + 1 && (*var).varlevelsup == 0).then(|| {
+                        node::copy::<pg_sys::Node>(node::nth(row, (*var).varattno as usize - 1))
+                    })
                 });
                 pg_sys::lappend(row, own.cast());
             }
@@ -610,9 +643,11 @@ unsafe fn complete_values_lists(query: *mut pg_sys::Query) {
             (*values).coltypmods = pg_sys::lappend_int((*values).coltypmods, typmod);
             (*values).colcollations = pg_sys::lappend_oid((*values).colcollations, collation);
             let name = format!("column{}", node::length((*values).coltypes));
-            (*(*values).eref).colnames = pg_sys::lappend((*(*values).eref).colnames, node::string_node(&name).cast());
+            (*(*values).eref).colnames =
+                pg_sys::lappend((*(*values).eref).colnames, node::string_node(&name).cast());
             let number = node::length((*values).coltypes) as i16;
-            (*entry).expr = pg_sys::makeVar(index as i32 + 1, number, type_oid, typmod, collation, 0).cast();
+            (*entry).expr =
+                pg_sys::makeVar(index as i32 + 1, number, type_oid, typmod, collation, 0).cast();
         }
     }
 }
@@ -627,7 +662,8 @@ unsafe fn name_conflict_columns(query: *mut pg_sys::Query) {
             return;
         }
         let index = pg_sys::get_constraint_index((*conflict).constraint);
-        let rte: *mut pg_sys::RangeTblEntry = node::nth((*query).rtable, (*query).resultRelation as usize - 1);
+        let rte: *mut pg_sys::RangeTblEntry =
+            node::nth((*query).rtable, (*query).resultRelation as usize - 1);
         let relation = pg_sys::index_open(index, pg_sys::AccessShareLock as i32);
         let form = (*relation).rd_index;
         let mut elements: Vec<*mut pg_sys::InferenceElem> = Vec::new();
@@ -643,7 +679,8 @@ unsafe fn name_conflict_columns(query: *mut pg_sys::Query) {
             );
             let element: *mut pg_sys::InferenceElem = node::make(NodeTag::T_InferenceElem);
             (*element).expr =
-                pg_sys::makeVar((*query).resultRelation, column, type_oid, typmod, collation, 0).cast();
+                pg_sys::makeVar((*query).resultRelation, column, type_oid, typmod, collation, 0)
+                    .cast();
             elements.push(element);
         }
         let is_unique = (*form).indisunique;
@@ -661,12 +698,16 @@ unsafe fn expand_whole_rows(query: *mut pg_sys::Query) {
     // SAFETY: a private, live copy of a Query.
     unsafe {
         let lists = [(*query).targetList, (*query).returningList];
-        for entry in lists.into_iter().flat_map(|list| node::elements::<pg_sys::TargetEntry>(list)) {
-            let Some(var) = node::cast::<pg_sys::Var, _>((*entry).expr, NodeTag::T_Var) else { continue };
+        for entry in lists.into_iter().flat_map(|list| node::elements::<pg_sys::TargetEntry>(list))
+        {
+            let Some(var) = node::cast::<pg_sys::Var, _>((*entry).expr, NodeTag::T_Var) else {
+                continue;
+            };
             if (*var).varattno != 0 || (*var).varlevelsup != 0 {
                 continue;
             }
-            let rte: *mut pg_sys::RangeTblEntry = node::nth((*query).rtable, (*var).varno as usize - 1);
+            let rte: *mut pg_sys::RangeTblEntry =
+                node::nth((*query).rtable, (*var).varno as usize - 1);
             if (*rte).rtekind != pg_sys::RTEKind::RTE_RELATION {
                 continue;
             }
@@ -678,7 +719,7 @@ unsafe fn expand_whole_rows(query: *mut pg_sys::Query) {
                 let attribute = (*descriptor).attrs.as_ptr().add(index);
                 if !(*attribute).attisdropped {
                     columns.push(pg_sys::makeVar(
-                        (*var).varno as i32,
+                        (*var).varno,
                         (*attribute).attnum,
                         (*attribute).atttypid,
                         (*attribute).atttypmod,
@@ -724,11 +765,16 @@ pub(crate) unsafe fn prune_of_clauses(
         null_key: false,
     };
     let none = |_| None;
-    let mut reader = Reader { prepared: &mut prepared, distribution: &none, facts, levels: vec![std::ptr::null_mut()] };
-    let prune = clauses
-        .iter()
+    let mut reader = Reader {
+        prepared: &mut prepared,
+        distribution: &none,
+        facts,
+        levels: vec![std::ptr::null_mut()],
+    };
+    let prune = clauses.iter().fold(Prune::All, |prune, clause| {
         // SAFETY: the caller vouches for the clauses.
-        .fold(Prune::All, |prune, clause| prune.and(unsafe { reader.prune_of(*clause, column, key) }));
+        prune.and(unsafe { reader.prune_of(*clause, column, key) })
+    });
     (prune, prepared.expressions)
 }
 
@@ -737,7 +783,11 @@ pub(crate) unsafe fn prune_of_clauses(
 /// # Safety
 ///
 /// `clause` is a live expression over base relation `relation`.
-pub(crate) unsafe fn is_shippable(clause: *mut pg_sys::Node, relation: u32, init_params: &[i32]) -> bool {
+pub(crate) unsafe fn is_shippable(
+    clause: *mut pg_sys::Node,
+    relation: u32,
+    init_params: &[i32],
+) -> bool {
     // SAFETY: the caller vouches for the clause.
     unsafe {
         !node::walk(clause, &mut |n| {
@@ -766,12 +816,17 @@ pub(crate) unsafe fn is_shippable(clause: *mut pg_sys::Node, relation: u32, init
                 | NodeTag::T_ConvertRowtypeExpr => Visit::Stop,
                 _ => {
                     let mut found: Vec<Oid> = Vec::new();
-                    pg_sys::check_functions_in_node(n, Some(note_function), (&raw mut found).cast());
+                    pg_sys::check_functions_in_node(
+                        n,
+                        Some(note_function),
+                        (&raw mut found).cast(),
+                    );
                     let shippable = found.into_iter().all(|function| {
                         let volatility = pg_sys::func_volatile(function) as u8;
                         function.to_u32() < FIRST_USER_OID
                             && volatility != pg_sys::PROVOLATILE_VOLATILE
-                            && !(volatility == pg_sys::PROVOLATILE_STABLE && reads_local_state(function))
+                            && !(volatility == pg_sys::PROVOLATILE_STABLE
+                                && reads_local_state(function))
                     });
                     if shippable { Visit::Into } else { Visit::Stop }
                 }
@@ -807,8 +862,10 @@ impl Prepared {
                 && only.column.level == query.addr()
                 && !matches!(command, Command::Insert | Command::Upsert | Command::Merge)
             {
-                let table = reader.key_of(only.column).unwrap_or_else(|| unreachable!("it is distributed"));
-                reader.facts.prune = reader.read_prune((*(*query).jointree).quals, only.column, &table);
+                let table =
+                    reader.key_of(only.column).unwrap_or_else(|| unreachable!("it is distributed"));
+                reader.facts.prune =
+                    reader.read_prune((*(*query).jointree).quals, only.column, &table);
             }
         }
         reader.facts
@@ -821,7 +878,10 @@ impl Prepared {
         }
         // SAFETY: the expression is live; a Const's datum is of its type, which coerces binarily to the hash type.
         unsafe {
-            let folded = pg_sys::eval_const_expressions(std::ptr::null_mut(), node::copy(self.expressions[key.expression]));
+            let folded = pg_sys::eval_const_expressions(
+                std::ptr::null_mut(),
+                node::copy(self.expressions[key.expression]),
+            );
             let constant = node::cast::<pg_sys::Const, _>(folded, NodeTag::T_Const)?;
             if (*constant).constisnull {
                 return Some(None);
@@ -852,11 +912,14 @@ impl Reader<'_> {
         self.levels.push(query);
         // SAFETY: the caller passes a live Query; everything below hangs on it.
         unsafe {
-            let excluded = if (*query).onConflict.is_null() { 0 } else { (*(*query).onConflict).exclRelIndex };
+            let excluded =
+                if (*query).onConflict.is_null() { 0 } else { (*(*query).onConflict).exclRelIndex };
             if self.levels.len() > 1 && (*query).commandType != pg_sys::CmdType::CMD_SELECT {
                 self.facts.obstacles.push(Obstacle::NestedWrite);
             }
-            for (index, rte) in node::elements::<pg_sys::RangeTblEntry>((*query).rtable).into_iter().enumerate() {
+            for (index, rte) in
+                node::elements::<pg_sys::RangeTblEntry>((*query).rtable).into_iter().enumerate()
+            {
                 if index as i32 + 1 != excluded {
                     self.read_entry(query, index as u32 + 1, rte);
                 }
@@ -877,14 +940,22 @@ impl Reader<'_> {
         self.levels.pop();
     }
 
-    unsafe fn read_entry(&mut self, query: *mut pg_sys::Query, index: u32, rte: *mut pg_sys::RangeTblEntry) {
+    unsafe fn read_entry(
+        &mut self,
+        query: *mut pg_sys::Query,
+        index: u32,
+        rte: *mut pg_sys::RangeTblEntry,
+    ) {
         // SAFETY: a live entry of a live Query.
         unsafe {
             match (*rte).rtekind {
                 pg_sys::RTEKind::RTE_RELATION => {
                     if let Some(key) = (self.distribution)((*rte).relid) {
-                        let column = Column { level: query.addr(), relation: index, number: key.column };
-                        self.facts.relations.push(DistributedRelation { table: (*rte).relid, column });
+                        let column =
+                            Column { level: query.addr(), relation: index, number: key.column };
+                        self.facts
+                            .relations
+                            .push(DistributedRelation { table: (*rte).relid, column });
                         if !(*rte).securityQuals.is_null() || !(*query).withCheckOptions.is_null() {
                             self.facts.obstacles.push(Obstacle::RowSecurity);
                         }
@@ -903,7 +974,8 @@ impl Reader<'_> {
                     for cte in node::elements::<pg_sys::CommonTableExpr>((*owner).cteList) {
                         if node::text_of((*cte).ctename) == name
                             && !(*cte).cterecursive
-                            && let Some(inner) = node::cast::<pg_sys::Query, _>((*cte).ctequery, NodeTag::T_Query)
+                            && let Some(inner) =
+                                node::cast::<pg_sys::Query, _>((*cte).ctequery, NodeTag::T_Query)
                         {
                             self.read_outputs(query, index, inner, (*cte).cterefcount == 1);
                         }
@@ -931,15 +1003,24 @@ impl Reader<'_> {
                 return;
             }
             let passes_filters = used_once && passes_filters(inner);
-            let grouped = !(*inner).groupClause.is_null() || (*inner).hasAggs || !(*inner).groupingSets.is_null();
+            let grouped = !(*inner).groupClause.is_null()
+                || (*inner).hasAggs
+                || !(*inner).groupingSets.is_null();
             for entry in node::elements::<pg_sys::TargetEntry>((*inner).targetList) {
-                let Some(var) = node::cast::<pg_sys::Var, _>(strip_relabel((*entry).expr.cast()), NodeTag::T_Var) else {
+                let Some(var) = node::cast::<pg_sys::Var, _>(
+                    strip_relabel((*entry).expr.cast()),
+                    NodeTag::T_Var,
+                ) else {
                     continue;
                 };
                 if (*entry).resjunk || (*var).varlevelsup != 0 {
                     continue;
                 }
-                let below = Column { level: inner.addr(), relation: (*var).varno as u32, number: (*var).varattno };
+                let below = Column {
+                    level: inner.addr(),
+                    relation: (*var).varno as u32,
+                    number: (*var).varattno,
+                };
                 let above = Column { level: outer.addr(), relation: index, number: (*entry).resno };
                 self.facts.equalities.follows(below, above);
                 let is_group_column = (*entry).ressortgroupref != 0
@@ -962,7 +1043,8 @@ impl Reader<'_> {
                     self.read_from(part, query);
                 }
                 self.read_conjuncts((*from).quals, query, &Scope::Everything);
-            } else if let Some(join) = node::cast::<pg_sys::JoinExpr, _>(item, NodeTag::T_JoinExpr) {
+            } else if let Some(join) = node::cast::<pg_sys::JoinExpr, _>(item, NodeTag::T_JoinExpr)
+            {
                 self.read_from((*join).larg, query);
                 self.read_from((*join).rarg, query);
                 let scope = match (*join).jointype {
@@ -984,16 +1066,27 @@ impl Reader<'_> {
         // SAFETY: the join's own range table entry.
         unsafe {
             let rte: *mut pg_sys::RangeTblEntry = node::nth((*query).rtable, index as usize - 1);
-            for (position, alias) in node::elements::<pg_sys::Node>((*rte).joinaliasvars).into_iter().enumerate() {
+            for (position, alias) in
+                node::elements::<pg_sys::Node>((*rte).joinaliasvars).into_iter().enumerate()
+            {
                 if let Some(below) = self.column_of(alias) {
-                    let above = Column { level: query.addr(), relation: index, number: position as i16 + 1 };
+                    let above = Column {
+                        level: query.addr(),
+                        relation: index,
+                        number: position as i16 + 1,
+                    };
                     self.facts.equalities.equal(above, below);
                 }
             }
         }
     }
 
-    unsafe fn read_conjuncts(&mut self, quals: *mut pg_sys::Node, query: *mut pg_sys::Query, scope: &Scope) {
+    unsafe fn read_conjuncts(
+        &mut self,
+        quals: *mut pg_sys::Node,
+        query: *mut pg_sys::Query,
+        scope: &Scope,
+    ) {
         if quals.is_null() {
             return;
         }
@@ -1017,7 +1110,12 @@ impl Reader<'_> {
         }
     }
 
-    unsafe fn read_equality(&mut self, op: *mut pg_sys::OpExpr, query: *mut pg_sys::Query, scope: &Scope) {
+    unsafe fn read_equality(
+        &mut self,
+        op: *mut pg_sys::OpExpr,
+        query: *mut pg_sys::Query,
+        scope: &Scope,
+    ) {
         // SAFETY: a live operator with two arguments.
         unsafe {
             let (left, right): (*mut pg_sys::Node, *mut pg_sys::Node) =
@@ -1109,19 +1207,30 @@ impl Reader<'_> {
             let (family, hash_collation) = match table {
                 Some(key) => (key.family, key.collation),
                 None => {
-                    let cache = pg_sys::lookup_type_cache(left_type, pg_sys::TYPECACHE_HASH_OPFAMILY as i32);
+                    let cache = pg_sys::lookup_type_cache(
+                        left_type,
+                        pg_sys::TYPECACHE_HASH_OPFAMILY as i32,
+                    );
                     ((*cache).hash_opf, collation)
                 }
             };
             if family == Oid::INVALID || !pg_sys::op_in_opfamily(operator, family) {
                 return None;
             }
-            if collation != hash_collation && !(is_deterministic(collation) && is_deterministic(hash_collation)) {
+            if collation != hash_collation
+                && !(is_deterministic(collation) && is_deterministic(hash_collation))
+            {
                 return None;
             }
             Hasher::find(family, right_type, hash_collation)?;
             let expression = self.intern(value);
-            Some(Key { expression, hash_type: right_type, family, collation: hash_collation, is_array })
+            Some(Key {
+                expression,
+                hash_type: right_type,
+                family,
+                collation: hash_collation,
+                is_array,
+            })
         }
     }
 
@@ -1136,13 +1245,19 @@ impl Reader<'_> {
         // SAFETY: live expressions. A `$n` of the copy stands for the n-th expression.
         unsafe {
             if !self.prepared.folded {
-                let known = self.prepared.expressions.iter().position(|e| pg_sys::equal((*e).cast(), value.cast()));
+                let known = self
+                    .prepared
+                    .expressions
+                    .iter()
+                    .position(|e| pg_sys::equal((*e).cast(), value.cast()));
                 return known.unwrap_or_else(|| {
                     self.prepared.expressions.push(value);
                     self.prepared.expressions.len() - 1
                 });
             }
-            if let Some(param) = node::cast::<pg_sys::Param, _>(strip_relabel(value), NodeTag::T_Param) {
+            if let Some(param) =
+                node::cast::<pg_sys::Param, _>(strip_relabel(value), NodeTag::T_Param)
+            {
                 return (*param).paramid as usize - 1;
             }
             // Parameters inside an immutable expression go back to what they stand for.
@@ -1165,7 +1280,8 @@ impl Reader<'_> {
                     if (*var).varattno == 0
                         && let Some(column) = self.column_of(n)
                     {
-                        let level = self.levels[self.levels.len() - 1 - (*var).varlevelsup as usize];
+                        let level =
+                            self.levels[self.levels.len() - 1 - (*var).varlevelsup as usize];
                         let rte: *mut pg_sys::RangeTblEntry =
                             node::nth((*level).rtable, column.relation as usize - 1);
                         if (*rte).rtekind == pg_sys::RTEKind::RTE_RELATION {
@@ -1187,7 +1303,11 @@ impl Reader<'_> {
                 NodeTag::T_CurrentOfExpr => self.facts.obstacles.push(Obstacle::LocalState),
                 _ => {
                     let mut found = Vec::new();
-                    pg_sys::check_functions_in_node(n, Some(note_function), (&raw mut found).cast());
+                    pg_sys::check_functions_in_node(
+                        n,
+                        Some(note_function),
+                        (&raw mut found).cast(),
+                    );
                     for function in found {
                         self.read_function(function);
                     }
@@ -1214,8 +1334,14 @@ impl Reader<'_> {
     unsafe fn read_in_subquery(&mut self, link: *mut pg_sys::SubLink, _query: *mut pg_sys::Query) {
         // SAFETY: a live ANY sub-link; its test compares outer expressions with `Param`s of the inner columns.
         unsafe {
-            let Some(test) = node::cast::<pg_sys::OpExpr, _>((*link).testexpr, NodeTag::T_OpExpr) else { return };
-            let Some(inner) = node::cast::<pg_sys::Query, _>((*link).subselect, NodeTag::T_Query) else { return };
+            let Some(test) = node::cast::<pg_sys::OpExpr, _>((*link).testexpr, NodeTag::T_OpExpr)
+            else {
+                return;
+            };
+            let Some(inner) = node::cast::<pg_sys::Query, _>((*link).subselect, NodeTag::T_Query)
+            else {
+                return;
+            };
             if !is_hash_equality((*test).opno)
                 || !passes_filters(inner)
                 || (*inner).hasAggs
@@ -1226,16 +1352,24 @@ impl Reader<'_> {
             }
             let outer = self.column_of(node::nth((*test).args, 0));
             let right = strip_relabel(node::nth((*test).args, 1));
-            let (Some(outer), Some(param)) = (outer, node::cast::<pg_sys::Param, _>(right, NodeTag::T_Param)) else {
+            let (Some(outer), Some(param)) =
+                (outer, node::cast::<pg_sys::Param, _>(right, NodeTag::T_Param))
+            else {
                 return;
             };
             for entry in node::elements::<pg_sys::TargetEntry>((*inner).targetList) {
                 if i32::from((*entry).resno) == (*param).paramid
-                    && let Some(var) = node::cast::<pg_sys::Var, _>(strip_relabel((*entry).expr.cast()), NodeTag::T_Var)
+                    && let Some(var) = node::cast::<pg_sys::Var, _>(
+                        strip_relabel((*entry).expr.cast()),
+                        NodeTag::T_Var,
+                    )
                     && (*var).varlevelsup == 0
                 {
-                    let below =
-                        Column { level: inner.addr(), relation: (*var).varno as u32, number: (*var).varattno };
+                    let below = Column {
+                        level: inner.addr(),
+                        relation: (*var).varno as u32,
+                        number: (*var).varattno,
+                    };
                     self.facts.equalities.follows(outer, below);
                 }
             }
@@ -1261,15 +1395,19 @@ impl Reader<'_> {
                 pg_sys::CmdType::CMD_MERGE => {
                     for action in node::elements::<pg_sys::MergeAction>((*query).mergeActionList) {
                         match (*action).commandType {
-                            pg_sys::CmdType::CMD_UPDATE => self.read_assignments((*action).targetList, &key),
+                            pg_sys::CmdType::CMD_UPDATE => {
+                                self.read_assignments((*action).targetList, &key)
+                            }
                             pg_sys::CmdType::CMD_INSERT => {
                                 // A row that MERGE inserts must land in the shard it is inserted on.
                                 let value = target_of((*action).targetList, key.column);
-                                let same = value.and_then(|value| self.column_of(value)).is_some_and(|column| {
-                                    self.facts.equalities.routes(&[target]).is_empty()
-                                        || self.facts.equalities.keys_of(column)
-                                            == self.facts.equalities.keys_of(target)
-                                });
+                                let same = value
+                                    .and_then(|value| self.column_of(value))
+                                    .is_some_and(|column| {
+                                        self.facts.equalities.routes(&[target]).is_empty()
+                                            || self.facts.equalities.keys_of(column)
+                                                == self.facts.equalities.keys_of(target)
+                                    });
                                 if !same {
                                     self.facts.obstacles.push(Obstacle::KeyChange);
                                 }
@@ -1294,7 +1432,12 @@ impl Reader<'_> {
         }
     }
 
-    unsafe fn read_insert(&mut self, query: *mut pg_sys::Query, target: Column, key: &DistributionKey) {
+    unsafe fn read_insert(
+        &mut self,
+        query: *mut pg_sys::Query,
+        target: Column,
+        key: &DistributionKey,
+    ) {
         // SAFETY: the live top Query, an INSERT.
         unsafe {
             let value = target_of((*query).targetList, key.column);
@@ -1313,7 +1456,8 @@ impl Reader<'_> {
                 return;
             };
             if let Some(values) = values {
-                let column = node::cast::<pg_sys::Var, _>(value, NodeTag::T_Var).map(|var| (*var).varattno as usize);
+                let column = node::cast::<pg_sys::Var, _>(value, NodeTag::T_Var)
+                    .map(|var| (*var).varattno as usize);
                 let mut keys = Vec::new();
                 for row in node::elements::<pg_sys::List>((*values).values_lists) {
                     let Some(number) = column else { break };
@@ -1324,7 +1468,8 @@ impl Reader<'_> {
                     keys.push(self.own_key(own, key));
                 }
                 let complete = keys.len() == node::length((*values).values_lists);
-                self.facts.insert_source = InsertSource::Values(if complete { keys } else { Vec::new() });
+                self.facts.insert_source =
+                    InsertSource::Values(if complete { keys } else { Vec::new() });
                 return;
             }
             if !is_plain_value(value) {
@@ -1352,7 +1497,12 @@ impl Reader<'_> {
     }
 
     /// What a filter says of `column`.
-    unsafe fn read_prune(&mut self, quals: *mut pg_sys::Node, column: Column, table: &DistributionKey) -> Prune<Key> {
+    unsafe fn read_prune(
+        &mut self,
+        quals: *mut pg_sys::Node,
+        column: Column,
+        table: &DistributionKey,
+    ) -> Prune<Key> {
         if quals.is_null() {
             return Prune::All;
         }
@@ -1363,7 +1513,12 @@ impl Reader<'_> {
         prune
     }
 
-    unsafe fn prune_of(&mut self, n: *mut pg_sys::Node, column: Column, table: &DistributionKey) -> Prune<Key> {
+    unsafe fn prune_of(
+        &mut self,
+        n: *mut pg_sys::Node,
+        column: Column,
+        table: &DistributionKey,
+    ) -> Prune<Key> {
         // SAFETY: a live expression.
         unsafe {
             match node::tag(n) {
@@ -1374,13 +1529,21 @@ impl Reader<'_> {
                     let expr = n.cast::<pg_sys::BoolExpr>();
                     let parts = node::elements::<pg_sys::Node>((*expr).args);
                     match (*expr).boolop {
-                        pg_sys::BoolExprType::AND_EXPR => parts
-                            .into_iter()
-                            .fold(Prune::All, |prune, part| prune.and(self.prune_of(part, column, table))),
+                        pg_sys::BoolExprType::AND_EXPR => {
+                            parts.into_iter().fold(Prune::All, |prune, part| {
+                                prune.and(self.prune_of(part, column, table))
+                            })
+                        }
                         pg_sys::BoolExprType::OR_EXPR => {
-                            let sides: Vec<_> =
-                                parts.into_iter().map(|part| self.prune_of(part, column, table)).collect();
-                            if sides.iter().any(Prune::is_all) { Prune::All } else { Prune::Or(sides) }
+                            let sides: Vec<_> = parts
+                                .into_iter()
+                                .map(|part| self.prune_of(part, column, table))
+                                .collect();
+                            if sides.iter().any(Prune::is_all) {
+                                Prune::All
+                            } else {
+                                Prune::Or(sides)
+                            }
                         }
                         _ => Prune::All,
                     }
@@ -1411,7 +1574,10 @@ impl Reader<'_> {
                     let op = n.cast::<pg_sys::ScalarArrayOpExpr>();
                     let (left, right): (*mut pg_sys::Node, *mut pg_sys::Node) =
                         (node::nth((*op).args, 0), node::nth((*op).args, 1));
-                    if !(*op).useOr || self.column_of(left) != Some(column) || !is_plain_value(right) {
+                    if !(*op).useOr
+                        || self.column_of(left) != Some(column)
+                        || !is_plain_value(right)
+                    {
                         return Prune::All;
                     }
                     self.key_for(n, (*op).opno, (*op).inputcollid, Some(table), right, true)
@@ -1460,7 +1626,9 @@ unsafe fn relations_below(item: *mut pg_sys::Node) -> Vec<u32> {
     unsafe {
         node::walk(item, &mut |n| {
             match node::tag(n) {
-                NodeTag::T_RangeTblRef => found.push((*n.cast::<pg_sys::RangeTblRef>()).rtindex as u32),
+                NodeTag::T_RangeTblRef => {
+                    found.push((*n.cast::<pg_sys::RangeTblRef>()).rtindex as u32)
+                }
                 NodeTag::T_JoinExpr => found.push((*n.cast::<pg_sys::JoinExpr>()).rtindex as u32),
                 _ => {}
             }
@@ -1494,7 +1662,9 @@ unsafe fn is_plain_value(n: *mut pg_sys::Node) -> bool {
             | NodeTag::T_Query
             | NodeTag::T_SetToDefault
             | NodeTag::T_CaseTestExpr => Visit::Stop,
-            NodeTag::T_Param if (*part.cast::<pg_sys::Param>()).paramkind != pg_sys::ParamKind::PARAM_EXTERN => {
+            NodeTag::T_Param
+                if (*part.cast::<pg_sys::Param>()).paramkind != pg_sys::ParamKind::PARAM_EXTERN =>
+            {
                 Visit::Stop
             }
             _ => Visit::Into,
@@ -1539,9 +1709,22 @@ fn reads_local_state(function: Oid) -> bool {
         ]
         .contains(&result);
         is_reg
-            || ["pg_", "has_", "to_reg", "reg", "inet_", "txid_", "obj_", "col_", "shobj_", "current_", "format_type"]
-                .iter()
-                .any(|prefix| name.starts_with(prefix))
-            || ["row_security_active", "currtid2", "query_to_xml", "table_to_xml"].contains(&name.as_str())
+            || [
+                "pg_",
+                "has_",
+                "to_reg",
+                "reg",
+                "inet_",
+                "txid_",
+                "obj_",
+                "col_",
+                "shobj_",
+                "current_",
+                "format_type",
+            ]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+            || ["row_security_active", "currtid2", "query_to_xml", "table_to_xml"]
+                .contains(&name.as_str())
     }
 }

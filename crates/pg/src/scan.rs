@@ -40,8 +40,10 @@ struct Shared<T>(T);
 // SAFETY: the tables below are constant and hold function pointers and a static name only.
 unsafe impl<T> Sync for Shared<T> {}
 
-static SCAN_METHODS: Shared<pg_sys::CustomScanMethods> =
-    Shared(pg_sys::CustomScanMethods { CustomName: NAME.as_ptr(), CreateCustomScanState: Some(create_state) });
+static SCAN_METHODS: Shared<pg_sys::CustomScanMethods> = Shared(pg_sys::CustomScanMethods {
+    CustomName: NAME.as_ptr(),
+    CreateCustomScanState: Some(create_state),
+});
 
 static EXEC_METHODS: Shared<pg_sys::CustomExecMethods> = Shared(pg_sys::CustomExecMethods {
     CustomName: NAME.as_ptr(),
@@ -189,7 +191,9 @@ unsafe extern "C-unwind" fn begin(
     }
 }
 
-unsafe extern "C-unwind" fn exec(custom: *mut pg_sys::CustomScanState) -> *mut pg_sys::TupleTableSlot {
+unsafe extern "C-unwind" fn exec(
+    custom: *mut pg_sys::CustomScanState,
+) -> *mut pg_sys::TupleTableSlot {
     // SAFETY: the executor's own scan loop over our two callbacks; this frame holds nothing to drop, so an
     // ERROR may pass over it.
     unsafe { raw::ExecScan(&raw mut (*custom).ss, Some(access), Some(recheck)) }
@@ -222,7 +226,10 @@ unsafe extern "C-unwind" fn access(node: *mut pg_sys::ScanState) -> *mut pg_sys:
     }
 }
 
-unsafe extern "C-unwind" fn recheck(_: *mut pg_sys::ScanState, _: *mut pg_sys::TupleTableSlot) -> bool {
+unsafe extern "C-unwind" fn recheck(
+    _: *mut pg_sys::ScanState,
+    _: *mut pg_sys::TupleTableSlot,
+) -> bool {
     true
 }
 
@@ -283,7 +290,10 @@ impl ScanIo {
         let binary = remote.iter().all(|(type_oid, _)| is_binary_safe(*type_oid));
         let mut rows = self.rows.borrow_mut();
         rows.binary_result = binary;
-        rows.decoders = remote.iter().map(|(type_oid, typmod)| Decoder::new(*type_oid, *typmod, binary)).collect();
+        rows.decoders = remote
+            .iter()
+            .map(|(type_oid, typmod)| Decoder::new(*type_oid, *typmod, binary))
+            .collect();
         rows.sources = sources;
     }
 
@@ -338,7 +348,8 @@ impl ScanIo {
             if expression.state.is_null() {
                 let estate = (*node).ss.ps.state;
                 let before = pg_sys::MemoryContextSwitchTo((*estate).es_query_cxt);
-                expression.state = pg_sys::ExecInitExpr(expression.node.cast(), &raw mut (*node).ss.ps);
+                expression.state =
+                    pg_sys::ExecInitExpr(expression.node.cast(), &raw mut (*node).ss.ps);
                 pg_sys::MemoryContextSwitchTo(before);
             }
             let context = (*node).ss.ps.ps_ExprContext;
@@ -384,11 +395,19 @@ impl ScanIo {
                 if !key.is_array {
                     return KeyValue::Hashes(vec![hasher.hash(value)]);
                 }
-                let element = pg_sys::get_base_element_type(io.expressions[key.expression].type_oid);
+                let element =
+                    pg_sys::get_base_element_type(io.expressions[key.expression].type_oid);
                 let (mut length, mut by_value, mut align) = (0i16, false, 0);
-                pg_sys::get_typlenbyvalalign(element, &raw mut length, &raw mut by_value, &raw mut align);
-                let array = pg_sys::pg_detoast_datum(value.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
-                let (mut values, mut nulls, mut n) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
+                pg_sys::get_typlenbyvalalign(
+                    element,
+                    &raw mut length,
+                    &raw mut by_value,
+                    &raw mut align,
+                );
+                let array =
+                    pg_sys::pg_detoast_datum(value.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
+                let (mut values, mut nulls, mut n) =
+                    (std::ptr::null_mut(), std::ptr::null_mut(), 0);
                 pg_sys::deconstruct_array(
                     array,
                     element,
@@ -399,7 +418,9 @@ impl ScanIo {
                     &raw mut nulls,
                     &raw mut n,
                 );
-                let hashes = (0..n as usize).filter(|i| !*nulls.add(*i)).map(|i| hasher.hash(*values.add(i)));
+                let hashes = (0..n as usize)
+                    .filter(|i| !*nulls.add(*i))
+                    .map(|i| hasher.hash(*values.add(i)));
                 KeyValue::Hashes(hashes.collect())
             }
         })
@@ -447,8 +468,11 @@ impl ScanIo {
             if self.kept_slot.is_null() {
                 let estate = (*self.node).ss.ps.state;
                 let before = pg_sys::MemoryContextSwitchTo((*estate).es_query_cxt);
-                self.kept_slot =
-                    pg_sys::ExecInitExtraTupleSlot(estate, rows.descriptor, &raw const pg_sys::TTSOpsMinimalTuple);
+                self.kept_slot = pg_sys::ExecInitExtraTupleSlot(
+                    estate,
+                    rows.descriptor,
+                    &raw const pg_sys::TTSOpsMinimalTuple,
+                );
                 pg_sys::MemoryContextSwitchTo(before);
             }
             if !pg_sys::tuplestore_gettupleslot(rows.store, true, false, self.kept_slot) {
@@ -496,7 +520,8 @@ impl ScanIo {
             {
                 return false;
             }
-            portal.cplan.is_null() || (raw::pq_buffer_has_data() && raw::pq_peekbyte() == c_int::from(b'S'))
+            portal.cplan.is_null()
+                || (raw::pq_buffer_has_data() && raw::pq_peekbyte() == c_int::from(b'S'))
         }
     }
 
@@ -676,7 +701,9 @@ impl ChildRow {
 
     fn datum(&self, column: usize) -> Option<Datum> {
         // SAFETY: the slot is live and deformed; the caller's column is below `columns`.
-        unsafe { (!*(*self.slot).tts_isnull.add(column)).then(|| *(*self.slot).tts_values.add(column)) }
+        unsafe {
+            (!*(*self.slot).tts_isnull.add(column)).then(|| *(*self.slot).tts_values.add(column))
+        }
     }
 
     /// A value as a parameter.

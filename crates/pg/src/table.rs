@@ -40,8 +40,9 @@ impl Row {
     fn datum(&self, column: i16) -> Option<Datum> {
         let mut is_null = false;
         // SAFETY: the tuple is live during the visit; the column is one of the table's.
-        let value =
-            unsafe { pg_sys::heap_getattr(self.tuple, column.into(), self.descriptor, &mut is_null) };
+        let value = unsafe {
+            pg_sys::heap_getattr(self.tuple, column.into(), self.descriptor, &mut is_null)
+        };
         (!is_null).then_some(value)
     }
 
@@ -75,7 +76,13 @@ impl Row {
 }
 
 /// Visits the rows of `table` whose `column` equals `value`, through `index` if it exists.
-pub fn scan(table: Oid, index: Option<Oid>, column: i16, value: Search, visit: &mut dyn FnMut(&Row)) {
+pub fn scan(
+    table: Oid,
+    index: Option<Oid>,
+    column: i16,
+    value: Search,
+    visit: &mut dyn FnMut(&Row),
+) {
     // SAFETY: the table is opened and locked for the scan; the key is a complete ScanKey for the column's type;
     // the snapshot is registered and released; the tuple is read before the next one is fetched.
     unsafe {
@@ -139,7 +146,10 @@ pub struct Relation {
 pub fn describe(table: Oid) -> Option<Relation> {
     // SAFETY: a syscache look-up; the tuple is released after its fields are copied.
     unsafe {
-        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as c_int, Datum::from(table));
+        let tuple = pg_sys::SearchSysCache1(
+            pg_sys::SysCacheIdentifier::RELOID as c_int,
+            Datum::from(table),
+        );
         if tuple.is_null() {
             return None;
         }
@@ -172,7 +182,13 @@ pub fn column_type(table: Oid, column: i16) -> (Oid, i32, Oid) {
     let (mut type_oid, mut typmod, mut collation) = (Oid::INVALID, 0, Oid::INVALID);
     // SAFETY: a syscache look-up of an existing column.
     unsafe {
-        pg_sys::get_atttypetypmodcoll(table, column, &raw mut type_oid, &raw mut typmod, &raw mut collation);
+        pg_sys::get_atttypetypmodcoll(
+            table,
+            column,
+            &raw mut type_oid,
+            &raw mut typmod,
+            &raw mut collation,
+        );
     }
     (type_oid, typmod, collation)
 }
@@ -181,7 +197,7 @@ pub fn column_type(table: Oid, column: i16) -> (Oid, i32, Oid) {
 pub fn hash_family(type_oid: Oid) -> Option<(Oid, Oid)> {
     // SAFETY: catalog look-ups by value.
     unsafe {
-        let class = pg_sys::GetDefaultOpClass(type_oid, pg_sys::Oid::from(pg_sys::HASH_AM_OID));
+        let class = pg_sys::GetDefaultOpClass(type_oid, pg_sys::HASH_AM_OID);
         (class != Oid::INVALID)
             .then(|| (pg_sys::get_opclass_family(class), pg_sys::get_opclass_input_type(class)))
     }
@@ -230,7 +246,8 @@ pub fn unique_indexes_without(table: Oid, column: i16) -> Vec<String> {
                 let form = (*relation).rd_index;
                 let keys = (*form).indnkeyatts as usize;
                 let columns = std::slice::from_raw_parts((*form).indkey.values.as_ptr(), keys);
-                let lacks = ((*form).indisunique || (*form).indisexclusion) && !columns.contains(&column);
+                let lacks =
+                    ((*form).indisunique || (*form).indisexclusion) && !columns.contains(&column);
                 pg_sys::index_close(relation, pg_sys::AccessShareLock as c_int);
                 lacks
             }

@@ -94,15 +94,24 @@ impl Prepared {
 }
 
 /// Gives every distributed table its alias; returns table and alias.
-unsafe fn mark_tables(query: *mut pg_sys::Query, is_distributed: &dyn Fn(Oid) -> bool) -> Vec<(Oid, String)> {
+unsafe fn mark_tables(
+    query: *mut pg_sys::Query,
+    is_distributed: &dyn Fn(Oid) -> bool,
+) -> Vec<(Oid, String)> {
     let mut marked = Vec::new();
     // SAFETY: the caller passes a private, live copy.
     unsafe {
         node::walk(query, &mut |n| {
             if node::tag(n) == NodeTag::T_Query {
                 let query = n.cast::<pg_sys::Query>();
-                let excluded = if (*query).onConflict.is_null() { 0 } else { (*(*query).onConflict).exclRelIndex };
-                for (index, rte) in node::elements::<pg_sys::RangeTblEntry>((*query).rtable).into_iter().enumerate() {
+                let excluded = if (*query).onConflict.is_null() {
+                    0
+                } else {
+                    (*(*query).onConflict).exclRelIndex
+                };
+                for (index, rte) in
+                    node::elements::<pg_sys::RangeTblEntry>((*query).rtable).into_iter().enumerate()
+                {
                     if (*rte).rtekind != pg_sys::RTEKind::RTE_RELATION
                         || index as c_int + 1 == excluded
                         || !is_distributed((*rte).relid)
@@ -110,8 +119,11 @@ unsafe fn mark_tables(query: *mut pg_sys::Query, is_distributed: &dyn Fn(Oid) ->
                         continue;
                     }
                     let alias = format!("zq{:016x}_{}_", nonce(), marked.len());
-                    let columns =
-                        if (*rte).alias.is_null() { std::ptr::null_mut() } else { (*(*rte).alias).colnames };
+                    let columns = if (*rte).alias.is_null() {
+                        std::ptr::null_mut()
+                    } else {
+                        (*(*rte).alias).colnames
+                    };
                     (*rte).alias = pg_sys::makeAlias(node::c_text(&alias), columns);
                     marked.push(((*rte).relid, alias));
                 }
@@ -126,14 +138,18 @@ fn cut(text: &str, marked: &[(Oid, String)]) -> Result<Vec<Piece>, PgError> {
     let mut holes = Vec::new();
     for (table, alias) in marked {
         let name = qualified_name(*table);
-        let found = [format!("{name} AS {alias}"), format!("{name} {alias}")].into_iter().find_map(|pattern| {
-            let mut places = text.match_indices(pattern.as_str());
-            let first = places.next()?;
-            places.next().is_none().then_some(first.0)
-        });
+        let found = [format!("{name} AS {alias}"), format!("{name} {alias}")].into_iter().find_map(
+            |pattern| {
+                let mut places = text.match_indices(pattern.as_str());
+                let first = places.next()?;
+                places.next().is_none().then_some(first.0)
+            },
+        );
         let start = found.ok_or_else(|| {
-            PgError::internal(format!("the name of {name} is not where it should be in the deparsed statement"))
-                .detail(format!("Deparsed statement: {text}"))
+            PgError::internal(format!(
+                "the name of {name} is not where it should be in the deparsed statement"
+            ))
+            .detail(format!("Deparsed statement: {text}"))
         })?;
         holes.push((start, start + name.len(), *table));
     }

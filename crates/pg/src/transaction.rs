@@ -30,7 +30,9 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _: *m
         match event {
             XACT_EVENT_PRE_COMMIT => boundary(|| hooks::planner().before_commit()),
             XACT_EVENT_PRE_PREPARE => boundary(|| hooks::planner().before_prepare()),
-            XACT_EVENT_COMMIT | XACT_EVENT_PREPARE => quietly(|| hooks::planner().after_transaction(true)),
+            XACT_EVENT_COMMIT | XACT_EVENT_PREPARE => {
+                quietly(|| hooks::planner().after_transaction(true))
+            }
             XACT_EVENT_ABORT => quietly(|| hooks::planner().after_transaction(false)),
             _ => {}
         }
@@ -50,7 +52,9 @@ unsafe extern "C-unwind" fn on_subtransaction(
             SUBXACT_EVENT_PRE_COMMIT_SUB => {
                 boundary(|| hooks::planner().before_subtransaction_commit(nest_level()));
             }
-            SUBXACT_EVENT_ABORT_SUB => quietly(|| hooks::planner().after_subtransaction_abort(nest_level())),
+            SUBXACT_EVENT_ABORT_SUB => {
+                quietly(|| hooks::planner().after_subtransaction_abort(nest_level()))
+            }
             _ => {}
         }
     }
@@ -95,11 +99,7 @@ pub fn hold_interrupts<T>(body: impl FnOnce() -> T) -> T {
     unsafe { pg_sys::InterruptHoldoffCount += 1 };
     let value = body();
     // SAFETY: as above.
-    unsafe {
-        if pg_sys::InterruptHoldoffCount > 0 {
-            pg_sys::InterruptHoldoffCount -= 1;
-        }
-    }
+    unsafe { pg_sys::InterruptHoldoffCount = pg_sys::InterruptHoldoffCount.saturating_sub(1) }
     value
 }
 

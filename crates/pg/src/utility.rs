@@ -88,7 +88,8 @@ impl UtilityCall {
                     let mut tables: Vec<Oid> = resolve((*alter).relation).into_iter().collect();
                     for command in node::elements::<pg_sys::AlterTableCmd>((*alter).cmds) {
                         let other = match (*command).subtype {
-                            pg_sys::AlterTableType::AT_AddInherit | pg_sys::AlterTableType::AT_DropInherit => {
+                            pg_sys::AlterTableType::AT_AddInherit
+                            | pg_sys::AlterTableType::AT_DropInherit => {
                                 (*command).def.cast::<pg_sys::RangeVar>()
                             }
                             pg_sys::AlterTableType::AT_AttachPartition => {
@@ -100,35 +101,42 @@ impl UtilityCall {
                     }
                     Utility::Define("ALTER TABLE", tables)
                 }
-                NodeTag::T_RenameStmt => {
-                    Utility::Define("ALTER ... RENAME", list(resolve((*n.cast::<pg_sys::RenameStmt>()).relation)))
-                }
+                NodeTag::T_RenameStmt => Utility::Define(
+                    "ALTER ... RENAME",
+                    list(resolve((*n.cast::<pg_sys::RenameStmt>()).relation)),
+                ),
                 NodeTag::T_AlterObjectSchemaStmt => Utility::Define(
                     "ALTER TABLE ... SET SCHEMA",
                     list(resolve((*n.cast::<pg_sys::AlterObjectSchemaStmt>()).relation)),
                 ),
-                NodeTag::T_IndexStmt => {
-                    Utility::Define("CREATE INDEX", list(resolve((*n.cast::<pg_sys::IndexStmt>()).relation)))
-                }
-                NodeTag::T_CreateTrigStmt => {
-                    Utility::Define("CREATE TRIGGER", list(resolve((*n.cast::<pg_sys::CreateTrigStmt>()).relation)))
-                }
-                NodeTag::T_RuleStmt => {
-                    Utility::Define("CREATE RULE", list(resolve((*n.cast::<pg_sys::RuleStmt>()).relation)))
-                }
-                NodeTag::T_CreatePolicyStmt => {
-                    Utility::Define("CREATE POLICY", list(resolve((*n.cast::<pg_sys::CreatePolicyStmt>()).table)))
-                }
+                NodeTag::T_IndexStmt => Utility::Define(
+                    "CREATE INDEX",
+                    list(resolve((*n.cast::<pg_sys::IndexStmt>()).relation)),
+                ),
+                NodeTag::T_CreateTrigStmt => Utility::Define(
+                    "CREATE TRIGGER",
+                    list(resolve((*n.cast::<pg_sys::CreateTrigStmt>()).relation)),
+                ),
+                NodeTag::T_RuleStmt => Utility::Define(
+                    "CREATE RULE",
+                    list(resolve((*n.cast::<pg_sys::RuleStmt>()).relation)),
+                ),
+                NodeTag::T_CreatePolicyStmt => Utility::Define(
+                    "CREATE POLICY",
+                    list(resolve((*n.cast::<pg_sys::CreatePolicyStmt>()).table)),
+                ),
                 NodeTag::T_CreateStatsStmt => Utility::Define(
                     "CREATE STATISTICS",
                     resolve_all((*n.cast::<pg_sys::CreateStatsStmt>()).relations),
                 ),
-                NodeTag::T_ClusterStmt => {
-                    Utility::Define("CLUSTER", list(resolve((*n.cast::<pg_sys::ClusterStmt>()).relation)))
-                }
-                NodeTag::T_ReindexStmt => {
-                    Utility::Define("REINDEX", list(resolve((*n.cast::<pg_sys::ReindexStmt>()).relation)))
-                }
+                NodeTag::T_ClusterStmt => Utility::Define(
+                    "CLUSTER",
+                    list(resolve((*n.cast::<pg_sys::ClusterStmt>()).relation)),
+                ),
+                NodeTag::T_ReindexStmt => Utility::Define(
+                    "REINDEX",
+                    list(resolve((*n.cast::<pg_sys::ReindexStmt>()).relation)),
+                ),
                 NodeTag::T_CreateStmt => Utility::Define(
                     "CREATE TABLE ... INHERITS",
                     resolve_all((*n.cast::<pg_sys::CreateStmt>()).inhRelations),
@@ -233,7 +241,9 @@ pub fn copied_columns(table: Oid) -> Vec<(i16, String)> {
         let columns = (0..(*descriptor).natts as usize)
             .map(|index| (*descriptor).attrs.as_ptr().add(index))
             .filter(|attribute| !(**attribute).attisdropped && (**attribute).attgenerated == 0)
-            .map(|attribute| ((*attribute).attnum, node::text_of((*attribute).attname.data.as_ptr())))
+            .map(|attribute| {
+                ((*attribute).attnum, node::text_of((*attribute).attname.data.as_ptr()))
+            })
             .collect();
         pg_sys::relation_close(relation, pg_sys::NoLock as i32);
         columns

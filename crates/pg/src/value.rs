@@ -22,7 +22,9 @@ pub fn is_binary_safe(type_oid: Oid) -> bool {
         pg_sys::get_type_category_preferred(type_oid, &raw mut category, &raw mut preferred);
         category as u8
     };
-    if category == b'P' || matches!(type_oid, pg_sys::RECORDOID | pg_sys::RECORDARRAYOID | pg_sys::ACLITEMOID) {
+    if category == b'P'
+        || matches!(type_oid, pg_sys::RECORDOID | pg_sys::RECORDARRAYOID | pg_sys::ACLITEMOID)
+    {
         return false;
     }
     // Types that name objects by OID: reg* and their arrays.
@@ -40,7 +42,10 @@ pub fn is_binary_safe(type_oid: Oid) -> bool {
 fn type_name(type_oid: Oid) -> String {
     // SAFETY: a syscache look-up by value; the tuple is released before the name is used.
     unsafe {
-        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::TYPEOID as i32, Datum::from(type_oid));
+        let tuple = pg_sys::SearchSysCache1(
+            pg_sys::SysCacheIdentifier::TYPEOID as i32,
+            Datum::from(type_oid),
+        );
         if tuple.is_null() {
             return String::new();
         }
@@ -59,7 +64,10 @@ fn element_type(type_oid: Oid) -> Oid {
 fn has_binary_io(type_oid: Oid) -> bool {
     // SAFETY: a syscache look-up by value; the tuple is released after its flags are read.
     unsafe {
-        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::TYPEOID as i32, Datum::from(type_oid));
+        let tuple = pg_sys::SearchSysCache1(
+            pg_sys::SysCacheIdentifier::TYPEOID as i32,
+            Datum::from(type_oid),
+        );
         if tuple.is_null() {
             return false;
         }
@@ -248,6 +256,7 @@ impl Hasher {
     /// `value` is a datum of the type that the hasher was found for.
     pub(crate) unsafe fn hash(&mut self, value: Datum) -> i32 {
         // SAFETY: the caller vouches for the datum; hash functions take one argument.
-        unsafe { pg_sys::FunctionCall1Coll(self.function.pointer(), self.collation, value) }.value() as i32
+        unsafe { pg_sys::FunctionCall1Coll(self.function.pointer(), self.collation, value) }.value()
+            as i32
     }
 }

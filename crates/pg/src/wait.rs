@@ -28,7 +28,8 @@ impl WaitSet {
     pub fn new(sockets: &[(c_int, Readiness)]) -> Self {
         // SAFETY: on the main thread of a backend with a latch; the set lives in TopMemoryContext until Drop.
         unsafe {
-            let raw = pg_sys::CreateWaitEventSet(pg_sys::TopMemoryContext, sockets.len() as c_int + 2);
+            let raw =
+                pg_sys::CreateWaitEventSet(pg_sys::TopMemoryContext, sockets.len() as c_int + 2);
             let set = Self { raw, sockets: sockets.len() };
             for (index, (socket, readiness)) in sockets.iter().enumerate() {
                 let events = match readiness {
@@ -39,7 +40,13 @@ impl WaitSet {
                 pg_sys::AddWaitEventToSet(raw, events, *socket, std::ptr::null_mut(), tag);
             }
             let nothing = std::ptr::null_mut();
-            pg_sys::AddWaitEventToSet(raw, pg_sys::WL_LATCH_SET, pg_sys::PGINVALID_SOCKET, pg_sys::MyLatch, nothing);
+            pg_sys::AddWaitEventToSet(
+                raw,
+                pg_sys::WL_LATCH_SET,
+                pg_sys::PGINVALID_SOCKET,
+                pg_sys::MyLatch,
+                nothing,
+            );
             pg_sys::AddWaitEventToSet(
                 raw,
                 pg_sys::WL_EXIT_ON_PM_DEATH,
@@ -67,7 +74,13 @@ impl WaitSet {
         // SAFETY: a live set; the event is a local that the call fills.
         unsafe {
             let mut event: pg_sys::WaitEvent = std::mem::zeroed();
-            let n = pg_sys::WaitEventSetWait(self.raw, milliseconds, &raw mut event, 1, pg_sys::PG_WAIT_EXTENSION);
+            let n = pg_sys::WaitEventSetWait(
+                self.raw,
+                milliseconds,
+                &raw mut event,
+                1,
+                pg_sys::PG_WAIT_EXTENSION,
+            );
             if n == 0 {
                 return None;
             }

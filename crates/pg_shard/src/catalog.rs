@@ -69,9 +69,12 @@ impl DistributedTable {
 
     /// The error of a table without shards.
     pub(crate) fn no_shards(&self) -> PgError {
-        PgError::new(SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "could not find any shards for query")
-            .detail(format!("No shards exist for distributed table \"{}\".", self.name))
-            .hint("Run master_create_worker_shards to create shards and try again.")
+        PgError::new(
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "could not find any shards for query",
+        )
+        .detail(format!("No shards exist for distributed table \"{}\".", self.name))
+        .hint("Run master_create_worker_shards to create shards and try again.")
     }
 }
 
@@ -121,7 +124,9 @@ pub(crate) fn find(oid: Oid) -> Option<Rc<DistributedTable>> {
         return known;
     }
     let metadata = metadata()?;
-    if [metadata.partition, metadata.shard, metadata.placement].contains(&oid) || oid.to_u32() < 16384 {
+    if [metadata.partition, metadata.shard, metadata.placement].contains(&oid)
+        || oid.to_u32() < 16384
+    {
         return None;
     }
     loop {
@@ -184,13 +189,19 @@ fn load(oid: Oid, metadata: Metadata) -> Option<DistributedTable> {
 
 fn load_placements(shard: ShardId, metadata: Metadata) -> Vec<Placement> {
     let mut placements = Vec::new();
-    table::scan(metadata.placement, metadata.placement_index, 2, Search::Int8(shard.0), &mut |row| {
-        placements.push(Placement {
-            id: PlacementId(row.int8(1)),
-            state: PlacementState::from(row.int4(3)),
-            node: NodeAddress { host: row.text(4), port: row.int4(5) },
-        });
-    });
+    table::scan(
+        metadata.placement,
+        metadata.placement_index,
+        2,
+        Search::Int8(shard.0),
+        &mut |row| {
+            placements.push(Placement {
+                id: PlacementId(row.int8(1)),
+                state: PlacementState::from(row.int4(3)),
+                node: NodeAddress { host: row.text(4), port: row.int4(5) },
+            });
+        },
+    );
     placements.sort_by_key(|placement| placement.id);
     placements
 }
@@ -205,7 +216,9 @@ pub(crate) fn table_of_shard(shard: ShardId) -> Option<Oid> {
     let metadata = metadata()?;
     let mut found = None;
     let index = table::relation_oid(METADATA_SCHEMA, "shard_pkey");
-    table::scan(metadata.shard, index, 1, Search::Int8(shard.0), &mut |row| found = Some(row.oid(2)));
+    table::scan(metadata.shard, index, 1, Search::Int8(shard.0), &mut |row| {
+        found = Some(row.oid(2))
+    });
     found
 }
 

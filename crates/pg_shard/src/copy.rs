@@ -19,10 +19,12 @@ pub(crate) fn copy_from(call: &mut UtilityCall, oid: Oid) -> Result<(), PgError>
         return Err(table.no_shards());
     }
     let mut hasher = Hasher::find(table.key.family, table.key.type_oid, table.key.collation)
-        .ok_or_else(|| PgError::internal("the distribution column's type has lost its hash function"))?;
+        .ok_or_else(|| {
+            PgError::internal("the distribution column's type has lost its hash function")
+        })?;
     let mut sink = Sink::new(table.clone(), &input.column_names());
     let mut rows = 0;
-    while input.next() {
+    while input.read_row() {
         let hash = input
             .hash(table.key.column, &mut hasher)
             .ok_or_else(|| crate::plan::null_key(Some(oid)))?;

@@ -30,9 +30,7 @@ fn without_suffix(text: &str, names: &[String], suffix: &str) -> String {
             return name.clone();
         }
         told = told.replace(&format!("\"{shard}\""), &format!("\"{name}\""));
-        for opening in ["COPY "] {
-            told = told.replace(&format!("{opening}{shard},"), &format!("{opening}{name},"));
-        }
+        told = told.replace(&format!("COPY {shard},"), &format!("COPY {name},"));
     }
     told
 }

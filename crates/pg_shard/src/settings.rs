@@ -6,7 +6,8 @@ use std::ffi::CString;
 static ALL_MODIFICATIONS_COMMUTATIVE: GucSetting<bool> = GucSetting::<bool>::new(false);
 static USE_CITUSDB_SELECT_LOGIC: GucSetting<bool> = GucSetting::<bool>::new(false);
 static LOG_DISTRIBUTED_STATEMENTS: GucSetting<bool> = GucSetting::<bool>::new(false);
-static NODE_CONNINFO: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c"sslmode=prefer"));
+static NODE_CONNINFO: GucSetting<Option<CString>> =
+    GucSetting::<Option<CString>>::new(Some(c"sslmode=prefer"));
 static CONNECT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5000);
 static SILENCE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 
@@ -83,14 +84,18 @@ pub(crate) fn connect_timeout() -> std::time::Duration {
 
 /// How long a worker may say nothing before it is asked whether it is alive; none for ever.
 pub(crate) fn silence_timeout() -> Option<std::time::Duration> {
-    u64::try_from(SILENCE_TIMEOUT.get()).ok().filter(|ms| *ms > 0).map(std::time::Duration::from_millis)
+    u64::try_from(SILENCE_TIMEOUT.get())
+        .ok()
+        .filter(|ms| *ms > 0)
+        .map(std::time::Duration::from_millis)
 }
 
 /// Keywords and values of `pg_shard.node_conninfo`.
 ///
 /// The simple form `keyword=value keyword='value'` of libpq's connection strings.
 pub(crate) fn node_options() -> Vec<(String, String)> {
-    let text = NODE_CONNINFO.get().map(|text| text.to_string_lossy().into_owned()).unwrap_or_default();
+    let text =
+        NODE_CONNINFO.get().map(|text| text.to_string_lossy().into_owned()).unwrap_or_default();
     let mut options = Vec::new();
     let mut rest = text.trim_start();
     while let Some((keyword, after)) = rest.split_once('=') {

@@ -51,7 +51,8 @@ pub(crate) fn level_for_write() -> (u32, Isolation) {
 
 /// The transaction has opened nothing on any node.
 pub(crate) fn is_untouched() -> bool {
-    STATE.with_borrow(|state| state.written.is_empty()) && pool::all().iter().all(|s| s.borrow().depth == 0)
+    STATE.with_borrow(|state| state.written.is_empty())
+        && pool::all().iter().all(|s| s.borrow().depth == 0)
 }
 
 /// This transaction has written the shard.
@@ -81,8 +82,9 @@ pub(crate) fn note_written(
 /// the transaction goes on; otherwise it cannot.
 pub(crate) fn lose_node(node: &NodeAddress, cause: &PgError) -> Result<(), PgError> {
     pool::discard_broken();
-    let (lost, kept): (Vec<Written>, Vec<Written>) =
-        STATE.with_borrow(|state| state.written.iter().cloned().partition(|written| written.node == *node));
+    let (lost, kept): (Vec<Written>, Vec<Written>) = STATE.with_borrow(|state| {
+        state.written.iter().cloned().partition(|written| written.node == *node)
+    });
     if lost.is_empty() {
         return Ok(());
     }
@@ -96,7 +98,9 @@ pub(crate) fn lose_node(node: &NodeAddress, cause: &PgError) -> Result<(), PgErr
         STATE.with_borrow_mut(|state| state.doomed = Some(error.clone()));
         return Err(error);
     }
-    health::mark_inactive(&lost.iter().map(|gone| (gone.shard, gone.placement)).collect::<Vec<_>>())?;
+    health::mark_inactive(
+        &lost.iter().map(|gone| (gone.shard, gone.placement)).collect::<Vec<_>>(),
+    )?;
     STATE.with_borrow_mut(|state| state.written = kept);
     Ok(())
 }
@@ -106,7 +110,8 @@ pub(crate) fn before_commit() -> Result<(), PgError> {
     if let Some(doomed) = STATE.with_borrow_mut(|state| state.doomed.take()) {
         return Err(doomed);
     }
-    let open: Vec<SessionRef> = pool::all().into_iter().filter(|session| session.borrow().depth > 0).collect();
+    let open: Vec<SessionRef> =
+        pool::all().into_iter().filter(|session| session.borrow().depth > 0).collect();
     if open.is_empty() {
         return Ok(());
     }
@@ -145,10 +150,15 @@ fn commit_one(session: &SessionRef) -> Result<(), Failure> {
     crate::session::stream::claim(session)?;
     let mut session = session.borrow_mut();
     if !session.is_usable() {
-        return Err(Failure::Lost(PgError::new(SqlState::CONNECTION_FAILURE, "the connection is broken")));
+        return Err(Failure::Lost(PgError::new(
+            SqlState::CONNECTION_FAILURE,
+            "the connection is broken",
+        )));
     }
     // Interrupts wait: a cancel here would leave the node's answer unknown.
-    let outcome = transaction::hold_interrupts(|| session.execute(&Request::plain("COMMIT"), None, &mut |_| Ok(())));
+    let outcome = transaction::hold_interrupts(|| {
+        session.execute(&Request::plain("COMMIT"), None, &mut |_| Ok(()))
+    });
     session.depth = 0;
     session.wrote = false;
     outcome.map(drop)
@@ -295,7 +305,10 @@ pub(crate) type Attempt<'a, T> = &'a mut dyn FnMut(&SessionRef) -> Result<T, Fai
 
 /// Runs `attempt` on a session to the node, inside the remote transaction. A connection that broke before it
 /// proved good (a restart of the node that nobody had noticed) is replaced once.
-pub(crate) fn with_session<T>(node: &NodeAddress, attempt: Attempt<'_, T>) -> Result<(SessionRef, T), NodeFailure> {
+pub(crate) fn with_session<T>(
+    node: &NodeAddress,
+    attempt: Attempt<'_, T>,
+) -> Result<(SessionRef, T), NodeFailure> {
     let mut retried = false;
     loop {
         let session = pool::session(node).map_err(|reason| match reason {

@@ -35,11 +35,16 @@ impl HashRange {
     /// The slice is floor((2^32 - 1) / count) wide and the last one takes what is left; none for a count of zero.
     pub fn cut(count: u32) -> Vec<Self> {
         let Some(width) = u32::MAX.checked_div(count) else { return Vec::new() };
-        let first_of = |index: u32| (i64::from(i32::MIN) + i64::from(index) * i64::from(width)) as i32;
+        let first_of =
+            |index: u32| (i64::from(i32::MIN) + i64::from(index) * i64::from(width)) as i32;
         (0..count)
             .map(|index| Self {
                 first: first_of(index),
-                last: if index == count - 1 { i32::MAX } else { first_of(index + 1).wrapping_sub(1) },
+                last: if index == count - 1 {
+                    i32::MAX
+                } else {
+                    first_of(index + 1).wrapping_sub(1)
+                },
             })
             .collect()
     }

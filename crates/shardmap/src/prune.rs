@@ -57,16 +57,8 @@ impl<E> Prune<E> {
 
     /// The indexes of the shards that may hold a matching row, ascending.
     pub fn shards(&self, map: &ShardMap, value: &mut impl FnMut(&E) -> KeyValue) -> Vec<usize> {
-        let mut keep = self.mask(map, value);
-        let mut index = 0;
-        let mut chosen = Vec::new();
-        for kept in keep.drain(..) {
-            if kept {
-                chosen.push(index);
-            }
-            index += 1;
-        }
-        chosen
+        let mask = self.mask(map, value);
+        mask.into_iter().enumerate().filter_map(|(index, kept)| kept.then_some(index)).collect()
     }
 
     fn mask(&self, map: &ShardMap, value: &mut impl FnMut(&E) -> KeyValue) -> Vec<bool> {

@@ -48,37 +48,27 @@ impl<C: Copy + Eq + Hash, E: Clone> Equalities<C, E> {
     /// is empty, though their values may happen to fall together.
     pub fn routes(&self, columns: &[C]) -> Vec<E> {
         let reaches_all = |start: C| {
-            let mut reached = vec![start];
-            let mut next = 0;
-            while next < reached.len() {
-                for to in self.edges.get(&reached[next]).into_iter().flatten() {
-                    if !reached.contains(to) {
-                        reached.push(*to);
-                    }
-                }
-                next += 1;
-            }
+            let reached = self.reached_from(start);
             columns.iter().all(|column| reached.contains(column))
         };
-        self.keys.iter().filter(|(column, _)| reaches_all(*column)).map(|(_, key)| key.clone()).collect()
-    }
-
-    /// For each of `columns` the keys that reach it, for a caller that can compare their values.
-    pub fn keys_of(&self, column: C) -> Vec<E> {
         self.keys
             .iter()
-            .filter(|(start, _)| *start == column || !self.reached_from(*start, column).is_empty())
+            .filter(|(column, _)| reaches_all(*column))
             .map(|(_, key)| key.clone())
             .collect()
     }
 
-    fn reached_from(&self, start: C, goal: C) -> Vec<C> {
+    /// The keys that reach one column, for a caller that can compare their values.
+    pub fn keys_of(&self, column: C) -> Vec<E> {
+        let reaches = |start: C| self.reached_from(start).contains(&column);
+        self.keys.iter().filter(|(start, _)| reaches(*start)).map(|(_, key)| key.clone()).collect()
+    }
+
+    /// All columns that a flood from `start` reaches, itself included.
+    fn reached_from(&self, start: C) -> Vec<C> {
         let mut reached = vec![start];
         let mut next = 0;
         while next < reached.len() {
-            if reached[next] == goal {
-                return reached;
-            }
             for to in self.edges.get(&reached[next]).into_iter().flatten() {
                 if !reached.contains(to) {
                     reached.push(*to);
@@ -86,7 +76,7 @@ impl<C: Copy + Eq + Hash, E: Clone> Equalities<C, E> {
             }
             next += 1;
         }
-        Vec::new()
+        reached
     }
 }
 

@@ -42,7 +42,9 @@ pub(crate) fn utility(call: &mut UtilityCall) -> Result<Outcome, PgError> {
 
 /// Refuses what would reach the local table only.
 fn refuse(command: &str, tables: &[Oid]) -> Result<(), PgError> {
-    let Some(table) = tables.iter().filter_map(|oid| catalog::find(*oid)).find(|table| !table.map.is_empty()) else {
+    let Some(table) =
+        tables.iter().filter_map(|oid| catalog::find(*oid)).find(|table| !table.map.is_empty())
+    else {
         return Ok(());
     };
     Err(PgError::unsupported(
@@ -61,8 +63,9 @@ fn refuse(command: &str, tables: &[Oid]) -> Result<(), PgError> {
 
 /// DROP EXTENSION, guarded as in pg_shard 1.2.
 fn drop_extension(cascade: bool) -> Result<(), PgError> {
-    let any = Spi::get_one::<bool>("SELECT EXISTS (SELECT 1 FROM pgs_distribution_metadata.partition)")
-        .map_err(|error| PgError::internal(error.to_string()))?;
+    let any =
+        Spi::get_one::<bool>("SELECT EXISTS (SELECT 1 FROM pgs_distribution_metadata.partition)")
+            .map_err(|error| PgError::internal(error.to_string()))?;
     if any != Some(true) {
         return Ok(());
     }
@@ -135,7 +138,10 @@ fn drop_shards(table: &Rc<DistributedTable>) -> Result<(), PgError> {
 }
 
 /// Runs statements on a node inside the transaction.
-pub(crate) fn run_on(node: &shardmap::NodeAddress, statements: &[String]) -> Result<(), NodeFailure> {
+pub(crate) fn run_on(
+    node: &shardmap::NodeAddress,
+    statements: &[String],
+) -> Result<(), NodeFailure> {
     transaction::with_session(node, &mut |session| {
         let mut session = session.borrow_mut();
         session.execute_all(statements, Some(transaction::level_for_write()))?;

@@ -27,7 +27,9 @@ impl InsertRows {
     fn run(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
         let table = catalog::get(self.plan.table)?;
         let mut hasher = Hasher::find(table.key.family, table.key.type_oid, table.key.collation)
-            .ok_or_else(|| PgError::internal("the distribution column's type has lost its hash function"))?;
+            .ok_or_else(|| {
+                PgError::internal("the distribution column's type has lost its hash function")
+            })?;
         let rows = if self.plan.by_statement {
             self.by_statement(io, &mut hasher)?
         } else {
@@ -38,7 +40,8 @@ impl InsertRows {
     }
 
     fn hash(&self, row: &ChildRow, hasher: &mut Hasher) -> Result<i32, PgError> {
-        row.hash(self.plan.key_position, hasher).ok_or_else(|| crate::plan::null_key(Some(self.plan.table)))
+        row.hash(self.plan.key_position, hasher)
+            .ok_or_else(|| crate::plan::null_key(Some(self.plan.table)))
     }
 
     fn by_copy(&self, io: &mut ScanIo, hasher: &mut Hasher) -> Result<u64, PgError> {
@@ -50,13 +53,17 @@ impl InsertRows {
             io.with_row_memory(|_| {
                 let hash = self.hash(&row, hasher)?;
                 sink.add(hash, |line| {
-                    for (column, encoder) in encoders.iter_mut().take(self.plan.columns.len()).enumerate() {
+                    for (column, encoder) in
+                        encoders.iter_mut().take(self.plan.columns.len()).enumerate()
+                    {
                         if column > 0 {
                             line.push(b'\t');
                         }
                         match row.parameter(column, encoder).bytes {
                             None => line.extend_from_slice(b"\\N"),
-                            Some(text) => escape_text(text.strip_suffix(b"\0").unwrap_or(&text), line),
+                            Some(text) => {
+                                escape_text(text.strip_suffix(b"\0").unwrap_or(&text), line)
+                            }
                         }
                     }
                     line.push(b'\n');
@@ -90,8 +97,12 @@ impl InsertRows {
                     .map(|(column, encoder)| row.parameter(column, encoder))
                     .collect();
                 parameters.extend(fixed.iter().cloned());
-                let request =
-                    Request { sql: render(&self.plan.template, index)?, types: types.clone(), parameters, binary };
+                let request = Request {
+                    sql: render(&self.plan.template, index)?,
+                    types: types.clone(),
+                    parameters,
+                    binary,
+                };
                 write_shard(&tables, index, &request, false, &mut |result| {
                     if self.plan.returning { kept.borrow_mut().keep(result) } else { Ok(()) }
                 })
@@ -123,8 +134,12 @@ impl Scan for InsertRows {
         if self.plan.by_statement {
             explain.text("Remote SQL", &super::read::render_generic(&self.plan.template)?);
         } else {
-            let columns: Vec<String> = self.plan.columns.iter().map(|name| catalog::quote(name)).collect();
-            explain.text("Remote SQL", &format!("COPY {} ({}) FROM STDIN", table.name, columns.join(", ")));
+            let columns: Vec<String> =
+                self.plan.columns.iter().map(|name| catalog::quote(name)).collect();
+            explain.text(
+                "Remote SQL",
+                &format!("COPY {} ({}) FROM STDIN", table.name, columns.join(", ")),
+            );
         }
         Ok(())
     }

@@ -24,7 +24,11 @@ use shardmap::{KeyValue, Prune};
 use std::rc::Rc;
 
 /// Makes the scan of a plan.
-pub(crate) fn begin(mut reader: PlanReader, io: &mut ScanIo, explain_only: bool) -> Result<Box<dyn Scan>, PgError> {
+pub(crate) fn begin(
+    mut reader: PlanReader,
+    io: &mut ScanIo,
+    explain_only: bool,
+) -> Result<Box<dyn Scan>, PgError> {
     Ok(match Plan::read(&mut reader) {
         Plan::Routed(plan) if plan.command.is_write() => {
             io.set_plain_sources();
@@ -52,19 +56,21 @@ pub(crate) fn prune(
     table: &DistributedTable,
 ) -> Result<Vec<usize>, PgError> {
     let mut failed = None;
-    let shards = prune.shards(&table.map, &mut |key| {
-        match Hasher::find(key.family, key.hash_type, key.collation) {
-            Some(mut hasher) => io.with_row_memory(|io| io.key_value(key, &mut hasher)),
-            None => {
-                failed = Some(PgError::new(
-                    pg::SqlState(*b"42883"),
-                    format!(
-                        "could not identify a hash function for type {}",
-                        pg::table::type_name(key.hash_type)
-                    ),
-                ));
-                KeyValue::Null
-            }
+    let shards = prune.shards(&table.map, &mut |key| match Hasher::find(
+        key.family,
+        key.hash_type,
+        key.collation,
+    ) {
+        Some(mut hasher) => io.with_row_memory(|io| io.key_value(key, &mut hasher)),
+        None => {
+            failed = Some(PgError::new(
+                pg::SqlState(*b"42883"),
+                format!(
+                    "could not identify a hash function for type {}",
+                    pg::table::type_name(key.hash_type)
+                ),
+            ));
+            KeyValue::Null
         }
     });
     failed.map_or(Ok(shards), Err)

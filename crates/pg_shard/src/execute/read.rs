@@ -99,7 +99,7 @@ impl Read {
     fn start(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
         let tables = tables(&self.tables)?;
         let shards = self.shards(io, &tables[0])?;
-        let reads = self.open(io, &tables, &shards, &mut Vec::new())?;
+        let reads = self.open(io, &tables, &shards, Vec::new())?;
         self.state = State::Reading(reads);
         Ok(())
     }
@@ -110,13 +110,13 @@ impl Read {
         io: &mut ScanIo,
         tables: &[Rc<DistributedTable>],
         shards: &[usize],
-        avoid: &mut Vec<NodeAddress>,
+        mut avoid: Vec<NodeAddress>,
     ) -> Result<Vec<NodeRead>, PgError> {
         let mut reads = Vec::new();
         let mut left = shards.to_vec();
         while !left.is_empty() {
             let mut next = Vec::new();
-            for (node, group) in assign(tables, &left, avoid)? {
+            for (node, group) in assign(tables, &left, &avoid)? {
                 match self.open_node(io, &node, &group)? {
                     Ok(read) => reads.push(read),
                     Err(error) => {
@@ -156,9 +156,16 @@ impl Read {
                         session.borrow_mut().wrote = true;
                     }
                     let stream = Stream::attach(&session, io.rows());
-                    return Ok(Ok(NodeRead { node: node.clone(), shards: shards.to_vec(), session, stream }));
+                    return Ok(Ok(NodeRead {
+                        node: node.clone(),
+                        shards: shards.to_vec(),
+                        session,
+                        stream,
+                    }));
                 }
-                Err(Failure::Lost(error)) if had_transaction || attempt > 0 => return Ok(Err(error)),
+                Err(Failure::Lost(error)) if had_transaction || attempt > 0 => {
+                    return Ok(Err(error));
+                }
                 Err(Failure::Lost(_)) => pool::discard_broken(),
                 Err(Failure::Statement(error)) => return Err(error),
             }
@@ -234,7 +241,12 @@ impl Read {
     }
 
     /// Another placement takes over, if the node was lost before it delivered anything.
-    fn replace(&self, io: &mut ScanIo, read: &NodeRead, failure: Failure) -> Result<Vec<NodeRead>, PgError> {
+    fn replace(
+        &self,
+        io: &mut ScanIo,
+        read: &NodeRead,
+        failure: Failure,
+    ) -> Result<Vec<NodeRead>, PgError> {
         let tables = tables(&self.tables)?;
         match failure {
             Failure::Statement(error) => {
@@ -250,18 +262,23 @@ impl Read {
                 if proven_before {
                     return Err(PgError::new(
                         SqlState::CONNECTION_FAILURE,
-                        format!("connection to node \"{}\" was lost in the middle of a read", read.node),
+                        format!(
+                            "connection to node \"{}\" was lost in the middle of a read",
+                            read.node
+                        ),
                     )
                     .detail(format!("Remote message: {}", error.message()))
                     .hint("Run the statement again; it will use other placements."));
                 }
                 transaction::lose_node(&read.node, &error)?;
                 // A restarted node has closed a connection that looked good: it is asked once more.
-                if let Ok(again) = self.open_node(io, &read.node, &read.shards)? {
+                if !pool::avoided().contains(&read.node)
+                    && let Ok(again) = self.open_node(io, &read.node, &read.shards)?
+                {
                     return Ok(vec![again]);
                 }
                 pg::error::warning(pool::connection_failed(&read.node, &error));
-                self.open(io, &tables, &read.shards, &mut vec![read.node.clone()])
+                self.open(io, &tables, &read.shards, vec![read.node.clone()])
             }
         }
     }
@@ -319,7 +336,8 @@ fn wait_any(reads: &[NodeRead]) -> Result<(), PgError> {
         let _ = only.session.borrow_mut().wait();
         return Ok(());
     }
-    let sockets: Vec<_> = reads.iter().map(|read| (read.session.borrow().socket(), Readiness::Readable)).collect();
+    let sockets: Vec<_> =
+        reads.iter().map(|read| (read.session.borrow().socket(), Readiness::Readable)).collect();
     let set = WaitSet::new(&sockets);
     let limit = settings::silence_timeout();
     let since = clock();
@@ -356,7 +374,9 @@ fn abandon(read: &NodeRead) {
             Ok(Event::Done(_)) | Err(_) => return,
         }
     }
-    if session.depth > 0 && (session.wrote || pg::transaction::isolation_level() != Isolation::ReadCommitted) {
+    if session.depth > 0
+        && (session.wrote || pg::transaction::isolation_level() != Isolation::ReadCommitted)
+    {
         // A cancel would abort the remote transaction: read the rest and throw it away.
         let _ = session.finish(&mut |_| Ok(()));
         return;
@@ -375,10 +395,15 @@ fn assign(
     avoid: &[NodeAddress],
 ) -> Result<Vec<(NodeAddress, Vec<usize>)>, PgError> {
     let mut groups: Vec<(NodeAddress, Vec<usize>)> = Vec::new();
+    let silent = pool::avoided();
     for index in shards {
-        let node = common_nodes(tables, *index)
-            .into_iter()
-            .find(|node| !avoid.contains(node))
+        let nodes = common_nodes(tables, *index);
+        let mut usable = nodes.iter().filter(|node| !avoid.contains(node)).peekable();
+        let first = usable.peek().map(|node| (*node).clone());
+        let node = usable
+            .find(|node| !silent.contains(node))
+            .cloned()
+            .or(first)
             .ok_or_else(|| unreadable(&tables[0], *index))?;
         match groups.iter_mut().find(|(known, _)| *known == node) {
             Some((_, group)) => group.push(*index),
@@ -396,7 +421,8 @@ pub(crate) fn common_nodes(tables: &[Rc<DistributedTable>], index: usize) -> Vec
         .map(|placement| &placement.node)
         .filter(|node| {
             others.iter().all(|other| {
-                index < other.map.len() && other.healthy(index).any(|placement| placement.node == **node)
+                index < other.map.len()
+                    && other.healthy(index).any(|placement| placement.node == **node)
             })
         })
         .cloned()

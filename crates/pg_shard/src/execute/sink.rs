@@ -56,7 +56,11 @@ impl Sink {
     }
 
     /// Adds a row by its key's hash; `write` appends its line.
-    pub(crate) fn add(&mut self, hash: i32, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), PgError> {
+    pub(crate) fn add(
+        &mut self,
+        hash: i32,
+        write: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<(), PgError> {
         let index = self.table().map.owner(hash).ok_or_else(super::write::no_destination)?;
         let before = self.lots[index].len();
         write(&mut self.lots[index]);
@@ -107,24 +111,34 @@ impl Sink {
             });
             match outcome {
                 Ok((session, ())) => {
-                    transaction::note_written(self.table(), index, placement.id, &placement.node, leads);
+                    transaction::note_written(
+                        self.table(),
+                        index,
+                        placement.id,
+                        &placement.node,
+                        leads,
+                    );
                     leads = false;
                     self.pending.push((placement.node, session, index, placement.id));
                 }
                 Err(NodeFailure::Error(error)) => {
                     return Err(tell_as_table(error, &[(self.table(), index)], &placement.node));
                 }
-                Err(NodeFailure::Unreachable(error)) => self.miss(index, placement.id, &placement.node, &error)?,
+                Err(NodeFailure::Unreachable(error)) => {
+                    self.miss(index, placement.id, &placement.node, &error)?
+                }
             }
         }
         if leads {
-            return Err(PgError::new(SqlState::INTERNAL_ERROR, "could not modify any active placements").detail(
-                format!(
-                    "No placement of shard {} of table \"{}\" can be written.",
-                    self.table().shard_id(index).0,
-                    self.table().name
-                ),
-            ));
+            return Err(PgError::new(
+                SqlState::INTERNAL_ERROR,
+                "could not modify any active placements",
+            )
+            .detail(format!(
+                "No placement of shard {} of table \"{}\" can be written.",
+                self.table().shard_id(index).0,
+                self.table().name
+            )));
         }
         Ok(())
     }

@@ -52,7 +52,10 @@ impl RoutedWrite {
                     shards.len(),
                     table.name
                 ))
-                .hint(format!("Add an equality on the distribution column \"{}\".", table.key_name)));
+                .hint(format!(
+                    "Add an equality on the distribution column \"{}\".",
+                    table.key_name
+                )));
             }
         };
         let hash = self.key_hash(io);
@@ -81,7 +84,11 @@ impl RoutedWrite {
                 .is_some_and(|mut hasher| io.key_value(key, &mut hasher) == KeyValue::Null),
             _ => false,
         };
-        if is_null { crate::plan::null_key(self.plan.tables.first().copied()) } else { no_destination() }
+        if is_null {
+            crate::plan::null_key(self.plan.tables.first().copied())
+        } else {
+            no_destination()
+        }
     }
 
     fn key_hash(&self, io: &mut ScanIo) -> Option<i32> {
@@ -108,10 +115,16 @@ pub(crate) fn no_destination() -> PgError {
 /// INSERTs run beside each other; UPDATE and DELETE exclude INSERTs and each other where they could meet: on
 /// one value of the distribution column if the statement is by key, on the whole shard otherwise. A shard with
 /// one placement needs no order but its own.
-pub(crate) fn lock_for(command: Command, table: &DistributedTable, index: usize, hash: Option<i32>) {
+pub(crate) fn lock_for(
+    command: Command,
+    table: &DistributedTable,
+    index: usize,
+    hash: Option<i32>,
+) {
     let shard = table.shard_id(index);
     let replicated = table.placements[index].len() > 1;
-    let commutes = command == Command::Insert || settings::all_modifications_commutative() || !replicated;
+    let commutes =
+        command == Command::Insert || settings::all_modifications_commutative() || !replicated;
     match (commutes, hash) {
         (true, hash) => {
             lock_shard(ShardLock::Data(shard), Mode::Share);
@@ -128,7 +141,10 @@ pub(crate) fn lock_for(command: Command, table: &DistributedTable, index: usize,
 }
 
 /// The healthy placements of a shard on nodes that hold the other tables' shards as well.
-pub(crate) fn writable(tables: &[Rc<DistributedTable>], index: usize) -> Result<Vec<Placement>, PgError> {
+pub(crate) fn writable(
+    tables: &[Rc<DistributedTable>],
+    index: usize,
+) -> Result<Vec<Placement>, PgError> {
     let nodes = common_nodes(tables, index);
     let table = &tables[0];
     let healthy: Vec<Placement> = table.healthy(index).cloned().collect();
@@ -138,10 +154,16 @@ pub(crate) fn writable(tables: &[Rc<DistributedTable>], index: usize) -> Result<
     // A placement that cannot see the other tables would silently miss the write.
     if let Some(apart) = healthy.iter().find(|placement| !nodes.contains(&placement.node)) {
         return Err(PgError::unsupported(
-            format!("cannot write table \"{}\" while reading a table that is not beside it", table.name),
+            format!(
+                "cannot write table \"{}\" while reading a table that is not beside it",
+                table.name
+            ),
             "Read what you need first and pass it as values.",
         )
-        .detail(format!("Node \"{}\" has no healthy placement of the other table's shard.", apart.node)));
+        .detail(format!(
+            "Node \"{}\" has no healthy placement of the other table's shard.",
+            apart.node
+        )));
     }
     Ok(healthy)
 }
@@ -172,7 +194,8 @@ pub(crate) fn write_shard(
 ) -> Result<u64, PgError> {
     let table = &tables[0];
     let placements = writable(tables, index)?;
-    let named: Vec<(&DistributedTable, usize)> = tables.iter().map(|table| (&**table, index)).collect();
+    let named: Vec<(&DistributedTable, usize)> =
+        tables.iter().map(|table| (&**table, index)).collect();
     if alone && placements.len() == 1 && transaction::is_untouched() {
         return write_alone(table, index, &placements[0], request, &named, each);
     }
@@ -183,8 +206,9 @@ pub(crate) fn write_shard(
         let leads = affected.is_none();
         let outcome = transaction::with_session(&placement.node, &mut |session| {
             let mut session = session.borrow_mut();
-            let rows =
-                session.execute(request, Some(level), &mut |rows| if leads { each(rows) } else { Ok(()) })?;
+            let rows = session.execute(request, Some(level), &mut |rows| {
+                if leads { each(rows) } else { Ok(()) }
+            })?;
             session.wrote = true;
             Ok(rows)
         });
@@ -203,7 +227,9 @@ pub(crate) fn write_shard(
                     missed.push((table.shard_id(index), placement.id));
                 }
             }
-            Err(NodeFailure::Error(error)) => return Err(tell_as_table(error, &named, &placement.node)),
+            Err(NodeFailure::Error(error)) => {
+                return Err(tell_as_table(error, &named, &placement.node));
+            }
             Err(NodeFailure::Unreachable(error)) => {
                 pg::error::warning(pool::connection_failed(&placement.node, &error));
                 transaction::lose_node(&placement.node, &error)?;
@@ -242,7 +268,10 @@ fn write_alone(
             pool::discard_broken();
             Err(PgError::new(
                 SqlState(*b"08007"),
-                format!("connection to node \"{}\" was lost while it executed the statement", placement.node),
+                format!(
+                    "connection to node \"{}\" was lost while it executed the statement",
+                    placement.node
+                ),
             )
             .detail(format!(
                 "The change to table \"{}\" may be stored or not. Remote message: {}",

@@ -29,7 +29,10 @@ pub(super) fn find_column(oid: Oid, name: &str) -> Result<i16, PgError> {
 
 #[pg_extern]
 fn column_name_to_column(table_oid: Oid, column_name: &str) -> String {
-    raise(find_column(table_oid, column_name).map(|column| table::column_node_text(table_oid, column)))
+    raise(
+        find_column(table_oid, column_name)
+            .map(|column| table::column_node_text(table_oid, column)),
+    )
 }
 
 #[pg_extern]
@@ -63,8 +66,9 @@ fn partition_column_to_node_string(table_oid: Option<Oid>) -> String {
 }
 
 fn node_string(oid: Option<Oid>) -> Result<String, PgError> {
-    let oid = oid
-        .ok_or_else(|| PgError::new(SqlState::NULL_VALUE_NOT_ALLOWED, "table_oid must not be null"))?;
+    let oid = oid.ok_or_else(|| {
+        PgError::new(SqlState::NULL_VALUE_NOT_ALLOWED, "table_oid must not be null")
+    })?;
     let table = catalog::get(oid)?;
     Ok(table::column_node_text(oid, table.key.column))
 }

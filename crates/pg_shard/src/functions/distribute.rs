@@ -20,15 +20,22 @@ fn master_create_distributed_table(table_name: &str, partition_column: &str, par
 
 fn distribute(name: &str, column: &str, method: u8) -> Result<(), PgError> {
     let oid = table::resolve(name, RelationLock::Exclusive);
-    let relation = table::describe(oid).ok_or_else(|| PgError::internal("the table has vanished"))?;
+    let relation =
+        table::describe(oid).ok_or_else(|| PgError::internal("the table has vanished"))?;
     if !matches!(relation.kind, b'r' | b'f') {
-        return Err(PgError::new(SqlState(*b"42809"), format!("cannot distribute relation: {name}"))
-            .detail("Distributed relations must be regular or foreign tables."));
+        return Err(PgError::new(
+            SqlState(*b"42809"),
+            format!("cannot distribute relation: {name}"),
+        )
+        .detail("Distributed relations must be regular or foreign tables."));
     }
     check_owner(oid)?;
     if relation.persistence == b't' {
-        return Err(PgError::new(SqlState(*b"42809"), format!("cannot distribute relation: {name}"))
-            .detail("Temporary tables live in one session only."));
+        return Err(PgError::new(
+            SqlState(*b"42809"),
+            format!("cannot distribute relation: {name}"),
+        )
+        .detail("Temporary tables live in one session only."));
     }
     if relation.is_partition || relation.has_children || inherits(oid)? {
         return Err(PgError::unsupported(
@@ -87,7 +94,10 @@ fn check_method(oid: Oid, column: i16, method: u8) -> Result<(), PgError> {
                 .detail("Partition column types must have a hash function defined to use hash partitioning.")),
             }
         }
-        b'r' => Err(PgError::new(SqlState::FEATURE_NOT_SUPPORTED, "pg_shard only supports hash partitioning")),
+        b'r' => Err(PgError::new(
+            SqlState::FEATURE_NOT_SUPPORTED,
+            "pg_shard only supports hash partitioning",
+        )),
         other => Err(PgError::new(
             SqlState::INVALID_PARAMETER_VALUE,
             format!("unrecognized table partition type: {}", char::from(other)),
@@ -148,18 +158,23 @@ fn create_shards(name: &str, shard_count: i32, replication_factor: i32) -> Resul
     if replication > workers.len() {
         return Err(PgError::new(
             SqlState::INVALID_PARAMETER_VALUE,
-            format!("replication_factor ({replication}) exceeds number of worker nodes ({})", workers.len()),
+            format!(
+                "replication_factor ({replication}) exceeds number of worker nodes ({})",
+                workers.len()
+            ),
         )
         .hint("Add more worker nodes or try again with a lower replication factor."));
     }
-    let storage = if table::describe(oid).is_some_and(|relation| relation.kind == b'f') { 'f' } else { 't' };
+    let storage =
+        if table::describe(oid).is_some_and(|relation| relation.kind == b'f') { 'f' } else { 't' };
 
     let mut nodes = Nodes::default();
     let mut shards = Vec::new();
     let mut placements = Vec::new();
     for (index, range) in HashRange::cut(shard_count).into_iter().enumerate() {
         let shard = ShardId(next_shard_id()?);
-        let statements = definition.statements(shard.0).map_err(|error| ddl::definition_error(&error))?;
+        let statements =
+            definition.statements(shard.0).map_err(|error| ddl::definition_error(&error))?;
         let mut failed = None;
         let chosen = choose_nodes(index, workers.len(), replication, |worker| {
             nodes.create(&workers[worker], &statements).unwrap_or_else(|error| {
@@ -204,7 +219,9 @@ fn create_shards(name: &str, shard_count: i32, replication_factor: i32) -> Resul
 
 fn next_shard_id() -> Result<i64, PgError> {
     table::as_extension_owner(|| {
-        Spi::get_one::<i64>("SELECT pg_catalog.nextval('pgs_distribution_metadata.shard_id_sequence')")
+        Spi::get_one::<i64>(
+            "SELECT pg_catalog.nextval('pgs_distribution_metadata.shard_id_sequence')",
+        )
     })
     .map_err(|error| PgError::internal(error.to_string()))?
     .ok_or_else(|| PgError::internal("a sequence gave no value"))
@@ -248,7 +265,10 @@ impl Nodes {
 
 fn warn(node: &NodeAddress, error: &PgError) {
     pg::error::warning(pool::connection_failed(node, error));
-    pg::error::warning(PgError::new(SqlState::WARNING, format!("could not create shard on \"{node}\"")));
+    pg::error::warning(PgError::new(
+        SqlState::WARNING,
+        format!("could not create shard on \"{node}\""),
+    ));
 }
 
 /// Tells all sessions that the metadata have changed; called by triggers on the metadata tables.

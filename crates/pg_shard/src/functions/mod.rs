@@ -30,7 +30,8 @@ fn check_owner(oid: Oid) -> Result<(), PgError> {
 
 /// Runs SQL on the metadata with the extension's rights.
 fn change_metadata(sql: &str) -> Result<(), PgError> {
-    table::as_extension_owner(|| pgrx::Spi::run(sql)).map_err(|error| PgError::internal(error.to_string()))
+    table::as_extension_owner(|| pgrx::Spi::run(sql))
+        .map_err(|error| PgError::internal(error.to_string()))
 }
 
 /// A text as an SQL literal.

@@ -33,7 +33,10 @@ fn master_copy_shard_placement(
 
 fn repair(shard: ShardId, source: &NodeAddress, target: &NodeAddress) -> Result<(), PgError> {
     let oid = catalog::table_of_shard(shard).ok_or_else(|| {
-        PgError::new(SqlState::UNDEFINED_OBJECT, format!("shard with ID {} does not exist", shard.0))
+        PgError::new(
+            SqlState::UNDEFINED_OBJECT,
+            format!("shard with ID {} does not exist", shard.0),
+        )
     })?;
     check_owner(oid)?;
     if transaction::has_written(shard) {
@@ -98,9 +101,11 @@ fn find<'a>(placements: &'a [Placement], node: &NodeAddress) -> Result<&'a Place
 fn recreate(oid: pgrx::pg_sys::Oid, shard: ShardId, target: &NodeAddress) -> Result<(), PgError> {
     let definition = ddl::definition(oid)?;
     let mut statements =
-        vec![definition.drop_statement(shard.0).map_err(|error| ddl::definition_error(&error.into()))?];
-    statements.extend(definition.statements(shard.0).map_err(|error| ddl::definition_error(&error))?);
-    ddl::run_on(target, &statements).map_err(|failure| failed("could not recreate shard table", target, failure))
+        vec![definition.drop_statement(shard.0).map_err(|error| ddl::definition_error(&error))?];
+    statements
+        .extend(definition.statements(shard.0).map_err(|error| ddl::definition_error(&error))?);
+    ddl::run_on(target, &statements)
+        .map_err(|failure| failed("could not recreate shard table", target, failure))
 }
 
 /// Has the target fetch the rows from the source.

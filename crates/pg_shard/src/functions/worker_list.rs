@@ -21,8 +21,11 @@ pub(super) fn read() -> Result<Vec<NodeAddress>, PgError> {
             std::io::ErrorKind::PermissionDenied => "Permission denied".to_owned(),
             _ => error.to_string(),
         };
-        PgError::new(SqlState(code), format!("could not open worker list file \"{path}\": {reason}"))
-            .hint("Write one line with host and port for each worker.")
+        PgError::new(
+            SqlState(code),
+            format!("could not open worker list file \"{path}\": {reason}"),
+        )
+        .hint("Write one line with host and port for each worker.")
     })?;
     let mut workers = Vec::new();
     for line in text.split_inclusive(|byte| *byte == b'\n') {

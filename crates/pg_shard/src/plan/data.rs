@@ -71,7 +71,10 @@ impl Plan {
         let mut w = PlanWriter::new();
         match self {
             Self::Routed(plan) => {
-                w.int(0).int(plan.command.code()).int(i32::from(plan.returning)).int(count(plan.sent));
+                w.int(0)
+                    .int(plan.command.code())
+                    .int(i32::from(plan.returning))
+                    .int(count(plan.sent));
                 w.int(count(plan.tables.len()));
                 for table in &plan.tables {
                     w.oid(*table);
@@ -94,7 +97,9 @@ impl Plan {
             }
             Self::InsertedRows(plan) => {
                 w.int(2).int(plan.command.code()).oid(plan.table).int(count(plan.key_position));
-                w.int(count(plan.sent)).int(i32::from(plan.by_statement)).int(i32::from(plan.returning));
+                w.int(count(plan.sent))
+                    .int(i32::from(plan.by_statement))
+                    .int(i32::from(plan.returning));
                 w.int(count(plan.columns.len()));
                 for column in &plan.columns {
                     w.text(column);
@@ -123,7 +128,8 @@ impl Plan {
                 let locks = reader.int() != 0;
                 let prune = read_prune(reader);
                 let template = read_template(reader);
-                let remote = (0..read_count(reader)).map(|_| (reader.oid(), reader.int())).collect();
+                let remote =
+                    (0..read_count(reader)).map(|_| (reader.oid(), reader.int())).collect();
                 let sources = (0..read_count(reader)).map(|_| read_source(reader)).collect();
                 Self::TableScan(TableScan { table, template, remote, sources, prune, sent, locks })
             }
@@ -163,7 +169,9 @@ fn write_template(w: &mut PlanWriter, template: &[Piece]) {
 
 fn read_template(reader: &mut PlanReader) -> Vec<Piece> {
     (0..read_count(reader))
-        .map(|_| if reader.int() == 0 { Piece::Text(reader.text()) } else { Piece::Table(reader.oid()) })
+        .map(|_| {
+            if reader.int() == 0 { Piece::Text(reader.text()) } else { Piece::Table(reader.oid()) }
+        })
         .collect()
 }
 
@@ -207,7 +215,11 @@ fn write_prune(w: &mut PlanWriter, prune: &Prune<Key>) {
             w.int(0);
         }
         Prune::Key(key) => {
-            w.int(1).int(count(key.expression)).oid(key.hash_type).oid(key.family).oid(key.collation);
+            w.int(1)
+                .int(count(key.expression))
+                .oid(key.hash_type)
+                .oid(key.family)
+                .oid(key.collation);
             w.int(i32::from(key.is_array));
         }
         Prune::And(parts) => list(w, 2, parts),
@@ -221,7 +233,13 @@ fn read_prune(reader: &mut PlanReader) -> Prune<Key> {
         1 => {
             let expression = read_count(reader);
             let (hash_type, family, collation) = (reader.oid(), reader.oid(), reader.oid());
-            Prune::Key(Key { expression, hash_type, family, collation, is_array: reader.int() != 0 })
+            Prune::Key(Key {
+                expression,
+                hash_type,
+                family,
+                collation,
+                is_array: reader.int() != 0,
+            })
         }
         code => {
             let parts = (0..read_count(reader)).map(|_| read_prune(reader)).collect();

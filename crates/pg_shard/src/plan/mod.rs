@@ -84,7 +84,10 @@ pub(crate) fn no_placements(shard: i64) -> PgError {
 /// Errors that no way of planning can avoid.
 fn check(facts: &Facts, tables: &[Rc<DistributedTable>]) -> Result<(), PgError> {
     if facts.obstacles.contains(&Obstacle::KeyChange) {
-        let name = facts.target.and_then(catalog::find).map_or_else(String::new, |table| table.name.clone());
+        let name = facts
+            .target
+            .and_then(catalog::find)
+            .map_or_else(String::new, |table| table.name.clone());
         return Err(PgError::new(
             SqlState::FEATURE_NOT_SUPPORTED,
             "modifying the partition value of rows is not allowed",
@@ -94,7 +97,10 @@ fn check(facts: &Facts, tables: &[Rc<DistributedTable>]) -> Result<(), PgError> 
     }
     if facts.command.is_write() && facts.obstacles.contains(&Obstacle::RowSecurity) {
         return Err(PgError::unsupported(
-            format!("cannot write distributed table \"{}\" under row-level security", tables[0].name),
+            format!(
+                "cannot write distributed table \"{}\" under row-level security",
+                tables[0].name
+            ),
             "Write as the table's owner or as a role with BYPASSRLS.",
         ));
     }
@@ -125,7 +131,10 @@ fn lock_on_workers(statement: &Statement, table: &DistributedTable) -> Result<Ve
     if let Some(local) = locked.iter().find(|oid| catalog::find(**oid).is_none()) {
         let local = table::describe(*local).map_or_else(String::new, |relation| relation.name);
         return Err(PgError::unsupported(
-            format!("cannot lock rows of local table \"{local}\" while reading distributed table \"{}\"", table.name),
+            format!(
+                "cannot lock rows of local table \"{local}\" while reading distributed table \"{}\"",
+                table.name
+            ),
             "Lock the local rows in a statement of its own.",
         ));
     }
@@ -183,10 +192,16 @@ fn refuse_write(facts: &Facts, table: &DistributedTable) -> PgError {
             ),
             Obstacle::UserFunction(_) | Obstacle::RowSecurity | Obstacle::KeyChange => continue,
         };
-        return PgError::unsupported(format!("cannot modify distributed table \"{}\" this way", table.name), hint)
-            .detail(detail);
+        return PgError::unsupported(
+            format!("cannot modify distributed table \"{}\" this way", table.name),
+            hint,
+        )
+        .detail(detail);
     }
-    PgError::new(SqlState::FEATURE_NOT_SUPPORTED, "cannot modify multiple shards during a single query")
-        .detail(format!("The statement concerns more than one shard of table \"{}\".", table.name))
-        .hint(format!("Add an equality on the distribution column \"{}\".", table.key_name))
+    PgError::new(
+        SqlState::FEATURE_NOT_SUPPORTED,
+        "cannot modify multiple shards during a single query",
+    )
+    .detail(format!("The statement concerns more than one shard of table \"{}\".", table.name))
+    .hint(format!("Add an equality on the distribution column \"{}\".", table.key_name))
 }

@@ -57,7 +57,8 @@ fn are_colocated(left: &DistributedTable, right: &DistributedTable) -> bool {
         && left.key.collation == right.key.collation
         && left.map.is_cut_like(&right.map)
         && (0..left.map.len()).all(|index| {
-            left.healthy(index).any(|ours| right.healthy(index).any(|theirs| theirs.node == ours.node))
+            left.healthy(index)
+                .any(|ours| right.healthy(index).any(|theirs| theirs.node == ours.node))
         })
 }
 
@@ -94,9 +95,8 @@ fn several_keys(facts: &Facts, table: &DistributedTable, prepared: &Prepared) ->
     let mut chosen = None;
     for relation in &facts.relations {
         let keys = facts.equalities.keys_of(relation.column);
-        let (key, owner) = keys
-            .iter()
-            .find_map(|key| Some((*key, table.map.owner(prepared.hash_now(key)??)?)))?;
+        let (key, owner) =
+            keys.iter().find_map(|key| Some((*key, table.map.owner(prepared.hash_now(key)??)?)))?;
         match chosen {
             None => chosen = Some((key, owner)),
             Some((_, known)) if known == owner => {}
@@ -118,7 +118,9 @@ pub(crate) fn plan(
     let metadata = catalog::metadata().ok_or_else(|| PgError::internal("the extension is gone"))?;
     let mut tables = Vec::new();
     // The written table first: its placements lead.
-    for table in facts.target.into_iter().chain(facts.relations.iter().map(|relation| relation.table)) {
+    for table in
+        facts.target.into_iter().chain(facts.relations.iter().map(|relation| relation.table))
+    {
         if !tables.contains(&table) {
             tables.push(table);
         }

@@ -208,7 +208,11 @@ impl Session {
     }
 
     /// Sends a statement; `level` asks for a remote transaction that deep.
-    pub(crate) fn send(&mut self, request: &Request, level: Option<(u32, Isolation)>) -> Result<(), Failure> {
+    pub(crate) fn send(
+        &mut self,
+        request: &Request,
+        level: Option<(u32, Isolation)>,
+    ) -> Result<(), Failure> {
         debug_assert!(self.expects.is_empty(), "one statement at a time");
         self.error = None;
         self.affected = 0;
@@ -230,7 +234,11 @@ impl Session {
         self.finish(&mut |_| Ok(())).map(drop)
     }
 
-    fn queue_all(&mut self, statements: &[String], level: Option<(u32, Isolation)>) -> Result<(), PgError> {
+    fn queue_all(
+        &mut self,
+        statements: &[String],
+        level: Option<(u32, Isolation)>,
+    ) -> Result<(), PgError> {
         self.queue_settings()?;
         if let Some((level, isolation)) = level {
             self.queue_transaction(level, isolation)?;
@@ -262,7 +270,10 @@ impl Session {
         self.connection.send_sync()?;
         self.expects.push_back(Expect::Sync);
         if settings::log_distributed_statements() {
-            pg::error::log(PgError::new(SqlState(*b"00000"), format!("distributed statement: {}", request.sql)));
+            pg::error::log(PgError::new(
+                SqlState(*b"00000"),
+                format!("distributed statement: {}", request.sql),
+            ));
         }
         Ok(())
     }
@@ -290,16 +301,17 @@ impl Session {
         if self.settings == Some(now) {
             return Ok(());
         }
-        let calls: Vec<String> = [c"DateStyle", c"IntervalStyle", c"TimeZone", c"bytea_output", c"xmloption"]
-            .into_iter()
-            .map(|name| {
-                format!(
-                    "pg_catalog.set_config('{}', '{}', false)",
-                    name.to_string_lossy(),
-                    table::setting(name).replace('\'', "''")
-                )
-            })
-            .collect();
+        let calls: Vec<String> =
+            [c"DateStyle", c"IntervalStyle", c"TimeZone", c"bytea_output", c"xmloption"]
+                .into_iter()
+                .map(|name| {
+                    format!(
+                        "pg_catalog.set_config('{}', '{}', false)",
+                        name.to_string_lossy(),
+                        table::setting(name).replace('\'', "''")
+                    )
+                })
+                .collect();
         self.connection.send_command(&CString::new(format!("SELECT {}", calls.join(", ")))?)?;
         self.expects.push_back(Expect::Preliminary);
         self.settings = Some(now);
@@ -318,7 +330,8 @@ impl Session {
         }
         while self.depth < level {
             self.depth += 1;
-            self.connection.send_command(&CString::new(format!("SAVEPOINT pg_shard_{}", self.depth))?)?;
+            self.connection
+                .send_command(&CString::new(format!("SAVEPOINT pg_shard_{}", self.depth))?)?;
             self.expects.push_back(Expect::Preliminary);
         }
         Ok(())
@@ -417,10 +430,14 @@ impl Session {
             Some(error) => {
                 // A failed statement outside a transaction leaves nothing; inside, the local abort rolls back.
                 self.settings = None;
-                if error.sqlstate().class() == *b"57" && error.sqlstate() != SqlState::QUERY_CANCELED {
+                if error.sqlstate().class() == *b"57"
+                    && error.sqlstate() != SqlState::QUERY_CANCELED
+                {
                     return Err(self.lose(error));
                 }
-                if error.sqlstate() == SqlState(*b"26000") || error.message().starts_with("cached plan must not") {
+                if error.sqlstate() == SqlState(*b"26000")
+                    || error.message().starts_with("cached plan must not")
+                {
                     self.statements.clear();
                 }
                 Err(Failure::Statement(error))
@@ -460,7 +477,10 @@ impl Session {
     /// The node still accepts connections (or at least refuses them in words).
     pub(crate) fn check_alive(&mut self) -> Result<(), Failure> {
         match connect(&self.node) {
-            Err(NoSession::Unreachable(error)) => Err(self.lose(error)),
+            Err(NoSession::Unreachable(error)) => {
+                pool::avoid(&self.node);
+                Err(self.lose(error))
+            }
             Ok(_) | Err(NoSession::Refused(_)) => Ok(()),
         }
     }
@@ -720,7 +740,8 @@ fn connect(node: &NodeAddress) -> Result<Connection, NoSession> {
         ("client_encoding".to_owned(), table::encoding()),
         ("fallback_application_name".to_owned(), "pg_shard".to_owned()),
     ]);
-    let options: Vec<(&str, String)> = options.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
+    let options: Vec<(&str, String)> =
+        options.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
     let mut connection = Connection::start(&options).map_err(NoSession::Refused)?;
     let deadline = clock() + settings::connect_timeout();
     let mut wanted = Readiness::Writable;

@@ -2,16 +2,25 @@
 
 use super::{Failure, NoSession, Session};
 use pg::table;
+use pg::wait::clock;
 use pg::{PgError, SqlState};
 use shardmap::NodeAddress;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// A session that several may hold.
 pub(crate) type SessionRef = Rc<RefCell<Session>>;
 
+/// An attempt to connect that took this long is not repeated by reads for a while.
+const SLOW: Duration = Duration::from_millis(300);
+
+/// How long reads leave a node alone that did not answer.
+const AVOIDANCE: Duration = Duration::from_secs(10);
+
 thread_local! {
+    static AVOIDED: RefCell<HashMap<NodeAddress, Duration>> = RefCell::new(HashMap::new());
     static SESSIONS: RefCell<HashMap<(NodeAddress, String), SessionRef>> = RefCell::new(HashMap::new());
 }
 
@@ -44,9 +53,31 @@ pub(crate) fn session(node: &NodeAddress) -> Result<SessionRef, NoSession> {
         }
         SESSIONS.with_borrow_mut(|sessions| sessions.remove(&key));
     }
-    let session = Rc::new(RefCell::new(Session::open(node)?));
+    let since = clock();
+    let opened = Session::open(node);
+    if matches!(opened, Err(NoSession::Unreachable(_))) && clock() - since >= SLOW {
+        AVOIDED.with_borrow_mut(|avoided| avoided.insert(node.clone(), clock() + AVOIDANCE));
+    }
+    let session = Rc::new(RefCell::new(opened?));
     SESSIONS.with_borrow_mut(|sessions| sessions.insert(key, Rc::clone(&session)));
     Ok(session)
+}
+
+/// Nodes that did not answer a moment ago: reads use other placements if there are any, so that a node behind
+/// a dead network costs its time-out once and not once a statement.
+pub(crate) fn avoided() -> Vec<NodeAddress> {
+    AVOIDED.with_borrow_mut(|avoided| {
+        if avoided.is_empty() {
+            return Vec::new();
+        }
+        avoided.retain(|_, until| *until > clock());
+        avoided.keys().cloned().collect()
+    })
+}
+
+/// Notes that a node has fallen silent.
+pub(crate) fn avoid(node: &NodeAddress) {
+    AVOIDED.with_borrow_mut(|avoided| avoided.insert(node.clone(), clock() + AVOIDANCE));
 }
 
 /// All sessions of this backend.
@@ -57,7 +88,8 @@ pub(crate) fn all() -> Vec<SessionRef> {
 /// Forgets sessions that are broken.
 pub(crate) fn discard_broken() {
     SESSIONS.with_borrow_mut(|sessions| {
-        sessions.retain(|_, session| session.try_borrow().map_or(true, |session| session.is_usable()));
+        sessions
+            .retain(|_, session| session.try_borrow().map_or(true, |session| session.is_usable()));
     });
 }
 
