@@ -127,6 +127,8 @@ pub enum Obstacle {
     NestedWrite,
     /// The statement changes the distribution column.
     KeyChange,
+    /// What it writes depends on where rows lie: system columns, LIMIT, DISTINCT ON, window functions.
+    PlacementDependent,
 }
 
 /// What a statement touches and says.
@@ -917,6 +919,9 @@ impl Reader<'_> {
             if self.levels.len() > 1 && (*query).commandType != pg_sys::CmdType::CMD_SELECT {
                 self.facts.obstacles.push(Obstacle::NestedWrite);
             }
+            if self.facts.command.is_write() && !passes_filters(query) {
+                self.facts.obstacles.push(Obstacle::PlacementDependent);
+            }
             for (index, rte) in
                 node::elements::<pg_sys::RangeTblEntry>((*query).rtable).into_iter().enumerate()
             {
@@ -1291,6 +1296,8 @@ impl Reader<'_> {
                     // tableoid of a shard is another number than the table's.
                     if (*var).varattno == pg_sys::TableOidAttributeNumber as i16 {
                         self.facts.obstacles.push(Obstacle::LocalState);
+                    } else if (*var).varattno < 0 && self.facts.command.is_write() {
+                        self.facts.obstacles.push(Obstacle::PlacementDependent);
                     }
                 }
                 NodeTag::T_SubLink => {

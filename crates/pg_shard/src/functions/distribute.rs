@@ -44,6 +44,7 @@ fn distribute(name: &str, column: &str, method: u8) -> Result<(), PgError> {
         )
         .detail("The table is part of an inheritance or partition tree."));
     }
+    check_objects(oid, &relation.name)?;
     let number = columns::find_column(oid, column)?;
     check_method(oid, number, method)?;
     if relation.kind == b'r' && has_rows(oid)? {
@@ -118,6 +119,32 @@ fn inherits(oid: Oid) -> Result<bool, PgError> {
     ))
 }
 
+/// What would act on the coordinator's empty table only: triggers and rules are refused, foreign keys told.
+fn check_objects(oid: Oid, name: &str) -> Result<(), PgError> {
+    let triggers = "SELECT 1 FROM pg_catalog.pg_trigger WHERE NOT tgisinternal AND tgrelid";
+    let rules = "SELECT 1 FROM pg_catalog.pg_rewrite WHERE ev_class";
+    for (what, query) in [("triggers", triggers), ("rules", rules)] {
+        if one(&format!("SELECT EXISTS ({query} = {})", oid.to_u32()))? {
+            return Err(PgError::unsupported(
+                format!("cannot distribute table \"{name}\": it has {what}"),
+                format!("Drop the {what} first."),
+            )
+            .detail("They would not act on the rows of the shards."));
+        }
+    }
+    let keys = "SELECT 1 FROM pg_catalog.pg_constraint WHERE contype = 'f' AND conrelid";
+    if one(&format!("SELECT EXISTS ({keys} = {})", oid.to_u32()))? {
+        pg::error::warning(
+            PgError::new(
+                SqlState::WARNING,
+                format!("foreign keys of table \"{name}\" will not be enforced"),
+            )
+            .detail("The shards do not carry them."),
+        );
+    }
+    Ok(())
+}
+
 fn has_rows(oid: Oid) -> Result<bool, PgError> {
     one(&format!("SELECT EXISTS (SELECT 1 FROM ONLY {})", pg::template::qualified_name(oid)))
 }
@@ -140,7 +167,9 @@ fn create_shards(name: &str, shard_count: i32, replication_factor: i32) -> Resul
     table::lock_relation(oid, RelationLock::Exclusive);
     catalog::forget(Some(oid));
     let table = catalog::get(oid)?;
-    if !table.map.is_empty() {
+    if table.map.is_empty() {
+        check_objects(oid, &table.name)?;
+    } else {
         return Err(PgError::new(
             SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("table \"{name}\" has already had shards created for it"),

@@ -190,6 +190,12 @@ fn refuse_write(facts: &Facts, table: &DistributedTable) -> PgError {
                     .to_owned(),
                 "Name the columns, and the row by its key.",
             ),
+            Obstacle::PlacementDependent => (
+                "Which rows it concerns depends on where they lie (ctid, LIMIT, DISTINCT ON, window functions), \
+                 which differs between the placements of a shard."
+                    .to_owned(),
+                "Find the rows' keys with a SELECT first.",
+            ),
             Obstacle::UserFunction(_) | Obstacle::RowSecurity | Obstacle::KeyChange => continue,
         };
         return PgError::unsupported(

@@ -17,11 +17,21 @@ pub(crate) struct Way {
 
 /// The way, if there is one.
 pub(crate) fn decide(facts: &Facts, prepared: &Prepared) -> Option<Way> {
-    if !facts.obstacles.iter().all(|obstacle| is_harmless(facts.command, obstacle)) {
-        return None;
-    }
     let tables: Vec<Rc<DistributedTable>> =
         facts.relations.iter().filter_map(|relation| catalog::find(relation.table)).collect();
+    let replicated = facts
+        .target
+        .and_then(catalog::find)
+        .is_some_and(|table| table.placements.iter().any(|placements| placements.len() > 1));
+    let harmless = |obstacle: &Obstacle| match obstacle {
+        // The worker can do it, or the statement cannot run anywhere else.
+        Obstacle::UserFunction(_) => facts.command.is_write(),
+        Obstacle::PlacementDependent => !replicated,
+        _ => false,
+    };
+    if !facts.obstacles.iter().all(harmless) {
+        return None;
+    }
     let (first, others) = tables.split_first()?;
     if !others.iter().all(|other| other.oid == first.oid || are_colocated(first, other)) {
         return None;
@@ -44,11 +54,6 @@ pub(crate) fn decide(facts: &Facts, prepared: &Prepared) -> Option<Way> {
         return one_table(facts, first, prepared);
     }
     several_keys(facts, first, prepared)
-}
-
-/// The worker can do it, or the statement cannot run anywhere else.
-fn is_harmless(command: Command, obstacle: &Obstacle) -> bool {
-    matches!(obstacle, Obstacle::UserFunction(_)) && command.is_write()
 }
 
 /// Shards of one range lie on the same nodes.
