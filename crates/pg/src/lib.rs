@@ -35,8 +35,17 @@ pub mod path;
 /// Plans as PostgreSQL keeps them.
 pub mod plan;
 
-/// Reading analysed queries.
+/// What an analysed query is and says.
 pub mod query;
+
+/// Making a statement ready for the workers.
+mod prepare;
+
+/// Reading what a statement touches and says.
+mod facts;
+
+/// What may run where.
+mod shippable;
 
 /// Our scan node in PostgreSQL's executor.
 pub mod scan;

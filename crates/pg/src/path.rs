@@ -5,10 +5,13 @@
 //! it is never read from the empty local table.
 
 use crate::error::boundary;
+use crate::facts;
 use crate::hooks;
 use crate::node::{self, Visit};
-use crate::query::{self, Key};
+use crate::prepare;
+use crate::query::Key;
 use crate::scan::{self, Source};
+use crate::shippable;
 use crate::template::{Piece, with_portable_output};
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use shardmap::Prune;
@@ -175,7 +178,7 @@ unsafe extern "C-unwind" fn plan_path(
                 // A filter behind a security barrier must not see rows that the barrier hides, unless it cannot tell.
                 let allowed =
                     (*info).security_level <= (*rel).baserestrict_min_security || (*info).leakproof;
-                if allowed && query::is_shippable(clause, relation, &init_params) {
+                if allowed && shippable::is_shippable(clause, relation, &init_params) {
                     shipped.push(clause);
                 } else {
                     local.push(clause);
@@ -219,7 +222,7 @@ unsafe extern "C-unwind" fn plan_path(
                 ));
             }
             let all: Vec<*mut pg_sys::Node> = shipped.iter().chain(&local).copied().collect();
-            let (prune, expressions) = query::prune_of_clauses(&all, relation, &key, expressions);
+            let (prune, expressions) = facts::prune_of_clauses(&all, relation, &key, expressions);
 
             let list = if select.is_empty() { "NULL".to_owned() } else { select.join(", ") };
             let filter = if conditions.is_empty() {
@@ -352,8 +355,9 @@ unsafe fn deparse(
 ) -> String {
     // SAFETY: a live clause over `relation`; the copy is private. deparse_expression knows relations as number 1.
     unsafe {
-        let own =
-            node::rewrite(clause, &mut |n| query::fold_one(n, false, init_params, 0, expressions));
+        let own = node::rewrite(clause, &mut |n| {
+            prepare::fold_one(n, false, init_params, 0, expressions)
+        });
         let own = if own == clause { node::copy(own) } else { own };
         raw::ChangeVarNodes(own, relation as i32, 1, 0);
         let context = pg_sys::deparse_context_for(c"t".as_ptr(), table);

@@ -162,6 +162,9 @@ fn cut(text: &str, marked: &[(Oid, String)]) -> Result<Vec<Piece>, PgError> {
         at = end;
     }
     pieces.push(Piece::Text(readable(&text[at..])));
+    if let Some(Piece::Text(first)) = pieces.first_mut() {
+        *first = first.trim_start().to_owned();
+    }
     Ok(pieces)
 }
 

@@ -1,0 +1,880 @@
+//! Reading facts out of a prepared statement: which distributed tables it touches, which equalities hold between
+//! their columns and values, and what stands in the way of sending it to a worker as it is.
+//!
+//! Which equalities may be relied upon is decided here and nowhere else; `shardmap::route` draws the
+//! conclusions. A filter restricts what it is applied to: WHERE and inner joins everything, the ON of an outer
+//! join only its nullable side, a sub-query's filter on an outer column only the sub-query.
+
+use crate::node::{self, Visit};
+use crate::prepare::has_subquery_source;
+use crate::query::{
+    Column, Command, DistributedRelation, DistributionKey, Facts, InsertSource, Key, Lookup,
+    Obstacle, Prepared,
+};
+use crate::shippable::{functions_of, is_plain_value, reads_local_state};
+use crate::value::{FIRST_USER_OID, Hasher};
+use pgrx::pg_sys::{self, NodeTag, Oid};
+use shardmap::prune::Prune;
+use shardmap::route::Equalities;
+
+/// What a filter of a base relation in PostgreSQL's planner says of its distribution column.
+///
+/// # Safety
+///
+/// `clauses` are live expressions over relation `relation`.
+pub(crate) unsafe fn prune_of_clauses(
+    clauses: &[*mut pg_sys::Node],
+    relation: u32,
+    key: &DistributionKey,
+    expressions: Vec<*mut pg_sys::Node>,
+) -> (Prune<Key>, Vec<*mut pg_sys::Node>) {
+    let sent = expressions.len();
+    let mut prepared = Prepared { query: std::ptr::null_mut(), expressions, sent, folded: false };
+    let column = Column { level: 0, relation, number: key.column };
+    let facts = Facts {
+        command: Command::Select,
+        target: None,
+        relations: Vec::new(),
+        obstacles: Vec::new(),
+        equalities: Equalities::default(),
+        prune: Prune::All,
+        insert_source: InsertSource::OneRow,
+        has_returning: false,
+        has_on_conflict: false,
+        null_key: false,
+    };
+    let none = |_| None;
+    let mut reader = Reader {
+        prepared: &mut prepared,
+        distribution: &none,
+        facts,
+        levels: vec![std::ptr::null_mut()],
+    };
+    let prune = clauses.iter().fold(Prune::All, |prune, clause| {
+        // SAFETY: the caller vouches for the clauses.
+        prune.and(unsafe { reader.prune_of(*clause, column, key) })
+    });
+    (prune, prepared.expressions)
+}
+
+impl Prepared {
+    /// Reads the facts; `distribution` tells which tables are distributed and how.
+    pub fn facts(&mut self, command: Command, distribution: &Lookup<'_>) -> Facts {
+        let facts = Facts {
+            command,
+            target: None,
+            relations: Vec::new(),
+            obstacles: Vec::new(),
+            equalities: Equalities::default(),
+            prune: Prune::All,
+            insert_source: InsertSource::OneRow,
+            // SAFETY: the copy is live.
+            has_returning: unsafe { !(*self.query).returningList.is_null() },
+            // SAFETY: as above.
+            has_on_conflict: unsafe { !(*self.query).onConflict.is_null() },
+            null_key: false,
+        };
+        let query = self.query;
+        let mut reader = Reader { prepared: self, distribution, facts, levels: Vec::new() };
+        // SAFETY: the copy is a live tree that the analyser or the rewriter made.
+        unsafe {
+            reader.read_query(query);
+            reader.read_target(query);
+            if let [only] = reader.facts.relations[..]
+                && only.column.level == query.addr()
+                && !matches!(command, Command::Insert | Command::Upsert | Command::Merge)
+            {
+                let table =
+                    reader.key_of(only.column).unwrap_or_else(|| unreachable!("it is distributed"));
+                reader.facts.prune =
+                    reader.read_prune((*(*query).jointree).quals, only.column, &table);
+            }
+        }
+        reader.facts
+    }
+
+    /// The value of `key`, if it can be known now (a constant), hashed; `None` for NULL inside.
+    pub fn hash_now(&self, key: &Key) -> Option<Option<i32>> {
+        if key.is_array {
+            return None;
+        }
+        // SAFETY: the expression is live; a Const's datum is of its type, which coerces binarily to the hash type.
+        unsafe {
+            let folded = pg_sys::eval_const_expressions(
+                std::ptr::null_mut(),
+                node::copy(self.expressions[key.expression]),
+            );
+            let constant = node::cast::<pg_sys::Const, _>(folded, NodeTag::T_Const)?;
+            if (*constant).constisnull {
+                return Some(None);
+            }
+            let mut hasher = Hasher::find(key.family, key.hash_type, key.collation)?;
+            Some(Some(hasher.hash((*constant).constvalue)))
+        }
+    }
+}
+
+struct Reader<'a> {
+    prepared: &'a mut Prepared,
+    distribution: &'a Lookup<'a>,
+    facts: Facts,
+    levels: Vec<*mut pg_sys::Query>,
+}
+
+/// Which side of an outer join a filter may restrict.
+enum Scope {
+    /// WHERE, or ON of an inner join.
+    Everything,
+    /// ON of an outer join: the relations of its nullable side.
+    Only(Vec<u32>),
+}
+
+impl Reader<'_> {
+    unsafe fn read_query(&mut self, query: *mut pg_sys::Query) {
+        self.levels.push(query);
+        // SAFETY: the caller passes a live Query; everything below hangs on it.
+        unsafe {
+            let excluded =
+                if (*query).onConflict.is_null() { 0 } else { (*(*query).onConflict).exclRelIndex };
+            if self.levels.len() > 1 && (*query).commandType != pg_sys::CmdType::CMD_SELECT {
+                self.facts.obstacles.push(Obstacle::NestedWrite);
+            }
+            if self.facts.command.is_write() && !passes_filters(query) {
+                self.facts.obstacles.push(Obstacle::PlacementDependent);
+            }
+            for (index, rte) in
+                node::elements::<pg_sys::RangeTblEntry>((*query).rtable).into_iter().enumerate()
+            {
+                if index as i32 + 1 != excluded {
+                    self.read_entry(query, index as u32 + 1, rte);
+                }
+            }
+            self.read_from((*query).jointree.cast(), query);
+            node::walk(query, &mut |n| {
+                if n == query.cast() {
+                    return Visit::Into;
+                }
+                if node::tag(n) == NodeTag::T_Query {
+                    self.read_query(n.cast());
+                    return Visit::Skip;
+                }
+                self.read_expression(n, query);
+                Visit::Into
+            });
+        }
+        self.levels.pop();
+    }
+
+    unsafe fn read_entry(
+        &mut self,
+        query: *mut pg_sys::Query,
+        index: u32,
+        rte: *mut pg_sys::RangeTblEntry,
+    ) {
+        // SAFETY: a live entry of a live Query.
+        unsafe {
+            match (*rte).rtekind {
+                pg_sys::RTEKind::RTE_RELATION => {
+                    if let Some(key) = (self.distribution)((*rte).relid) {
+                        let column =
+                            Column { level: query.addr(), relation: index, number: key.column };
+                        self.facts
+                            .relations
+                            .push(DistributedRelation { table: (*rte).relid, column });
+                        if !(*rte).securityQuals.is_null() || !(*query).withCheckOptions.is_null() {
+                            self.facts.obstacles.push(Obstacle::RowSecurity);
+                        }
+                    } else if (*rte).relkind as u8 != pg_sys::RELKIND_VIEW {
+                        // A view's own entry stays for its permission check; its tables are in the sub-query.
+                        self.facts.obstacles.push(Obstacle::LocalTable((*rte).relid));
+                    }
+                }
+                pg_sys::RTEKind::RTE_SUBQUERY => {
+                    self.read_outputs(query, index, (*rte).subquery, true);
+                }
+                pg_sys::RTEKind::RTE_CTE => {
+                    let level = self.levels.len().checked_sub(1 + (*rte).ctelevelsup as usize);
+                    let Some(owner) = level.map(|level| self.levels[level]) else { return };
+                    let name = node::text_of((*rte).ctename);
+                    for cte in node::elements::<pg_sys::CommonTableExpr>((*owner).cteList) {
+                        if node::text_of((*cte).ctename) == name
+                            && !(*cte).cterecursive
+                            && let Some(inner) =
+                                node::cast::<pg_sys::Query, _>((*cte).ctequery, NodeTag::T_Query)
+                        {
+                            self.read_outputs(query, index, inner, (*cte).cterefcount == 1);
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// A column of a sub-query equals the column it comes from.
+    unsafe fn read_outputs(
+        &mut self,
+        outer: *mut pg_sys::Query,
+        index: u32,
+        inner: *mut pg_sys::Query,
+        used_once: bool,
+    ) {
+        // SAFETY: live queries.
+        unsafe {
+            if inner.is_null()
+                || !(*inner).setOperations.is_null()
+                || (*inner).commandType != pg_sys::CmdType::CMD_SELECT
+            {
+                return;
+            }
+            let passes_filters = used_once && passes_filters(inner);
+            let grouped = !(*inner).groupClause.is_null()
+                || (*inner).hasAggs
+                || !(*inner).groupingSets.is_null();
+            for entry in node::elements::<pg_sys::TargetEntry>((*inner).targetList) {
+                let Some(var) = node::cast::<pg_sys::Var, _>(
+                    strip_relabel((*entry).expr.cast()),
+                    NodeTag::T_Var,
+                ) else {
+                    continue;
+                };
+                if (*entry).resjunk || (*var).varlevelsup != 0 {
+                    continue;
+                }
+                let below = Column {
+                    level: inner.addr(),
+                    relation: (*var).varno as u32,
+                    number: (*var).varattno,
+                };
+                let above = Column { level: outer.addr(), relation: index, number: (*entry).resno };
+                self.facts.equalities.follows(below, above);
+                let is_group_column = (*entry).ressortgroupref != 0
+                    && (*inner).groupingSets.is_null()
+                    && node::elements::<pg_sys::SortGroupClause>((*inner).groupClause)
+                        .iter()
+                        .any(|clause| (**clause).tleSortGroupRef == (*entry).ressortgroupref);
+                if passes_filters && (!grouped || is_group_column) {
+                    self.facts.equalities.follows(above, below);
+                }
+            }
+        }
+    }
+
+    unsafe fn read_from(&mut self, item: *mut pg_sys::Node, query: *mut pg_sys::Query) {
+        // SAFETY: a live join tree.
+        unsafe {
+            if let Some(from) = node::cast::<pg_sys::FromExpr, _>(item, NodeTag::T_FromExpr) {
+                for part in node::elements::<pg_sys::Node>((*from).fromlist) {
+                    self.read_from(part, query);
+                }
+                self.read_conjuncts((*from).quals, query, &Scope::Everything);
+            } else if let Some(join) = node::cast::<pg_sys::JoinExpr, _>(item, NodeTag::T_JoinExpr)
+            {
+                self.read_from((*join).larg, query);
+                self.read_from((*join).rarg, query);
+                let scope = match (*join).jointype {
+                    pg_sys::JoinType::JOIN_INNER => Scope::Everything,
+                    pg_sys::JoinType::JOIN_LEFT => Scope::Only(relations_below((*join).rarg)),
+                    pg_sys::JoinType::JOIN_RIGHT => Scope::Only(relations_below((*join).larg)),
+                    _ => Scope::Only(Vec::new()),
+                };
+                self.read_conjuncts((*join).quals, query, &scope);
+                // A column of the join itself equals the column it is made of, where the join adds no NULLs.
+                if (*join).rtindex != 0 && (*join).jointype == pg_sys::JoinType::JOIN_INNER {
+                    self.read_join_columns((*join).rtindex as u32, query);
+                }
+            }
+        }
+    }
+
+    unsafe fn read_join_columns(&mut self, index: u32, query: *mut pg_sys::Query) {
+        // SAFETY: the join's own range table entry.
+        unsafe {
+            let rte: *mut pg_sys::RangeTblEntry = node::nth((*query).rtable, index as usize - 1);
+            for (position, alias) in
+                node::elements::<pg_sys::Node>((*rte).joinaliasvars).into_iter().enumerate()
+            {
+                if let Some(below) = self.column_of(alias) {
+                    let above = Column {
+                        level: query.addr(),
+                        relation: index,
+                        number: position as i16 + 1,
+                    };
+                    self.facts.equalities.equal(above, below);
+                }
+            }
+        }
+    }
+
+    unsafe fn read_conjuncts(
+        &mut self,
+        quals: *mut pg_sys::Node,
+        query: *mut pg_sys::Query,
+        scope: &Scope,
+    ) {
+        if quals.is_null() {
+            return;
+        }
+        // SAFETY: a live expression.
+        unsafe {
+            if let Some(both) = node::cast::<pg_sys::BoolExpr, _>(quals, NodeTag::T_BoolExpr) {
+                if (*both).boolop == pg_sys::BoolExprType::AND_EXPR {
+                    for part in node::elements::<pg_sys::Node>((*both).args) {
+                        self.read_conjuncts(part, query, scope);
+                    }
+                }
+            } else if let Some(list) = node::cast::<pg_sys::List, _>(quals, NodeTag::T_List) {
+                for part in node::elements::<pg_sys::Node>(list) {
+                    self.read_conjuncts(part, query, scope);
+                }
+            } else if let Some(op) = node::cast::<pg_sys::OpExpr, _>(quals, NodeTag::T_OpExpr)
+                && node::length((*op).args) == 2
+            {
+                self.read_equality(op, query, scope);
+            }
+        }
+    }
+
+    unsafe fn read_equality(
+        &mut self,
+        op: *mut pg_sys::OpExpr,
+        query: *mut pg_sys::Query,
+        scope: &Scope,
+    ) {
+        // SAFETY: a live operator with two arguments.
+        unsafe {
+            let (left, right): (*mut pg_sys::Node, *mut pg_sys::Node) =
+                (node::nth((*op).args, 0), node::nth((*op).args, 1));
+            let here = query.addr();
+            let restricts = |column: &Column| {
+                column.level == here
+                    && match scope {
+                        Scope::Everything => true,
+                        Scope::Only(relations) => relations.contains(&column.relation),
+                    }
+            };
+            match (self.column_of(left), self.column_of(right)) {
+                (Some(a), Some(b)) => {
+                    if !is_hash_equality((*op).opno) || !is_deterministic((*op).inputcollid) {
+                        return;
+                    }
+                    if restricts(&b) {
+                        self.facts.equalities.follows(a, b);
+                    }
+                    if restricts(&a) {
+                        self.facts.equalities.follows(b, a);
+                    }
+                }
+                (Some(column), None) if restricts(&column) => {
+                    if let Some(key) = self.read_key(op, column, right) {
+                        self.facts.equalities.key(column, key);
+                    }
+                }
+                (None, Some(column)) if restricts(&column) => {
+                    let commuted = pg_sys::get_commutator((*op).opno);
+                    if commuted == (*op).opno
+                        && let Some(key) = self.read_key(op, column, left)
+                    {
+                        self.facts.equalities.key(column, key);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The column behind a Var, relabelled or not.
+    unsafe fn column_of(&self, n: *mut pg_sys::Node) -> Option<Column> {
+        // SAFETY: a live expression inside the current level.
+        unsafe {
+            let var = node::cast::<pg_sys::Var, _>(strip_relabel(n), NodeTag::T_Var)?;
+            let level = self.levels.len().checked_sub(1 + (*var).varlevelsup as usize)?;
+            Some(Column {
+                level: self.levels[level].addr(),
+                relation: (*var).varno as u32,
+                number: (*var).varattno,
+            })
+        }
+    }
+
+    /// `column = value` as a key, if the operator hashes and the value has no columns.
+    ///
+    /// The column need not be a distribution column (it may be equal to one); the family is then the type's own.
+    unsafe fn read_key(
+        &mut self,
+        op: *mut pg_sys::OpExpr,
+        column: Column,
+        value: *mut pg_sys::Node,
+    ) -> Option<Key> {
+        // SAFETY: live expressions.
+        unsafe {
+            if !is_plain_value(value) {
+                return None;
+            }
+            let table = self.key_of(column);
+            self.key_for((*op).opno, (*op).inputcollid, table.as_ref(), value, false)
+        }
+    }
+
+    unsafe fn key_for(
+        &mut self,
+        operator: Oid,
+        collation: Oid,
+        table: Option<&DistributionKey>,
+        value: *mut pg_sys::Node,
+        is_array: bool,
+    ) -> Option<Key> {
+        // SAFETY: syscache look-ups by value.
+        unsafe {
+            let (mut left_type, mut right_type) = (Oid::INVALID, Oid::INVALID);
+            pg_sys::op_input_types(operator, &raw mut left_type, &raw mut right_type);
+            let (family, hash_collation) = match table {
+                Some(key) => (key.family, key.collation),
+                None => {
+                    let cache = pg_sys::lookup_type_cache(
+                        left_type,
+                        pg_sys::TYPECACHE_HASH_OPFAMILY as i32,
+                    );
+                    ((*cache).hash_opf, collation)
+                }
+            };
+            if family == Oid::INVALID || !pg_sys::op_in_opfamily(operator, family) {
+                return None;
+            }
+            if collation != hash_collation
+                && !(is_deterministic(collation) && is_deterministic(hash_collation))
+            {
+                return None;
+            }
+            Hasher::find(family, right_type, hash_collation)?;
+            let expression = self.intern(value);
+            Some(Key {
+                expression,
+                hash_type: right_type,
+                family,
+                collation: hash_collation,
+                is_array,
+            })
+        }
+    }
+
+    /// How the table behind a column is cut, if the column is its distribution column.
+    unsafe fn key_of(&self, column: Column) -> Option<DistributionKey> {
+        let relation = self.facts.relations.iter().find(|relation| relation.column == column)?;
+        (self.distribution)(relation.table)
+    }
+
+    /// The expression's index among those computed at execution.
+    unsafe fn intern(&mut self, value: *mut pg_sys::Node) -> usize {
+        // SAFETY: live expressions. A `$n` of the copy stands for the n-th expression.
+        unsafe {
+            if !self.prepared.folded {
+                let known = self
+                    .prepared
+                    .expressions
+                    .iter()
+                    .position(|e| pg_sys::equal((*e).cast(), value.cast()));
+                return known.unwrap_or_else(|| {
+                    self.prepared.expressions.push(value);
+                    self.prepared.expressions.len() - 1
+                });
+            }
+            if let Some(param) =
+                node::cast::<pg_sys::Param, _>(strip_relabel(value), NodeTag::T_Param)
+            {
+                return (*param).paramid as usize - 1;
+            }
+            // Parameters inside an immutable expression go back to what they stand for.
+            let expressions = &self.prepared.expressions;
+            let own = node::rewrite(value, &mut |n| {
+                let param = node::cast::<pg_sys::Param, _>(n, NodeTag::T_Param)?;
+                Some(node::copy(expressions[(*param).paramid as usize - 1]))
+            });
+            self.prepared.expressions.push(own);
+            self.prepared.expressions.len() - 1
+        }
+    }
+
+    unsafe fn read_expression(&mut self, n: *mut pg_sys::Node, query: *mut pg_sys::Query) {
+        // SAFETY: a live node of the statement.
+        unsafe {
+            match node::tag(n) {
+                NodeTag::T_Var => {
+                    let var = n.cast::<pg_sys::Var>();
+                    if (*var).varattno == 0
+                        && let Some(column) = self.column_of(n)
+                    {
+                        let level =
+                            self.levels[self.levels.len() - 1 - (*var).varlevelsup as usize];
+                        let rte: *mut pg_sys::RangeTblEntry =
+                            node::nth((*level).rtable, column.relation as usize - 1);
+                        if (*rte).rtekind == pg_sys::RTEKind::RTE_RELATION {
+                            self.facts.obstacles.push(Obstacle::WholeRow);
+                        }
+                    }
+                    // tableoid of a shard is another number than the table's.
+                    if (*var).varattno == pg_sys::TableOidAttributeNumber as i16 {
+                        self.facts.obstacles.push(Obstacle::LocalState);
+                    } else if (*var).varattno < 0 && self.facts.command.is_write() {
+                        self.facts.obstacles.push(Obstacle::PlacementDependent);
+                    }
+                }
+                NodeTag::T_SubLink => {
+                    let link = n.cast::<pg_sys::SubLink>();
+                    if (*link).subLinkType == pg_sys::SubLinkType::ANY_SUBLINK {
+                        self.read_in_subquery(link, query);
+                    }
+                }
+                NodeTag::T_NextValueExpr => self.facts.obstacles.push(Obstacle::LocalState),
+                NodeTag::T_CurrentOfExpr => self.facts.obstacles.push(Obstacle::LocalState),
+                _ => {
+                    for function in functions_of(n) {
+                        self.read_function(function);
+                    }
+                }
+            }
+        }
+    }
+
+    fn read_function(&mut self, function: Oid) {
+        // SAFETY: syscache look-ups by value.
+        unsafe {
+            let volatility = pg_sys::func_volatile(function) as u8;
+            if volatility == pg_sys::PROVOLATILE_VOLATILE {
+                self.facts.obstacles.push(Obstacle::VolatileFunction(function));
+            } else if function.to_u32() >= FIRST_USER_OID {
+                self.facts.obstacles.push(Obstacle::UserFunction(function));
+            } else if volatility == pg_sys::PROVOLATILE_STABLE && reads_local_state(function) {
+                self.facts.obstacles.push(Obstacle::LocalState);
+            }
+        }
+    }
+
+    /// `key IN (SELECT column ...)`: of the inner rows only those with the outer key matter.
+    unsafe fn read_in_subquery(&mut self, link: *mut pg_sys::SubLink, _query: *mut pg_sys::Query) {
+        // SAFETY: a live ANY sub-link; its test compares outer expressions with `Param`s of the inner columns.
+        unsafe {
+            let Some(test) = node::cast::<pg_sys::OpExpr, _>((*link).testexpr, NodeTag::T_OpExpr)
+            else {
+                return;
+            };
+            let Some(inner) = node::cast::<pg_sys::Query, _>((*link).subselect, NodeTag::T_Query)
+            else {
+                return;
+            };
+            if !is_hash_equality((*test).opno)
+                || !passes_filters(inner)
+                || (*inner).hasAggs
+                || !(*inner).groupClause.is_null()
+                || !(*inner).setOperations.is_null()
+            {
+                return;
+            }
+            let outer = self.column_of(node::nth((*test).args, 0));
+            let right = strip_relabel(node::nth((*test).args, 1));
+            let (Some(outer), Some(param)) =
+                (outer, node::cast::<pg_sys::Param, _>(right, NodeTag::T_Param))
+            else {
+                return;
+            };
+            for entry in node::elements::<pg_sys::TargetEntry>((*inner).targetList) {
+                if i32::from((*entry).resno) == (*param).paramid
+                    && let Some(var) = node::cast::<pg_sys::Var, _>(
+                        strip_relabel((*entry).expr.cast()),
+                        NodeTag::T_Var,
+                    )
+                    && (*var).varlevelsup == 0
+                {
+                    let below = Column {
+                        level: inner.addr(),
+                        relation: (*var).varno as u32,
+                        number: (*var).varattno,
+                    };
+                    self.facts.equalities.follows(outer, below);
+                }
+            }
+        }
+    }
+
+    /// What the statement writes, and the key of the rows an INSERT brings.
+    unsafe fn read_target(&mut self, query: *mut pg_sys::Query) {
+        // SAFETY: the live top Query.
+        unsafe {
+            if (*query).resultRelation == 0 {
+                return;
+            }
+            let index = (*query).resultRelation as u32;
+            let rte: *mut pg_sys::RangeTblEntry = node::nth((*query).rtable, index as usize - 1);
+            let Some(key) = (self.distribution)((*rte).relid) else { return };
+            self.facts.target = Some((*rte).relid);
+            self.levels.push(query);
+            let target = Column { level: query.addr(), relation: index, number: key.column };
+            match (*query).commandType {
+                pg_sys::CmdType::CMD_INSERT => self.read_insert(query, target, &key),
+                pg_sys::CmdType::CMD_UPDATE => self.read_assignments((*query).targetList, &key),
+                pg_sys::CmdType::CMD_MERGE => {
+                    for action in node::elements::<pg_sys::MergeAction>((*query).mergeActionList) {
+                        match (*action).commandType {
+                            pg_sys::CmdType::CMD_UPDATE => {
+                                self.read_assignments((*action).targetList, &key)
+                            }
+                            pg_sys::CmdType::CMD_INSERT => {
+                                // A row that MERGE inserts must land in the shard it is inserted on.
+                                let value = target_of((*action).targetList, key.column);
+                                let same = value
+                                    .and_then(|value| self.column_of(value))
+                                    .is_some_and(|column| {
+                                        self.facts.equalities.routes(&[target]).is_empty()
+                                            || self.facts.equalities.keys_of(column)
+                                                == self.facts.equalities.keys_of(target)
+                                    });
+                                if !same {
+                                    self.facts.obstacles.push(Obstacle::KeyChange);
+                                }
+                            }
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
+            if !(*query).onConflict.is_null() {
+                self.read_assignments((*(*query).onConflict).onConflictSet, &key);
+            }
+            self.levels.pop();
+        }
+    }
+
+    unsafe fn read_assignments(&mut self, list: *mut pg_sys::List, key: &DistributionKey) {
+        // SAFETY: a live target list.
+        if unsafe { target_of(list, key.column) }.is_some() {
+            self.facts.obstacles.push(Obstacle::KeyChange);
+        }
+    }
+
+    unsafe fn read_insert(
+        &mut self,
+        query: *mut pg_sys::Query,
+        target: Column,
+        key: &DistributionKey,
+    ) {
+        // SAFETY: the live top Query, an INSERT.
+        unsafe {
+            let value = target_of((*query).targetList, key.column);
+            let values = node::elements::<pg_sys::RangeTblEntry>((*query).rtable)
+                .into_iter()
+                .find(|rte| (**rte).rtekind == pg_sys::RTEKind::RTE_VALUES);
+            if has_subquery_source(query) {
+                self.facts.insert_source = InsertSource::Query;
+                if let Some(column) = value.and_then(|value| self.column_of(value)) {
+                    self.facts.equalities.equal(column, target);
+                }
+                return;
+            }
+            let Some(value) = value else {
+                self.facts.null_key = true;
+                return;
+            };
+            if let Some(values) = values {
+                let column = node::cast::<pg_sys::Var, _>(value, NodeTag::T_Var)
+                    .map(|var| (*var).varattno as usize);
+                let mut keys = Vec::new();
+                for row in node::elements::<pg_sys::List>((*values).values_lists) {
+                    let Some(number) = column else { break };
+                    let own: *mut pg_sys::Node = node::nth(row, number - 1);
+                    if !is_plain_value(own) {
+                        break;
+                    }
+                    keys.push(self.own_key(own, key));
+                }
+                let complete = keys.len() == node::length((*values).values_lists);
+                self.facts.insert_source =
+                    InsertSource::Values(if complete { keys } else { Vec::new() });
+                return;
+            }
+            if !is_plain_value(value) {
+                // A sub-query as the key: computed here, as any INSERT ... SELECT.
+                self.facts.insert_source = InsertSource::Query;
+                return;
+            }
+            let key = self.own_key(value, key);
+            self.facts.null_key = self.prepared.hash_now(&key) == Some(None);
+            self.facts.equalities.key(target, key);
+        }
+    }
+
+    /// A key whose value has the column's own type.
+    unsafe fn own_key(&mut self, value: *mut pg_sys::Node, key: &DistributionKey) -> Key {
+        // SAFETY: a live expression without columns.
+        let expression = unsafe { self.intern(value) };
+        Key {
+            expression,
+            hash_type: key.type_oid,
+            family: key.family,
+            collation: key.collation,
+            is_array: false,
+        }
+    }
+
+    /// What a filter says of `column`.
+    unsafe fn read_prune(
+        &mut self,
+        quals: *mut pg_sys::Node,
+        column: Column,
+        table: &DistributionKey,
+    ) -> Prune<Key> {
+        if quals.is_null() {
+            return Prune::All;
+        }
+        self.levels.push(std::ptr::with_exposed_provenance_mut(column.level));
+        // SAFETY: a live filter of the top query.
+        let prune = unsafe { self.prune_of(quals, column, table) };
+        self.levels.pop();
+        prune
+    }
+
+    unsafe fn prune_of(
+        &mut self,
+        n: *mut pg_sys::Node,
+        column: Column,
+        table: &DistributionKey,
+    ) -> Prune<Key> {
+        // SAFETY: a live expression.
+        unsafe {
+            match node::tag(n) {
+                NodeTag::T_List => node::elements::<pg_sys::Node>(n.cast())
+                    .into_iter()
+                    .fold(Prune::All, |prune, part| prune.and(self.prune_of(part, column, table))),
+                NodeTag::T_BoolExpr => {
+                    let expr = n.cast::<pg_sys::BoolExpr>();
+                    let parts = node::elements::<pg_sys::Node>((*expr).args);
+                    match (*expr).boolop {
+                        pg_sys::BoolExprType::AND_EXPR => {
+                            parts.into_iter().fold(Prune::All, |prune, part| {
+                                prune.and(self.prune_of(part, column, table))
+                            })
+                        }
+                        pg_sys::BoolExprType::OR_EXPR => {
+                            let sides: Vec<_> = parts
+                                .into_iter()
+                                .map(|part| self.prune_of(part, column, table))
+                                .collect();
+                            if sides.iter().any(Prune::is_all) {
+                                Prune::All
+                            } else {
+                                Prune::Or(sides)
+                            }
+                        }
+                        _ => Prune::All,
+                    }
+                }
+                NodeTag::T_OpExpr => {
+                    let op = n.cast::<pg_sys::OpExpr>();
+                    if node::length((*op).args) != 2 {
+                        return Prune::All;
+                    }
+                    let (left, right): (*mut pg_sys::Node, *mut pg_sys::Node) =
+                        (node::nth((*op).args, 0), node::nth((*op).args, 1));
+                    let value = if self.column_of(left) == Some(column) {
+                        right
+                    } else if self.column_of(right) == Some(column)
+                        && pg_sys::get_commutator((*op).opno) == (*op).opno
+                    {
+                        left
+                    } else {
+                        return Prune::All;
+                    };
+                    if !is_plain_value(value) {
+                        return Prune::All;
+                    }
+                    self.key_for((*op).opno, (*op).inputcollid, Some(table), value, false)
+                        .map_or(Prune::All, Prune::Key)
+                }
+                NodeTag::T_ScalarArrayOpExpr => {
+                    let op = n.cast::<pg_sys::ScalarArrayOpExpr>();
+                    let (left, right): (*mut pg_sys::Node, *mut pg_sys::Node) =
+                        (node::nth((*op).args, 0), node::nth((*op).args, 1));
+                    if !(*op).useOr
+                        || self.column_of(left) != Some(column)
+                        || !is_plain_value(right)
+                    {
+                        return Prune::All;
+                    }
+                    self.key_for((*op).opno, (*op).inputcollid, Some(table), right, true)
+                        .map_or(Prune::All, Prune::Key)
+                }
+                _ => Prune::All,
+            }
+        }
+    }
+}
+
+/// The expression assigned to a column.
+unsafe fn target_of(list: *mut pg_sys::List, column: i16) -> Option<*mut pg_sys::Node> {
+    // SAFETY: the caller passes a live target list.
+    unsafe {
+        node::elements::<pg_sys::TargetEntry>(list)
+            .into_iter()
+            .find(|entry| !(**entry).resjunk && (**entry).resno == column)
+            .map(|entry| (*entry).expr.cast())
+    }
+}
+
+/// A filter on an output column may run below: nothing between depends on the rows it would remove.
+unsafe fn passes_filters(query: *mut pg_sys::Query) -> bool {
+    // SAFETY: the caller passes a live Query.
+    unsafe {
+        (*query).limitCount.is_null()
+            && (*query).limitOffset.is_null()
+            && !(*query).hasWindowFuncs
+            && !(*query).hasDistinctOn
+            && !(*query).hasTargetSRFs
+            && (*query).rowMarks.is_null()
+    }
+}
+
+/// The relations of a part of the join tree.
+unsafe fn relations_below(item: *mut pg_sys::Node) -> Vec<u32> {
+    let mut found = Vec::new();
+    // SAFETY: the caller passes a live join tree.
+    unsafe {
+        node::walk(item, &mut |n| {
+            match node::tag(n) {
+                NodeTag::T_RangeTblRef => {
+                    found.push((*n.cast::<pg_sys::RangeTblRef>()).rtindex as u32)
+                }
+                NodeTag::T_JoinExpr => found.push((*n.cast::<pg_sys::JoinExpr>()).rtindex as u32),
+                _ => {}
+            }
+            Visit::Into
+        });
+    }
+    found
+}
+
+/// Without the casts that change nothing but the type's name.
+unsafe fn strip_relabel(mut n: *mut pg_sys::Node) -> *mut pg_sys::Node {
+    // SAFETY: the caller passes a live expression.
+    unsafe {
+        while let Some(relabel) = node::cast::<pg_sys::RelabelType, _>(n, NodeTag::T_RelabelType) {
+            n = (*relabel).arg.cast();
+        }
+    }
+    n
+}
+
+/// The operator is the equality of some hash operator family.
+fn is_hash_equality(operator: Oid) -> bool {
+    // SAFETY: syscache look-ups by value.
+    unsafe {
+        let (mut left, mut right) = (Oid::INVALID, Oid::INVALID);
+        pg_sys::op_input_types(operator, &raw mut left, &raw mut right);
+        pg_sys::op_hashjoinable(operator, left)
+    }
+}
+
+/// Equal under the collation means the same bytes.
+fn is_deterministic(collation: Oid) -> bool {
+    // SAFETY: a syscache look-up by value.
+    collation == Oid::INVALID || unsafe { pg_sys::get_collation_isdeterministic(collation) }
+}

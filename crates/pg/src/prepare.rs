@@ -1,0 +1,412 @@
+//! Preparing a statement for the workers: a private copy in which everything that the coordinator must compute
+//! itself is a parameter.
+//!
+//! That is: the client's parameters (numbered densely; PL/pgSQL's have gaps), stable functions such as `now()`,
+//! and in writes of one row or by key volatile ones such as `random()`, `nextval` or `gen_random_uuid()`, so
+//! that all placements get the same values. On the way what ruleutils cannot print for another server is put
+//! differently: VALUES lists with defaults, ON CONFLICT ON CONSTRAINT, whole rows.
+
+use crate::node::{self, Visit};
+use crate::query::{ColumnName, Prepared, RowInsert, Statement};
+use crate::value::FIRST_USER_OID;
+use pgrx::pg_sys::{self, NodeTag, Oid};
+use std::ffi::c_void;
+
+impl Statement {
+    /// Copies the statement and makes parameters of what the coordinator computes: the client's parameters,
+    /// stable functions, and in writes of one row or by key volatile ones too.
+    pub fn prepare(&self) -> Prepared {
+        // SAFETY: a live Query of the planner hook.
+        unsafe {
+            let query = node::copy(self.parse);
+            complete_values_lists(query);
+            let is_values_insert =
+                (*query).commandType == pg_sys::CmdType::CMD_INSERT && !has_subquery_source(query);
+            let fold_volatile = is_values_insert
+                || matches!(
+                    (*query).commandType,
+                    pg_sys::CmdType::CMD_UPDATE | pg_sys::CmdType::CMD_DELETE
+                );
+            fold(query, fold_volatile, 0)
+        }
+    }
+
+    /// The statement as an INSERT of one row whose columns are `$1`, `$2`, ...; ON CONFLICT and RETURNING stay.
+    pub fn prepare_row_insert(&self) -> RowInsert {
+        // SAFETY: a live Query of the planner hook, an INSERT.
+        unsafe {
+            let query = node::copy(self.parse);
+            complete_values_lists(query);
+            let target: *mut pg_sys::RangeTblEntry =
+                node::nth((*query).rtable, (*query).resultRelation as usize - 1);
+            let mut columns = Vec::new();
+            for entry in node::elements::<pg_sys::TargetEntry>((*query).targetList) {
+                let placeholder = parameter_for((*entry).expr.cast(), columns.len());
+                (*entry).expr = placeholder.cast();
+                columns.push(ColumnName {
+                    number: (*entry).resno,
+                    name: node::text_of(pg_sys::get_attname(
+                        (*target).relid,
+                        (*entry).resno,
+                        false,
+                    )),
+                });
+            }
+            for rte in node::elements::<pg_sys::RangeTblEntry>((*query).rtable) {
+                if matches!(
+                    (*rte).rtekind,
+                    pg_sys::RTEKind::RTE_SUBQUERY | pg_sys::RTEKind::RTE_VALUES
+                ) {
+                    (*rte).rtekind = pg_sys::RTEKind::RTE_RESULT;
+                    (*rte).subquery = std::ptr::null_mut();
+                }
+            }
+            (*(*query).jointree).fromlist = std::ptr::null_mut();
+            (*query).cteList = std::ptr::null_mut();
+            let prepared = fold(query, true, columns.len());
+            RowInsert { prepared, columns }
+        }
+    }
+
+    /// The rows that an INSERT brings, as a SELECT of its own: one column for each column of the target list.
+    ///
+    /// The target's entry stays in the range table, so that the executor checks the right to INSERT.
+    pub fn insert_source(&self) -> Statement {
+        // SAFETY: a live Query of the planner hook, an INSERT; the copy is private.
+        unsafe {
+            let query = node::copy(self.parse);
+            complete_values_lists(query);
+            (*query).commandType = pg_sys::CmdType::CMD_SELECT;
+            (*query).resultRelation = 0;
+            (*query).returningList = std::ptr::null_mut();
+            (*query).onConflict = std::ptr::null_mut();
+            for (index, entry) in
+                node::elements::<pg_sys::TargetEntry>((*query).targetList).into_iter().enumerate()
+            {
+                (*entry).resno = index as i16 + 1;
+                if (*entry).resname.is_null() {
+                    (*entry).resname = node::c_text(&format!("column{}", index + 1));
+                }
+            }
+            Statement { parse: query }
+        }
+    }
+}
+
+/// Makes parameters, numbered after `first`, of what the coordinator computes.
+unsafe fn fold(query: *mut pg_sys::Query, fold_volatile: bool, first: usize) -> Prepared {
+    // SAFETY: the caller passes a private, live copy.
+    unsafe {
+        name_conflict_columns(query);
+        expand_whole_rows(query);
+        let mut expressions: Vec<*mut pg_sys::Node> = Vec::new();
+        let query = node::rewrite(query, &mut |n| {
+            if let Some(param) = node::cast::<pg_sys::Param, _>(n, NodeTag::T_Param)
+                && (*param).location == OWN_PARAMETER
+            {
+                return Some(n);
+            }
+            fold_one(n, fold_volatile, &[], first, &mut expressions)
+        });
+        let sent = expressions.len();
+        Prepared { query, expressions, sent, folded: true }
+    }
+}
+
+/// The parameter that takes the node's place, if it is to be computed here.
+pub(crate) unsafe fn fold_one(
+    n: *mut pg_sys::Node,
+    fold_volatile: bool,
+    init_params: &[i32],
+    first: usize,
+    expressions: &mut Vec<*mut pg_sys::Node>,
+) -> Option<*mut pg_sys::Node> {
+    // SAFETY: the caller passes a live node of the tree that it rewrites.
+    unsafe {
+        if !is_foldable(n, fold_volatile, init_params) {
+            return None;
+        }
+        let known = (!pg_sys::contain_volatile_functions(n))
+            .then(|| expressions.iter().position(|e| pg_sys::equal((*e).cast(), n.cast())))
+            .flatten();
+        let index = known.unwrap_or_else(|| {
+            expressions.push(n);
+            expressions.len() - 1
+        });
+        Some(parameter_for(n, first + index))
+    }
+}
+
+/// An INSERT takes its rows from a sub-query.
+pub(crate) unsafe fn has_subquery_source(query: *mut pg_sys::Query) -> bool {
+    // SAFETY: the caller passes a live Query; FROM items of an INSERT are references into its range table.
+    unsafe {
+        node::elements::<pg_sys::Node>((*(*query).jointree).fromlist).into_iter().any(|item| {
+            node::cast::<pg_sys::RangeTblRef, _>(item, NodeTag::T_RangeTblRef).is_none_or(
+                |reference| {
+                    let rte: *mut pg_sys::RangeTblEntry =
+                        node::nth((*query).rtable, (*reference).rtindex as usize - 1);
+                    (*rte).rtekind != pg_sys::RTEKind::RTE_VALUES
+                },
+            )
+        })
+    }
+}
+
+/// Marks, in a place that nothing reads, the parameters that we made.
+const OWN_PARAMETER: i32 = -77;
+
+/// A `$n` that takes the place of `expression`.
+///
+/// Types of users print with a cast, since the worker knows them only by name.
+unsafe fn parameter_for(expression: *mut pg_sys::Node, index: usize) -> *mut pg_sys::Node {
+    // SAFETY: a live expression; the nodes are made with the structs of their tags.
+    unsafe {
+        let param: *mut pg_sys::Param = node::make(NodeTag::T_Param);
+        (*param).paramkind = pg_sys::ParamKind::PARAM_EXTERN;
+        (*param).paramid = index as i32 + 1;
+        (*param).paramtype = pg_sys::exprType(expression);
+        (*param).paramtypmod = pg_sys::exprTypmod(expression);
+        (*param).paramcollid = pg_sys::exprCollation(expression);
+        (*param).location = OWN_PARAMETER;
+        if (*param).paramtype.to_u32() < FIRST_USER_OID {
+            return param.cast();
+        }
+        let cast: *mut pg_sys::RelabelType = node::make(NodeTag::T_RelabelType);
+        (*cast).arg = param.cast();
+        (*cast).resulttype = (*param).paramtype;
+        (*cast).resulttypmod = (*param).paramtypmod;
+        (*cast).resultcollid = (*param).paramcollid;
+        (*cast).relabelformat = pg_sys::CoercionForm::COERCE_EXPLICIT_CAST;
+        (*cast).location = -1;
+        cast.cast()
+    }
+}
+
+/// The expression has no columns and needs this server or this moment: it is to be computed here, once.
+pub(crate) unsafe fn is_foldable(
+    n: *mut pg_sys::Node,
+    fold_volatile: bool,
+    init_params: &[i32],
+) -> bool {
+    // SAFETY: a live node of the tree that is being rewritten.
+    unsafe {
+        if !is_scalar_expression(node::tag(n)) {
+            return false;
+        }
+        let mut mutable = false;
+        let blocked = node::walk(n, &mut |part| match node::tag(part) {
+            NodeTag::T_Var
+            | NodeTag::T_Aggref
+            | NodeTag::T_GroupingFunc
+            | NodeTag::T_WindowFunc
+            | NodeTag::T_SubLink
+            | NodeTag::T_SubPlan
+            | NodeTag::T_AlternativeSubPlan
+            | NodeTag::T_Query
+            | NodeTag::T_SetToDefault
+            | NodeTag::T_CurrentOfExpr
+            | NodeTag::T_CaseTestExpr
+            | NodeTag::T_CoerceToDomainValue
+            | NodeTag::T_TargetEntry
+            | NodeTag::T_List
+            | NodeTag::T_PlaceHolderVar => Visit::Stop,
+            NodeTag::T_Param => {
+                mutable = true;
+                let param = part.cast::<pg_sys::Param>();
+                let known = match (*param).paramkind {
+                    pg_sys::ParamKind::PARAM_EXTERN => true,
+                    pg_sys::ParamKind::PARAM_EXEC => init_params.contains(&(*param).paramid),
+                    _ => false,
+                };
+                if known { Visit::Skip } else { Visit::Stop }
+            }
+            NodeTag::T_NextValueExpr | NodeTag::T_SQLValueFunction | NodeTag::T_CoerceViaIO => {
+                mutable |= node::tag(part) != NodeTag::T_CoerceViaIO;
+                Visit::Into
+            }
+            _ => {
+                mutable |= pg_sys::check_functions_in_node(
+                    part,
+                    Some(is_not_immutable),
+                    std::ptr::null_mut(),
+                );
+                Visit::Into
+            }
+        });
+        !blocked
+            && mutable
+            && !pg_sys::expression_returns_set(n)
+            && (fold_volatile || !pg_sys::contain_volatile_functions(n))
+    }
+}
+
+/// A node that yields one value and may stand where any expression may.
+fn is_scalar_expression(tag: NodeTag) -> bool {
+    matches!(
+        tag,
+        NodeTag::T_Param
+            | NodeTag::T_FuncExpr
+            | NodeTag::T_OpExpr
+            | NodeTag::T_DistinctExpr
+            | NodeTag::T_NullIfExpr
+            | NodeTag::T_ScalarArrayOpExpr
+            | NodeTag::T_BoolExpr
+            | NodeTag::T_SubscriptingRef
+            | NodeTag::T_FieldSelect
+            | NodeTag::T_RelabelType
+            | NodeTag::T_CoerceViaIO
+            | NodeTag::T_ArrayCoerceExpr
+            | NodeTag::T_ConvertRowtypeExpr
+            | NodeTag::T_CollateExpr
+            | NodeTag::T_CaseExpr
+            | NodeTag::T_ArrayExpr
+            | NodeTag::T_RowExpr
+            | NodeTag::T_CoalesceExpr
+            | NodeTag::T_MinMaxExpr
+            | NodeTag::T_SQLValueFunction
+            | NodeTag::T_NextValueExpr
+            | NodeTag::T_NullTest
+            | NodeTag::T_BooleanTest
+            | NodeTag::T_CoerceToDomain
+    )
+}
+
+unsafe extern "C-unwind" fn is_not_immutable(function: Oid, _: *mut c_void) -> bool {
+    // SAFETY: a syscache look-up by value.
+    unsafe { pg_sys::func_volatile(function) as u8 != pg_sys::PROVOLATILE_IMMUTABLE }
+}
+
+/// After the rewriter, a column with a default that an INSERT of several VALUES rows does not name is in the
+/// target list only; ruleutils prints the VALUES lists, so the default goes there, once per row.
+unsafe fn complete_values_lists(query: *mut pg_sys::Query) {
+    // SAFETY: a private, live copy of a Query.
+    unsafe {
+        if (*query).commandType != pg_sys::CmdType::CMD_INSERT {
+            return;
+        }
+        let values = node::elements::<pg_sys::RangeTblEntry>((*query).rtable)
+            .into_iter()
+            .enumerate()
+            .find(|(_, rte)| (**rte).rtekind == pg_sys::RTEKind::RTE_VALUES);
+        let Some((index, values)) = values else { return };
+        for entry in node::elements::<pg_sys::TargetEntry>((*query).targetList) {
+            let expr = (*entry).expr.cast::<pg_sys::Node>();
+            let mut has_column = false;
+            node::walk(expr, &mut |n| {
+                has_column |= node::tag(n) == NodeTag::T_Var;
+                Visit::Into
+            });
+            if node::tag(expr) == NodeTag::T_Var {
+                continue;
+            }
+            // An expression over VALUES columns (a cast) is computed per row: substitute the row's own values.
+            for row in node::elements::<pg_sys::List>((*values).values_lists) {
+                let own = node::rewrite(expr, &mut |n| {
+                    let var = node::cast::<pg_sys::Var, _>(n, NodeTag::T_Var)?;
+                    ((*var).varno as usize == index + 1 && (*var).varlevelsup == 0).then(|| {
+                        node::copy::<pg_sys::Node>(node::nth(row, (*var).varattno as usize - 1))
+                    })
+                });
+                pg_sys::lappend(row, own.cast());
+            }
+            let (type_oid, typmod, collation) =
+                (pg_sys::exprType(expr), pg_sys::exprTypmod(expr), pg_sys::exprCollation(expr));
+            (*values).coltypes = pg_sys::lappend_oid((*values).coltypes, type_oid);
+            (*values).coltypmods = pg_sys::lappend_int((*values).coltypmods, typmod);
+            (*values).colcollations = pg_sys::lappend_oid((*values).colcollations, collation);
+            let name = format!("column{}", node::length((*values).coltypes));
+            (*(*values).eref).colnames =
+                pg_sys::lappend((*(*values).eref).colnames, node::string_node(&name).cast());
+            let number = node::length((*values).coltypes) as i16;
+            (*entry).expr =
+                pg_sys::makeVar(index as i32 + 1, number, type_oid, typmod, collation, 0).cast();
+        }
+    }
+}
+
+/// `ON CONFLICT ON CONSTRAINT name` names a constraint of the table, which has another name on a shard: name
+/// its columns instead.
+unsafe fn name_conflict_columns(query: *mut pg_sys::Query) {
+    // SAFETY: a private, live copy of a Query.
+    unsafe {
+        let conflict = (*query).onConflict;
+        if conflict.is_null() || (*conflict).constraint == Oid::INVALID {
+            return;
+        }
+        let index = pg_sys::get_constraint_index((*conflict).constraint);
+        let rte: *mut pg_sys::RangeTblEntry =
+            node::nth((*query).rtable, (*query).resultRelation as usize - 1);
+        let relation = pg_sys::index_open(index, pg_sys::AccessShareLock as i32);
+        let form = (*relation).rd_index;
+        let mut elements: Vec<*mut pg_sys::InferenceElem> = Vec::new();
+        for position in 0..(*form).indnkeyatts as usize {
+            let column = *(*form).indkey.values.as_ptr().add(position);
+            let (mut type_oid, mut typmod, mut collation) = (Oid::INVALID, 0, Oid::INVALID);
+            pg_sys::get_atttypetypmodcoll(
+                (*rte).relid,
+                column,
+                &raw mut type_oid,
+                &raw mut typmod,
+                &raw mut collation,
+            );
+            let element: *mut pg_sys::InferenceElem = node::make(NodeTag::T_InferenceElem);
+            (*element).expr =
+                pg_sys::makeVar((*query).resultRelation, column, type_oid, typmod, collation, 0)
+                    .cast();
+            elements.push(element);
+        }
+        let is_unique = (*form).indisunique;
+        pg_sys::index_close(relation, pg_sys::AccessShareLock as i32);
+        if is_unique {
+            (*conflict).arbiterElems = node::list_of(&elements);
+            (*conflict).constraint = Oid::INVALID;
+        }
+    }
+}
+
+/// A row of a table in a target list prints as `t.*::schema.t`, a type that workers do not have: spell it
+/// as ROW(columns), which arrives as text and is read as the table's row type here.
+unsafe fn expand_whole_rows(query: *mut pg_sys::Query) {
+    // SAFETY: a private, live copy of a Query.
+    unsafe {
+        let lists = [(*query).targetList, (*query).returningList];
+        for entry in lists.into_iter().flat_map(|list| node::elements::<pg_sys::TargetEntry>(list))
+        {
+            let Some(var) = node::cast::<pg_sys::Var, _>((*entry).expr, NodeTag::T_Var) else {
+                continue;
+            };
+            if (*var).varattno != 0 || (*var).varlevelsup != 0 {
+                continue;
+            }
+            let rte: *mut pg_sys::RangeTblEntry =
+                node::nth((*query).rtable, (*var).varno as usize - 1);
+            if (*rte).rtekind != pg_sys::RTEKind::RTE_RELATION {
+                continue;
+            }
+            let row: *mut pg_sys::RowExpr = node::make(NodeTag::T_RowExpr);
+            let mut columns: Vec<*mut pg_sys::Var> = Vec::new();
+            let relation = pg_sys::relation_open((*rte).relid, pg_sys::NoLock as i32);
+            let descriptor = (*relation).rd_att;
+            for index in 0..(*descriptor).natts as usize {
+                let attribute = (*descriptor).attrs.as_ptr().add(index);
+                if !(*attribute).attisdropped {
+                    columns.push(pg_sys::makeVar(
+                        (*var).varno,
+                        (*attribute).attnum,
+                        (*attribute).atttypid,
+                        (*attribute).atttypmod,
+                        (*attribute).attcollation,
+                        0,
+                    ));
+                }
+            }
+            pg_sys::relation_close(relation, pg_sys::NoLock as i32);
+            (*row).args = node::list_of(&columns);
+            (*row).row_typeid = pg_sys::RECORDOID;
+            (*row).row_format = pg_sys::CoercionForm::COERCE_EXPLICIT_CALL;
+            (*row).location = -1;
+            (*entry).expr = row.cast();
+        }
+    }
+}

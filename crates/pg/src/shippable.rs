@@ -1,0 +1,140 @@
+//! What may run where: expressions and functions that a worker computes with the same outcome as we do.
+
+use crate::node::{self, Visit};
+use crate::prepare::is_foldable;
+use crate::value::FIRST_USER_OID;
+use pgrx::pg_sys::{self, NodeTag, Oid};
+use std::ffi::c_void;
+
+/// A filter that a worker can apply with the same outcome.
+///
+/// # Safety
+///
+/// `clause` is a live expression over base relation `relation`.
+pub(crate) unsafe fn is_shippable(
+    clause: *mut pg_sys::Node,
+    relation: u32,
+    init_params: &[i32],
+) -> bool {
+    // SAFETY: the caller vouches for the clause.
+    unsafe {
+        !node::walk(clause, &mut |n| {
+            if is_foldable(n, false, init_params) {
+                return Visit::Skip;
+            }
+            match node::tag(n) {
+                NodeTag::T_Var => {
+                    let var = n.cast::<pg_sys::Var>();
+                    let ours = (*var).varno as u32 == relation && (*var).varlevelsup == 0;
+                    let plain = (*var).varattno > 0
+                        || i32::from((*var).varattno) == pg_sys::SelfItemPointerAttributeNumber;
+                    if ours && plain { Visit::Into } else { Visit::Stop }
+                }
+                NodeTag::T_Param
+                | NodeTag::T_SubLink
+                | NodeTag::T_SubPlan
+                | NodeTag::T_AlternativeSubPlan
+                | NodeTag::T_Aggref
+                | NodeTag::T_GroupingFunc
+                | NodeTag::T_WindowFunc
+                | NodeTag::T_PlaceHolderVar
+                | NodeTag::T_CurrentOfExpr
+                | NodeTag::T_NextValueExpr
+                | NodeTag::T_SQLValueFunction
+                | NodeTag::T_ConvertRowtypeExpr => Visit::Stop,
+                _ => {
+                    let shippable = functions_of(n).into_iter().all(|function| {
+                        let volatility = pg_sys::func_volatile(function) as u8;
+                        function.to_u32() < FIRST_USER_OID
+                            && volatility != pg_sys::PROVOLATILE_VOLATILE
+                            && !(volatility == pg_sys::PROVOLATILE_STABLE
+                                && reads_local_state(function))
+                    });
+                    if shippable { Visit::Into } else { Visit::Stop }
+                }
+            }
+        })
+    }
+}
+
+/// An expression that can be computed before any row is read.
+pub(crate) unsafe fn is_plain_value(n: *mut pg_sys::Node) -> bool {
+    // SAFETY: the caller passes a live expression.
+    unsafe {
+        !node::walk(n, &mut |part| match node::tag(part) {
+            NodeTag::T_Var
+            | NodeTag::T_Aggref
+            | NodeTag::T_WindowFunc
+            | NodeTag::T_GroupingFunc
+            | NodeTag::T_SubLink
+            | NodeTag::T_Query
+            | NodeTag::T_SetToDefault
+            | NodeTag::T_CaseTestExpr => Visit::Stop,
+            NodeTag::T_Param
+                if (*part.cast::<pg_sys::Param>()).paramkind != pg_sys::ParamKind::PARAM_EXTERN =>
+            {
+                Visit::Stop
+            }
+            _ => Visit::Into,
+        }) && !pg_sys::contain_volatile_functions(n)
+    }
+}
+
+/// The functions that a node itself calls.
+///
+/// # Safety
+///
+/// `n` is a live node.
+pub(crate) unsafe fn functions_of(n: *mut pg_sys::Node) -> Vec<Oid> {
+    let mut found: Vec<Oid> = Vec::new();
+    // SAFETY: the caller vouches for the node; `found` outlives the call.
+    unsafe { pg_sys::check_functions_in_node(n, Some(note_function), (&raw mut found).cast()) };
+    found
+}
+
+unsafe extern "C-unwind" fn note_function(function: Oid, found: *mut c_void) -> bool {
+    // SAFETY: `read_expression` passes its local vector.
+    unsafe { (*found.cast::<Vec<Oid>>()).push(function) };
+    false
+}
+
+/// A stable function of the server whose answer depends on the node it runs on.
+///
+/// Decided by its name and types: functions of the catalogs and of names, settings, privileges, sizes.
+pub(crate) fn reads_local_state(function: Oid) -> bool {
+    // SAFETY: syscache look-ups by value; the name is palloced.
+    unsafe {
+        let name = node::text_of(pg_sys::get_func_name(function));
+        let result = pg_sys::get_func_rettype(function);
+        let is_reg = [
+            pg_sys::REGCLASSOID,
+            pg_sys::REGTYPEOID,
+            pg_sys::REGPROCOID,
+            pg_sys::REGPROCEDUREOID,
+            pg_sys::REGOPEROID,
+            pg_sys::REGOPERATOROID,
+            pg_sys::REGROLEOID,
+            pg_sys::REGNAMESPACEOID,
+            pg_sys::REGCOLLATIONOID,
+        ]
+        .contains(&result);
+        is_reg
+            || [
+                "pg_",
+                "has_",
+                "to_reg",
+                "reg",
+                "inet_",
+                "txid_",
+                "obj_",
+                "col_",
+                "shobj_",
+                "current_",
+                "format_type",
+            ]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+            || ["row_security_active", "currtid2", "query_to_xml", "table_to_xml"]
+                .contains(&name.as_str())
+    }
+}

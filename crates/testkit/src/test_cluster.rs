@@ -1,0 +1,300 @@
+//! Clusters, and what their metadata say.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Deref;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use cluster::postgres::{self, Config};
+use cluster::{Artifacts, Cluster, ClusterSpec, DownOnDrop, Installation, NodeName, free_ports};
+
+use crate::session::{Rows, Session, SqlError};
+
+/// A row of `shard_placement`, with its node's name here instead of its port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Placement {
+    /// The shard it is a copy of.
+    pub shard: i64,
+    /// Its own number.
+    pub id: i64,
+    /// 1 is healthy, 3 is inactive.
+    pub state: i32,
+    /// Where it is.
+    pub node: NodeName,
+}
+
+/// A cluster with the extension, taken down when it goes out of scope.
+pub struct TestCluster {
+    // Before the cluster, so that it is closed before the servers are.
+    session: Mutex<Session>,
+    cluster: DownOnDrop,
+}
+
+impl Deref for TestCluster {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        &self.cluster
+    }
+}
+
+impl TestCluster {
+    /// A coordinator and so many workers, from the build that this test belongs to.
+    pub fn up(workers: u16) -> Self {
+        Self::up_with(workers, &[])
+    }
+
+    /// The same with settings for every node.
+    pub fn up_with(workers: u16, settings: &[(&str, &str)]) -> Self {
+        let ports = free_ports(workers).expect("a machine that runs tests has free ports");
+        let spec = ClusterSpec::new(fresh_dir(), workers, ports)
+            .set("fsync", "off")
+            .set("shared_buffers", "32MB");
+        let spec = settings.iter().fold(spec, |spec, (name, value)| spec.set(*name, *value));
+        let cluster = Cluster::up_with(&installation(), &spec)
+            .unwrap_or_else(|error| panic!("no cluster: {error}"));
+        let cluster = cluster.down_on_drop();
+        let session = Mutex::new(Session::open(&config(&cluster, NodeName::Coordinator)));
+        Self { session, cluster }
+    }
+
+    /// The coordinator's session that this cluster's own `sql` and `error` use.
+    pub fn session(&self) -> MutexGuard<'_, Session> {
+        self.session.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A session of its own on the coordinator.
+    pub fn new_session(&self) -> Session {
+        self.session_on(NodeName::Coordinator)
+    }
+
+    /// A session of its own on any node.
+    pub fn session_on(&self, node: NodeName) -> Session {
+        Session::open(&config(&self.cluster, node))
+    }
+
+    /// A session of its own on the coordinator as another role.
+    pub fn session_as(&self, role: &str) -> Session {
+        Session::open(config(&self.cluster, NodeName::Coordinator).user(role))
+    }
+
+    /// The rows of a statement on the coordinator.
+    #[track_caller]
+    pub fn sql(&self, text: &str) -> Rows {
+        self.session().sql(text)
+    }
+
+    /// The rows of a statement on the coordinator as one text; see [`Session::text`].
+    #[track_caller]
+    pub fn text(&self, text: &str) -> String {
+        self.session().text(text)
+    }
+
+    /// The error of a statement on the coordinator.
+    #[track_caller]
+    pub fn error(&self, text: &str) -> SqlError {
+        self.session().error(text)
+    }
+
+    /// Runs the same on every node, the coordinator first.
+    #[track_caller]
+    pub fn on_all_nodes(&self, text: &str) {
+        for node in self.nodes() {
+            self.session_on(node).sql(text);
+        }
+    }
+
+    /// Runs the same on every worker.
+    #[track_caller]
+    pub fn on_workers(&self, text: &str) {
+        for node in self.workers() {
+            self.session_on(node).sql(text);
+        }
+    }
+
+    /// Creates a table by `ddl` and distributes it.
+    #[track_caller]
+    pub fn create_distributed(
+        &self,
+        ddl: &str,
+        table: &str,
+        key: &str,
+        shards: u32,
+        replicas: u32,
+    ) {
+        self.sql(ddl);
+        self.distribute(table, key, shards, replicas);
+    }
+
+    /// Distributes a table that exists.
+    #[track_caller]
+    pub fn distribute(&self, table: &str, key: &str, shards: u32, replicas: u32) {
+        self.sql(&format!("SELECT master_create_distributed_table('{table}', '{key}')"));
+        self.sql(&format!("SELECT master_create_worker_shards('{table}', {shards}, {replicas})"));
+    }
+
+    /// The worker that listens on this port.
+    pub fn worker_on(&self, port: &str) -> NodeName {
+        let is_it = |worker: &NodeName| self.port(*worker).to_string() == port;
+        self.workers()
+            .into_iter()
+            .find(is_it)
+            .unwrap_or_else(|| panic!("no worker listens on {port}"))
+    }
+
+    /// All placements of a table, by shard and number.
+    #[track_caller]
+    pub fn placements(&self, table: &str) -> Vec<Placement> {
+        let rows = self.sql(&format!(
+            "SELECT p.shard_id, p.id, p.shard_state, p.node_port FROM pgs_distribution_metadata.shard_placement AS p \
+             JOIN pgs_distribution_metadata.shard AS s ON s.id = p.shard_id \
+             WHERE s.relation_id = '{table}'::regclass ORDER BY p.shard_id, p.id"
+        ));
+        let number = |text: &str| text.parse::<i64>().expect("a number column");
+        rows.iter()
+            .map(|row| Placement {
+                shard: number(&row[0]),
+                id: number(&row[1]),
+                state: i32::try_from(number(&row[2])).expect("an integer column"),
+                node: self.worker_on(&row[3]),
+            })
+            .collect()
+    }
+
+    /// How many placements of a table are in another state than 1.
+    #[track_caller]
+    pub fn unhealthy(&self, table: &str) -> usize {
+        self.placements(table).iter().filter(|placement| placement.state != 1).count()
+    }
+
+    /// The shard that holds the rows with this key, an SQL expression of the key's own type.
+    #[track_caller]
+    pub fn shard_of(&self, table: &str, hash_of_key: &str) -> i64 {
+        let shard = self.text(&format!(
+            "SELECT id FROM pgs_distribution_metadata.shard WHERE relation_id = '{table}'::regclass \
+             AND {hash_of_key} BETWEEN min_value::int AND max_value::int"
+        ));
+        shard.parse().expect("each hash is in one shard")
+    }
+
+    /// The name of a shard, quoted and with its schema.
+    pub fn shard_name(&self, table: &str, shard: i64) -> String {
+        self.text(&format!(
+            "SELECT format('%I.%I', nspname, relname || '_{shard}') FROM pg_class JOIN pg_namespace n \
+             ON n.oid = relnamespace WHERE pg_class.oid = '{table}'::regclass"
+        ))
+    }
+
+    /// Compares all healthy placements of every shard, row by row, as the workers have them; tells the number of rows.
+    ///
+    /// Panics if two differ, if a shard has no healthy placement, and if the coordinator counts other rows.
+    #[track_caller]
+    pub fn assert_placements_equal(&self, table: &str) -> usize {
+        let mut sessions: BTreeMap<NodeName, Session> = BTreeMap::new();
+        let placements = self.placements(table);
+        let mut first: BTreeMap<i64, (NodeName, Rows)> = BTreeMap::new();
+        for placement in placements.iter().filter(|placement| placement.state == 1) {
+            let name = self.shard_name(table, placement.shard);
+            let session =
+                sessions.entry(placement.node).or_insert_with(|| self.session_on(placement.node));
+            let rows = session
+                .sql(&format!("SELECT shard::text FROM {name} AS shard ORDER BY shard::text"));
+            match first.get(&placement.shard) {
+                None => {
+                    first.insert(placement.shard, (placement.node, rows));
+                }
+                Some((leader, expected)) if *expected != rows => {
+                    panic!(
+                        "{name} differs: {}",
+                        difference(*leader, expected, placement.node, &rows)
+                    );
+                }
+                Some(_) => {}
+            }
+        }
+        let shards: BTreeSet<i64> = placements.iter().map(|placement| placement.shard).collect();
+        let unreadable: Vec<&i64> =
+            shards.iter().filter(|shard| !first.contains_key(shard)).collect();
+        assert!(
+            unreadable.is_empty(),
+            "shards of {table} without a healthy placement: {unreadable:?}"
+        );
+        let total: usize = first.values().map(|(_, rows)| rows.len()).sum();
+        assert_eq!(
+            self.text(&format!("SELECT count(*) FROM {table}")),
+            total.to_string(),
+            "rows of {table}"
+        );
+        total
+    }
+
+    /// Repairs every inactive placement of a table from a healthy one; tells how many there were.
+    #[track_caller]
+    pub fn repair(&self, table: &str) -> usize {
+        self.sql(&format!(
+            "SELECT master_copy_shard_placement(bad.shard_id, good.node_name, good.node_port, bad.node_name, bad.node_port) \
+             FROM pgs_distribution_metadata.shard_placement AS bad \
+             JOIN pgs_distribution_metadata.shard AS s ON s.id = bad.shard_id \
+             JOIN LATERAL (SELECT * FROM pgs_distribution_metadata.shard_placement AS p \
+                           WHERE p.shard_id = bad.shard_id AND p.shard_state = 1 ORDER BY p.id LIMIT 1) AS good ON true \
+             WHERE s.relation_id = '{table}'::regclass AND bad.shard_state = 3"
+        ))
+        .len()
+    }
+
+    /// Names of the tables on a worker that match a pattern of LIKE, with their schemas.
+    pub fn tables_on(&self, node: NodeName, pattern: &str) -> Vec<String> {
+        let rows = self.session_on(node).sql(&format!(
+            "SELECT oid::regclass FROM pg_class WHERE relkind IN ('r', 'f') AND relname LIKE '{pattern}' ORDER BY 1"
+        ));
+        rows.into_iter().flatten().collect()
+    }
+}
+
+/// How to reach a node of a cluster.
+fn config(cluster: &Cluster, node: NodeName) -> Config {
+    let mut config = postgres::Config::new();
+    config
+        .host("127.0.0.1")
+        .port(cluster.port(node))
+        .user("postgres")
+        .dbname("postgres")
+        .connect_timeout(Duration::from_secs(10));
+    config
+}
+
+/// Where two lists of rows part.
+fn difference(left: NodeName, of_left: &Rows, right: NodeName, of_right: &Rows) -> String {
+    let missing = |here: &Rows, there: &Rows| {
+        let there: BTreeSet<&Vec<String>> = there.iter().collect();
+        let only_here = here.iter().filter(|row| !there.contains(row)).take(10);
+        only_here.map(|row| row.join("|")).collect::<Vec<_>>()
+    };
+    format!(
+        "{} rows on {left}, {} on {right}\nonly on {left}: {:#?}\nonly on {right}: {:#?}",
+        of_left.len(),
+        of_right.len(),
+        missing(of_left, of_right),
+        missing(of_right, of_left)
+    )
+}
+
+/// One copy of PostgreSQL with the library of this build, for all tests, kept from run to run.
+fn installation() -> Installation {
+    let artifacts = Artifacts::of_this_build().expect("a test knows its own program");
+    let mut hasher = DefaultHasher::new();
+    artifacts.library.hash(&mut hasher);
+    let dir = std::env::temp_dir().join(format!("pgshard-testkit-{:016x}", hasher.finish()));
+    Installation::prepare(&dir, &artifacts)
+        .unwrap_or_else(|error| panic!("no installation: {error}"))
+}
+
+/// A path in the temporary directory that nobody else uses.
+fn fresh_dir() -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    std::env::temp_dir().join(format!("pgshard-testkit-{}-{number}", std::process::id()))
+}

@@ -1,0 +1,36 @@
+-- Each statement's ORDER BY is total: the same rows in the same order.
+
+SELECT id FROM customers ORDER BY id;
+SELECT id FROM customers ORDER BY id DESC LIMIT 10;
+SELECT id FROM customers ORDER BY id LIMIT 10 OFFSET 20;
+SELECT id FROM customers ORDER BY id OFFSET 155;
+SELECT id FROM customers ORDER BY id LIMIT 0;
+SELECT id, region FROM customers ORDER BY region NULLS FIRST, id DESC;
+SELECT id, region FROM customers ORDER BY region DESC, id FETCH FIRST 12 ROWS ONLY;
+SELECT region, count(*) FROM customers GROUP BY region ORDER BY region;
+SELECT id / 50 AS part, count(*) FROM customers GROUP BY part ORDER BY part FETCH FIRST 2 ROWS WITH TIES;
+SELECT name, id FROM customers ORDER BY name, id LIMIT 30;
+SELECT name, id FROM customers ORDER BY name COLLATE "C" DESC, id LIMIT 30;
+SELECT id FROM customers ORDER BY score DESC NULLS LAST, id LIMIT 15;
+SELECT id FROM customers ORDER BY feeling, id;
+SELECT id FROM customers ORDER BY home, id;
+SELECT sku FROM products ORDER BY weight, sku;
+SELECT sku FROM products ORDER BY price DESC, sku;
+SELECT sku FROM products ORDER BY shelf_life, sku;
+SELECT sku FROM products ORDER BY picture, sku;
+SELECT sku FROM products ORDER BY tag LIMIT 5;
+SELECT DISTINCT ON (region) region, id FROM customers ORDER BY region, id DESC;
+SELECT DISTINCT active FROM customers ORDER BY active;
+SELECT customer_id, id, total FROM orders WHERE customer_id = 32 ORDER BY total DESC, id;
+SELECT customer_id, id, total FROM orders WHERE customer_id IN (32, 63, 94) ORDER BY id DESC LIMIT 4;
+SELECT c.id, o.id FROM customers AS c JOIN orders AS o ON o.customer_id = c.id ORDER BY o.total DESC, o.id LIMIT 20;
+SELECT c.region, sum(o.total) AS total FROM customers AS c JOIN orders AS o ON o.customer_id = c.id GROUP BY c.region ORDER BY total DESC;
+SELECT id FROM customers UNION SELECT customer_id FROM orders ORDER BY id LIMIT 170;
+(SELECT id FROM customers ORDER BY id LIMIT 3) UNION ALL (SELECT id FROM customers ORDER BY id DESC LIMIT 3) ORDER BY 1;
+SELECT id, sum(score) OVER (ORDER BY id) FROM customers ORDER BY id DESC;
+SELECT id FROM customers WHERE id > 150 ORDER BY -id;
+SELECT id FROM customers ORDER BY (SELECT count(*) FROM orders WHERE customer_id = customers.id) DESC, id LIMIT 12;
+SELECT id FROM customers ORDER BY id LIMIT (SELECT count(*) FROM empty_shelf) + 3;
+SELECT placed FROM orders ORDER BY placed LIMIT 10;
+SELECT customer_id, max(placed) FROM orders GROUP BY customer_id ORDER BY max(placed) DESC LIMIT 10;
+SELECT min(id), region FROM customers GROUP BY region HAVING min(id) > 1 ORDER BY 1;
