@@ -130,11 +130,14 @@ fn mismatch(
     plain: &mut Session,
     sharded: &mut Session,
 ) -> Option<String> {
-    let mut expected =
-        way.run(plain, statement).unwrap_or_else(|error| panic!("{error}\nSQL: {statement}"));
-    let mut rows = match way.run(sharded, statement) {
-        Ok(rows) => rows,
-        Err(error) => return Some(format!("{way:?}: {statement}\n    fails with {error}\n")),
+    let (mut expected, mut rows) = match (way.run(plain, statement), way.run(sharded, statement)) {
+        (Ok(expected), Ok(rows)) => (expected, rows),
+        (Err(error), _) => {
+            return Some(format!("{way:?}: {statement}\n    is no valid test: {error}\n"));
+        }
+        (Ok(_), Err(error)) => {
+            return Some(format!("{way:?}: {statement}\n    fails with {error}\n"));
+        }
     };
     if !ordered {
         expected.sort();

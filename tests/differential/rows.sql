@@ -45,7 +45,7 @@ SELECT id FROM customers WHERE name SIMILAR TO 'name (1|2)[0-9]';
 SELECT id, name ~ '3$', length(name) FROM customers WHERE name ~ '[35]$';
 SELECT id, CASE WHEN score > 50 THEN 'high' WHEN score IS NULL THEN 'none' ELSE 'low' END FROM customers;
 SELECT id, coalesce(region, 'nowhere'), nullif(region, 'north'), greatest(id, 50), least(score, 3) FROM customers;
-SELECT id, tags[1], tags[2:3], array_length(tags, 1), cardinality(tags), tags || 'end' FROM customers;
+SELECT id, tags[1], tags[2:3], array_length(tags, 1), cardinality(tags), tags || 'end'::text FROM customers;
 SELECT id FROM customers WHERE 't1' = ANY (tags);
 SELECT id FROM customers WHERE tags @> ARRAY['t2'];
 SELECT id FROM customers WHERE tags = '{}';
@@ -75,6 +75,20 @@ SELECT count(*) FROM customers WHERE xmin IS NOT NULL AND cmin IS NOT NULL;
 SELECT (ctid IS NOT NULL) AS has_ctid, id FROM customers WHERE id = 5;
 
 -- Types
+
+SELECT * FROM orders WHERE customer_id = 32;
+SELECT o FROM orders AS o WHERE customer_id = 32;
+SELECT placed, placed::text, array_agg(placed), ROW(placed, id) FROM orders WHERE customer_id = 32 GROUP BY placed, id;
+SELECT ARRAY[o] FROM orders AS o WHERE customer_id = 32;
+SELECT * FROM products WHERE sku = 'sku-13';
+SELECT p FROM products AS p WHERE sku = 'sku-14';
+SELECT placed FROM orders WHERE customer_id = 32 AND placed = '2016-03-30 21:49:00.123456+00';
+SELECT id FROM customers WHERE id = 5 AND joined = date '2016-01-06';
+SELECT id FROM orders WHERE placed = timestamptz '2016-03-30 21:49:00.123456+00';
+SELECT sku FROM products WHERE sku = 'sku-13' AND shelf_life = interval '1 year 1 mon -7 days 19.5 seconds';
+SELECT sku, weight * 1.1::float8, price / 7 FROM products WHERE sku = 'sku-13';
+SELECT tstzrange(placed, placed + interval '1 hour') FROM orders WHERE customer_id IN (32, 63);
+SELECT max(placed) FROM orders WHERE customer_id = 32;
 
 SELECT sku, price, price * 2, round(price, 1), price = 'NaN' FROM products;
 SELECT sku, weight, weight * 2 FROM products;
