@@ -80,6 +80,14 @@ impl Prepared {
         unsafe {
             reader.read_query(query);
             reader.read_target(query);
+            for entry in node::elements::<pg_sys::TargetEntry>((*query).targetList) {
+                // An anonymous record cannot be read back from another server.
+                let type_oid = pg_sys::exprType((*entry).expr.cast());
+                let is_record = matches!(type_oid, pg_sys::RECORDOID | pg_sys::RECORDARRAYOID);
+                if command == Command::Select && !(*entry).resjunk && is_record {
+                    reader.facts.obstacles.push(Obstacle::WholeRow);
+                }
+            }
             if let [only] = reader.facts.relations[..]
                 && only.column.level == query.addr()
                 && !matches!(command, Command::Insert | Command::Upsert | Command::Merge)
@@ -158,7 +166,7 @@ impl Reader<'_> {
                     self.read_query(n.cast());
                     return Visit::Skip;
                 }
-                self.read_expression(n, query);
+                self.read_expression(n);
                 Visit::Into
             });
         }
@@ -267,7 +275,14 @@ impl Reader<'_> {
                 for part in node::elements::<pg_sys::Node>((*from).fromlist) {
                     self.read_from(part, query);
                 }
-                self.read_conjuncts((*from).quals, query, &Scope::Everything);
+                // MERGE keeps its ON there, which restricts no source row that may be "not matched".
+                let scope = if (*query).commandType == pg_sys::CmdType::CMD_MERGE && inserts(query)
+                {
+                    Scope::Only(vec![(*query).resultRelation as u32])
+                } else {
+                    Scope::Everything
+                };
+                self.read_conjuncts((*from).quals, query, &scope);
             } else if let Some(join) = node::cast::<pg_sys::JoinExpr, _>(item, NodeTag::T_JoinExpr)
             {
                 self.read_from((*join).larg, query);
@@ -331,6 +346,10 @@ impl Reader<'_> {
                 && node::length((*op).args) == 2
             {
                 self.read_equality(op, query, scope);
+            } else if let Some(link) = node::cast::<pg_sys::SubLink, _>(quals, NodeTag::T_SubLink)
+                && (*link).subLinkType == pg_sys::SubLinkType::ANY_SUBLINK
+            {
+                self.read_in_subquery(link);
             }
         }
     }
@@ -355,7 +374,12 @@ impl Reader<'_> {
             };
             match (self.column_of(left), self.column_of(right)) {
                 (Some(a), Some(b)) => {
-                    if !is_hash_equality((*op).opno) || !is_deterministic((*op).inputcollid) {
+                    // Equal must mean equal to both columns' own types: 'a ' and 'a' are equal as bpchar only.
+                    let own = |n| {
+                        own_family(n)
+                            .is_some_and(|family| pg_sys::op_in_opfamily((*op).opno, family))
+                    };
+                    if !own(left) || !own(right) || !is_deterministic((*op).inputcollid) {
                         return;
                     }
                     if restricts(&b) {
@@ -366,14 +390,14 @@ impl Reader<'_> {
                     }
                 }
                 (Some(column), None) if restricts(&column) => {
-                    if let Some(key) = self.read_key(op, column, right) {
+                    if let Some(key) = self.read_key(op, column, left, right) {
                         self.facts.equalities.key(column, key);
                     }
                 }
                 (None, Some(column)) if restricts(&column) => {
                     let commuted = pg_sys::get_commutator((*op).opno);
                     if commuted == (*op).opno
-                        && let Some(key) = self.read_key(op, column, left)
+                        && let Some(key) = self.read_key(op, column, right, left)
                     {
                         self.facts.equalities.key(column, key);
                     }
@@ -404,6 +428,7 @@ impl Reader<'_> {
         &mut self,
         op: *mut pg_sys::OpExpr,
         column: Column,
+        column_node: *mut pg_sys::Node,
         value: *mut pg_sys::Node,
     ) -> Option<Key> {
         // SAFETY: live expressions.
@@ -411,8 +436,11 @@ impl Reader<'_> {
             if !is_plain_value(value) {
                 return None;
             }
-            let table = self.key_of(column);
-            self.key_for((*op).opno, (*op).inputcollid, table.as_ref(), value, false)
+            let (family, collation) = match self.key_of(column) {
+                Some(key) => (key.family, key.collation),
+                None => (own_family(column_node)?, (*op).inputcollid),
+            };
+            self.key_for((*op).opno, (*op).inputcollid, family, collation, value, false)
         }
     }
 
@@ -420,7 +448,8 @@ impl Reader<'_> {
         &mut self,
         operator: Oid,
         collation: Oid,
-        table: Option<&DistributionKey>,
+        family: Oid,
+        hash_collation: Oid,
         value: *mut pg_sys::Node,
         is_array: bool,
     ) -> Option<Key> {
@@ -428,16 +457,6 @@ impl Reader<'_> {
         unsafe {
             let (mut left_type, mut right_type) = (Oid::INVALID, Oid::INVALID);
             pg_sys::op_input_types(operator, &raw mut left_type, &raw mut right_type);
-            let (family, hash_collation) = match table {
-                Some(key) => (key.family, key.collation),
-                None => {
-                    let cache = pg_sys::lookup_type_cache(
-                        left_type,
-                        pg_sys::TYPECACHE_HASH_OPFAMILY as i32,
-                    );
-                    ((*cache).hash_opf, collation)
-                }
-            };
             if family == Oid::INVALID || !pg_sys::op_in_opfamily(operator, family) {
                 return None;
             }
@@ -495,7 +514,7 @@ impl Reader<'_> {
         }
     }
 
-    unsafe fn read_expression(&mut self, n: *mut pg_sys::Node, query: *mut pg_sys::Query) {
+    unsafe fn read_expression(&mut self, n: *mut pg_sys::Node) {
         // SAFETY: a live node of the statement.
         unsafe {
             match node::tag(n) {
@@ -519,13 +538,13 @@ impl Reader<'_> {
                         self.facts.obstacles.push(Obstacle::PlacementDependent);
                     }
                 }
-                NodeTag::T_SubLink => {
-                    let link = n.cast::<pg_sys::SubLink>();
-                    if (*link).subLinkType == pg_sys::SubLinkType::ANY_SUBLINK {
-                        self.read_in_subquery(link, query);
-                    }
-                }
                 NodeTag::T_NextValueExpr => self.facts.obstacles.push(Obstacle::LocalState),
+                // The workers know a user's collation by name only if a shard uses it.
+                NodeTag::T_CollateExpr
+                    if (*n.cast::<pg_sys::CollateExpr>()).collOid.to_u32() >= FIRST_USER_OID =>
+                {
+                    self.facts.obstacles.push(Obstacle::LocalState);
+                }
                 NodeTag::T_CurrentOfExpr => self.facts.obstacles.push(Obstacle::LocalState),
                 _ => {
                     for function in functions_of(n) {
@@ -551,7 +570,7 @@ impl Reader<'_> {
     }
 
     /// `key IN (SELECT column ...)`: of the inner rows only those with the outer key matter.
-    unsafe fn read_in_subquery(&mut self, link: *mut pg_sys::SubLink, _query: *mut pg_sys::Query) {
+    unsafe fn read_in_subquery(&mut self, link: *mut pg_sys::SubLink) {
         // SAFETY: a live ANY sub-link; its test compares outer expressions with `Param`s of the inner columns.
         unsafe {
             let Some(test) = node::cast::<pg_sys::OpExpr, _>((*link).testexpr, NodeTag::T_OpExpr)
@@ -562,7 +581,9 @@ impl Reader<'_> {
             else {
                 return;
             };
-            if !is_hash_equality((*test).opno)
+            let left = node::nth((*test).args, 0);
+            if !own_family(left).is_some_and(|family| pg_sys::op_in_opfamily((*test).opno, family))
+                || !is_deterministic((*test).inputcollid)
                 || !passes_filters(inner)
                 || (*inner).hasAggs
                 || !(*inner).groupClause.is_null()
@@ -787,8 +808,15 @@ impl Reader<'_> {
                     if !is_plain_value(value) {
                         return Prune::All;
                     }
-                    self.key_for((*op).opno, (*op).inputcollid, Some(table), value, false)
-                        .map_or(Prune::All, Prune::Key)
+                    self.key_for(
+                        (*op).opno,
+                        (*op).inputcollid,
+                        table.family,
+                        table.collation,
+                        value,
+                        false,
+                    )
+                    .map_or(Prune::All, Prune::Key)
                 }
                 NodeTag::T_ScalarArrayOpExpr => {
                     let op = n.cast::<pg_sys::ScalarArrayOpExpr>();
@@ -800,12 +828,38 @@ impl Reader<'_> {
                     {
                         return Prune::All;
                     }
-                    self.key_for((*op).opno, (*op).inputcollid, Some(table), right, true)
-                        .map_or(Prune::All, Prune::Key)
+                    self.key_for(
+                        (*op).opno,
+                        (*op).inputcollid,
+                        table.family,
+                        table.collation,
+                        right,
+                        true,
+                    )
+                    .map_or(Prune::All, Prune::Key)
                 }
                 _ => Prune::All,
             }
         }
+    }
+}
+
+/// A MERGE that does something for source rows without a match.
+unsafe fn inserts(query: *mut pg_sys::Query) -> bool {
+    // SAFETY: the caller passes a live MERGE.
+    unsafe {
+        node::elements::<pg_sys::MergeAction>((*query).mergeActionList)
+            .into_iter()
+            .any(|action| !(*action).matched)
+    }
+}
+
+/// The hash operator family of a column's own type, whatever it is relabelled as.
+unsafe fn own_family(n: *mut pg_sys::Node) -> Option<Oid> {
+    // SAFETY: the caller passes a live expression.
+    unsafe {
+        let var = node::cast::<pg_sys::Var, _>(strip_relabel(n), NodeTag::T_Var)?;
+        crate::table::hash_family((*var).vartype).map(|(family, _)| family)
     }
 }
 
@@ -861,16 +915,6 @@ unsafe fn strip_relabel(mut n: *mut pg_sys::Node) -> *mut pg_sys::Node {
         }
     }
     n
-}
-
-/// The operator is the equality of some hash operator family.
-fn is_hash_equality(operator: Oid) -> bool {
-    // SAFETY: syscache look-ups by value.
-    unsafe {
-        let (mut left, mut right) = (Oid::INVALID, Oid::INVALID);
-        pg_sys::op_input_types(operator, &raw mut left, &raw mut right);
-        pg_sys::op_hashjoinable(operator, left)
-    }
 }
 
 /// Equal under the collation means the same bytes.

@@ -153,7 +153,13 @@ impl Statement {
             (*scan).scan.plan.plan_rows = 1.0;
             (*scan).scan.plan.total_cost = 1.0;
             (*scan).methods = scan::methods();
-            (*scan).custom_exprs = node::list_of(&prepared.expressions);
+            // The executor runs planned expressions only (no COLLATE clauses, no named arguments).
+            let planned: Vec<*mut pg_sys::Expr> = prepared
+                .expressions
+                .iter()
+                .map(|expression| pg_sys::expression_planner(node::copy(*expression).cast()))
+                .collect();
+            (*scan).custom_exprs = node::list_of(&planned);
             (*scan).custom_private = private.list();
 
             let mut top = scan.cast::<pg_sys::Plan>();

@@ -63,8 +63,18 @@ impl Statement {
             }
             (*(*query).jointree).fromlist = std::ptr::null_mut();
             (*query).cteList = std::ptr::null_mut();
+            // What these clauses would read is not on the shard that the row goes to.
+            let mut reads_more = false;
+            let clauses =
+                [(*query).returningList.cast::<pg_sys::Node>(), (*query).onConflict.cast()];
+            for clause in clauses {
+                reads_more |= node::walk(clause, &mut |n| match node::tag(n) {
+                    NodeTag::T_SubLink => Visit::Stop,
+                    _ => Visit::Into,
+                });
+            }
             let prepared = fold(query, true, columns.len());
-            RowInsert { prepared, columns }
+            RowInsert { prepared, columns, reads_more }
         }
     }
 
@@ -376,7 +386,10 @@ unsafe fn expand_whole_rows(query: *mut pg_sys::Query) {
             let Some(var) = node::cast::<pg_sys::Var, _>((*entry).expr, NodeTag::T_Var) else {
                 continue;
             };
-            if (*var).varattno != 0 || (*var).varlevelsup != 0 {
+            if (*var).varattno != 0
+                || (*var).varlevelsup != 0
+                || (*var).varno != (*query).resultRelation
+            {
                 continue;
             }
             let rte: *mut pg_sys::RangeTblEntry =

@@ -190,6 +190,8 @@ pub struct RowInsert {
     pub prepared: Prepared,
     /// The columns, in the order of their parameters.
     pub columns: Vec<ColumnName>,
+    /// RETURNING or ON CONFLICT has a sub-query.
+    pub reads_more: bool,
 }
 
 /// A column that an INSERT names.

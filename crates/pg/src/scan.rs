@@ -102,6 +102,14 @@ pub struct ScanIo {
     expressions: Vec<Expression>,
     rows: Rc<RefCell<RowStore>>,
     kept_slot: *mut pg_sys::TupleTableSlot,
+    buffered: Option<Buffered>,
+}
+
+/// All rows of the child plan, read before the first of them is used.
+#[derive(Clone, Copy)]
+struct Buffered {
+    store: *mut pg_sys::Tuplestorestate,
+    slot: *mut pg_sys::TupleTableSlot,
 }
 
 /// How remote rows become the scan's rows, and a place to keep them: in memory up to work_mem, then on disk.
@@ -178,6 +186,7 @@ unsafe extern "C-unwind" fn begin(
                 expressions,
                 rows: Rc::new(RefCell::new(rows)),
                 kept_slot: std::ptr::null_mut(),
+                buffered: None,
             };
             let begin = BEGIN.get().ok_or_else(|| PgError::internal("no scan is registered"))?;
             let explain_only = flags & pg_sys::EXEC_FLAG_EXPLAIN_ONLY as c_int != 0;
@@ -242,6 +251,9 @@ unsafe extern "C-unwind" fn end(custom: *mut pg_sys::CustomScanState) {
                 let running = &mut *running;
                 running.scan.end(&mut running.io);
                 running.io.rows.borrow_mut().close();
+                if let Some(Buffered { store, .. }) = running.io.buffered.take() {
+                    pg_sys::tuplestore_end(store);
+                }
             }
             for child in node::elements::<pg_sys::PlanState>((*custom).custom_ps) {
                 pg_sys::ExecEndNode(child);
@@ -525,8 +537,44 @@ impl ScanIo {
         }
     }
 
+    /// Reads the child plan to its end now, into memory up to work_mem and then to disk; [`Self::child_row`]
+    /// gives its rows afterwards.
+    pub fn buffer_child(&mut self) {
+        // SAFETY: the child was initialised by `begin`; store and slot live in the query's context.
+        unsafe {
+            let child: *mut pg_sys::PlanState = node::nth((*self.node).custom_ps, 0);
+            let estate = (*self.node).ss.ps.state;
+            let before = pg_sys::MemoryContextSwitchTo((*estate).es_query_cxt);
+            let store = pg_sys::tuplestore_begin_heap(false, false, pg_sys::work_mem);
+            let slot = pg_sys::ExecInitExtraTupleSlot(
+                estate,
+                (*child).ps_ResultTupleDesc,
+                &raw const pg_sys::TTSOpsMinimalTuple,
+            );
+            pg_sys::MemoryContextSwitchTo(before);
+            loop {
+                let row = pg_sys::ExecProcNode(child);
+                if row.is_null() || (*row).tts_flags & pg_sys::TTS_FLAG_EMPTY as u16 != 0 {
+                    break;
+                }
+                pg_sys::tuplestore_puttupleslot(store, row);
+            }
+            self.buffered = Some(Buffered { store, slot });
+        }
+    }
+
     /// The next row of the child plan: its values as texts that COPY and the extension understand.
     pub fn child_row(&mut self) -> Option<ChildRow> {
+        if let Some(Buffered { store, slot }) = self.buffered {
+            // SAFETY: made by `buffer_child`, ended with the query's context.
+            unsafe {
+                if !pg_sys::tuplestore_gettupleslot(store, true, false, slot) {
+                    return None;
+                }
+                pg_sys::slot_getallattrs(slot);
+            }
+            return Some(ChildRow { slot });
+        }
         // SAFETY: the child was initialised by `begin`; its slot's values stay until the next call.
         unsafe {
             let child: *mut pg_sys::PlanState = node::nth((*self.node).custom_ps, 0);

@@ -42,6 +42,9 @@ pub(crate) unsafe fn is_shippable(
                 | NodeTag::T_NextValueExpr
                 | NodeTag::T_SQLValueFunction
                 | NodeTag::T_ConvertRowtypeExpr => Visit::Stop,
+                NodeTag::T_CollateExpr | NodeTag::T_RelabelType if uses_user_collation(n) => {
+                    Visit::Stop
+                }
                 _ => {
                     let shippable = functions_of(n).into_iter().all(|function| {
                         let volatility = pg_sys::func_volatile(function) as u8;
@@ -77,6 +80,19 @@ pub(crate) unsafe fn is_plain_value(n: *mut pg_sys::Node) -> bool {
             }
             _ => Visit::Into,
         }) && !pg_sys::contain_volatile_functions(n)
+    }
+}
+
+/// The expression's own or input collation is a user's and not that of a column, which the shards have.
+unsafe fn uses_user_collation(n: *mut pg_sys::Node) -> bool {
+    // SAFETY: the caller passes a live expression; each node is cast to the struct of its tag.
+    unsafe {
+        let collation = match node::tag(n) {
+            NodeTag::T_CollateExpr => (*n.cast::<pg_sys::CollateExpr>()).collOid,
+            NodeTag::T_RelabelType => (*n.cast::<pg_sys::RelabelType>()).resultcollid,
+            _ => return false,
+        };
+        collation.to_u32() >= FIRST_USER_OID
     }
 }
 
@@ -126,6 +142,12 @@ pub(crate) fn reads_local_state(function: Oid) -> bool {
                 "reg",
                 "inet_",
                 "txid_",
+                "to_tsvector",
+                "to_tsquery",
+                "plainto_tsquery",
+                "phraseto_tsquery",
+                "websearch_to_tsquery",
+                "ts_headline",
                 "obj_",
                 "col_",
                 "shobj_",

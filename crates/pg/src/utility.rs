@@ -98,6 +98,7 @@ impl UtilityCall {
                             _ => std::ptr::null_mut(),
                         };
                         tables.extend(resolve(other));
+                        tables.extend(referenced((*command).def));
                     }
                     Utility::Define("ALTER TABLE", tables)
                 }
@@ -137,10 +138,14 @@ impl UtilityCall {
                     "REINDEX",
                     list(resolve((*n.cast::<pg_sys::ReindexStmt>()).relation)),
                 ),
-                NodeTag::T_CreateStmt => Utility::Define(
-                    "CREATE TABLE ... INHERITS",
-                    resolve_all((*n.cast::<pg_sys::CreateStmt>()).inhRelations),
-                ),
+                NodeTag::T_CreateStmt => {
+                    let create = n.cast::<pg_sys::CreateStmt>();
+                    let mut tables = resolve_all((*create).inhRelations);
+                    for element in node::elements::<pg_sys::Node>((*create).tableElts) {
+                        tables.extend(referenced(element));
+                    }
+                    Utility::Define("CREATE TABLE ... INHERITS or REFERENCES", tables)
+                }
                 NodeTag::T_GrantStmt => {
                     let grant = n.cast::<pg_sys::GrantStmt>();
                     if (*grant).targtype == pg_sys::GrantTargetType::ACL_TARGET_OBJECT
@@ -247,6 +252,25 @@ pub fn copied_columns(table: Oid) -> Vec<(i16, String)> {
             .collect();
         pg_sys::relation_close(relation, pg_sys::NoLock as i32);
         columns
+    }
+}
+
+/// The tables that a column's or table's foreign keys refer to.
+unsafe fn referenced(definition: *mut pg_sys::Node) -> Vec<Oid> {
+    // SAFETY: the caller passes a live node of a raw statement, or null.
+    unsafe {
+        if let Some(constraint) =
+            node::cast::<pg_sys::Constraint, _>(definition, NodeTag::T_Constraint)
+        {
+            return list(resolve((*constraint).pktable));
+        }
+        if let Some(column) = node::cast::<pg_sys::ColumnDef, _>(definition, NodeTag::T_ColumnDef) {
+            return node::elements::<pg_sys::Node>((*column).constraints)
+                .into_iter()
+                .flat_map(|constraint| referenced(constraint))
+                .collect();
+        }
+        Vec::new()
     }
 }
 

@@ -115,6 +115,11 @@ pub(crate) fn before_commit() -> Result<(), PgError> {
     if open.is_empty() {
         return Ok(());
     }
+    for session in &open {
+        check_before_commit(session)?;
+    }
+    let open: Vec<SessionRef> =
+        open.into_iter().filter(|session| session.borrow().is_usable()).collect();
     let written = STATE.with_borrow(|state| state.written.clone());
     let leads = |node: &NodeAddress| written.iter().any(|w| w.node == *node && w.leads);
     let follows = |node: &NodeAddress| written.iter().any(|w| w.node == *node && !w.leads);
@@ -146,6 +151,35 @@ pub(crate) fn before_commit() -> Result<(), PgError> {
     Ok(())
 }
 
+/// Before anything is committed anywhere: a node that has hung up is found out, and so is a remote transaction
+/// that failed without anybody noticing (while rows that nobody wanted any more were thrown away).
+fn check_before_commit(session: &SessionRef) -> Result<(), PgError> {
+    crate::session::stream::claim(session).map_err(fail)?;
+    let node = session.borrow().node.clone();
+    if session.borrow().transaction_failed() {
+        return Err(PgError::new(
+            SqlState::IN_FAILED_SQL_TRANSACTION,
+            format!("the transaction on node \"{node}\" has failed"),
+        )
+        .detail("A statement failed there after its cursor or query had got all the rows that it wanted.")
+        .hint("Nothing was committed. Run the transaction again."));
+    }
+    if session.borrow().has_hung_up() {
+        let error = PgError::new(SqlState::CONNECTION_FAILURE, "the server closed the connection");
+        let wrote = session.borrow().wrote;
+        session.borrow_mut().give_up(error.clone());
+        let known =
+            STATE.with_borrow(|state| state.written.iter().any(|written| written.node == node));
+        if wrote && !known {
+            return Err(pool::connection_failed(&node, &error)
+                .hint("Nothing was committed. Run the transaction again."));
+        }
+        pg::error::warning(pool::connection_failed(&node, &error));
+        lose_node(&node, &error)?;
+    }
+    Ok(())
+}
+
 fn commit_one(session: &SessionRef) -> Result<(), Failure> {
     crate::session::stream::claim(session)?;
     let mut session = session.borrow_mut();
@@ -161,6 +195,10 @@ fn commit_one(session: &SessionRef) -> Result<(), Failure> {
     });
     session.depth = 0;
     session.wrote = false;
+    if let Err(Failure::Statement(error)) = &outcome {
+        // The node has rolled back, or is in a state that we do not know: it starts afresh.
+        session.give_up(error.clone());
+    }
     outcome.map(drop)
 }
 

@@ -30,6 +30,9 @@ impl InsertRows {
             .ok_or_else(|| {
                 PgError::internal("the distribution column's type has lost its hash function")
             })?;
+        if self.plan.buffered {
+            io.buffer_child();
+        }
         let rows = if self.plan.by_statement {
             self.by_statement(io, &mut hasher)?
         } else {

@@ -132,6 +132,16 @@ fn check_objects(oid: Oid, name: &str) -> Result<(), PgError> {
             .detail("They would not act on the rows of the shards."));
         }
     }
+    if one(&format!(
+        "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_constraint WHERE contype = 'f' AND confrelid = {})",
+        oid.to_u32()
+    ))? {
+        return Err(PgError::unsupported(
+            format!("cannot distribute table \"{name}\": foreign keys refer to it"),
+            "Drop the foreign keys first.",
+        )
+        .detail("They would be checked against the shards when rows are inserted, but not when rows are deleted."));
+    }
     let keys = "SELECT 1 FROM pg_catalog.pg_constraint WHERE contype = 'f' AND conrelid";
     if one(&format!("SELECT EXISTS ({keys} = {})", oid.to_u32()))? {
         pg::error::warning(

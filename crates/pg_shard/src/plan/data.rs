@@ -55,6 +55,8 @@ pub(crate) struct InsertedRows {
     pub(crate) by_statement: bool,
     /// It returns rows.
     pub(crate) returning: bool,
+    /// The rows are computed from distributed tables: all of them before the first is stored.
+    pub(crate) buffered: bool,
 }
 
 fn count(n: usize) -> i32 {
@@ -100,7 +102,7 @@ impl Plan {
                 w.int(count(plan.sent))
                     .int(i32::from(plan.by_statement))
                     .int(i32::from(plan.returning));
-                w.int(count(plan.columns.len()));
+                w.int(i32::from(plan.buffered)).int(count(plan.columns.len()));
                 for column in &plan.columns {
                     w.text(column);
                 }
@@ -140,6 +142,7 @@ impl Plan {
                 let sent = read_count(reader);
                 let by_statement = reader.int() != 0;
                 let returning = reader.int() != 0;
+                let buffered = reader.int() != 0;
                 let columns = (0..read_count(reader)).map(|_| reader.text()).collect();
                 let template = read_template(reader);
                 Self::InsertedRows(InsertedRows {
@@ -151,6 +154,7 @@ impl Plan {
                     sent,
                     by_statement,
                     returning,
+                    buffered,
                 })
             }
         }

@@ -23,6 +23,15 @@ pub(crate) fn plan(
     let table = catalog::get(target)?;
     let metadata = catalog::metadata().ok_or_else(|| PgError::internal("the extension is gone"))?;
     let row = statement.prepare_row_insert();
+    if row.reads_more {
+        return Err(PgError::unsupported(
+            format!(
+                "cannot use a sub-query in RETURNING or ON CONFLICT when inserting into several shards of table \"{}\"",
+                table.name
+            ),
+            "Run the sub-query first and pass its result as a value.",
+        ));
+    }
     let key_position = row
         .columns
         .iter()
@@ -39,6 +48,7 @@ pub(crate) fn plan(
         sent: row.prepared.sent,
         by_statement: facts.has_returning || facts.has_on_conflict,
         returning: facts.has_returning,
+        buffered: facts.relations.len() > 1,
     });
     Ok(statement.plan_over_source(source, &row.prepared, &plan.write(), metadata.partition))
 }

@@ -189,6 +189,22 @@ impl Session {
         !self.is_busy() && self.depth == 0 && self.connection.is_stale()
     }
 
+    /// Nothing is under way, in a transaction or not, and the server has hung up.
+    pub(crate) fn has_hung_up(&self) -> bool {
+        !self.is_usable() || !self.is_busy() && self.connection.is_stale()
+    }
+
+    /// The remote transaction has failed: the node will only roll it back.
+    pub(crate) fn transaction_failed(&self) -> bool {
+        self.connection.transaction_failed() == Some(true)
+    }
+
+    /// Gives the session up.
+    pub(crate) fn give_up(&mut self, error: PgError) {
+        // Whoever asks is told by `poll`.
+        let _ = self.lose(error);
+    }
+
     /// A statement or a COPY is under way.
     pub(crate) fn is_busy(&self) -> bool {
         !self.expects.is_empty() || !matches!(self.copy, Copying::No)
@@ -239,10 +255,11 @@ impl Session {
         statements: &[String],
         level: Option<(u32, Isolation)>,
     ) -> Result<(), PgError> {
-        self.queue_settings()?;
+        // BEGIN first: an isolation level must be set before any query.
         if let Some((level, isolation)) = level {
             self.queue_transaction(level, isolation)?;
         }
+        self.queue_settings()?;
         for sql in statements {
             self.connection.send_command(&CString::new(sql.as_str())?)?;
             self.expects.push_back(Expect::Preliminary);
@@ -253,10 +270,11 @@ impl Session {
     }
 
     fn queue(&mut self, request: &Request, level: Option<(u32, Isolation)>) -> Result<(), PgError> {
-        self.queue_settings()?;
+        // BEGIN first: an isolation level must be set before any query.
         if let Some((level, isolation)) = level {
             self.queue_transaction(level, isolation)?;
         }
+        self.queue_settings()?;
         let sql = CString::new(request.sql.as_str())?;
         let name = if request.parameters.is_empty() {
             self.connection.send_prepare(c"", &sql, &request.types)?;
