@@ -82,7 +82,7 @@ fn a_key_of_any_type_leads_to_one_shard_however_it_is_written() {
             1,
             "{key_type}"
         );
-        assert_eq!(session.text(&format!("PREPARE {table}_by_key AS SELECT v FROM {table} WHERE key = $1; EXECUTE {table}_by_key ({value})")), "10", "{key_type}");
+        assert_eq!(session.text(&format!("PREPARE {table}_by_key ({key_type}) AS SELECT v FROM {table} WHERE key = $1; EXECUTE {table}_by_key ({value})")), "10", "{key_type}");
         assert_eq!(
             session.text(&format!("SELECT v FROM {table} ORDER BY v")),
             "2\n10",
@@ -224,4 +224,9 @@ fn names_need_no_care() {
     cluster.create_distributed(&format!("CREATE TABLE {long} (key int)"), &long, "key", 2, 1);
     cluster.sql(&format!("INSERT INTO {long} VALUES (1)"));
     assert_eq!(cluster.text(&format!("SELECT * FROM {long}")), "1");
+    let longer = "l".repeat(57);
+    cluster.sql(&format!("CREATE TABLE {longer} (key int)"));
+    cluster.sql(&format!("SELECT master_create_distributed_table('{longer}', 'key')"));
+    let error = cluster.error(&format!("SELECT master_create_worker_shards('{longer}', 2, 1)"));
+    assert_eq!(error.line(), format!("XX000: shard name too long to extend: \"{longer}\""));
 }

@@ -64,7 +64,7 @@ fn writes_do_on_shards_what_they_do_on_a_local_table() {
             ),
             // UPDATE: expressions over columns, arrays, JSON, FROM, sub-queries on the same shard.
             (
-                "UPDATE stock SET pieces = pieces + 1, tags = tags || 'x' WHERE shop = 2 RETURNING pieces, tags",
+                "UPDATE stock SET pieces = pieces + 1, tags = tags || 'x'::text WHERE shop = 2 RETURNING pieces, tags",
                 "2|{a,NULL,b,x}",
             ),
             (

@@ -151,7 +151,7 @@ unsafe fn is_dummy(rel: *mut pg_sys::RelOptInfo) -> bool {
 unsafe extern "C-unwind" fn plan_path(
     root: *mut pg_sys::PlannerInfo,
     rel: *mut pg_sys::RelOptInfo,
-    _path: *mut pg_sys::CustomPath,
+    path: *mut pg_sys::CustomPath,
     target_list: *mut pg_sys::List,
     clauses: *mut pg_sys::List,
     _plans: *mut pg_sys::List,
@@ -185,7 +185,16 @@ unsafe extern "C-unwind" fn plan_path(
                 }
             }
 
-            let columns = needed_columns(rel, &local);
+            // The path's target and the relation's differ when a join above was removed; the plan may ask for either.
+            let mut wanted = node::elements::<pg_sys::Node>((*(*path).path.pathtarget).exprs);
+            wanted.extend(node::elements::<pg_sys::Node>((*(*rel).reltarget).exprs));
+            wanted.extend(
+                node::elements::<pg_sys::TargetEntry>(target_list)
+                    .into_iter()
+                    .map(|entry| (*entry).expr.cast()),
+            );
+            wanted.extend(&local);
+            let columns = needed_columns((*rel).relid, &wanted);
             let mut expressions = Vec::new();
             let conditions = with_portable_output(|| {
                 shipped
@@ -316,18 +325,18 @@ unsafe fn init_params(root: *mut pg_sys::PlannerInfo) -> Vec<i32> {
     }
 }
 
-/// The columns that the plan above and the local filters need.
+/// The columns of relation `relation` in `expressions`, each once.
 unsafe fn needed_columns(
-    rel: *mut pg_sys::RelOptInfo,
-    local: &[*mut pg_sys::Node],
+    relation: u32,
+    expressions: &[*mut pg_sys::Node],
 ) -> Vec<*mut pg_sys::Var> {
     let mut columns: Vec<*mut pg_sys::Var> = Vec::new();
-    // SAFETY: live expressions of the planner.
-    unsafe {
-        let mut note = |expression: *mut pg_sys::Node| {
-            node::walk(expression, &mut |n| {
+    for expression in expressions {
+        // SAFETY: live expressions of the planner.
+        unsafe {
+            node::walk(*expression, &mut |n| {
                 if let Some(var) = node::cast::<pg_sys::Var, _>(n, NodeTag::T_Var)
-                    && (*var).varno as u32 == (*rel).relid
+                    && (*var).varno as u32 == relation
                     && (*var).varlevelsup == 0
                     && !columns.iter().any(|known| (**known).varattno == (*var).varattno)
                 {
@@ -335,12 +344,6 @@ unsafe fn needed_columns(
                 }
                 Visit::Into
             });
-        };
-        for expression in node::elements::<pg_sys::Node>((*(*rel).reltarget).exprs) {
-            note(expression);
-        }
-        for clause in local {
-            note(*clause);
         }
     }
     columns
