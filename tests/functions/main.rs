@@ -1,1 +1,195 @@
-//! Placeholder.
+//! The functions of pg_shard 1.2: their errors in their order, and what they leave behind on the workers.
+
+use std::fs;
+use testkit::{NodeName, TestCluster};
+
+fn expect(cluster: &TestCluster, sql: &str, sqlstate: &str, message: &str) {
+    let error = cluster.error(sql);
+    assert_eq!((error.sqlstate.as_str(), error.message.as_str()), (sqlstate, message), "{sql}");
+}
+
+#[test]
+fn errors_have_the_codes_and_texts_of_1_2() {
+    let cluster = TestCluster::up(2);
+    cluster.sql("CREATE TABLE t (k int, p point)");
+    cluster.sql("CREATE VIEW v AS SELECT * FROM t");
+    let distribute =
+        |arguments: &str| format!("SELECT master_create_distributed_table({arguments})");
+    let create = |arguments: &str| format!("SELECT master_create_worker_shards({arguments})");
+    for (sql, code, text) in [
+        (distribute("'nowhere', 'k'"), "42P01", "relation \"nowhere\" does not exist"),
+        (distribute("'v', 'k'"), "42809", "cannot distribute relation: v"),
+        (distribute("'t', 'x'"), "42703", "column \"x\" of relation \"t\" does not exist"),
+        (
+            distribute("'t', 'ctid'"),
+            "42P10",
+            "column \"ctid\" of relation \"t\" is a system column",
+        ),
+        (
+            distribute("'t', 'p'"),
+            "42704",
+            "data type point has no default operator class for specified partition method",
+        ),
+        (distribute("'t', 'k', 'r'"), "0A000", "pg_shard only supports hash partitioning"),
+        (distribute("'t', 'k', 'a'"), "22023", "unrecognized table partition type: a"),
+        (create("'t', 4, 2"), "42704", "no partition column is defined for relation \"t\""),
+    ] {
+        expect(&cluster, &sql, code, text);
+    }
+    cluster.sql(&distribute("'t', 'k'"));
+    for (sql, code, text) in [
+        ("SELECT * FROM t".to_owned(), "55000", "could not find any shards for query"),
+        (create("'t', 0, 2"), "22023", "shard_count must be positive"),
+        (create("'t', 4, 0"), "22023", "replication_factor must be positive"),
+        (create("'t', 4, 3"), "22023", "replication_factor (3) exceeds number of worker nodes (2)"),
+    ] {
+        expect(&cluster, &sql, code, text);
+    }
+    let list = cluster.data_dir(NodeName::Coordinator).join("pg_worker_list.conf");
+    let workers = fs::read_to_string(&list).expect("the cluster wrote it");
+    fs::write(&list, "localhost\n").expect("we may write it");
+    expect(
+        &cluster,
+        &create("'t', 4, 2"),
+        "F0000",
+        "could not parse worker node line: localhost\n",
+    );
+    fs::write(&list, workers).expect("we may write it");
+    cluster.sql(&create("'t', 4, 2"));
+    expect(
+        &cluster,
+        &create("'t', 4, 2"),
+        "55000",
+        "table \"t\" has already had shards created for it",
+    );
+    expect(
+        &cluster,
+        "SELECT master_copy_shard_placement(1, 'a', 1, 'b', 2)",
+        "42704",
+        "shard with ID 1 does not exist",
+    );
+    expect(
+        &cluster,
+        "SELECT master_copy_shard_placement(10000, 'a', 1, 'b', 2)",
+        "22000",
+        "could not find placement matching \"a:1\"",
+    );
+    expect(
+        &cluster,
+        "DROP EXTENSION pg_shard",
+        "2BP01",
+        "cannot drop extension pg_shard because other objects depend on it",
+    );
+    expect(
+        &cluster,
+        "SELECT partition_column_to_node_string(NULL)",
+        "22004",
+        "table_oid must not be null",
+    );
+    let name =
+        "SELECT column_to_column_name('t'::regclass, column_name_to_column('t'::regclass, 'p'))";
+    assert_eq!(cluster.text(name), "p");
+}
+
+#[test]
+fn shards_carry_the_whole_definition_and_go_with_the_table() {
+    let cluster = TestCluster::up(2);
+    cluster.on_all_nodes("CREATE ROLE owner LOGIN; CREATE ROLE reader LOGIN; CREATE ROLE stranger LOGIN; GRANT CREATE ON DATABASE postgres TO owner");
+    let mut owner = cluster.session_as("owner");
+    owner.sql("CREATE SCHEMA \"App\"");
+    owner.sql(
+        "CREATE TABLE \"App\".\"Things\" (\"Key\" varchar(20) PRIMARY KEY, n int GENERATED ALWAYS AS IDENTITY, \
+         g int GENERATED ALWAYS AS (length(\"Key\")) STORED, c text COLLATE \"C\" CHECK (c <> 'bad'), \
+         EXCLUDE USING btree (\"Key\" WITH =)) WITH (fillfactor = 70)",
+    );
+    owner.sql("CREATE INDEX \"Partial\" ON \"App\".\"Things\" (lower(c)) WHERE c IS NOT NULL");
+    owner.sql("COMMENT ON TABLE \"App\".\"Things\" IS 'it''s ours'");
+    owner.sql(
+        "GRANT USAGE ON SCHEMA \"App\" TO reader; GRANT SELECT ON \"App\".\"Things\" TO reader",
+    );
+    owner.sql("SELECT master_create_distributed_table('\"App\".\"Things\"', 'Key')");
+    owner.sql("SELECT master_create_worker_shards('\"App\".\"Things\"', 2, 2)");
+    owner.sql("INSERT INTO \"App\".\"Things\" (\"Key\", c) VALUES ('abc', 'x'), ('de', 'y')");
+    assert_eq!(owner.text("SELECT \"Key\", g FROM \"App\".\"Things\" ORDER BY 1"), "abc|3\nde|2");
+
+    let shard = "'\"App\".\"Things_10000\"'::regclass";
+    let mut worker = cluster.session_on(NodeName::Worker(1));
+    for (what, expected) in [
+        (format!("SELECT reloptions::text FROM pg_class WHERE oid = {shard}"), "{fillfactor=70}"),
+        (format!("SELECT relowner::regrole FROM pg_class WHERE oid = {shard}"), "owner"),
+        (format!("SELECT obj_description({shard}, 'pg_class')"), "it's ours"),
+        (format!("SELECT count(*) FROM pg_constraint WHERE conrelid = {shard}"), "3"),
+        (
+            format!(
+                "SELECT pg_get_expr(indpred, indrelid) FROM pg_index WHERE indexrelid = '\"App\".\"Partial_10000\"'::regclass AND indrelid = {shard}"
+            ),
+            "(c IS NOT NULL)",
+        ),
+        (
+            format!(
+                "SELECT collname FROM pg_attribute a JOIN pg_collation c ON c.oid = attcollation WHERE attrelid = {shard} AND attname = 'c'"
+            ),
+            "C",
+        ),
+    ] {
+        assert_eq!(worker.text(&what), expected, "{what}");
+    }
+    assert_eq!(cluster.session_as("reader").text("SELECT count(*) FROM \"App\".\"Things\""), "2");
+    assert_eq!(
+        cluster
+            .session_as("reader")
+            .error("DELETE FROM \"App\".\"Things\" WHERE \"Key\" = 'de'")
+            .sqlstate,
+        "42501"
+    );
+    assert_eq!(
+        cluster
+            .session_as("stranger")
+            .error("SELECT * FROM \"App\".\"Things\" WHERE \"Key\" = 'de'")
+            .sqlstate,
+        "42501"
+    );
+
+    owner.sql("BEGIN; DROP SCHEMA \"App\" CASCADE; ROLLBACK");
+    assert_eq!(owner.text("SELECT count(*) FROM \"App\".\"Things\""), "2");
+    owner.sql("DROP TABLE \"App\".\"Things\"");
+    assert!(cluster.tables_on(NodeName::Worker(1), "Things%").is_empty());
+    assert_eq!(cluster.text("SELECT count(*) FROM pgs_distribution_metadata.shard_placement"), "0");
+}
+
+#[test]
+fn failed_creation_leaves_no_shard_and_hand_edited_metadata_reach_other_sessions() {
+    let cluster = TestCluster::up(2);
+    cluster.sql("CREATE TYPE mood AS ENUM ('good')");
+    cluster.sql("CREATE TABLE t (k int, m mood)");
+    cluster.sql("SELECT master_create_distributed_table('t', 'k')");
+    cluster.error("SELECT master_create_worker_shards('t', 4, 2)");
+    assert!(cluster.tables_on(NodeName::Worker(1), "t\\_1%").is_empty());
+
+    cluster.create_distributed("CREATE TABLE u (k int, v int)", "u", "k", 1, 2);
+    cluster.sql("INSERT INTO u VALUES (1, 1)");
+    let mut other = cluster.new_session();
+    other.sql("PREPARE read(int) AS SELECT v FROM u WHERE k = $1");
+    for _ in 0..7 {
+        assert_eq!(other.text("EXECUTE read(1)"), "1");
+    }
+    let placements = cluster.placements("u");
+    cluster
+        .session_on(placements[1].node)
+        .sql(&format!("UPDATE {} SET v = 2", cluster.shard_name("u", placements[1].shard)));
+    cluster.sql(&format!(
+        "UPDATE pgs_distribution_metadata.shard_placement SET shard_state = 3 WHERE id = {}",
+        placements[0].id
+    ));
+    assert_eq!(other.text("EXECUTE read(1)"), "2");
+}
+
+#[test]
+fn an_insert_proxy_sends_rows_to_the_shards() {
+    let cluster = TestCluster::up(2);
+    cluster.create_distributed("CREATE TABLE t (k int, s text DEFAULT 'd')", "t", "k", 4, 2);
+    let mut session = cluster.new_session();
+    assert_eq!(session.text("SELECT create_insert_proxy_for_table('t')"), "t_insert_proxy");
+    session.sql("INSERT INTO t_insert_proxy (k) SELECT generate_series(1, 10)");
+    assert_eq!(session.text("SELECT count(*), min(s) FROM t"), "10|d");
+}

@@ -300,38 +300,39 @@ unsafe fn complete_values_lists(query: *mut pg_sys::Query) {
             .enumerate()
             .find(|(_, rte)| (**rte).rtekind == pg_sys::RTEKind::RTE_VALUES);
         let Some((index, values)) = values else { return };
+        // ruleutils prints the columns in the order of the target list and the VALUES lists as they are, so each
+        // list is made anew in that order. An expression over VALUES columns (a cast) is computed per row.
+        let rows = node::elements::<pg_sys::List>((*values).values_lists);
+        let mut lists: Vec<Vec<*mut pg_sys::Node>> = vec![Vec::new(); rows.len()];
+        let (mut types, mut typmods, mut collations) =
+            (std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut());
+        let mut names: Vec<*mut pg_sys::Node> = Vec::new();
         for entry in node::elements::<pg_sys::TargetEntry>((*query).targetList) {
             let expr = (*entry).expr.cast::<pg_sys::Node>();
-            let mut has_column = false;
-            node::walk(expr, &mut |n| {
-                has_column |= node::tag(n) == NodeTag::T_Var;
-                Visit::Into
-            });
-            if node::tag(expr) == NodeTag::T_Var {
-                continue;
-            }
-            // An expression over VALUES columns (a cast) is computed per row: substitute the row's own values.
-            for row in node::elements::<pg_sys::List>((*values).values_lists) {
-                let own = node::rewrite(expr, &mut |n| {
+            for (row, list) in rows.iter().zip(&mut lists) {
+                list.push(node::rewrite(expr, &mut |n| {
                     let var = node::cast::<pg_sys::Var, _>(n, NodeTag::T_Var)?;
                     ((*var).varno as usize == index + 1 && (*var).varlevelsup == 0).then(|| {
-                        node::copy::<pg_sys::Node>(node::nth(row, (*var).varattno as usize - 1))
+                        node::copy::<pg_sys::Node>(node::nth(*row, (*var).varattno as usize - 1))
                     })
-                });
-                pg_sys::lappend(row, own.cast());
+                }));
             }
             let (type_oid, typmod, collation) =
                 (pg_sys::exprType(expr), pg_sys::exprTypmod(expr), pg_sys::exprCollation(expr));
-            (*values).coltypes = pg_sys::lappend_oid((*values).coltypes, type_oid);
-            (*values).coltypmods = pg_sys::lappend_int((*values).coltypmods, typmod);
-            (*values).colcollations = pg_sys::lappend_oid((*values).colcollations, collation);
-            let name = format!("column{}", node::length((*values).coltypes));
-            (*(*values).eref).colnames =
-                pg_sys::lappend((*(*values).eref).colnames, node::string_node(&name).cast());
-            let number = node::length((*values).coltypes) as i16;
+            types = pg_sys::lappend_oid(types, type_oid);
+            typmods = pg_sys::lappend_int(typmods, typmod);
+            collations = pg_sys::lappend_oid(collations, collation);
+            names.push(node::string_node(&format!("column{}", names.len() + 1)));
+            let number = names.len() as i16;
             (*entry).expr =
                 pg_sys::makeVar(index as i32 + 1, number, type_oid, typmod, collation, 0).cast();
         }
+        let lists: Vec<*mut pg_sys::List> = lists.iter().map(|list| node::list_of(list)).collect();
+        (*values).values_lists = node::list_of(&lists);
+        (*values).coltypes = types;
+        (*values).coltypmods = typmods;
+        (*values).colcollations = collations;
+        (*(*values).eref).colnames = node::list_of(&names);
     }
 }
 

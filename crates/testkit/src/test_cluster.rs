@@ -47,6 +47,14 @@ impl TestCluster {
         Self::up_with(workers, &[])
     }
 
+    /// The same, whose frozen nodes are noticed after a second.
+    pub fn impatient(workers: u16) -> Self {
+        Self::up_with(
+            workers,
+            &[("pg_shard.silence_timeout", "1s"), ("pg_shard.connect_timeout", "1s")],
+        )
+    }
+
     /// The same with settings for every node.
     pub fn up_with(workers: u16, settings: &[(&str, &str)]) -> Self {
         let ports = free_ports(workers).expect("a machine that runs tests has free ports");
