@@ -13,7 +13,10 @@ pub const FIRST_USER_OID: u32 = 16384;
 
 /// The binary form of `type_oid` is the same on every node.
 pub fn is_binary_safe(type_oid: Oid) -> bool {
-    if type_oid.to_u32() >= FIRST_USER_OID {
+    // Send and receive functions convert to and from the encoding of our client, and nodes speak the database's.
+    // SAFETY: reads settings of the backend.
+    let converts = unsafe { pg_sys::pg_get_client_encoding() != pg_sys::GetDatabaseEncoding() };
+    if converts || type_oid.to_u32() >= FIRST_USER_OID {
         return false;
     }
     // SAFETY: a syscache look-up by value.

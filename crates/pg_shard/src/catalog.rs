@@ -160,9 +160,31 @@ fn load(oid: Oid, metadata: Metadata) -> Option<DistributedTable> {
     });
     let (method, key_name) = found?;
     let relation = table::describe(oid)?;
-    let column = table::column_number(oid, &key_name)?;
-    let (type_oid, _, collation) = table::column_type(oid, column);
-    let (family, hash_type) = table::hash_family(type_oid)?;
+    let key = table::column_number(oid, &key_name).and_then(|column| {
+        let (type_oid, _, collation) = table::column_type(oid, column);
+        let (family, hash_type) = table::hash_family(type_oid)?;
+        Some(DistributionKey { column, family, type_oid: hash_type, collation })
+    });
+    // A table whose distribution column is gone (DROP TYPE ... CASCADE) is still no local table: it has a method
+    // that nothing supports.
+    let Some(key) = key else {
+        let none = DistributionKey {
+            column: 0,
+            family: Oid::INVALID,
+            type_oid: Oid::INVALID,
+            collation: Oid::INVALID,
+        };
+        return Some(DistributedTable {
+            oid,
+            schema: relation.schema,
+            name: relation.name,
+            method: b'?',
+            key: none,
+            key_name,
+            map: ShardMap::default(),
+            placements: Vec::new(),
+        });
+    };
 
     let mut shards = Vec::new();
     table::scan(metadata.shard, metadata.shard_index, 2, Search::Oid(oid), &mut |row| {
@@ -180,7 +202,7 @@ fn load(oid: Oid, metadata: Metadata) -> Option<DistributedTable> {
         schema: relation.schema,
         name: relation.name,
         method,
-        key: DistributionKey { column, family, type_oid: hash_type, collation },
+        key,
         key_name,
         map,
         placements,
