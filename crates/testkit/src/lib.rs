@@ -3,10 +3,7 @@
 //!
 //! Whatever fails here panics with the SQL that failed: these are helpers of tests, and a test has nobody else
 //! to tell. Nothing here knows how pg_shard works; it sees what a user sees, and the workers' tables.
-#![expect(
-    clippy::result_large_err,
-    reason = "an error of a server has many fields, and tests are in no hurry"
-)]
+#![expect()]
 
 /// Clusters, and what their metadata say.
 mod test_cluster;
