@@ -3,7 +3,6 @@
 //!
 //! Whatever fails here panics with the SQL that failed: these are helpers of tests, and a test has nobody else
 //! to tell. Nothing here knows how pg_shard works; it sees what a user sees, and the workers' tables.
-#![expect()]
 
 /// Clusters, and what their metadata say.
 mod test_cluster;
