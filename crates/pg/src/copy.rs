@@ -162,7 +162,7 @@ impl CopyInput {
     }
 
     /// The hash of a column of the current row; none for NULL.
-    pub fn hash(&self, column: i16, hasher: &mut Hasher) -> Option<i32> {
+    pub fn hash(&self, column: i16, hasher: &Hasher) -> Option<i32> {
         // SAFETY: the hasher was found for the column's type.
         self.datum(column).map(|value| unsafe { hasher.hash(value) })
     }

@@ -116,7 +116,7 @@ impl Prepared {
             if (*constant).constisnull {
                 return Some(None);
             }
-            let mut hasher = Hasher::find(key.family, key.hash_type, key.collation)?;
+            let hasher = Hasher::find(key.family, key.hash_type, key.collation)?;
             Some(Some(hasher.hash((*constant).constvalue)))
         }
     }

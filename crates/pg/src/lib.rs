@@ -21,8 +21,11 @@ pub mod error;
 /// How PostgreSQL calls us.
 pub mod hooks;
 
-/// libpq.
+/// libpq: opening connections.
 pub mod libpq;
+
+/// What is said on an open connection.
+pub mod link;
 
 /// Heavyweight locks on shards.
 pub mod lock;
@@ -49,6 +52,9 @@ mod shippable;
 
 /// Our scan node in PostgreSQL's executor.
 pub mod scan;
+
+/// Remote rows: decoding and keeping.
+pub mod rows;
 
 /// Tables, catalogs and settings.
 pub mod table;

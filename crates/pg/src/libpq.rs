@@ -1,16 +1,16 @@
-//! libpq, the system's: one [`Connection`] owns one `PGconn`, one [`ResultSet`] one `PGresult`.
+//! libpq, the system's: it opens connections, with everything that belongs to that (host lists, TLS, SCRAM,
+//! passwords in files), and cancels statements. What is said on an open connection is [`crate::link`]'s.
 //!
-//! Everything is non-blocking: whoever needs an answer waits with [`crate::wait`], where interrupts are
-//! served. Nothing here raises an ERROR of PostgreSQL; failures are values. libpq itself knows nothing of the
+//! Nothing here raises an ERROR of PostgreSQL; failures are values. libpq itself knows nothing of the
 //! backend it lives in, so its functions may be called in any state, also while a transaction aborts.
 
 use crate::error::{PgError, SqlState, owned_text};
-use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_void};
+use std::ffi::{CString, c_char, c_int, c_void};
 use std::ptr::NonNull;
 
 #[allow(non_camel_case_types, reason = "libpq's own names")]
 mod ffi {
-    use super::{c_char, c_int, c_uint, c_void};
+    use super::{c_char, c_int, c_void};
     #[repr(C)]
     pub(super) struct PGconn(c_void);
     #[repr(C)]
@@ -36,65 +36,13 @@ mod ffi {
             receiver: PQnoticeReceiver,
             arg: *mut c_void,
         ) -> PQnoticeReceiver;
-        pub(super) fn PQsetnonblocking(conn: *mut PGconn, arg: c_int) -> c_int;
-        pub(super) fn PQflush(conn: *mut PGconn) -> c_int;
-        pub(super) fn PQconsumeInput(conn: *mut PGconn) -> c_int;
-        pub(super) fn PQisBusy(conn: *mut PGconn) -> c_int;
-        pub(super) fn PQgetResult(conn: *mut PGconn) -> *mut PGresult;
-        pub(super) fn PQsetSingleRowMode(conn: *mut PGconn) -> c_int;
-        pub(super) fn PQsendQuery(conn: *mut PGconn, query: *const c_char) -> c_int;
-        pub(super) fn PQsendPrepare(
-            conn: *mut PGconn,
-            name: *const c_char,
-            query: *const c_char,
-            n: c_int,
-            types: *const c_uint,
-        ) -> c_int;
-        pub(super) fn PQsendQueryPrepared(
-            conn: *mut PGconn,
-            name: *const c_char,
-            n: c_int,
-            values: *const *const c_char,
-            lengths: *const c_int,
-            formats: *const c_int,
-            result_format: c_int,
-        ) -> c_int;
-        pub(super) fn PQsendQueryParams(
-            conn: *mut PGconn,
-            query: *const c_char,
-            n: c_int,
-            types: *const c_uint,
-            values: *const *const c_char,
-            lengths: *const c_int,
-            formats: *const c_int,
-            result_format: c_int,
-        ) -> c_int;
-        pub(super) fn PQenterPipelineMode(conn: *mut PGconn) -> c_int;
-        pub(super) fn PQexitPipelineMode(conn: *mut PGconn) -> c_int;
-        pub(super) fn PQpipelineSync(conn: *mut PGconn) -> c_int;
-        pub(super) fn PQtransactionStatus(conn: *const PGconn) -> c_int;
-        pub(super) fn PQputCopyData(conn: *mut PGconn, buffer: *const c_char, n: c_int) -> c_int;
-        pub(super) fn PQputCopyEnd(conn: *mut PGconn, error: *const c_char) -> c_int;
-        pub(super) fn PQgetCopyData(
-            conn: *mut PGconn,
-            buffer: *mut *mut c_char,
-            is_async: c_int,
-        ) -> c_int;
-        pub(super) fn PQfreemem(what: *mut c_void);
         pub(super) fn PQgetCancel(conn: *mut PGconn) -> *mut PGcancel;
         pub(super) fn PQcancel(cancel: *mut PGcancel, buffer: *mut c_char, n: c_int) -> c_int;
+        pub(super) fn PQsslInUse(conn: *mut PGconn) -> c_int;
+        pub(super) fn PQsslStruct(conn: *mut PGconn, name: *const c_char) -> *mut c_void;
+        pub(super) fn PQgssEncInUse(conn: *mut PGconn) -> c_int;
         pub(super) fn PQfreeCancel(cancel: *mut PGcancel);
 
-        pub(super) fn PQresultStatus(res: *const PGresult) -> c_int;
-        pub(super) fn PQresultErrorField(res: *const PGresult, field: c_int) -> *const c_char;
-        pub(super) fn PQresultErrorMessage(res: *const PGresult) -> *const c_char;
-        pub(super) fn PQntuples(res: *const PGresult) -> c_int;
-        pub(super) fn PQnfields(res: *const PGresult) -> c_int;
-        pub(super) fn PQgetvalue(res: *const PGresult, row: c_int, column: c_int) -> *const c_char;
-        pub(super) fn PQgetlength(res: *const PGresult, row: c_int, column: c_int) -> c_int;
-        pub(super) fn PQgetisnull(res: *const PGresult, row: c_int, column: c_int) -> c_int;
-        pub(super) fn PQcmdTuples(res: *const PGresult) -> *const c_char;
-        pub(super) fn PQclear(res: *mut PGresult);
     }
 }
 
@@ -111,36 +59,15 @@ pub enum Opening {
     Failed,
 }
 
-/// What a `PGresult` is.
+/// What protects the bytes of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ResultKind {
-    /// A command without rows is done.
-    Command,
-    /// All rows, or the end of rows that came one by one.
-    Rows,
-    /// One row of several.
-    SingleRow,
-    /// The server waits for COPY data.
-    CopyIn,
-    /// The server sends COPY data.
-    CopyOut,
-    /// The statement failed.
-    Error,
-    /// An earlier statement of the flight failed, this one was not tried.
-    Skipped,
-    /// The end of a flight.
-    Sync,
-    /// An empty query or something unknown.
-    Other,
-}
-
-/// A value on its way to a node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Parameter {
-    /// The bytes, or none for NULL. Texts end with a zero byte that is not counted.
-    pub bytes: Option<Vec<u8>>,
-    /// Binary or text.
-    pub binary: bool,
+pub enum Encryption {
+    /// Nothing.
+    None,
+    /// TLS: OpenSSL's `SSL *`.
+    Tls(*mut c_void),
+    /// GSSAPI.
+    Gss,
 }
 
 /// A connection to one node.
@@ -197,15 +124,7 @@ impl Connection {
         match unsafe { ffi::PQconnectPoll(self.pointer()) } {
             1 => Opening::WaitReadable,
             2 => Opening::WaitWritable,
-            3 => {
-                const DEFAULT: c_int = 1;
-                // SAFETY: a live, open PGconn.
-                unsafe {
-                    ffi::PQsetnonblocking(self.pointer(), 1);
-                    ffi::PQsetErrorVerbosity(self.pointer(), DEFAULT);
-                }
-                Opening::Open
-            }
+            3 => Opening::Open,
             _ => Opening::Failed,
         }
     }
@@ -266,188 +185,17 @@ impl Connection {
         n >= 0 || !matches!(std::io::Error::last_os_error().kind(), std::io::ErrorKind::WouldBlock)
     }
 
-    /// Whether the server is inside a transaction block: `Some(true)` when that block has failed.
-    pub fn transaction_failed(&self) -> Option<bool> {
-        // SAFETY: a live PGconn.
-        match unsafe { ffi::PQtransactionStatus(self.pointer()) } {
-            2 => Some(false),
-            3 => Some(true),
-            _ => None,
-        }
-    }
-
-    fn sent(&self, code: c_int) -> Result<(), PgError> {
-        if code == 1 { Ok(()) } else { Err(self.lost()) }
-    }
-
-    /// The connection's failure as an error.
-    pub fn lost(&self) -> PgError {
-        PgError::new(SqlState::CONNECTION_FAILURE, self.error_text())
-    }
-
-    /// Queues one or several commands in one text (not in pipeline mode).
-    pub fn send_query(&mut self, sql: &str) -> Result<(), PgError> {
-        let sql = CString::new(sql)?;
-        // SAFETY: a live PGconn and a zero-terminated text that libpq copies.
-        self.sent(unsafe { ffi::PQsendQuery(self.pointer(), sql.as_ptr()) })
-    }
-
-    /// Queues a command without parameters (also in pipeline mode).
-    pub fn send_command(&mut self, sql: &CStr) -> Result<(), PgError> {
-        // SAFETY: a live PGconn, zero parameters, a zero-terminated text.
-        self.sent(unsafe {
-            ffi::PQsendQueryParams(
-                self.pointer(),
-                sql.as_ptr(),
-                0,
-                std::ptr::null(),
-                std::ptr::null(),
-                std::ptr::null(),
-                std::ptr::null(),
-                0,
-            )
-        })
-    }
-
-    /// Queues the preparation of `sql` as `name`; a type of 0 is left to the server.
-    pub fn send_prepare(&mut self, name: &CStr, sql: &CStr, types: &[u32]) -> Result<(), PgError> {
-        // SAFETY: a live PGconn; `types` has the length given.
-        self.sent(unsafe {
-            ffi::PQsendPrepare(
-                self.pointer(),
-                name.as_ptr(),
-                sql.as_ptr(),
-                types.len() as c_int,
-                types.as_ptr(),
-            )
-        })
-    }
-
-    /// Queues the execution of a prepared statement.
-    pub fn send_prepared(
-        &mut self,
-        name: &CStr,
-        parameters: &[Parameter],
-        binary_result: bool,
-    ) -> Result<(), PgError> {
-        let pointers: Vec<*const c_char> = parameters
-            .iter()
-            .map(|p| p.bytes.as_ref().map_or(std::ptr::null(), |bytes| bytes.as_ptr().cast()))
-            .collect();
-        let lengths: Vec<c_int> = parameters
-            .iter()
-            .map(|p| p.bytes.as_ref().map_or(0, |bytes| bytes.len() as c_int))
-            .collect();
-        let formats: Vec<c_int> = parameters.iter().map(|p| c_int::from(p.binary)).collect();
-        // SAFETY: three arrays of the same length that live during the call; texts end with a zero byte
-        // (`Parameter`), an empty value's pointer is dangling but not null and not read.
-        self.sent(unsafe {
-            ffi::PQsendQueryPrepared(
-                self.pointer(),
-                name.as_ptr(),
-                pointers.len() as c_int,
-                pointers.as_ptr(),
-                lengths.as_ptr(),
-                formats.as_ptr(),
-                c_int::from(binary_result),
-            )
-        })
-    }
-
-    /// Rows of the next statement come one at a time; call before its first result.
-    pub fn rows_one_by_one(&mut self) -> bool {
-        // SAFETY: a live PGconn.
-        unsafe { ffi::PQsetSingleRowMode(self.pointer()) == 1 }
-    }
-
-    /// Switches pipeline mode; only while nothing is under way.
-    pub fn set_pipeline(&mut self, on: bool) -> Result<(), PgError> {
-        // SAFETY: a live PGconn.
-        let code = unsafe {
-            if on {
-                ffi::PQenterPipelineMode(self.pointer())
+    /// Whether and how the connection is encrypted.
+    pub fn encryption(&self) -> Encryption {
+        // SAFETY: a live, open PGconn; the SSL object belongs to it and lives as long.
+        unsafe {
+            if ffi::PQgssEncInUse(self.pointer()) != 0 {
+                Encryption::Gss
+            } else if ffi::PQsslInUse(self.pointer()) != 0 {
+                Encryption::Tls(ffi::PQsslStruct(self.pointer(), c"OpenSSL".as_ptr()))
             } else {
-                ffi::PQexitPipelineMode(self.pointer())
+                Encryption::None
             }
-        };
-        self.sent(code)
-    }
-
-    /// Ends a flight: the server answers up to here, and an error skips what is left of it.
-    pub fn send_sync(&mut self) -> Result<(), PgError> {
-        // SAFETY: a live PGconn in pipeline mode.
-        self.sent(unsafe { ffi::PQpipelineSync(self.pointer()) })
-    }
-
-    /// Sends what is queued; false when the socket is full and it has to be tried again.
-    pub fn flush(&mut self) -> Result<bool, PgError> {
-        // SAFETY: a live PGconn.
-        match unsafe { ffi::PQflush(self.pointer()) } {
-            0 => Ok(true),
-            1 => Ok(false),
-            _ => Err(self.lost()),
-        }
-    }
-
-    /// Reads what the socket has.
-    pub fn consume(&mut self) -> Result<(), PgError> {
-        // SAFETY: a live PGconn.
-        self.sent(unsafe { ffi::PQconsumeInput(self.pointer()) })
-    }
-
-    /// The next result would have to wait for the server.
-    pub fn is_busy(&mut self) -> bool {
-        // SAFETY: a live PGconn.
-        unsafe { ffi::PQisBusy(self.pointer()) != 0 }
-    }
-
-    /// The next result; none at the end of a statement. Blocks if [`Self::is_busy`].
-    pub fn result(&mut self) -> Option<ResultSet> {
-        // SAFETY: a live PGconn; the result is ours to clear.
-        NonNull::new(unsafe { ffi::PQgetResult(self.pointer()) }).map(|raw| ResultSet { raw })
-    }
-
-    /// Queues COPY data; false when the socket is full and nothing was queued.
-    pub fn put_copy(&mut self, data: &[u8]) -> Result<bool, PgError> {
-        let n = c_int::try_from(data.len())
-            .map_err(|_| PgError::internal("COPY data over 2 GB in one piece"))?;
-        // SAFETY: a live PGconn in COPY IN state; libpq copies the bytes.
-        match unsafe { ffi::PQputCopyData(self.pointer(), data.as_ptr().cast(), n) } {
-            1 => Ok(true),
-            0 => Ok(false),
-            _ => Err(self.lost()),
-        }
-    }
-
-    /// Ends COPY data.
-    pub fn end_copy(&mut self) -> Result<bool, PgError> {
-        // SAFETY: a live PGconn in COPY IN state; no error text.
-        match unsafe { ffi::PQputCopyEnd(self.pointer(), std::ptr::null()) } {
-            1 => Ok(true),
-            0 => Ok(false),
-            _ => Err(self.lost()),
-        }
-    }
-
-    /// The next piece of COPY data the server sent.
-    pub fn get_copy(&mut self) -> Result<CopyPiece, PgError> {
-        let mut buffer: *mut c_char = std::ptr::null_mut();
-        // SAFETY: a live PGconn in COPY OUT state; the buffer is freed below.
-        let n = unsafe { ffi::PQgetCopyData(self.pointer(), &raw mut buffer, 1) };
-        match n {
-            0 => Ok(CopyPiece::Wait),
-            -1 => Ok(CopyPiece::End),
-            n if n > 0 => {
-                // SAFETY: libpq returned `n` bytes at `buffer`, ours to free.
-                let bytes = unsafe {
-                    let bytes =
-                        std::slice::from_raw_parts(buffer.cast::<u8>(), n as usize).to_vec();
-                    ffi::PQfreemem(buffer.cast());
-                    bytes
-                };
-                Ok(CopyPiece::Data(bytes))
-            }
-            _ => Err(self.lost()),
         }
     }
 
@@ -514,118 +262,3 @@ fn with_signals_blocked<T>(body: impl FnOnce() -> T) -> T {
         value
     }
 }
-
-/// A piece of COPY OUT data.
-pub enum CopyPiece {
-    /// Some bytes (a line, in text format).
-    Data(Vec<u8>),
-    /// Nothing yet.
-    Wait,
-    /// The stream is at its end; results follow.
-    End,
-}
-
-/// One result of a server.
-#[derive(Debug)]
-pub struct ResultSet {
-    raw: NonNull<ffi::PGresult>,
-}
-
-impl ResultSet {
-    /// What this is.
-    pub fn kind(&self) -> ResultKind {
-        // SAFETY: a live PGresult.
-        match unsafe { ffi::PQresultStatus(self.raw.as_ptr()) } {
-            1 => ResultKind::Command,
-            2 => ResultKind::Rows,
-            3 => ResultKind::CopyOut,
-            4 => ResultKind::CopyIn,
-            5 | 7 => ResultKind::Error,
-            9 => ResultKind::SingleRow,
-            10 => ResultKind::Sync,
-            11 => ResultKind::Skipped,
-            _ => ResultKind::Other,
-        }
-    }
-
-    fn field(&self, letter: u8) -> Option<String> {
-        // SAFETY: a live PGresult; the text lives as long as it.
-        unsafe {
-            let text = ffi::PQresultErrorField(self.raw.as_ptr(), c_int::from(letter));
-            (!text.is_null()).then(|| owned_text(text))
-        }
-    }
-
-    /// The server's error with all its fields. None of them a SQLSTATE: the connection broke.
-    pub fn error(&self) -> Result<PgError, PgError> {
-        let Some(sqlstate) = self.field(b'C').as_deref().and_then(SqlState::parse) else {
-            // SAFETY: a live PGresult; the text lives as long as it.
-            let text = unsafe { owned_text(ffi::PQresultErrorMessage(self.raw.as_ptr())) };
-            return Err(PgError::new(SqlState::CONNECTION_FAILURE, text.trim_end()));
-        };
-        let mut error = PgError::new(sqlstate, self.field(b'M').unwrap_or_default());
-        if let Some(detail) = self.field(b'D') {
-            error = error.detail(detail);
-        }
-        if let Some(hint) = self.field(b'H') {
-            error = error.hint(hint);
-        }
-        if let Some(context) = self.field(b'W') {
-            error = error.context(context);
-        }
-        Ok(error.names(
-            self.field(b's'),
-            self.field(b't'),
-            self.field(b'c'),
-            self.field(b'd'),
-            self.field(b'n'),
-        ))
-    }
-
-    /// Rows here.
-    pub fn rows(&self) -> usize {
-        // SAFETY: a live PGresult.
-        unsafe { ffi::PQntuples(self.raw.as_ptr()) as usize }
-    }
-
-    /// Columns here.
-    pub fn columns(&self) -> usize {
-        // SAFETY: a live PGresult.
-        unsafe { ffi::PQnfields(self.raw.as_ptr()) as usize }
-    }
-
-    /// A value's bytes, none for NULL. A zero byte follows them in memory (libpq's promise).
-    pub fn value(&self, row: usize, column: usize) -> Option<&[u8]> {
-        let (row, column) = (row as c_int, column as c_int);
-        // SAFETY: a live PGresult; libpq answers an index out of range with NULL and a warning; the bytes live
-        // as long as the result.
-        unsafe {
-            if ffi::PQgetisnull(self.raw.as_ptr(), row, column) != 0 {
-                return None;
-            }
-            let bytes = ffi::PQgetvalue(self.raw.as_ptr(), row, column);
-            let n = ffi::PQgetlength(self.raw.as_ptr(), row, column);
-            Some(std::slice::from_raw_parts(bytes.cast(), n as usize))
-        }
-    }
-
-    /// A value as text.
-    pub fn text(&self, row: usize, column: usize) -> Option<String> {
-        self.value(row, column).map(|bytes| String::from_utf8_lossy(bytes).into_owned())
-    }
-
-    /// Rows that the command wrote, or returned.
-    pub fn affected(&self) -> u64 {
-        // SAFETY: a live PGresult; the text lives as long as it.
-        unsafe { owned_text(ffi::PQcmdTuples(self.raw.as_ptr())) }.parse().unwrap_or(0)
-    }
-}
-
-impl Drop for ResultSet {
-    fn drop(&mut self) {
-        // SAFETY: ours and live.
-        unsafe { ffi::PQclear(self.raw.as_ptr()) }
-    }
-}
-
-const _: () = assert!(size_of::<c_uint>() == size_of::<u32>());

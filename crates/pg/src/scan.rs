@@ -4,12 +4,13 @@
 //! query's memory context owns: it is dropped when that context goes, which happens after an ERROR as well.
 
 use crate::error::{PgError, boundary};
-use crate::libpq::{Parameter, ResultSet};
 use crate::node;
 use crate::plan::PlanReader;
 use crate::query::Key;
-use crate::value::{Decoder, Encoder, Hasher, is_binary_safe};
+use crate::rows::{Codecs, RowStore, Source};
+use crate::value::{Encoder, Hasher};
 use pgrx::pg_sys::{self, Datum, NodeTag, Oid};
+use protocol::{Arguments, Row};
 use shardmap::KeyValue;
 use std::cell::RefCell;
 use std::ffi::{CString, c_int};
@@ -85,17 +86,6 @@ struct Running {
     scan: Box<dyn Scan>,
 }
 
-/// Where a column of the scan's row comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// Column of the remote result.
-    Remote(usize),
-    /// The table's own OID, as `tableoid` shows it.
-    TableOid(Oid),
-    /// A row of the table, made of these columns of the remote result (in the table's order, live columns only).
-    Row(Oid, Vec<usize>),
-}
-
 /// What a scan may ask of the executor.
 pub struct ScanIo {
     node: *mut pg_sys::CustomScanState,
@@ -112,29 +102,10 @@ struct Buffered {
     slot: *mut pg_sys::TupleTableSlot,
 }
 
-/// How remote rows become the scan's rows, and a place to keep them: in memory up to work_mem, then on disk.
-///
-/// Shared with whoever reads the session, so that rows can be kept when somebody else needs the session before
-/// the scan has read them all. Lives no longer than the query.
-pub struct RowStore {
-    sources: Vec<Source>,
-    decoders: Vec<Decoder>,
-    /// The remote result comes in binary.
-    pub binary_result: bool,
-    query_context: pg_sys::MemoryContext,
-    descriptor: pg_sys::TupleDesc,
-    store: *mut pg_sys::Tuplestorestate,
-    /// Rows kept, and how many of them have been taken. A tuplestore that has been read to its end does not
-    /// show rows that are added later, so it is never read beyond what is known to be there.
-    kept: u64,
-    taken: u64,
-}
-
 struct Expression {
     node: *mut pg_sys::Node,
     state: *mut pg_sys::ExprState,
     type_oid: Oid,
-    encoder: Option<Encoder>,
 }
 
 unsafe extern "C-unwind" fn create_state(_: *mut pg_sys::CustomScan) -> *mut pg_sys::Node {
@@ -168,19 +139,12 @@ unsafe extern "C-unwind" fn begin(
                     node: expression,
                     state: std::ptr::null_mut(),
                     type_oid: pg_sys::exprType(expression),
-                    encoder: None,
                 })
                 .collect();
-            let rows = RowStore {
-                sources: Vec::new(),
-                decoders: Vec::new(),
-                binary_result: false,
-                query_context: (*estate).es_query_cxt,
-                descriptor: (*(*custom).ss.ss_ScanTupleSlot).tts_tupleDescriptor,
-                store: std::ptr::null_mut(),
-                kept: 0,
-                taken: 0,
-            };
+            let rows = RowStore::new(
+                (*estate).es_query_cxt,
+                (*(*custom).ss.ss_ScanTupleSlot).tts_tupleDescriptor,
+            );
             let mut io = ScanIo {
                 node: custom,
                 expressions,
@@ -295,22 +259,32 @@ impl ScanIo {
         Rc::clone(&self.rows)
     }
 
-    /// Says what the remote result's columns are and how the scan's row is made of them.
-    ///
-    /// `remote` are the types and typmods of the remote columns.
-    pub fn set_sources(&mut self, remote: &[(Oid, i32)], sources: Vec<Source>) {
-        let binary = remote.iter().all(|(type_oid, _)| is_binary_safe(*type_oid));
-        let mut rows = self.rows.borrow_mut();
-        rows.binary_result = binary;
-        rows.decoders = remote
-            .iter()
-            .map(|(type_oid, typmod)| Decoder::new(*type_oid, *typmod, binary))
-            .collect();
-        rows.sources = sources;
+    /// Uses look-ups that the plan's executions share.
+    pub fn set_codecs(&mut self, codecs: Rc<Codecs>) {
+        self.rows.borrow_mut().codecs = Some(codecs);
     }
 
-    /// The remote result's columns are the scan's row, one to one.
-    pub fn set_plain_sources(&mut self) {
+    /// The look-ups of this scan.
+    pub fn codecs(&self) -> Rc<Codecs> {
+        let codecs = self.rows.borrow().codecs.clone();
+        codecs.unwrap_or_else(|| unreachable!("a scan gets its codecs when it begins"))
+    }
+
+    /// Remote rows come in binary.
+    pub fn binary_rows(&self) -> bool {
+        self.codecs().binary_rows()
+    }
+
+    /// Codecs of a remote result with these columns (types and typmods), of which the scan's row is made as
+    /// `sources` say; the first `sent` expressions are arguments.
+    pub fn make_codecs(&self, remote: &[(Oid, i32)], sources: Vec<Source>, sent: usize) -> Codecs {
+        let arguments: Vec<Oid> =
+            self.expressions.iter().take(sent).map(|expression| expression.type_oid).collect();
+        Codecs::new(remote, sources, &arguments)
+    }
+
+    /// Codecs of a remote result whose columns are the scan's row, one to one.
+    pub fn make_plain_codecs(&self, sent: usize) -> Codecs {
         // SAFETY: the slot has its descriptor since the node was initialised.
         let remote: Vec<(Oid, i32)> = unsafe {
             let descriptor = (*(*self.node).ss.ss_ScanTupleSlot).tts_tupleDescriptor;
@@ -321,18 +295,12 @@ impl ScanIo {
                 })
                 .collect()
         };
-        self.set_sources(&remote, (0..remote.len()).map(Source::Remote).collect());
+        self.make_codecs(&remote, (0..remote.len()).map(Source::Remote).collect(), sent)
     }
 
     /// How many expressions the plan has.
     pub fn expression_count(&self) -> usize {
         self.expressions.len()
-    }
-
-    /// The type that a parameter is declared as to a worker; 0 leaves it to the worker.
-    pub fn parameter_type(&self, index: usize) -> u32 {
-        let oid = self.expressions[index].type_oid.to_u32();
-        if oid < crate::value::FIRST_USER_OID { oid } else { 0 }
     }
 
     /// All values needed can be computed: false for EXPLAIN of a generic plan, which has no parameters.
@@ -357,6 +325,9 @@ impl ScanIo {
         unsafe {
             let node = self.node;
             let expression = &mut self.expressions[index];
+            if let Some(value) = known_value(expression.node, (*node).ss.ps.state) {
+                return value;
+            }
             if expression.state.is_null() {
                 let estate = (*node).ss.ps.state;
                 let before = pg_sys::MemoryContextSwitchTo((*estate).es_query_cxt);
@@ -376,30 +347,44 @@ impl ScanIo {
         }
     }
 
-    /// The value of an expression as a statement's parameter.
-    pub fn parameter(&mut self, index: usize) -> Parameter {
-        let value = self.evaluate(index);
-        self.in_tuple_context(|io| {
-            let type_oid = io.expressions[index].type_oid;
-            // Look-ups live as long as the query.
-            // SAFETY: switches between live contexts; the datum is of the expression's type.
-            unsafe {
-                if io.expressions[index].encoder.is_none() {
-                    let estate = (*io.node).ss.ps.state;
-                    let before = pg_sys::MemoryContextSwitchTo((*estate).es_query_cxt);
-                    io.expressions[index].encoder = Some(Encoder::new(type_oid));
-                    pg_sys::MemoryContextSwitchTo(before);
-                }
-                match &mut io.expressions[index].encoder {
-                    Some(encoder) => encoder.parameter(value),
-                    None => Parameter { bytes: None, binary: false },
-                }
-            }
-        })
+    /// The values of the expressions that are sent, as a statement's arguments; each is computed once.
+    pub fn arguments(&mut self) -> Arguments {
+        let codecs = self.codecs();
+        let mut arguments = Arguments::start(codecs.encoders().iter().map(Encoder::is_binary));
+        for (index, encoder) in codecs.encoders().iter().enumerate() {
+            let value = self.evaluate(index);
+            // SAFETY: the encoder was made for the expression's type.
+            self.in_tuple_context(|_| unsafe { encoder.append(value, &mut arguments) });
+        }
+        arguments.finish(codecs.binary_rows());
+        arguments
+    }
+
+    /// The same values apart, to stand behind the values of each of many rows.
+    pub fn fixed_arguments(&mut self) -> FixedArguments {
+        let codecs = self.codecs();
+        let values = codecs
+            .encoders()
+            .iter()
+            .enumerate()
+            .map(|(index, encoder)| {
+                let value = self.evaluate(index)?;
+                // SAFETY: the encoder was made for the expression's type.
+                Some(
+                    self.in_tuple_context(|_| unsafe { encoder.with_bytes(value, <[u8]>::to_vec) }),
+                )
+            })
+            .collect();
+        FixedArguments { values, codecs }
+    }
+
+    /// The hash function of a key.
+    pub fn hasher(&self, key: &Key) -> Option<Rc<Hasher>> {
+        self.codecs().hasher(key.family, key.hash_type, key.collation)
     }
 
     /// The hashes of a key.
-    pub fn key_value(&mut self, key: &Key, hasher: &mut Hasher) -> KeyValue {
+    pub fn key_value(&mut self, key: &Key, hasher: &Hasher) -> KeyValue {
         let Some(value) = self.evaluate(key.expression) else { return KeyValue::Null };
         self.in_tuple_context(|io| {
             // SAFETY: the datum is of the key's type, or an array of it; `Key` was made for this expression.
@@ -455,12 +440,12 @@ impl ScanIo {
     }
 
     /// Puts a remote row in the slot; it stays until the next.
-    pub fn emit(&mut self, result: &ResultSet, row: usize) -> Result<(), PgError> {
+    pub fn emit(&mut self, row: Row<'_>) -> Result<(), PgError> {
         self.in_tuple_context(|io| {
             // SAFETY: the node's own slot, cleared before; its arrays are as long as its descriptor.
             unsafe {
                 let slot = (*io.node).ss.ss_ScanTupleSlot;
-                io.rows.borrow_mut().decode((*slot).tts_values, (*slot).tts_isnull, result, row)?;
+                io.rows.borrow_mut().decode((*slot).tts_values, (*slot).tts_isnull, row)?;
                 pg_sys::ExecStoreVirtualTuple(slot);
             }
             Ok(())
@@ -622,115 +607,61 @@ impl ScanIo {
     }
 }
 
-impl RowStore {
-    /// Decodes a remote row into arrays of the descriptor's length, in the current memory context.
-    unsafe fn decode(
-        &mut self,
-        values: *mut Datum,
-        nulls: *mut bool,
-        result: &ResultSet,
-        row: usize,
-    ) -> Result<(), PgError> {
-        if result.columns() < self.decoders.len() {
-            return Err(PgError::internal(format!(
-                "a node returned {} columns where {} were asked for",
-                result.columns(),
-                self.decoders.len()
-            )));
-        }
-        // SAFETY: the caller vouches for the arrays; libpq ends every value with a zero byte.
-        unsafe {
-            for (index, source) in self.sources.iter().enumerate() {
-                let value = match source {
-                    Source::Remote(column) => {
-                        result.value(row, *column).map(|bytes| self.decoders[*column].datum(bytes))
-                    }
-                    Source::TableOid(table) => Some(Datum::from(*table)),
-                    Source::Row(table, columns) => {
-                        Some(make_row(*table, columns, &mut self.decoders, result, row))
-                    }
-                };
-                *nulls.add(index) = value.is_none();
-                *values.add(index) = value.unwrap_or(Datum::from(0));
-            }
-        }
-        Ok(())
+/// Values of a plan's expressions, encoded.
+pub struct FixedArguments {
+    values: Vec<Option<Vec<u8>>>,
+    codecs: Rc<Codecs>,
+}
+
+impl FixedArguments {
+    /// Which of them are binary.
+    pub fn formats(&self) -> impl Iterator<Item = bool> {
+        self.codecs.encoders().iter().map(Encoder::is_binary)
     }
 
-    /// Keeps all rows of a result.
-    pub fn keep(&mut self, result: &ResultSet) -> Result<(), PgError> {
-        self.open();
-        // SAFETY: live contexts; the store copies the values, which live in a context of their own.
-        unsafe {
-            let context = pg_sys::AllocSetContextCreateInternal(
-                pg_sys::CurrentMemoryContext,
-                c"pg_shard row".as_ptr(),
-                0,
-                1024,
-                8 * 1024 * 1024,
-            );
-            let before = pg_sys::MemoryContextSwitchTo(context);
-            let natts = (*self.descriptor).natts as usize;
-            let mut values = vec![Datum::from(0); natts];
-            let mut nulls = vec![true; natts];
-            let mut outcome = Ok(());
-            for row in 0..result.rows() {
-                outcome = self.decode(values.as_mut_ptr(), nulls.as_mut_ptr(), result, row);
-                if outcome.is_err() {
-                    break;
+    /// Appends them.
+    pub fn append(&self, arguments: &mut Arguments) {
+        for value in &self.values {
+            match value {
+                Some(bytes) => arguments.value(bytes),
+                None => arguments.null(),
+            }
+        }
+    }
+}
+
+/// The value of a constant or of the client's parameter, which need no expression machinery.
+///
+/// # Safety
+///
+/// A live expression of a plan that runs in `estate`.
+unsafe fn known_value(
+    expression: *mut pg_sys::Node,
+    estate: *mut pg_sys::EState,
+) -> Option<Option<Datum>> {
+    // SAFETY: each node is cast to the struct of its tag. Parameters are found as ExecEvalParamExtern does
+    // (`src/backend/executor/execExprInterp.c`); what is not plainly there is left to it, errors included.
+    unsafe {
+        match node::tag(expression) {
+            NodeTag::T_Const => {
+                let constant = &*expression.cast::<pg_sys::Const>();
+                Some((!constant.constisnull).then_some(constant.constvalue))
+            }
+            NodeTag::T_Param => {
+                let param = &*expression.cast::<pg_sys::Param>();
+                let list = (*estate).es_param_list_info;
+                if param.paramkind != pg_sys::ParamKind::PARAM_EXTERN
+                    || list.is_null()
+                    || (*list).paramFetch.is_some()
+                    || param.paramid < 1
+                    || param.paramid > (*list).numParams
+                {
+                    return None;
                 }
-                pg_sys::MemoryContextSwitchTo(self.query_context);
-                pg_sys::tuplestore_putvalues(
-                    self.store,
-                    self.descriptor,
-                    values.as_mut_ptr(),
-                    nulls.as_mut_ptr(),
-                );
-                self.kept += 1;
-                pg_sys::MemoryContextSwitchTo(context);
+                let given = &*(*list).params.as_ptr().add(param.paramid as usize - 1);
+                (given.ptype == param.paramtype).then(|| (!given.isnull).then_some(given.value))
             }
-            pg_sys::MemoryContextSwitchTo(before);
-            pg_sys::MemoryContextDelete(context);
-            outcome
-        }
-    }
-
-    /// Makes the store ready; its files belong to the resource owner that is current.
-    pub fn open(&mut self) {
-        if !self.store.is_null() {
-            return;
-        }
-        // SAFETY: made in the query's context, which outlives us.
-        unsafe {
-            let before = pg_sys::MemoryContextSwitchTo(self.query_context);
-            self.store = pg_sys::tuplestore_begin_heap(true, false, pg_sys::work_mem);
-            pg_sys::MemoryContextSwitchTo(before);
-        }
-    }
-
-    /// Reads the kept rows from the first one again.
-    pub fn rewind(&mut self) {
-        self.taken = 0;
-        if !self.store.is_null() {
-            // SAFETY: a live store made for random access.
-            unsafe { pg_sys::tuplestore_rescan(self.store) };
-        }
-    }
-
-    /// Forgets the kept rows.
-    pub fn clear(&mut self) {
-        (self.kept, self.taken) = (0, 0);
-        if !self.store.is_null() {
-            // SAFETY: a live store.
-            unsafe { pg_sys::tuplestore_clear(self.store) };
-        }
-    }
-
-    fn close(&mut self) {
-        if !self.store.is_null() {
-            // SAFETY: a live store, ended once.
-            unsafe { pg_sys::tuplestore_end(self.store) };
-            self.store = std::ptr::null_mut();
+            _ => None,
         }
     }
 }
@@ -754,47 +685,27 @@ impl ChildRow {
         }
     }
 
-    /// A value as a parameter.
-    pub fn parameter(&self, column: usize, encoder: &mut Encoder) -> Parameter {
+    /// Appends a value to a statement's arguments.
+    pub fn append(&self, column: usize, encoder: &Encoder, arguments: &mut Arguments) {
         // SAFETY: the encoder was made for this column of the child.
-        unsafe { encoder.parameter(self.datum(column)) }
+        unsafe { encoder.append(self.datum(column), arguments) }
+    }
+
+    /// Hands a value's bytes to `take`; none for NULL.
+    pub fn with_bytes<T>(
+        &self,
+        column: usize,
+        encoder: &Encoder,
+        take: impl FnOnce(&[u8]) -> T,
+    ) -> Option<T> {
+        // SAFETY: the encoder was made for this column of the child.
+        self.datum(column).map(|value| unsafe { encoder.with_bytes(value, take) })
     }
 
     /// The hash of a value; none for NULL.
-    pub fn hash(&self, column: usize, hasher: &mut Hasher) -> Option<i32> {
+    pub fn hash(&self, column: usize, hasher: &Hasher) -> Option<i32> {
         // SAFETY: the child's column has the distribution column's type, for which the hasher was found.
         self.datum(column).map(|value| unsafe { hasher.hash(value) })
-    }
-}
-
-unsafe fn make_row(
-    table: Oid,
-    columns: &[usize],
-    decoders: &mut [Decoder],
-    result: &ResultSet,
-    row: usize,
-) -> Datum {
-    // SAFETY: the table is locked by the plan that runs; `columns` are its live columns in order.
-    unsafe {
-        let relation = pg_sys::relation_open(table, pg_sys::NoLock as c_int);
-        let descriptor = (*relation).rd_att;
-        let natts = (*descriptor).natts as usize;
-        let mut values = vec![Datum::from(0); natts];
-        let mut nulls = vec![true; natts];
-        let mut live = columns.iter();
-        for index in 0..natts {
-            if (*(*descriptor).attrs.as_ptr().add(index)).attisdropped {
-                continue;
-            }
-            let Some(column) = live.next() else { break };
-            if let Some(bytes) = result.value(row, *column) {
-                values[index] = decoders[*column].datum(bytes);
-                nulls[index] = false;
-            }
-        }
-        let tuple = pg_sys::heap_form_tuple(descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
-        pg_sys::relation_close(relation, pg_sys::NoLock as c_int);
-        pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data)
     }
 }
 

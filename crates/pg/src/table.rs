@@ -303,6 +303,12 @@ pub fn is_owned_by_user(table: Oid) -> bool {
     unsafe { pg_sys::pg_class_ownercheck(table, pg_sys::GetUserId()) }
 }
 
+/// The current role.
+pub fn current_role() -> Oid {
+    // SAFETY: reads the backend's state.
+    unsafe { pg_sys::GetUserId() }
+}
+
 /// The current user's name.
 pub fn current_user() -> String {
     // SAFETY: a syscache look-up; the name is palloced.

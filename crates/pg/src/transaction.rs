@@ -103,6 +103,15 @@ pub fn hold_interrupts<T>(body: impl FnOnce() -> T) -> T {
     value
 }
 
+/// A cancel or the end of the backend has been asked for and not been served.
+pub fn is_interrupted() -> bool {
+    // SAFETY: reads flags that signal handlers set.
+    unsafe {
+        (&raw const pg_sys::QueryCancelPending).read_volatile() != 0
+            || (&raw const pg_sys::ProcDiePending).read_volatile() != 0
+    }
+}
+
 /// Sees what other backends have committed and invalidated meanwhile.
 pub fn accept_invalidations() {
     // SAFETY: reads the shared queue; callbacks only forget.

@@ -4,9 +4,10 @@
 //! of users have other OIDs elsewhere and some binary forms contain OIDs. Everything else travels as text,
 //! under settings that both ends share (`settings.rs` of the extension).
 
-use crate::libpq::Parameter;
 use crate::node;
 use pgrx::pg_sys::{self, Datum, Oid};
+use protocol::Arguments;
+use std::cell::UnsafeCell;
 
 /// The first OID that a user's object can have (`FirstNormalObjectId`, `src/include/access/transam.h`).
 pub const FIRST_USER_OID: u32 = 16384;
@@ -85,34 +86,89 @@ fn has_binary_io(type_oid: Oid) -> bool {
 const HASH_SUPPORT_FUNCTION: i16 = 1;
 
 /// A function looked up once.
-#[derive(Debug)]
-struct Function(Box<pg_sys::FmgrInfo>);
+///
+/// PostgreSQL writes into it while it is called (`fn_extra`), also when calls nest; nobody holds a reference.
+struct Function(Box<UnsafeCell<pg_sys::FmgrInfo>>);
+
+impl std::fmt::Debug for Function {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Function")
+    }
+}
 
 impl Function {
+    /// Looks it up; what it remembers lives in the current memory context, which must outlive this value.
     fn look_up(oid: Oid) -> Self {
-        // SAFETY: an all-zero FmgrInfo is what fmgr_info fills; its extra memory goes with the query's context,
-        // in which the caller is.
-        let mut info: Box<pg_sys::FmgrInfo> = Box::new(unsafe { std::mem::zeroed() });
-        // SAFETY: as above.
-        unsafe { pg_sys::fmgr_info_cxt(oid, &raw mut *info, pg_sys::CurrentMemoryContext) };
+        // SAFETY: an all-zero FmgrInfo is what fmgr_info_cxt fills.
+        let info = Box::new(UnsafeCell::new(unsafe { std::mem::zeroed() }));
+        // SAFETY: as above; the box does not move the struct.
+        unsafe { pg_sys::fmgr_info_cxt(oid, info.get(), pg_sys::CurrentMemoryContext) };
         Self(info)
     }
 
-    fn pointer(&mut self) -> *mut pg_sys::FmgrInfo {
-        &raw mut *self.0
+    fn pointer(&self) -> *mut pg_sys::FmgrInfo {
+        self.0.get()
     }
 }
+
+/// Types whose binary form is their datum's bytes in the network's order, so that no function is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Plain {
+    Bool,
+    Two,
+    Four,
+    Eight,
+}
+
+impl Plain {
+    /// int2send and its kin, `src/backend/utils/adt`: each sends the value with pq_sendintN. The datums are passed
+    /// by value on 64-bit machines, the only ones that we are built for.
+    fn of(type_oid: Oid) -> Option<Self> {
+        Some(match type_oid {
+            pg_sys::BOOLOID => Self::Bool,
+            pg_sys::INT2OID => Self::Two,
+            pg_sys::INT4OID | pg_sys::OIDOID | pg_sys::DATEOID | pg_sys::FLOAT4OID => Self::Four,
+            pg_sys::INT8OID | pg_sys::FLOAT8OID | pg_sys::TIMESTAMPOID | pg_sys::TIMESTAMPTZOID => {
+                Self::Eight
+            }
+            _ => return None,
+        })
+    }
+
+    fn append(self, value: Datum, arguments: &mut Arguments) {
+        let bits = (value.value() as u64).to_be_bytes();
+        arguments.value(match self {
+            Self::Bool => &bits[7..],
+            Self::Two => &bits[6..],
+            Self::Four => &bits[4..],
+            Self::Eight => &bits,
+        });
+    }
+
+    /// The datum, if the bytes are as many as they should be.
+    fn datum(self, bytes: &[u8]) -> Option<Datum> {
+        Some(match self {
+            Self::Bool => Datum::from(*bytes.first()? != 0),
+            Self::Two => Datum::from(i16::from_be_bytes(bytes.try_into().ok()?)),
+            Self::Four => Datum::from(i32::from_be_bytes(bytes.try_into().ok()?)),
+            Self::Eight => Datum::from(i64::from_be_bytes(bytes.try_into().ok()?)),
+        })
+    }
+}
+
+const _: () = assert!(size_of::<Datum>() == 8, "64-bit machines only");
 
 /// How values of one type leave for a node.
 #[derive(Debug)]
 pub struct Encoder {
     function: Function,
     type_oid: Oid,
+    plain: Option<Plain>,
     binary: bool,
 }
 
 impl Encoder {
-    /// Looks the type's output function up; in the query's memory context.
+    /// Looks the type's output function up; in the current memory context, which must outlive this value.
     pub fn new(type_oid: Oid) -> Self {
         Self::with_format(type_oid, is_binary_safe(type_oid))
     }
@@ -122,8 +178,13 @@ impl Encoder {
         Self::with_format(type_oid, false)
     }
 
-    /// The type that a parameter is declared as to a worker; 0 leaves it to the worker.
-    pub fn parameter_type(&self) -> u32 {
+    /// Values leave in binary.
+    pub fn is_binary(&self) -> bool {
+        self.binary
+    }
+
+    /// The type that an argument is declared as to a worker; 0 leaves it to the worker.
+    pub fn argument_type(&self) -> u32 {
         if self.type_oid.to_u32() < FIRST_USER_OID { self.type_oid.to_u32() } else { 0 }
     }
 
@@ -137,37 +198,44 @@ impl Encoder {
                 pg_sys::getTypeOutputInfo(type_oid, &raw mut function, &raw mut varlena);
             }
         }
-        Self { function: Function::look_up(function), type_oid, binary }
+        let plain = if binary { Plain::of(type_oid) } else { None };
+        Self { function: Function::look_up(function), type_oid, plain, binary }
     }
 
-    /// A value as it travels.
+    /// Hands a value's bytes, as they travel, to `take`.
     ///
     /// # Safety
     ///
     /// `value` is a datum of the type that the encoder was made for.
-    unsafe fn bytes(&mut self, value: Datum) -> Vec<u8> {
+    pub(crate) unsafe fn with_bytes<T>(&self, value: Datum, take: impl FnOnce(&[u8]) -> T) -> T {
         // SAFETY: the caller vouches for the datum's type; the function returns a bytea or a C string in the
         // current context, which the caller resets.
         unsafe {
             if self.binary {
                 let bytea = pg_sys::SendFunctionCall(self.function.pointer(), value);
                 let n = pgrx::varsize_any_exhdr(bytea.cast());
-                std::slice::from_raw_parts(pgrx::vardata_any(bytea.cast()).cast::<u8>(), n).to_vec()
+                take(std::slice::from_raw_parts(pgrx::vardata_any(bytea.cast()).cast::<u8>(), n))
             } else {
                 let text = pg_sys::OutputFunctionCall(self.function.pointer(), value);
-                std::ffi::CStr::from_ptr(text).to_bytes_with_nul().to_vec()
+                take(std::ffi::CStr::from_ptr(text).to_bytes())
             }
         }
     }
 
-    /// A value as a parameter of a statement.
+    /// A value as an argument of a statement.
     ///
     /// # Safety
     ///
     /// As for the datum's type; NULL is `None`.
-    pub(crate) unsafe fn parameter(&mut self, value: Option<Datum>) -> Parameter {
-        // SAFETY: the caller vouches for the datum.
-        Parameter { bytes: value.map(|value| unsafe { self.bytes(value) }), binary: self.binary }
+    pub(crate) unsafe fn append(&self, value: Option<Datum>, arguments: &mut Arguments) {
+        match (value, self.plain) {
+            (None, _) => arguments.null(),
+            (Some(value), Some(plain)) => plain.append(value, arguments),
+            // SAFETY: the caller vouches for the datum.
+            (Some(value), None) => unsafe {
+                self.with_bytes(value, |bytes| arguments.value(bytes))
+            },
+        }
     }
 }
 
@@ -175,13 +243,14 @@ impl Encoder {
 #[derive(Debug)]
 pub(crate) struct Decoder {
     function: Function,
+    plain: Option<Plain>,
     io_parameter: Oid,
     typmod: i32,
     binary: bool,
 }
 
 impl Decoder {
-    /// Looks the type's input function up; in the query's memory context.
+    /// Looks the type's input function up; in the current memory context, which must outlive this value.
     pub(crate) fn new(type_oid: Oid, typmod: i32, binary: bool) -> Self {
         let (mut function, mut io_parameter) = (Oid::INVALID, Oid::INVALID);
         // SAFETY: syscache look-ups by value.
@@ -192,23 +261,26 @@ impl Decoder {
                 pg_sys::getTypeInputInfo(type_oid, &raw mut function, &raw mut io_parameter);
             }
         }
-        Self { function: Function::look_up(function), io_parameter, typmod, binary }
+        let plain = if binary { Plain::of(type_oid) } else { None };
+        Self { function: Function::look_up(function), plain, io_parameter, typmod, binary }
     }
 
-    /// The datum of a value's bytes, in the current memory context.
-    ///
-    /// # Safety
-    ///
-    /// A zero byte follows the bytes in memory (libpq's promise for results).
-    pub(crate) unsafe fn datum(&mut self, bytes: &[u8]) -> Datum {
-        // SAFETY: the caller vouches for the zero byte; the receive function reads the buffer and keeps nothing
-        // of it; input functions get a zero-terminated text that they do not change.
-        unsafe {
+    /// The datum of a value's bytes, in the current memory context. `bytes` has one byte more than the value,
+    /// which is put back.
+    pub(crate) fn datum(&self, bytes: &mut [u8]) -> Datum {
+        let length = bytes.len() - 1;
+        if let Some(datum) = self.plain.and_then(|plain| plain.datum(&bytes[..length])) {
+            return datum;
+        }
+        let behind = std::mem::replace(&mut bytes[length], 0);
+        // SAFETY: a zero byte ends the value. Receive functions read the buffer, and keep nothing of it; what they
+        // change in it they put back. Input functions get a zero-terminated text that they do not change.
+        let datum = unsafe {
             if self.binary {
                 let mut buffer = pg_sys::StringInfoData {
-                    data: bytes.as_ptr().cast_mut().cast(),
-                    len: bytes.len() as i32,
-                    maxlen: bytes.len() as i32 + 1,
+                    data: bytes.as_mut_ptr().cast(),
+                    len: length as i32,
+                    maxlen: length as i32 + 1,
                     cursor: 0,
                 };
                 pg_sys::ReceiveFunctionCall(
@@ -220,12 +292,14 @@ impl Decoder {
             } else {
                 pg_sys::InputFunctionCall(
                     self.function.pointer(),
-                    bytes.as_ptr().cast_mut().cast(),
+                    bytes.as_mut_ptr().cast(),
                     self.io_parameter,
                     self.typmod,
                 )
             }
-        }
+        };
+        bytes[length] = behind;
+        datum
     }
 }
 
@@ -237,19 +311,14 @@ pub struct Hasher {
 }
 
 impl Hasher {
-    /// Hash support function 1 of `family` for values of `type_oid`; none if the family has none.
+    /// Hash support function 1 of `family` for values of `type_oid`; none if the family has none. What the function
+    /// remembers lives in the current memory context, which must outlive this value.
     pub fn find(family: Oid, type_oid: Oid, collation: Oid) -> Option<Self> {
         // SAFETY: a syscache look-up by value.
         let function =
             unsafe { pg_sys::get_opfamily_proc(family, type_oid, type_oid, HASH_SUPPORT_FUNCTION) };
-        (function != Oid::INVALID).then(|| {
-            // SAFETY: look-ups made for a longer time than a query belong to the session's context.
-            let before = unsafe { pg_sys::MemoryContextSwitchTo(pg_sys::CacheMemoryContext) };
-            let function = Function::look_up(function);
-            // SAFETY: back to the context we came from.
-            unsafe { pg_sys::MemoryContextSwitchTo(before) };
-            Self { function, collation }
-        })
+        (function != Oid::INVALID)
+            .then(|| Self { function: Function::look_up(function), collation })
     }
 
     /// The hash of a value: PostgreSQL's own 32 bits, taken as signed.
@@ -257,7 +326,7 @@ impl Hasher {
     /// # Safety
     ///
     /// `value` is a datum of the type that the hasher was found for.
-    pub(crate) unsafe fn hash(&mut self, value: Datum) -> i32 {
+    pub(crate) unsafe fn hash(&self, value: Datum) -> i32 {
         // SAFETY: the caller vouches for the datum; hash functions take one argument.
         unsafe { pg_sys::FunctionCall1Coll(self.function.pointer(), self.collation, value) }.value()
             as i32

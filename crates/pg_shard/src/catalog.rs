@@ -99,6 +99,12 @@ thread_local! {
     static METADATA: Cell<Option<Metadata>> = const { Cell::new(None) };
     static TABLES: RefCell<HashMap<Oid, Option<Rc<DistributedTable>>>> = RefCell::new(HashMap::new());
     static GENERATION: Cell<u64> = const { Cell::new(0) };
+    static EPOCH: Cell<u64> = const { Cell::new(0) };
+}
+
+/// A number that grows whenever something known about a distributed table may have changed.
+pub(crate) fn epoch() -> u64 {
+    EPOCH.get()
 }
 
 /// The metadata tables; none in a database without the extension.
@@ -220,7 +226,7 @@ fn load_placements(shard: ShardId, metadata: Metadata) -> Vec<Placement> {
             placements.push(Placement {
                 id: PlacementId(row.int8(1)),
                 state: PlacementState::from(row.int4(3)),
-                node: NodeAddress { host: row.text(4), port: row.int4(5) },
+                node: NodeAddress { host: row.text(4).into(), port: row.int4(5) },
             });
         },
     );
@@ -253,9 +259,13 @@ pub(crate) fn forget(oid: Option<Oid>) {
     match oid {
         Some(oid) if !is_metadata(oid) => {
             // While the table is borrowed for a look-up, nothing can call us: look-ups call no PostgreSQL code.
-            TABLES.with_borrow_mut(|tables| tables.remove(&oid));
+            let forgotten = TABLES.with_borrow_mut(|tables| tables.remove(&oid));
+            if matches!(forgotten, Some(Some(_))) {
+                EPOCH.set(EPOCH.get() + 1);
+            }
         }
         _ => {
+            EPOCH.set(EPOCH.get() + 1);
             METADATA.set(None);
             TABLES.with_borrow_mut(HashMap::clear);
         }

@@ -18,7 +18,7 @@ pub(crate) fn copy_from(call: &mut UtilityCall, oid: Oid) -> Result<(), PgError>
     if table.map.is_empty() {
         return Err(table.no_shards());
     }
-    let mut hasher = Hasher::find(table.key.family, table.key.type_oid, table.key.collation)
+    let hasher = Hasher::find(table.key.family, table.key.type_oid, table.key.collation)
         .ok_or_else(|| {
             PgError::internal("the distribution column's type has lost its hash function")
         })?;
@@ -26,7 +26,7 @@ pub(crate) fn copy_from(call: &mut UtilityCall, oid: Oid) -> Result<(), PgError>
     let mut rows = 0;
     while input.read_row() {
         let hash = input
-            .hash(table.key.column, &mut hasher)
+            .hash(table.key.column, &hasher)
             .ok_or_else(|| crate::plan::null_key(Some(oid)))?;
         sink.add(hash, |line| input.line(line))?;
         rows += 1;

@@ -9,6 +9,7 @@ static LOG_DISTRIBUTED_STATEMENTS: GucSetting<bool> = GucSetting::<bool>::new(fa
 static NODE_CONNINFO: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(Some(c"sslmode=prefer"));
 static CONNECT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5000);
+static MAX_PREPARED_STATEMENTS: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static SILENCE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 
 /// Defines them; once, when the library is loaded.
@@ -56,6 +57,16 @@ pub(crate) fn define() {
         GucFlags::UNIT_MS,
     );
     GucRegistry::define_int_guc(
+        c"pg_shard.max_prepared_statements_per_session",
+        c"Statements that a session keeps prepared on its worker.",
+        c"The least recently used one is closed beyond that. Each takes memory on the worker.",
+        &MAX_PREPARED_STATEMENTS,
+        10,
+        100_000,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
         c"pg_shard.silence_timeout",
         c"Time without a word from a worker after which it is asked whether it is alive.",
         c"A worker that executes a long statement accepts a new connection meanwhile; one that does not is treated as unreachable. Zero waits for ever.",
@@ -80,6 +91,11 @@ pub(crate) fn log_distributed_statements() -> bool {
 /// How long to wait for a connection.
 pub(crate) fn connect_timeout() -> std::time::Duration {
     std::time::Duration::from_millis(u64::try_from(CONNECT_TIMEOUT.get()).unwrap_or(5000))
+}
+
+/// How many statements a session keeps prepared on its worker.
+pub(crate) fn max_prepared_statements() -> usize {
+    usize::try_from(MAX_PREPARED_STATEMENTS.get()).unwrap_or(1000)
 }
 
 /// How long a worker may say nothing before it is asked whether it is alive; none for ever.

@@ -8,7 +8,7 @@
 use crate::catalog::DistributedTable;
 use crate::health;
 use crate::session::pool::{self, SessionRef};
-use crate::session::{Failure, NoSession, Request, Session};
+use crate::session::{Command, Failure, NoSession, Session};
 use pg::transaction::{self, Isolation};
 use pg::{PgError, SqlState};
 use shardmap::{NodeAddress, PlacementId, ShardId};
@@ -49,10 +49,14 @@ pub(crate) fn level_for_write() -> (u32, Isolation) {
     (transaction::nest_level(), transaction::isolation_level())
 }
 
+/// Runs what decides a transaction: no cancel ends it in the middle.
+pub(crate) fn uninterrupted<T>(body: impl FnOnce() -> T) -> T {
+    transaction::hold_interrupts(body)
+}
+
 /// The transaction has opened nothing on any node.
 pub(crate) fn is_untouched() -> bool {
-    STATE.with_borrow(|state| state.written.is_empty())
-        && pool::all().iter().all(|s| s.borrow().depth == 0)
+    STATE.with_borrow(|state| state.written.is_empty()) && pool::none_in_transaction()
 }
 
 /// This transaction has written the shard.
@@ -190,16 +194,14 @@ fn commit_one(session: &SessionRef) -> Result<(), Failure> {
         )));
     }
     // Interrupts wait: a cancel here would leave the node's answer unknown.
-    let outcome = transaction::hold_interrupts(|| {
-        session.execute(&Request::plain("COMMIT"), None, &mut |_| Ok(()))
-    });
+    let outcome = transaction::hold_interrupts(|| session.command(Command::Commit));
     session.depth = 0;
     session.wrote = false;
     if let Err(Failure::Statement(error)) = &outcome {
         // The node has rolled back, or is in a state that we do not know: it starts afresh.
         session.give_up(error.clone());
     }
-    outcome.map(drop)
+    outcome
 }
 
 /// A node did not confirm its commit. Its placements are marked if others hold the same writes; otherwise
@@ -251,7 +253,6 @@ pub(crate) fn after_transaction(_committed: bool) {
     for session in pool::all() {
         let Ok(mut session) = session.try_borrow_mut() else { continue };
         session.reader = None;
-        session.proven = true;
         if session.is_busy() && !session.stop(PATIENCE) {
             continue;
         }
@@ -275,7 +276,7 @@ pub(crate) fn before_subtransaction_commit(level: u32) -> Result<(), PgError> {
         crate::session::stream::claim(&session).map_err(fail)?;
         let mut session = session.borrow_mut();
         let sql = format!("RELEASE SAVEPOINT pg_shard_{level}");
-        session.execute(&Request::plain(sql), None, &mut |_| Ok(())).map_err(fail)?;
+        session.run(&sql, None, &mut |_| Ok(())).map_err(fail)?;
         session.depth = level - 1;
     }
     Ok(())
@@ -356,6 +357,15 @@ pub(crate) fn with_session<T>(
         let had_transaction = session.borrow().depth > 0;
         match attempt(&session) {
             Ok(value) => return Ok((session, value)),
+            Err(failure) if failure.is_stale_statement() && !had_transaction && !retried => {
+                // Nothing was done, and nothing was begun before: once more from the start.
+                let mut session = session.borrow_mut();
+                if session.depth > 0 {
+                    session.depth = 0;
+                    session.run_quietly("ROLLBACK", PATIENCE);
+                }
+                retried = true;
+            }
             Err(Failure::Statement(error)) => return Err(NodeFailure::Error(error)),
             Err(Failure::Lost(error)) => {
                 pool::discard_broken();

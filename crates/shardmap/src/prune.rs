@@ -57,6 +57,18 @@ impl<E> Prune<E> {
 
     /// The indexes of the shards that may hold a matching row, ascending.
     pub fn shards(&self, map: &ShardMap, value: &mut impl FnMut(&E) -> KeyValue) -> Vec<usize> {
+        // The common case costs the same however many shards there are.
+        if let Self::Key(expression) = self {
+            let KeyValue::Hashes(hashes) = value(expression) else { return Vec::new() };
+            if let [hash] = hashes[..] {
+                return map.owners(hash);
+            }
+            let mut shards: Vec<usize> =
+                hashes.into_iter().flat_map(|hash| map.owners(hash)).collect();
+            shards.sort_unstable();
+            shards.dedup();
+            return shards;
+        }
         let mask = self.mask(map, value);
         mask.into_iter().enumerate().filter_map(|(index, kept)| kept.then_some(index)).collect()
     }

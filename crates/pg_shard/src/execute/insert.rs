@@ -4,29 +4,32 @@ use super::render;
 use super::sink::Sink;
 use super::write::{lock_for, no_destination, write_shard};
 use crate::catalog;
+use crate::plan::compiled::Compiled;
 use crate::plan::data::InsertedRows;
-use crate::session::Request;
+use crate::session::{Request, Sql, StatementKey};
 use pg::PgError;
 use pg::copy::escape_text;
 use pg::scan::{ChildRow, Explain, Scan, ScanIo};
 use pg::value::{Encoder, Hasher};
+use protocol::Arguments;
 use std::rc::Rc;
 
 /// A scan that inserts the rows of the plan below it.
 pub(crate) struct InsertRows {
     plan: InsertedRows,
+    compiled: Rc<Compiled>,
     done: bool,
 }
 
 impl InsertRows {
     /// The scan of a plan.
-    pub(crate) fn new(plan: InsertedRows, _explain_only: bool) -> Self {
-        Self { plan, done: false }
+    pub(crate) fn new(plan: InsertedRows, compiled: Rc<Compiled>) -> Self {
+        Self { plan, compiled, done: false }
     }
 
     fn run(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
         let table = catalog::get(self.plan.table)?;
-        let mut hasher = Hasher::find(table.key.family, table.key.type_oid, table.key.collation)
+        let hasher = Hasher::find(table.key.family, table.key.type_oid, table.key.collation)
             .ok_or_else(|| {
                 PgError::internal("the distribution column's type has lost its hash function")
             })?;
@@ -34,39 +37,37 @@ impl InsertRows {
             io.buffer_child();
         }
         let rows = if self.plan.by_statement {
-            self.by_statement(io, &mut hasher)?
+            self.by_statement(io, &hasher)?
         } else {
-            self.by_copy(io, &mut hasher)?
+            self.by_copy(io, &hasher)?
         };
         io.add_processed(rows);
         Ok(())
     }
 
-    fn hash(&self, row: &ChildRow, hasher: &mut Hasher) -> Result<i32, PgError> {
+    fn hash(&self, row: &ChildRow, hasher: &Hasher) -> Result<i32, PgError> {
         row.hash(self.plan.key_position, hasher)
             .ok_or_else(|| crate::plan::null_key(Some(self.plan.table)))
     }
 
-    fn by_copy(&self, io: &mut ScanIo, hasher: &mut Hasher) -> Result<u64, PgError> {
+    fn by_copy(&self, io: &mut ScanIo, hasher: &Hasher) -> Result<u64, PgError> {
         let table = catalog::get(self.plan.table)?;
         let mut sink = Sink::new(Rc::clone(&table), &self.plan.columns);
-        let mut encoders = io.child_text_encoders();
+        let encoders = io.child_text_encoders();
         let mut count = 0;
         while let Some(row) = io.child_row() {
             io.with_row_memory(|_| {
                 let hash = self.hash(&row, hasher)?;
                 sink.add(hash, |line| {
                     for (column, encoder) in
-                        encoders.iter_mut().take(self.plan.columns.len()).enumerate()
+                        encoders.iter().take(self.plan.columns.len()).enumerate()
                     {
                         if column > 0 {
                             line.push(b'\t');
                         }
-                        match row.parameter(column, encoder).bytes {
-                            None => line.extend_from_slice(b"\\N"),
-                            Some(text) => {
-                                escape_text(text.strip_suffix(b"\0").unwrap_or(&text), line)
-                            }
+                        let text = row.with_bytes(column, encoder, |text| escape_text(text, line));
+                        if text.is_none() {
+                            line.extend_from_slice(b"\\N");
                         }
                     }
                     line.push(b'\n');
@@ -78,15 +79,18 @@ impl InsertRows {
         Ok(count)
     }
 
-    fn by_statement(&self, io: &mut ScanIo, hasher: &mut Hasher) -> Result<u64, PgError> {
+    fn by_statement(&self, io: &mut ScanIo, hasher: &Hasher) -> Result<u64, PgError> {
         let table = catalog::get(self.plan.table)?;
         let tables = [Rc::clone(&table)];
         let mut encoders: Vec<Encoder> = io.child_encoders();
         encoders.truncate(self.plan.columns.len());
-        let mut types: Vec<u32> = encoders.iter().map(Encoder::parameter_type).collect();
-        types.extend((0..self.plan.sent).map(|index| io.parameter_type(index)));
-        let fixed: Vec<_> = (0..self.plan.sent).map(|index| io.parameter(index)).collect();
-        let binary = io.rows().borrow().binary_result;
+        let mut types: Vec<u32> = encoders.iter().map(Encoder::argument_type).collect();
+        let codecs = self.compiled.codecs(|| io.make_plain_codecs(self.plan.sent));
+        types.extend(codecs.argument_types());
+        let fixed = io.fixed_arguments();
+        let formats: Vec<bool> =
+            encoders.iter().map(Encoder::is_binary).chain(fixed.formats()).collect();
+        let template = self.compiled.template_number(&self.plan.template)?;
         let kept = io.rows();
         let mut count = 0;
         while let Some(row) = io.child_row() {
@@ -94,20 +98,18 @@ impl InsertRows {
                 let hash = self.hash(&row, hasher)?;
                 let index = table.map.owner(hash).ok_or_else(no_destination)?;
                 lock_for(self.plan.command, &table, index, Some(hash));
-                let mut parameters: Vec<_> = encoders
-                    .iter_mut()
-                    .enumerate()
-                    .map(|(column, encoder)| row.parameter(column, encoder))
-                    .collect();
-                parameters.extend(fixed.iter().cloned());
-                let request = Request {
-                    sql: render(&self.plan.template, index)?,
-                    types: types.clone(),
-                    parameters,
-                    binary,
-                };
-                write_shard(&tables, index, &request, false, &mut |result| {
-                    if self.plan.returning { kept.borrow_mut().keep(result) } else { Ok(()) }
+                let mut arguments = Arguments::start(formats.iter().copied());
+                for (column, encoder) in encoders.iter().enumerate() {
+                    row.append(column, encoder, &mut arguments);
+                }
+                fixed.append(&mut arguments);
+                arguments.finish(codecs.binary_rows());
+                let key = StatementKey { template, part: table.shard_id(index).0 };
+                let render = || render(&self.plan.template, index);
+                let request =
+                    Request { sql: Sql::Kept(key, &render), types: &types, arguments: &arguments };
+                write_shard(&tables, index, &request, false, &mut |row| {
+                    if self.plan.returning { kept.borrow_mut().keep(row) } else { Ok(()) }
                 })
             })?;
         }

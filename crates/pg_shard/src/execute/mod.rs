@@ -13,55 +13,68 @@ pub(crate) mod sink;
 pub(crate) mod write;
 
 use crate::catalog::{self, DistributedTable};
+use crate::plan::compiled;
 use crate::plan::data::Plan;
 use pg::PgError;
 use pg::plan::PlanReader;
 use pg::query::Key;
 use pg::scan::{Scan, ScanIo};
 use pg::template::Piece;
-use pg::value::Hasher;
 use shardmap::{KeyValue, Prune};
 use std::rc::Rc;
 
 /// Makes the scan of a plan.
 pub(crate) fn begin(
-    mut reader: PlanReader,
+    reader: PlanReader,
     io: &mut ScanIo,
-    explain_only: bool,
+    _explain_only: bool,
 ) -> Result<Box<dyn Scan>, PgError> {
-    Ok(match Plan::read(&mut reader) {
+    let compiled = compiled::find(reader);
+    let codecs = compiled.codecs(|| match &compiled.plan {
+        Plan::Routed(plan) => io.make_plain_codecs(plan.sent),
+        Plan::TableScan(plan) => io.make_codecs(&plan.remote, plan.sources.clone(), plan.sent),
+        Plan::InsertedRows(plan) => io.make_plain_codecs(plan.sent),
+    });
+    io.set_codecs(codecs);
+    Ok(match &compiled.plan {
         Plan::Routed(plan) if plan.command.is_write() => {
-            io.set_plain_sources();
-            Box::new(write::RoutedWrite::new(plan))
+            Box::new(write::RoutedWrite::new(compiled))
         }
-        Plan::Routed(plan) => {
-            io.set_plain_sources();
-            Box::new(read::Read::routed(plan))
-        }
-        Plan::TableScan(plan) => {
-            io.set_sources(&plan.remote, plan.sources.clone());
-            Box::new(read::Read::table(plan))
-        }
-        Plan::InsertedRows(plan) => {
-            io.set_plain_sources();
-            Box::new(insert::InsertRows::new(plan, explain_only))
-        }
+        Plan::Routed(_) | Plan::TableScan(_) => Box::new(read::Read::new(compiled)),
+        Plan::InsertedRows(plan) => Box::new(insert::InsertRows::new(plan.clone(), compiled)),
     })
 }
 
-/// The shards that a plan concerns now, with the values at hand.
+/// What decides the shards of a plan now, with the values at hand.
+pub(crate) struct Pruned {
+    /// The shards.
+    pub(crate) shards: Vec<usize>,
+    /// The key's hash, if one value of the distribution column decides.
+    pub(crate) hash: Option<i32>,
+    /// The key is NULL.
+    pub(crate) null_key: bool,
+}
+
+/// The shards that a plan concerns now.
 pub(crate) fn prune(
     io: &mut ScanIo,
     prune: &Prune<Key>,
     table: &DistributedTable,
-) -> Result<Vec<usize>, PgError> {
+) -> Result<Pruned, PgError> {
+    let (mut hash, mut null_key) = (None, false);
     let mut failed = None;
-    let shards = prune.shards(&table.map, &mut |key| match Hasher::find(
-        key.family,
-        key.hash_type,
-        key.collation,
-    ) {
-        Some(mut hasher) => io.with_row_memory(|io| io.key_value(key, &mut hasher)),
+    let shards = prune.shards(&table.map, &mut |key| match io.hasher(key) {
+        Some(hasher) => {
+            let value = io.with_row_memory(|io| io.key_value(key, &hasher));
+            if matches!(prune, Prune::Key(_)) {
+                null_key = value == KeyValue::Null;
+                hash = match &value {
+                    KeyValue::Hashes(hashes) if hashes.len() == 1 => Some(hashes[0]),
+                    _ => None,
+                };
+            }
+            value
+        }
         None => {
             failed = Some(PgError::new(
                 pg::SqlState(*b"42883"),
@@ -73,7 +86,7 @@ pub(crate) fn prune(
             KeyValue::Null
         }
     });
-    failed.map_or(Ok(shards), Err)
+    failed.map_or(Ok(Pruned { shards, hash, null_key }), Err)
 }
 
 /// The SQL of a template for one shard group.

@@ -8,33 +8,28 @@
 use super::{prune, render, tables};
 use crate::catalog::DistributedTable;
 use crate::naming::tell_as_table;
-use crate::plan::data::Routed;
+use crate::plan::compiled::Compiled;
+use crate::plan::data::Plan;
 use crate::session::pool::{self, SessionRef};
 use crate::session::stream::Stream;
-use crate::session::{Event, Failure, NoSession, Request};
+use crate::session::{Event, Failure, NoSession, Request, Sql, StatementKey};
 use crate::settings;
 use crate::transaction;
-use pg::path::TableScan;
 use pg::query::{Command, Key};
+use pg::rows::Codecs;
 use pg::scan::{Explain, Scan, ScanIo};
 use pg::template::Piece;
 use pg::transaction::Isolation;
 use pg::wait::{Readiness, WaitSet, clock};
 use pg::{PgError, SqlState};
-use pgrx::pg_sys::Oid;
+use protocol::{Arguments, Message};
 use shardmap::{NodeAddress, Prune};
 use std::rc::Rc;
 use std::time::Duration;
 
 /// A scan that reads.
 pub(crate) struct Read {
-    command: Command,
-    tables: Vec<Oid>,
-    prune: Prune<Key>,
-    template: Vec<Piece>,
-    sent: usize,
-    /// A whole statement: it must run somewhere even if no row can match.
-    whole: bool,
+    compiled: Rc<Compiled>,
     state: State,
     /// Rows are kept while they are read, because the executor asks for them again.
     keeping: bool,
@@ -56,38 +51,48 @@ struct NodeRead {
 }
 
 impl Read {
-    /// A whole statement for one shard group.
-    pub(crate) fn routed(plan: Routed) -> Self {
-        Self {
-            command: plan.command,
-            tables: plan.tables,
-            prune: plan.prune,
-            template: plan.template,
-            sent: plan.sent,
-            whole: true,
-            state: State::Ready,
-            keeping: false,
+    /// The scan of a plan.
+    pub(crate) fn new(compiled: Rc<Compiled>) -> Self {
+        Self { compiled, state: State::Ready, keeping: false }
+    }
+
+    fn tables(&self) -> Result<Vec<Rc<DistributedTable>>, PgError> {
+        match &self.compiled.plan {
+            Plan::Routed(plan) => tables(&plan.tables),
+            Plan::TableScan(plan) => tables(&[plan.table]),
+            Plan::InsertedRows(_) => Ok(Vec::new()),
         }
     }
 
-    /// The rows of one table below a plan of PostgreSQL's.
-    pub(crate) fn table(plan: TableScan) -> Self {
-        Self {
-            command: if plan.locks { Command::SelectForUpdate } else { Command::Select },
-            tables: vec![plan.table],
-            prune: plan.prune,
-            template: plan.template,
-            sent: plan.sent,
-            whole: false,
-            state: State::Ready,
-            keeping: false,
+    fn template(&self) -> &[Piece] {
+        match &self.compiled.plan {
+            Plan::Routed(plan) => &plan.template,
+            Plan::TableScan(plan) => &plan.template,
+            Plan::InsertedRows(_) => &[],
+        }
+    }
+
+    fn prune(&self) -> &Prune<Key> {
+        match &self.compiled.plan {
+            Plan::Routed(plan) => &plan.prune,
+            Plan::TableScan(plan) => &plan.prune,
+            Plan::InsertedRows(_) => &Prune::All,
+        }
+    }
+
+    fn locks(&self) -> bool {
+        match &self.compiled.plan {
+            Plan::Routed(plan) => plan.command == Command::SelectForUpdate,
+            Plan::TableScan(plan) => plan.locks,
+            Plan::InsertedRows(_) => false,
         }
     }
 
     fn shards(&self, io: &mut ScanIo, table: &DistributedTable) -> Result<Vec<usize>, PgError> {
-        let mut shards = prune(io, &self.prune, table)?;
-        if self.whole {
-            // No shard can hold a matching row: any of them gives the right answer (a count of zero, say).
+        let mut shards = prune(io, self.prune(), table)?.shards;
+        if matches!(self.compiled.plan, Plan::Routed(_)) {
+            // A whole statement must run somewhere: if no shard can hold a matching row, any of them gives the
+            // right answer (a count of zero, say).
             if shards.is_empty() {
                 shards.push(0);
             }
@@ -97,7 +102,7 @@ impl Read {
     }
 
     fn start(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
-        let tables = tables(&self.tables)?;
+        let tables = self.tables()?;
         let shards = self.shards(io, &tables[0])?;
         let reads = self.open(io, &tables, &shards, Vec::new())?;
         self.state = State::Reading(reads);
@@ -117,7 +122,7 @@ impl Read {
         while !left.is_empty() {
             let mut next = Vec::new();
             for (node, group) in assign(tables, &left, &avoid)? {
-                match self.open_node(io, &node, &group)? {
+                match self.open_node(io, &tables[0], &node, &group)? {
                     Ok(read) => reads.push(read),
                     Err(error) => {
                         pg::error::warning(pool::connection_failed(&node, &error));
@@ -136,11 +141,12 @@ impl Read {
     fn open_node(
         &self,
         io: &mut ScanIo,
+        table: &DistributedTable,
         node: &NodeAddress,
         shards: &[usize],
     ) -> Result<Result<NodeRead, PgError>, PgError> {
-        let mut request = self.request(io, shards)?;
-        request.binary = io.rows().borrow().binary_result;
+        let codecs = io.codecs();
+        let arguments = io.arguments();
         for attempt in 0..2 {
             let session = match pool::session(node) {
                 Ok(session) => session,
@@ -149,10 +155,10 @@ impl Read {
             };
             let had_transaction = session.borrow().depth > 0;
             let level = self.level(io, &session);
-            let sent = session.borrow_mut().send(&request, level);
+            let sent = self.send(&session, level, table, shards, &codecs, &arguments)?;
             match sent {
                 Ok(()) => {
-                    if self.command == Command::SelectForUpdate {
+                    if self.locks() {
                         session.borrow_mut().wrote = true;
                     }
                     let stream = Stream::attach(&session, io.rows());
@@ -173,19 +179,40 @@ impl Read {
         Ok(Err(PgError::new(SqlState::CONNECTION_FAILURE, "the connection breaks again and again")))
     }
 
+    /// Sends the statement: one that the node keeps prepared if it concerns one shard, else one that unites the
+    /// node's shards.
+    fn send(
+        &self,
+        session: &SessionRef,
+        level: Option<(u32, Isolation)>,
+        table: &DistributedTable,
+        shards: &[usize],
+        codecs: &Codecs,
+        arguments: &Arguments,
+    ) -> Result<Result<(), Failure>, PgError> {
+        let types = codecs.argument_types();
+        let template = self.template();
+        if let [only] = shards[..] {
+            let key = StatementKey {
+                template: self.compiled.template_number(template)?,
+                part: table.shard_id(only).0,
+            };
+            let render = || render(template, only);
+            let request = Request { sql: Sql::Kept(key, &render), types, arguments };
+            return Ok(session.borrow_mut().send(&request, level));
+        }
+        let sql: Result<Vec<String>, PgError> =
+            shards.iter().map(|index| render(template, *index)).collect();
+        let sql = sql?.join(" UNION ALL ");
+        let request = Request { sql: Sql::Once(&sql), types, arguments };
+        Ok(session.borrow_mut().send(&request, level))
+    }
+
     fn level(&self, io: &ScanIo, session: &SessionRef) -> Option<(u32, Isolation)> {
-        if self.command == Command::SelectForUpdate && !io.is_whole_transaction() {
+        if self.locks() && !io.is_whole_transaction() {
             return Some(transaction::level_for_write());
         }
         transaction::level_for_read(&session.borrow())
-    }
-
-    fn request(&self, io: &mut ScanIo, shards: &[usize]) -> Result<Request, PgError> {
-        let sql: Result<Vec<String>, PgError> =
-            shards.iter().map(|index| render(&self.template, *index)).collect();
-        let types = (0..self.sent).map(|index| io.parameter_type(index)).collect();
-        let parameters = (0..self.sent).map(|index| io.parameter(index)).collect();
-        Ok(Request { sql: sql?.join(" UNION ALL "), types, parameters, binary: false })
     }
 
     /// Takes the next row from whichever node has one.
@@ -202,14 +229,18 @@ impl Read {
             let mut turn = 0;
             while turn < reads.len() {
                 match take(&mut reads[turn]) {
-                    Taken::Rows(rows) => {
-                        if self.keeping || rows.rows() != 1 {
-                            io.rows().borrow_mut().keep(&rows)?;
+                    Taken::Row(message) => {
+                        let session = Rc::clone(&reads[turn].session);
+                        let mut session = session.borrow_mut();
+                        if self.keeping {
+                            io.rows().borrow_mut().keep(session.row(&message))?;
                             break;
                         }
                         // Nodes take turns, so that none waits long with a full socket.
-                        reads.rotate_left(turn);
-                        io.emit(&rows, 0)?;
+                        if reads.len() > 1 {
+                            reads.rotate_left(turn);
+                        }
+                        io.emit(session.row(&message))?;
                         return Ok(true);
                     }
                     Taken::Nothing => turn += 1,
@@ -247,8 +278,18 @@ impl Read {
         read: &NodeRead,
         failure: Failure,
     ) -> Result<Vec<NodeRead>, PgError> {
-        let tables = tables(&self.tables)?;
+        let tables = self.tables()?;
         match failure {
+            Failure::Statement(_)
+                if failure.is_stale_statement()
+                    && !read.stream.state.borrow().started
+                    && read.session.borrow().depth == 0 =>
+            {
+                match self.open_node(io, &tables[0], &read.node, &read.shards)? {
+                    Ok(again) => Ok(vec![again]),
+                    Err(_) => self.open(io, &tables, &read.shards, vec![read.node.clone()]),
+                }
+            }
             Failure::Statement(error) => {
                 let named: Vec<(&DistributedTable, usize)> = tables
                     .iter()
@@ -273,7 +314,7 @@ impl Read {
                 transaction::lose_node(&read.node, &error)?;
                 // A restarted node has closed a connection that looked good: it is asked once more.
                 if !pool::avoided().contains(&read.node)
-                    && let Ok(again) = self.open_node(io, &read.node, &read.shards)?
+                    && let Ok(again) = self.open_node(io, &tables[0], &read.node, &read.shards)?
                 {
                     return Ok(vec![again]);
                 }
@@ -293,7 +334,7 @@ impl Read {
 }
 
 enum Taken {
-    Rows(pg::libpq::ResultSet),
+    Row(Message),
     Nothing,
     End,
     Spilled,
@@ -312,9 +353,9 @@ fn take(read: &mut NodeRead) -> Taken {
     }
     let event = read.session.borrow_mut().poll();
     match event {
-        Ok(Event::Rows(rows)) => {
+        Ok(Event::Row(row)) => {
             read.stream.state.borrow_mut().started = true;
-            Taken::Rows(rows)
+            Taken::Row(row)
         }
         Ok(Event::Wait) => Taken::Nothing,
         Ok(Event::Done(_)) => {
@@ -369,7 +410,7 @@ fn abandon(read: &NodeRead) {
     // Often the rest is here already.
     loop {
         match session.poll() {
-            Ok(Event::Rows(_)) => {}
+            Ok(Event::Row(_)) => {}
             Ok(Event::Wait) => break,
             Ok(Event::Done(_)) | Err(_) => return,
         }
@@ -469,15 +510,15 @@ impl Scan for Read {
     }
 
     fn explain(&mut self, io: &mut ScanIo, explain: &mut Explain) -> Result<(), PgError> {
-        let tables = tables(&self.tables)?;
+        let tables = self.tables()?;
         let total = tables[0].map.len();
-        if !io.has_parameters() && !self.prune.is_all() {
+        if !io.has_parameters() && !self.prune().is_all() {
             explain.text("Shards", &format!("decided at execution, of {total}"));
-            explain.text("Remote SQL", &render_generic(&self.template)?);
+            explain.text("Remote SQL", &render_generic(self.template())?);
             return Ok(());
         }
         let shards = self.shards(io, &tables[0])?;
-        explain_shards(explain, &tables, &shards, &self.template)
+        explain_shards(explain, &tables, &shards, self.template())
     }
 }
 

@@ -5,7 +5,7 @@ use crate::catalog::{self, Placement};
 use crate::ddl;
 use crate::plan;
 use crate::session::pool;
-use crate::session::{Failure, NoSession, Request, Session};
+use crate::session::{Failure, NoSession, Session};
 use crate::transaction::{self, NodeFailure};
 use pg::copy::{self, CopySource};
 use pg::error::raise;
@@ -26,8 +26,8 @@ fn master_copy_shard_placement(
     target_node_name: &str,
     target_node_port: i32,
 ) {
-    let source = NodeAddress { host: source_node_name.to_owned(), port: source_node_port };
-    let target = NodeAddress { host: target_node_name.to_owned(), port: target_node_port };
+    let source = NodeAddress { host: source_node_name.into(), port: source_node_port };
+    let target = NodeAddress { host: target_node_name.into(), port: target_node_port };
     raise(repair(ShardId(shard_id), &source, &target));
 }
 
@@ -140,14 +140,11 @@ fn extension_schema(node: &NodeAddress) -> Result<String, NodeFailure> {
     let ask = || {
         let mut schema = None;
         transaction::with_session(node, &mut |session| {
-            session.borrow_mut().execute(
-                &Request::plain(find),
-                Some(transaction::level_for_write()),
-                &mut |rows| {
-                    schema = rows.text(0, 0);
-                    Ok(())
-                },
-            )
+            let level = Some(transaction::level_for_write());
+            session.borrow_mut().run(find, level, &mut |row| {
+                schema = row.first_text();
+                Ok(())
+            })
         })?;
         Ok(schema)
     };
@@ -173,7 +170,7 @@ fn failed(what: &str, node: &NodeAddress, failure: NodeFailure) -> PgError {
 
 #[pg_extern]
 fn worker_copy_shard_placement(table_name: &str, source_node_name: &str, source_node_port: i32) {
-    let source = NodeAddress { host: source_node_name.to_owned(), port: source_node_port };
+    let source = NodeAddress { host: source_node_name.into(), port: source_node_port };
     raise(copy_from_node(table_name, &source));
 }
 

@@ -59,5 +59,5 @@ fn parse(line: &str) -> Result<Option<NodeAddress>, PgError> {
         return Err(bad());
     }
     let port = digits.parse().map_err(|_| bad())?;
-    Ok(Some(NodeAddress { host: host.to_owned(), port }))
+    Ok(Some(NodeAddress { host: host.into(), port }))
 }

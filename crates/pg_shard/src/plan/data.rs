@@ -3,7 +3,7 @@
 use pg::path::TableScan;
 use pg::plan::{PlanReader, PlanWriter};
 use pg::query::{Command, Key};
-use pg::scan::Source;
+use pg::rows::Source;
 use pg::template::Piece;
 use pgrx::pg_sys::Oid;
 use shardmap::Prune;
@@ -59,6 +59,12 @@ pub(crate) struct InsertedRows {
     pub(crate) buffered: bool,
 }
 
+/// A plan's serial number, which stands first.
+pub(super) fn read_serial(reader: &mut PlanReader) -> u64 {
+    let mut half = || u64::from(reader.int().cast_unsigned());
+    half() << 32 | half()
+}
+
 fn count(n: usize) -> i32 {
     i32::try_from(n).unwrap_or(i32::MAX)
 }
@@ -68,9 +74,11 @@ fn read_count(reader: &mut PlanReader) -> usize {
 }
 
 impl Plan {
-    /// As a list.
+    /// As a list, with a serial number of its own.
     pub(crate) fn write(&self) -> PlanWriter {
         let mut w = PlanWriter::new();
+        let serial = super::compiled::next_serial();
+        w.int((serial >> 32) as i32).int(serial as i32);
         match self {
             Self::Routed(plan) => {
                 w.int(0)
@@ -112,7 +120,7 @@ impl Plan {
         w
     }
 
-    /// From a list.
+    /// From a list, behind its serial number.
     pub(crate) fn read(reader: &mut PlanReader) -> Self {
         match reader.int() {
             0 => {

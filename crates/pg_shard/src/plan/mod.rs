@@ -8,6 +8,9 @@
 //! | another write over several shards | refused, naming the table |
 //! | any other SELECT | PostgreSQL plans over scans of the shards |
 
+/// Plans as executions use them.
+pub(crate) mod compiled;
+
 /// The private part of our plans.
 pub(crate) mod data;
 

@@ -1,4 +1,4 @@
-//! Sessions: one libpq connection per node and user, kept for the life of the backend.
+//! Sessions: one connection per node and user, kept for the life of the backend.
 //!
 //! A session carries one statement at a time. Everything that a statement needs before it (settings that
 //! changed, BEGIN, savepoints, the preparation) travels in the same flight, so that it costs one round trip.
@@ -11,18 +11,28 @@
 /// Which sessions there are.
 pub(crate) mod pool;
 
+/// What a session is asked.
+mod request;
+
+/// Statements that are prepared on a node.
+mod statements;
+
 /// A statement's rows on their way in.
 pub(crate) mod stream;
 
+pub(crate) use request::{Command, Request, Sql, StatementKey, next_template};
+
 use crate::settings;
-use pg::libpq::{Connection, CopyPiece, Opening, Parameter, ResultKind, ResultSet};
+use pg::libpq::{Connection, Opening};
+use pg::link::Link;
 use pg::table::{self, OutputSettings};
 use pg::transaction::Isolation;
-use pg::wait::{Readiness, WaitSet, clock, wait_for};
+use pg::wait::{Readiness, clock, wait_for};
 use pg::{PgError, SqlState};
+use protocol::{Arguments, Kind, Message, Row, StatementName, TransactionStatus};
 use shardmap::NodeAddress;
-use std::collections::{HashMap, VecDeque};
-use std::ffi::{CStr, CString};
+use statements::Statements;
+use std::collections::VecDeque;
 use std::time::Duration;
 use stream::Stream;
 
@@ -35,6 +45,20 @@ pub(crate) enum Failure {
     Statement(PgError),
 }
 
+impl Failure {
+    /// The node does not know the statement any more, or its plan has become useless: nothing was done, and sent
+    /// once more the statement is prepared anew.
+    pub(crate) fn is_stale_statement(&self) -> bool {
+        matches!(self, Self::Statement(error) if is_stale_statement(error))
+    }
+}
+
+fn is_stale_statement(error: &PgError) -> bool {
+    error.sqlstate() == SqlState(*b"26000")
+        || error.sqlstate() == SqlState::FEATURE_NOT_SUPPORTED
+            && error.message().starts_with("cached plan must not")
+}
+
 /// Why there is no session.
 #[derive(Clone, Debug)]
 pub(crate) enum NoSession {
@@ -44,43 +68,23 @@ pub(crate) enum NoSession {
     Refused(PgError),
 }
 
-/// A statement for a node.
-#[derive(Clone, Debug)]
-pub(crate) struct Request {
-    /// The SQL.
-    pub(crate) sql: String,
-    /// Types of the parameters; 0 leaves one to the node.
-    pub(crate) types: Vec<u32>,
-    /// The parameters.
-    pub(crate) parameters: Vec<Parameter>,
-    /// Rows come in binary.
-    pub(crate) binary: bool,
-}
-
-impl Request {
-    /// SQL without parameters.
-    pub(crate) fn plain(sql: impl Into<String>) -> Self {
-        Self { sql: sql.into(), types: Vec::new(), parameters: Vec::new(), binary: false }
-    }
-}
-
 /// What comes next from a session.
 pub(crate) enum Event {
-    /// One or several rows.
-    Rows(ResultSet),
+    /// A row, which [`Session::row`] shows until the session is asked again.
+    Row(Message),
     /// Nothing yet.
     Wait,
     /// The statement is done and concerned that many rows.
     Done(u64),
 }
 
-/// What a flight's next results belong to.
+/// What a flight's next answers belong to.
 #[derive(Debug)]
 enum Expect {
     /// BEGIN, SAVEPOINT, settings.
     Preliminary,
-    /// The preparation of the statement named.
-    Prepare(Option<u64>),
+    /// The preparation of a statement that is kept.
+    Prepare(StatementKey),
     /// The statement itself.
     Statement,
     /// The end.
@@ -105,31 +109,26 @@ enum Copying {
 pub(crate) struct Session {
     /// The node.
     pub(crate) node: NodeAddress,
-    connection: Connection,
-    wait: WaitSet,
+    link: Link,
     /// 0 outside a remote transaction, 1 inside, one more for each savepoint.
     pub(crate) depth: u32,
     /// The remote transaction has changed something or holds locks that matter.
     pub(crate) wrote: bool,
-    /// Nothing has been asked yet, or an answer has come: a failure now is not a stale connection.
-    pub(crate) proven: bool,
-    broken: bool,
-    /// Why it broke: whoever asks again is told the same.
+    /// Why the connection is broken: whoever asks again is told the same.
     lost: Option<PgError>,
     settings: Option<OutputSettings>,
-    statements: HashMap<String, u64>,
-    next_statement: u64,
+    statements: Statements,
     expects: VecDeque<Expect>,
     error: Option<PgError>,
     affected: u64,
-    one_by_one: bool,
+    status: TransactionStatus,
     copy: Copying,
     /// Whoever reads rows right now.
     pub(crate) reader: Option<Stream>,
 }
 
-/// Prepared statements that a session keeps before it starts over.
-const MOST_STATEMENTS: usize = 1000;
+/// How long a node that was asked to stop may take.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Session {
     /// Opens a session; two attempts, as pg_shard 1.2 makes.
@@ -141,62 +140,53 @@ impl Session {
     }
 
     fn open_once(node: &NodeAddress) -> Result<Self, NoSession> {
-        let connection = connect(node)?;
-        let wait = WaitSet::new(&[(connection.socket(), Readiness::Readable)]);
         let mut session = Self {
             node: node.clone(),
-            connection,
-            wait,
+            link: Link::new(connect(node)?).map_err(NoSession::Refused)?,
             depth: 0,
             wrote: false,
-            proven: true,
-            broken: false,
             lost: None,
             settings: None,
-            statements: HashMap::new(),
-            next_statement: 0,
+            statements: Statements::default(),
             expects: VecDeque::new(),
             error: None,
             affected: 0,
-            one_by_one: false,
+            status: TransactionStatus::Idle,
             copy: Copying::No,
             reader: None,
         };
-        session.introduce().map_err(|failure| match failure {
+        // Settings that never change; they travel with the first statement.
+        session.link.flight().query(
+            "SET search_path = pg_catalog; SET extra_float_digits = 3; SET standard_conforming_strings = on; \
+             SET client_connection_check_interval = '2s'; SET statement_timeout = 0; SET lock_timeout = 0; \
+             SET idle_in_transaction_session_timeout = 0",
+        );
+        session.expects.extend([Expect::Preliminary, Expect::Sync]);
+        session.finish(&mut |_| Ok(())).map_err(|failure| match failure {
             Failure::Lost(error) => NoSession::Unreachable(error),
             Failure::Statement(error) => NoSession::Refused(error),
         })?;
         Ok(session)
     }
 
-    /// Settings that never change, then pipeline mode for good.
-    fn introduce(&mut self) -> Result<(), Failure> {
-        self.run_simple(
-            "SET search_path = pg_catalog; SET extra_float_digits = 3; SET standard_conforming_strings = on; \
-             SET client_connection_check_interval = '2s'; SET statement_timeout = 0; SET lock_timeout = 0; \
-             SET idle_in_transaction_session_timeout = 0",
-        )?;
-        self.connection.set_pipeline(true).map_err(Failure::Lost)
-    }
-
-    /// Nothing is under way and the connection is good, as far as can be known without asking.
+    /// The connection is good, as far as can be known without asking.
     pub(crate) fn is_usable(&self) -> bool {
-        !self.broken && !self.connection.is_bad()
+        self.lost.is_none()
     }
 
     /// Idle, and the server has hung up.
     pub(crate) fn is_stale(&self) -> bool {
-        !self.is_busy() && self.depth == 0 && self.connection.is_stale()
+        !self.is_busy() && self.depth == 0 && self.link.is_stale()
     }
 
     /// Nothing is under way, in a transaction or not, and the server has hung up.
     pub(crate) fn has_hung_up(&self) -> bool {
-        !self.is_usable() || !self.is_busy() && self.connection.is_stale()
+        !self.is_usable() || !self.is_busy() && self.link.is_stale()
     }
 
     /// The remote transaction has failed: the node will only roll it back.
     pub(crate) fn transaction_failed(&self) -> bool {
-        self.connection.transaction_failed() == Some(true)
+        self.status == TransactionStatus::Failed
     }
 
     /// Gives the session up.
@@ -212,112 +202,147 @@ impl Session {
 
     /// The connection's socket.
     pub(crate) fn socket(&self) -> i32 {
-        self.connection.socket()
+        self.link.socket()
     }
 
     fn lose(&mut self, error: PgError) -> Failure {
-        self.broken = true;
         self.expects.clear();
         self.depth = 0;
         self.lost.get_or_insert_with(|| error.clone());
         Failure::Lost(error)
     }
 
+    fn broken(&self) -> Option<Failure> {
+        self.lost.clone().map(Failure::Lost)
+    }
+
     /// Sends a statement; `level` asks for a remote transaction that deep.
     pub(crate) fn send(
         &mut self,
-        request: &Request,
+        request: &Request<'_>,
         level: Option<(u32, Isolation)>,
     ) -> Result<(), Failure> {
         debug_assert!(self.expects.is_empty(), "one statement at a time");
+        if let Some(failure) = self.broken() {
+            return Err(failure);
+        }
         self.error = None;
         self.affected = 0;
-        self.one_by_one = false;
-        self.queue(request, level).map_err(|error| self.lose(error))?;
-        self.flush_all()
+        let sql = self.text_to_prepare(request).map_err(Failure::Statement)?;
+        if let Some((level, isolation)) = level {
+            // BEGIN first: an isolation level must be set before any query.
+            self.queue_transaction(level, isolation);
+        }
+        self.queue_settings();
+        self.queue_execution(request, sql.as_deref());
+        self.expects.push_back(Expect::Statement);
+        self.queue_sync();
+        self.flush()
     }
 
-    /// Sends several statements without parameters in one flight and reads it to its end.
+    /// The text, if the node does not have the statement prepared already.
+    fn text_to_prepare(&self, request: &Request<'_>) -> Result<Option<String>, PgError> {
+        let is_logged = settings::log_distributed_statements();
+        let sql = match &request.sql {
+            Sql::Once(sql) => Some((*sql).to_owned()),
+            Sql::Kept(key, render) if is_logged || !self.statements.knows(*key) => Some(render()?),
+            Sql::Kept(..) => None,
+        };
+        if is_logged && let Some(sql) = &sql {
+            pg::error::log(PgError::new(
+                SqlState(*b"00000"),
+                format!("distributed statement: {sql}"),
+            ));
+        }
+        Ok(sql)
+    }
+
+    fn queue_execution(&mut self, request: &Request<'_>, sql: Option<&str>) {
+        let name = match &request.sql {
+            Sql::Once(_) => {
+                self.link.flight().parse(StatementName::Unnamed, sql.unwrap_or(""), request.types);
+                StatementName::Unnamed
+            }
+            Sql::Kept(key, _) => {
+                let limit = settings::max_prepared_statements();
+                let found = self.statements.find(*key, limit);
+                let flight = self.link.flight();
+                if let Some(closed) = found.closed {
+                    flight.close(StatementName::Numbered(closed));
+                }
+                let name = StatementName::Numbered(found.number);
+                if found.is_new {
+                    flight.parse(name, sql.unwrap_or(""), request.types);
+                    self.expects.push_back(Expect::Prepare(*key));
+                }
+                name
+            }
+        };
+        self.link.flight().execute(name, request.arguments);
+    }
+
+    fn queue_sync(&mut self) {
+        self.link.flight().sync();
+        self.expects.push_back(Expect::Sync);
+    }
+
+    /// Queues a command of ours.
+    fn queue_command(&mut self, sql: &str) {
+        let arguments = Arguments::none(false);
+        let request = Request { sql: Sql::Once(sql), types: &[], arguments: &arguments };
+        self.queue_execution(&request, Some(sql));
+        self.expects.push_back(Expect::Preliminary);
+    }
+
+    /// Sends several statements without arguments in one flight and reads it to its end.
     pub(crate) fn execute_all(
         &mut self,
         statements: &[String],
         level: Option<(u32, Isolation)>,
     ) -> Result<(), Failure> {
+        if let Some(failure) = self.broken() {
+            return Err(failure);
+        }
         self.error = None;
-        let queued = self.queue_all(statements, level);
-        queued.map_err(|error| self.lose(error))?;
-        self.flush_all()?;
+        if let Some((level, isolation)) = level {
+            self.queue_transaction(level, isolation);
+        }
+        self.queue_settings();
+        for sql in statements {
+            self.queue_command(sql);
+        }
+        self.queue_sync();
         self.finish(&mut |_| Ok(())).map(drop)
     }
 
-    fn queue_all(
+    /// Sends a command without arguments and reads it to its end.
+    pub(crate) fn run(
         &mut self,
-        statements: &[String],
+        sql: &str,
         level: Option<(u32, Isolation)>,
-    ) -> Result<(), PgError> {
-        // BEGIN first: an isolation level must be set before any query.
-        if let Some((level, isolation)) = level {
-            self.queue_transaction(level, isolation)?;
-        }
-        self.queue_settings()?;
-        for sql in statements {
-            self.connection.send_command(&CString::new(sql.as_str())?)?;
-            self.expects.push_back(Expect::Preliminary);
-        }
-        self.connection.send_sync()?;
-        self.expects.push_back(Expect::Sync);
-        Ok(())
+        each: &mut dyn FnMut(Row<'_>) -> Result<(), PgError>,
+    ) -> Result<u64, Failure> {
+        let arguments = Arguments::none(false);
+        self.execute(
+            &Request { sql: Sql::Once(sql), types: &[], arguments: &arguments },
+            level,
+            each,
+        )
     }
 
-    fn queue(&mut self, request: &Request, level: Option<(u32, Isolation)>) -> Result<(), PgError> {
-        // BEGIN first: an isolation level must be set before any query.
-        if let Some((level, isolation)) = level {
-            self.queue_transaction(level, isolation)?;
-        }
-        self.queue_settings()?;
-        let sql = CString::new(request.sql.as_str())?;
-        let name = if request.parameters.is_empty() {
-            self.connection.send_prepare(c"", &sql, &request.types)?;
-            self.expects.push_back(Expect::Prepare(None));
-            CString::default()
-        } else {
-            self.queue_prepare(&request.sql, &sql, &request.types)?
-        };
-        self.connection.send_prepared(&name, &request.parameters, request.binary)?;
-        self.expects.push_back(Expect::Statement);
-        self.connection.send_sync()?;
-        self.expects.push_back(Expect::Sync);
-        if settings::log_distributed_statements() {
-            pg::error::log(PgError::new(
-                SqlState(*b"00000"),
-                format!("distributed statement: {}", request.sql),
-            ));
-        }
-        Ok(())
+    /// Sends a command that every session keeps prepared, and reads it to its end.
+    pub(crate) fn command(&mut self, command: Command) -> Result<(), Failure> {
+        let arguments = Arguments::none(false);
+        let render = || Ok(command.sql().to_owned());
+        let request =
+            Request { sql: Sql::Kept(command.key(), &render), types: &[], arguments: &arguments };
+        self.execute(&request, None, &mut |_| Ok(())).map(drop)
     }
 
-    fn queue_prepare(&mut self, sql: &str, text: &CStr, types: &[u32]) -> Result<CString, PgError> {
-        let name = |number: u64| CString::new(format!("pg_shard_{number}")).unwrap_or_default();
-        if let Some(number) = self.statements.get(sql) {
-            return Ok(name(*number));
-        }
-        if self.statements.len() >= MOST_STATEMENTS {
-            self.statements.clear();
-            self.connection.send_command(c"DEALLOCATE ALL")?;
-            self.expects.push_back(Expect::Preliminary);
-        }
-        let number = self.next_statement;
-        self.next_statement += 1;
-        self.connection.send_prepare(&name(number), text, types)?;
-        self.expects.push_back(Expect::Prepare(Some(number)));
-        self.statements.insert(sql.to_owned(), number);
-        Ok(name(number))
-    }
-
-    fn queue_settings(&mut self) -> Result<(), PgError> {
+    fn queue_settings(&mut self) {
         let now = table::output_settings();
         if self.settings == Some(now) {
-            return Ok(());
+            return;
         }
         let calls: Vec<String> =
             [c"DateStyle", c"IntervalStyle", c"TimeZone", c"bytea_output", c"xmloption"]
@@ -330,114 +355,93 @@ impl Session {
                     )
                 })
                 .collect();
-        self.connection.send_command(&CString::new(format!("SELECT {}", calls.join(", ")))?)?;
-        self.expects.push_back(Expect::Preliminary);
+        self.queue_command(&format!("SELECT {}", calls.join(", ")));
         self.settings = Some(now);
-        Ok(())
     }
 
-    fn queue_transaction(&mut self, level: u32, isolation: Isolation) -> Result<(), PgError> {
+    fn queue_transaction(&mut self, level: u32, isolation: Isolation) {
         if self.depth == 0 && level > 0 {
-            self.connection.send_command(match isolation {
-                Isolation::ReadCommitted => c"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE",
-                Isolation::RepeatableRead => c"BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE",
-                Isolation::Serializable => c"BEGIN ISOLATION LEVEL SERIALIZABLE READ WRITE",
-            })?;
+            let begin = Command::begin(isolation);
+            let arguments = Arguments::none(false);
+            let render = || Ok(String::new());
+            let request =
+                Request { sql: Sql::Kept(begin.key(), &render), types: &[], arguments: &arguments };
+            self.queue_execution(&request, Some(begin.sql()));
             self.expects.push_back(Expect::Preliminary);
             self.depth = 1;
         }
         while self.depth < level {
             self.depth += 1;
-            self.connection
-                .send_command(&CString::new(format!("SAVEPOINT pg_shard_{}", self.depth))?)?;
-            self.expects.push_back(Expect::Preliminary);
+            self.queue_command(&format!("SAVEPOINT pg_shard_{}", self.depth));
         }
-        Ok(())
     }
 
-    fn flush_all(&mut self) -> Result<(), Failure> {
-        loop {
-            match self.connection.flush() {
-                Ok(true) => return Ok(()),
-                Ok(false) => {
-                    wait_for(self.socket(), Readiness::Writable, None);
-                    if let Err(error) = self.connection.consume() {
-                        return Err(self.lose(error));
-                    }
-                }
-                Err(error) => return Err(self.lose(error)),
-            }
-        }
+    fn flush(&mut self) -> Result<(), Failure> {
+        self.link.flush().map_err(|error| self.lose(error))
     }
 
     /// What has come; does not wait.
     pub(crate) fn poll(&mut self) -> Result<Event, Failure> {
-        if self.broken {
-            let error = self.lost.clone();
-            return Err(Failure::Lost(error.unwrap_or_else(|| {
-                PgError::new(SqlState::CONNECTION_FAILURE, "the connection was given up")
-            })));
+        if let Some(failure) = self.broken() {
+            return Err(failure);
         }
         loop {
-            let Some(expect) = self.expects.front() else { return self.finished() };
-            if matches!(expect, Expect::Statement) && !self.one_by_one {
-                self.one_by_one = true;
-                self.connection.rows_one_by_one();
+            if self.expects.is_empty() {
+                return self.finished();
             }
-            if self.connection.is_busy() {
-                return Ok(Event::Wait);
-            }
-            let Some(result) = self.connection.result() else {
-                // The end of one command of the flight. The end of the flight itself has no such end.
-                if !matches!(self.expects.front(), Some(Expect::Sync)) {
-                    self.expects.pop_front();
-                }
-                continue;
+            let message = match self.link.next() {
+                Ok(Some(message)) => message,
+                Ok(None) => return Ok(Event::Wait),
+                Err(error) => return Err(self.lose(error)),
             };
-            self.proven = true;
-            match result.kind() {
-                ResultKind::Sync => {
-                    self.expects.pop_front();
-                }
-                ResultKind::Error => {
-                    let prepared = match self.expects.front() {
-                        Some(Expect::Prepare(Some(number))) => Some(*number),
-                        _ => None,
-                    };
-                    if let Some(number) = prepared {
-                        self.statements.retain(|_, known| *known != number);
-                    }
-                    match result.error() {
-                        Ok(error) => {
-                            self.error.get_or_insert(error);
-                        }
-                        Err(lost) => return Err(self.lose(lost)),
-                    }
-                }
-                ResultKind::Skipped => {
-                    if let Some(Expect::Prepare(Some(number))) = self.expects.front() {
-                        let number = *number;
-                        self.statements.retain(|_, known| *known != number);
-                    }
-                }
-                ResultKind::SingleRow => {
+            match message.kind {
+                Kind::Row => {
                     if matches!(self.expects.front(), Some(Expect::Statement)) {
-                        return Ok(Event::Rows(result));
+                        return Ok(Event::Row(message));
                     }
                 }
-                ResultKind::Rows | ResultKind::Command => {
-                    if matches!(self.expects.front(), Some(Expect::Statement)) {
-                        self.affected = result.affected();
-                        if result.rows() > 0 {
-                            return Ok(Event::Rows(result));
-                        }
+                Kind::Parsed => {
+                    if matches!(self.expects.front(), Some(Expect::Prepare(_))) {
+                        self.expects.pop_front();
                     }
                 }
-                ResultKind::CopyIn | ResultKind::CopyOut | ResultKind::Other => {}
+                Kind::Complete => match self.expects.front() {
+                    Some(Expect::Statement) => {
+                        self.affected = self.link.affected(&message);
+                        self.expects.pop_front();
+                    }
+                    // A text of several commands is complete several times.
+                    Some(Expect::Preliminary)
+                        if self.expects.len() != 2
+                            || !matches!(self.expects.back(), Some(Expect::Sync)) =>
+                    {
+                        self.expects.pop_front();
+                    }
+                    _ => {}
+                },
+                Kind::Ready(status) => {
+                    self.status = status;
+                    self.forget_unprepared();
+                    self.expects.clear();
+                }
+                Kind::Error => {
+                    let (error, is_fatal) = self.link.error(&message);
+                    if is_fatal {
+                        return Err(self.lose(error));
+                    }
+                    self.forget_unprepared();
+                    self.error.get_or_insert(error);
+                }
+                Kind::Ignored | Kind::CopyIn | Kind::CopyOut | Kind::CopyData | Kind::CopyDone => {}
             }
-            if self.connection.is_bad() {
-                let error = self.connection.lost();
-                return Err(self.lose(error));
+        }
+    }
+
+    /// An error skips the rest of a flight: what was to be prepared there is not.
+    fn forget_unprepared(&mut self) {
+        for expect in &self.expects {
+            if let Expect::Prepare(key) = expect {
+                self.statements.forget(*key);
             }
         }
     }
@@ -448,29 +452,36 @@ impl Session {
             Some(error) => {
                 // A failed statement outside a transaction leaves nothing; inside, the local abort rolls back.
                 self.settings = None;
-                if error.sqlstate().class() == *b"57"
-                    && error.sqlstate() != SqlState::QUERY_CANCELED
-                {
-                    return Err(self.lose(error));
-                }
-                if error.sqlstate() == SqlState(*b"26000")
-                    || error.message().starts_with("cached plan must not")
-                {
-                    self.statements.clear();
+                if is_stale_statement(&error) {
+                    self.statements.forget_all();
                 }
                 Err(Failure::Statement(error))
             }
         }
     }
 
+    /// A row that [`Self::poll`] has announced.
+    pub(crate) fn row(&mut self, message: &Message) -> Row<'_> {
+        self.link.row(message)
+    }
+
     /// Reads what the socket has.
     pub(crate) fn consume(&mut self) -> Result<(), Failure> {
-        match self.connection.consume() {
-            Ok(()) => Ok(()),
-            // What the server said before it hung up is still to be read, its reason above all.
-            Err(error) if self.connection.is_busy() => Err(self.lose(error)),
-            Err(_) => Ok(()),
+        match self.link.receive() {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.lose_unless_told(error)),
         }
+    }
+
+    /// The connection has ended: what the node said before it hung up, its reason above all, counts.
+    fn lose_unless_told(&mut self, error: PgError) -> Failure {
+        while let Ok(Some(message)) = self.link.next() {
+            if message.kind == Kind::Error {
+                let (error, _) = self.link.error(&message);
+                return self.lose(error);
+            }
+        }
+        self.lose(error)
     }
 
     /// Waits for something to come.
@@ -478,18 +489,13 @@ impl Session {
     /// After `pg_shard.silence_timeout` without a word the node is asked whether it is alive, by a connection
     /// of its own: a busy server accepts it, a frozen one does not and is as good as dead.
     pub(crate) fn wait(&mut self) -> Result<(), Failure> {
-        let Some(limit) = settings::silence_timeout() else {
-            self.wait.wait(None);
-            return self.consume();
-        };
-        let since = clock();
-        while self.wait.wait(Some(limit)).is_none() {
-            if clock() - since >= limit {
-                self.check_alive()?;
-                break;
+        loop {
+            match self.link.wait(settings::silence_timeout()) {
+                Ok(true) => return Ok(()),
+                Ok(false) => self.check_alive()?,
+                Err(error) => return Err(self.lose_unless_told(error)),
             }
         }
-        self.consume()
     }
 
     /// The node still accepts connections (or at least refuses them in words).
@@ -506,11 +512,12 @@ impl Session {
     /// Reads to the end of the statement; `each` gets its rows.
     pub(crate) fn finish(
         &mut self,
-        each: &mut dyn FnMut(&ResultSet) -> Result<(), PgError>,
+        each: &mut dyn FnMut(Row<'_>) -> Result<(), PgError>,
     ) -> Result<u64, Failure> {
+        self.flush()?;
         loop {
             match self.poll()? {
-                Event::Rows(rows) => each(&rows).map_err(Failure::Statement)?,
+                Event::Row(row) => each(self.link.row(&row)).map_err(Failure::Statement)?,
                 Event::Wait => self.wait()?,
                 Event::Done(affected) => return Ok(affected),
             }
@@ -520,40 +527,54 @@ impl Session {
     /// Sends a statement and reads it to its end.
     pub(crate) fn execute(
         &mut self,
-        request: &Request,
+        request: &Request<'_>,
         level: Option<(u32, Isolation)>,
-        each: &mut dyn FnMut(&ResultSet) -> Result<(), PgError>,
+        each: &mut dyn FnMut(Row<'_>) -> Result<(), PgError>,
     ) -> Result<u64, Failure> {
         self.send(request, level)?;
         self.finish(each)
     }
 
-    /// Runs commands without parameters in one text; outside pipeline mode.
-    fn run_simple(&mut self, sql: &str) -> Result<(), Failure> {
-        self.connection.send_query(sql).map_err(|error| self.lose(error))?;
-        self.flush_all()?;
-        self.finish_simple()
-    }
-
-    fn next_simple(&mut self) -> Result<Option<ResultSet>, Failure> {
-        while self.connection.is_busy() {
-            self.wait()?;
-        }
-        Ok(self.connection.result())
-    }
-
-    fn finish_simple(&mut self) -> Result<(), Failure> {
-        let mut failed = None;
-        while let Some(result) = self.next_simple()? {
-            if result.kind() == ResultKind::Error {
-                match result.error() {
-                    Ok(error) => failed = Some(error),
-                    Err(lost) => return Err(self.lose(lost)),
-                }
+    /// Sends a statement that the node commits by itself and reads it to its end, without serving interrupts: who
+    /// calls must know the outcome. A cancel that comes meanwhile is passed on to the node.
+    pub(crate) fn execute_uninterrupted(
+        &mut self,
+        request: &Request<'_>,
+        each: &mut dyn FnMut(Row<'_>) -> Result<(), PgError>,
+    ) -> Result<u64, Failure> {
+        const TICK: Duration = Duration::from_millis(100);
+        self.send(request, None)?;
+        let mut asked_to_stop = None;
+        let mut silent_since = clock();
+        loop {
+            match self.poll()? {
+                Event::Row(row) => each(self.link.row(&row)).map_err(Failure::Statement)?,
+                Event::Done(affected) => return Ok(affected),
+                Event::Wait => match self.link.wait_uninterrupted(TICK) {
+                    Ok(true) => silent_since = clock(),
+                    Ok(false) => {
+                        let now = clock();
+                        if pg::transaction::is_interrupted() && asked_to_stop.is_none() {
+                            self.link.connection().cancel(PATIENCE);
+                            asked_to_stop = Some(now);
+                        }
+                        if asked_to_stop.is_some_and(|since| now - since > PATIENCE) {
+                            return Err(self.lose(PgError::new(
+                                SqlState::CONNECTION_FAILURE,
+                                "the node did not stop in time",
+                            )));
+                        }
+                        if settings::silence_timeout()
+                            .is_some_and(|limit| now - silent_since > limit)
+                        {
+                            self.check_alive()?;
+                            silent_since = now;
+                        }
+                    }
+                    Err(error) => return Err(self.lose_unless_told(error)),
+                },
             }
         }
-        self.proven = true;
-        failed.map_or(Ok(()), |error| Err(Failure::Statement(error)))
     }
 
     /// Begins the remote transaction (or savepoints) if need be, waiting for it.
@@ -561,50 +582,83 @@ impl Session {
         if self.depth >= level {
             return Ok(());
         }
-        self.execute(&Request::plain("SELECT"), Some((level, isolation)), &mut |_| Ok(())).map(drop)
+        self.run("SELECT", Some((level, isolation)), &mut |_| Ok(())).map(drop)
+    }
+
+    /// The next message, waiting for it.
+    fn next_message(&mut self) -> Result<Message, Failure> {
+        loop {
+            match self.link.next() {
+                Ok(Some(message)) => return Ok(message),
+                Ok(None) => self.wait()?,
+                Err(error) => return Err(self.lose(error)),
+            }
+        }
     }
 
     /// Starts `COPY ... FROM STDIN`; data follow by [`Self::put_copy`].
     pub(crate) fn start_copy_in(&mut self, sql: &str) -> Result<(), Failure> {
-        self.connection.set_pipeline(false).map_err(|error| self.lose(error))?;
-        self.connection.send_query(sql).map_err(|error| self.lose(error))?;
-        self.flush_all()?;
-        match self.next_simple()? {
-            Some(result) if result.kind() == ResultKind::CopyIn => {
-                self.copy = Copying::Moving;
-                Ok(())
+        self.start_copy(sql, Kind::CopyIn)
+    }
+
+    /// Starts `COPY ... TO STDOUT`; data follow by [`Self::get_copy`].
+    pub(crate) fn start_copy_out(&mut self, sql: &str) -> Result<(), Failure> {
+        self.start_copy(sql, Kind::CopyOut)
+    }
+
+    fn start_copy(&mut self, sql: &str, wanted: Kind) -> Result<(), Failure> {
+        self.link.flight().query(sql);
+        self.flush()?;
+        let message = self.next_message()?;
+        if message.kind == wanted {
+            self.copy = Copying::Moving;
+            return Ok(());
+        }
+        let error = if message.kind == Kind::Error {
+            self.link.error(&message).0
+        } else {
+            PgError::internal("a node did not start COPY")
+        };
+        self.read_to_ready()?;
+        Err(Failure::Statement(error))
+    }
+
+    /// Reads to the end of a COPY or a text of commands.
+    fn read_to_ready(&mut self) -> Result<(), Failure> {
+        let mut failed = None;
+        loop {
+            let message = self.next_message()?;
+            match message.kind {
+                Kind::Error => {
+                    let (error, is_fatal) = self.link.error(&message);
+                    if is_fatal {
+                        return Err(self.lose(error));
+                    }
+                    failed = Some(error);
+                }
+                Kind::Ready(status) => {
+                    self.status = status;
+                    return failed.map_or(Ok(()), |error| Err(Failure::Statement(error)));
+                }
+                _ => {}
             }
-            Some(result) => {
-                let error = result.error();
-                self.finish_simple()?;
-                self.connection.set_pipeline(true).map_err(|error| self.lose(error))?;
-                Err(match error {
-                    Ok(error) => Failure::Statement(error),
-                    Err(lost) => self.lose(lost),
-                })
-            }
-            None => Err(self.lose(PgError::internal("a node did not start COPY"))),
         }
     }
 
     /// Sends COPY data.
     pub(crate) fn put_copy(&mut self, data: &[u8]) -> Result<(), Failure> {
         for piece in data.chunks(64 * 1024) {
-            while !self.connection.put_copy(piece).map_err(|error| self.lose(error))? {
-                wait_for(self.socket(), Readiness::Writable, None);
-                self.connection.consume().map_err(|error| self.lose(error))?;
-            }
+            self.link.flight().copy_data(piece);
+            self.flush()?;
         }
-        self.flush_all()
+        Ok(())
     }
 
     /// Ends the data without waiting for the node to have stored them.
     pub(crate) fn end_copy(&mut self) -> Result<(), Failure> {
-        while !self.connection.end_copy().map_err(|error| self.lose(error))? {
-            wait_for(self.socket(), Readiness::Writable, None);
-        }
+        self.link.flight().copy_done();
         self.copy = Copying::Storing;
-        self.flush_all()
+        self.flush()
     }
 
     /// Waits for the end of a COPY that the node is still storing, so that the session can be used.
@@ -621,42 +675,46 @@ impl Session {
             self.copy = Copying::No;
             return outcome;
         }
-        let outcome = self.finish_simple();
+        let outcome = self.broken().map_or_else(|| self.read_to_ready(), Err);
         self.copy = Copying::No;
-        if self.is_usable() {
-            self.connection.set_pipeline(true).map_err(|error| self.lose(error))?;
-        }
         outcome
-    }
-
-    /// Starts `COPY ... TO STDOUT`; data follow by [`Self::get_copy`].
-    pub(crate) fn start_copy_out(&mut self, sql: &str) -> Result<(), Failure> {
-        self.connection.set_pipeline(false).map_err(|error| self.lose(error))?;
-        self.connection.send_query(sql).map_err(|error| self.lose(error))?;
-        self.flush_all()?;
-        match self.next_simple()? {
-            Some(result) if result.kind() == ResultKind::CopyOut => {
-                self.copy = Copying::Moving;
-                Ok(())
-            }
-            Some(result) => Err(match result.error() {
-                Ok(error) => Failure::Statement(error),
-                Err(lost) => self.lose(lost),
-            }),
-            None => Err(self.lose(PgError::internal("a node did not start COPY"))),
-        }
     }
 
     /// The next COPY data; empty at the end.
     pub(crate) fn get_copy(&mut self) -> Result<Vec<u8>, Failure> {
+        const MUCH: usize = 64 * 1024;
+        let mut data = Vec::new();
         loop {
-            match self.connection.get_copy().map_err(|error| self.lose(error))? {
-                CopyPiece::Data(bytes) => return Ok(bytes),
-                CopyPiece::Wait => self.wait()?,
-                CopyPiece::End => {
-                    self.finish_copy()?;
-                    return Ok(Vec::new());
+            let message = match self.link.next() {
+                Ok(Some(message)) => message,
+                Ok(None) if !data.is_empty() => return Ok(data),
+                Ok(None) => {
+                    self.wait()?;
+                    continue;
                 }
+                Err(error) => return Err(self.lose(error)),
+            };
+            match message.kind {
+                Kind::CopyData => {
+                    data.extend_from_slice(self.link.body(&message));
+                    if data.len() >= MUCH {
+                        return Ok(data);
+                    }
+                }
+                Kind::CopyDone => {
+                    self.finish_copy()?;
+                    // The caller asks once more and is told the end.
+                    return Ok(data);
+                }
+                Kind::Error => {
+                    let (error, is_fatal) = self.link.error(&message);
+                    if is_fatal {
+                        return Err(self.lose(error));
+                    }
+                    self.finish_copy()?;
+                    return Err(Failure::Statement(error));
+                }
+                _ => {}
             }
         }
     }
@@ -668,66 +726,64 @@ impl Session {
     pub(crate) fn stop(&mut self, limit: Duration) -> bool {
         if matches!(self.copy, Copying::Moving | Copying::Storing) {
             // A COPY cannot be resumed; without the connection the node rolls it back.
-            self.broken = true;
+            self.give_up(PgError::new(SqlState::CONNECTION_FAILURE, "COPY was given up"));
         }
         self.copy = Copying::No;
-        if self.broken {
+        if !self.is_usable() {
             return false;
         }
         if self.expects.is_empty() {
             return true;
         }
-        self.connection.cancel(limit);
-        let deadline = clock() + limit;
-        loop {
-            match self.poll() {
-                Ok(Event::Done(_)) | Err(Failure::Statement(_)) => return self.is_usable(),
-                Err(Failure::Lost(_)) => return false,
-                Ok(Event::Rows(_)) => {}
-                Ok(Event::Wait) => {
-                    let left = deadline.saturating_sub(clock());
-                    if left.is_zero() {
-                        self.broken = true;
-                        return false;
-                    }
-                    self.wait.wait_uninterrupted(Some(left));
-                    if self.consume().is_err() {
-                        return false;
-                    }
-                }
-            }
-        }
+        self.link.connection().cancel(limit);
+        self.drain(limit)
     }
 
     /// Runs a command without serving interrupts, within `limit`; true if it succeeded.
     pub(crate) fn run_quietly(&mut self, sql: &str, limit: Duration) -> bool {
-        let Ok(text) = CString::new(sql) else { return false };
-        self.error = None;
-        let queued = self.connection.send_command(&text).and_then(|()| self.connection.send_sync());
-        if queued.is_err() {
-            self.broken = true;
+        if !self.is_usable() {
             return false;
         }
-        self.expects.extend([Expect::Preliminary, Expect::Sync]);
+        self.error = None;
+        self.queue_command(sql);
+        self.queue_sync();
+        self.drain(limit) && self.error.is_none()
+    }
+
+    /// Reads what is under way to its end without serving interrupts; true if the session is good afterwards.
+    fn drain(&mut self, limit: Duration) -> bool {
         let deadline = clock() + limit;
         loop {
-            if self.connection.flush().is_err() {
-                self.broken = true;
-                return false;
+            match self.link.send_some() {
+                Ok(_) => {}
+                Err(error) => {
+                    self.give_up(error);
+                    return false;
+                }
             }
             match self.poll() {
                 Ok(Event::Done(_)) => return true,
-                Ok(Event::Rows(_)) => {}
-                Err(_) => return false,
+                Err(Failure::Statement(error)) => {
+                    self.error = Some(error);
+                    return self.is_usable();
+                }
+                Err(Failure::Lost(_)) => return false,
+                Ok(Event::Row(_)) => {}
                 Ok(Event::Wait) => {
                     let left = deadline.saturating_sub(clock());
-                    if left.is_zero() {
-                        self.broken = true;
-                        return false;
-                    }
-                    self.wait.wait_uninterrupted(Some(left));
-                    if self.consume().is_err() {
-                        return false;
+                    match self.link.wait_uninterrupted(left) {
+                        Ok(true) => {}
+                        Ok(false) => {
+                            self.give_up(PgError::new(
+                                SqlState::CONNECTION_FAILURE,
+                                "the node did not stop in time",
+                            ));
+                            return false;
+                        }
+                        Err(error) => {
+                            self.give_up(error);
+                            return false;
+                        }
                     }
                 }
             }
@@ -751,13 +807,17 @@ fn connect(node: &NodeAddress) -> Result<Connection, NoSession> {
     let mut options: Vec<(String, String)> = settings::node_options();
     options.retain(|(keyword, _)| !["host", "port", "dbname", "user"].contains(&keyword.as_str()));
     options.extend([
-        ("host".to_owned(), node.host.clone()),
+        ("host".to_owned(), node.host.to_string()),
         ("port".to_owned(), node.port.to_string()),
         ("dbname".to_owned(), table::current_database()),
         ("user".to_owned(), table::current_user()),
         ("client_encoding".to_owned(), table::encoding()),
         ("fallback_application_name".to_owned(), "pg_shard".to_owned()),
     ]);
+    // What we cannot speak is not asked for (`pg::link`), unless the operator insists.
+    if !options.iter().any(|(keyword, _)| keyword == "gssencmode") {
+        options.push(("gssencmode".to_owned(), "disable".to_owned()));
+    }
     let options: Vec<(&str, String)> =
         options.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
     let mut connection = Connection::start(&options).map_err(NoSession::Refused)?;

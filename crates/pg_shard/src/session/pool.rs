@@ -4,6 +4,7 @@ use super::{Failure, NoSession, Session};
 use pg::table;
 use pg::wait::clock;
 use pg::{PgError, SqlState};
+use pgrx::pg_sys::Oid;
 use shardmap::NodeAddress;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -21,7 +22,14 @@ const AVOIDANCE: Duration = Duration::from_secs(10);
 
 thread_local! {
     static AVOIDED: RefCell<HashMap<NodeAddress, Duration>> = RefCell::new(HashMap::new());
-    static SESSIONS: RefCell<HashMap<(NodeAddress, String), SessionRef>> = RefCell::new(HashMap::new());
+    /// Few: one for each node, and for each role that the backend has been.
+    static SESSIONS: RefCell<Vec<Pooled>> = const { RefCell::new(Vec::new()) };
+}
+
+struct Pooled {
+    role: Oid,
+    node: NodeAddress,
+    session: SessionRef,
 }
 
 /// A session to a node, ready for a statement.
@@ -29,8 +37,11 @@ thread_local! {
 /// A kept connection that the server has closed meanwhile (a restart) is replaced before it is used, so that
 /// it never counts against the node. Rows that somebody else still expects on the session are spilled first.
 pub(crate) fn session(node: &NodeAddress) -> Result<SessionRef, NoSession> {
-    let key = (node.clone(), table::current_user());
-    let known = SESSIONS.with_borrow(|sessions| sessions.get(&key).cloned());
+    let role = table::current_role();
+    let is_wanted = |pooled: &Pooled| pooled.role == role && pooled.node == *node;
+    let known = SESSIONS.with_borrow(|sessions| {
+        sessions.iter().find(|pooled| is_wanted(pooled)).map(|pooled| Rc::clone(&pooled.session))
+    });
     if let Some(session) = known {
         let good = {
             let session = session.borrow();
@@ -42,16 +53,11 @@ pub(crate) fn session(node: &NodeAddress) -> Result<SessionRef, NoSession> {
                 Failure::Statement(error) => NoSession::Refused(error),
             })?;
             session.borrow_mut().settle_copy();
-            let usable = {
-                let mut session = session.borrow_mut();
-                session.proven = session.depth > 0;
-                session.is_usable()
-            };
-            if usable {
+            if session.borrow().is_usable() {
                 return Ok(session);
             }
         }
-        SESSIONS.with_borrow_mut(|sessions| sessions.remove(&key));
+        SESSIONS.with_borrow_mut(|sessions| sessions.retain(|pooled| !is_wanted(pooled)));
     }
     let since = clock();
     let opened = Session::open(node);
@@ -59,7 +65,9 @@ pub(crate) fn session(node: &NodeAddress) -> Result<SessionRef, NoSession> {
         AVOIDED.with_borrow_mut(|avoided| avoided.insert(node.clone(), clock() + AVOIDANCE));
     }
     let session = Rc::new(RefCell::new(opened?));
-    SESSIONS.with_borrow_mut(|sessions| sessions.insert(key, Rc::clone(&session)));
+    SESSIONS.with_borrow_mut(|sessions| {
+        sessions.push(Pooled { role, node: node.clone(), session: Rc::clone(&session) });
+    });
     Ok(session)
 }
 
@@ -82,14 +90,22 @@ pub(crate) fn avoid(node: &NodeAddress) {
 
 /// All sessions of this backend.
 pub(crate) fn all() -> Vec<SessionRef> {
-    SESSIONS.with_borrow(|sessions| sessions.values().cloned().collect())
+    SESSIONS
+        .with_borrow(|sessions| sessions.iter().map(|pooled| Rc::clone(&pooled.session)).collect())
+}
+
+/// No session of this backend is in a remote transaction.
+pub(crate) fn none_in_transaction() -> bool {
+    SESSIONS
+        .with_borrow(|sessions| sessions.iter().all(|pooled| pooled.session.borrow().depth == 0))
 }
 
 /// Forgets sessions that are broken.
 pub(crate) fn discard_broken() {
     SESSIONS.with_borrow_mut(|sessions| {
-        sessions
-            .retain(|_, session| session.try_borrow().map_or(true, |session| session.is_usable()));
+        sessions.retain(|pooled| {
+            pooled.session.try_borrow().map_or(true, |session| session.is_usable())
+        });
     });
 }
 

@@ -7,7 +7,7 @@
 
 use super::pool::SessionRef;
 use super::{Event, Failure};
-use pg::scan::RowStore;
+use pg::rows::RowStore;
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -39,8 +39,6 @@ impl std::fmt::Debug for Stream {
 impl Stream {
     /// Makes the session's current statement a stream into `rows`.
     pub(crate) fn attach(session: &SessionRef, rows: Rc<RefCell<RowStore>>) -> Self {
-        // The store's files shall belong to the reader's query, so it is opened while that query runs.
-        rows.borrow_mut().open();
         let stream = Self { state: Rc::default(), rows };
         session.borrow_mut().reader = Some(stream.clone());
         stream
@@ -60,9 +58,9 @@ pub(crate) fn claim(session: &SessionRef) -> Result<(), Failure> {
     let mut session = session.borrow_mut();
     loop {
         match session.poll() {
-            Ok(Event::Rows(rows)) => {
+            Ok(Event::Row(row)) => {
                 reader.state.borrow_mut().started = true;
-                if let Err(error) = reader.rows.borrow_mut().keep(&rows) {
+                if let Err(error) = reader.rows.borrow_mut().keep(session.row(&row)) {
                     reader.state.borrow_mut().failure = Some(Failure::Statement(error));
                 }
             }

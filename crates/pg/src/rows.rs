@@ -1,0 +1,320 @@
+//! Remote rows on their way into the executor: what they are made of, how they are decoded, and a place to keep
+//! them.
+
+use crate::error::PgError;
+use crate::value::{Decoder, Encoder, Hasher, is_binary_safe};
+use pgrx::pg_sys::{self, Datum, Oid};
+use protocol::Row;
+use std::cell::RefCell;
+use std::ffi::c_int;
+use std::ops::Range;
+use std::rc::Rc;
+
+/// Where a column of the scan's row comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Column of the remote result.
+    Remote(usize),
+    /// The table's own OID, as `tableoid` shows it.
+    TableOid(Oid),
+    /// A row of the table, made of these columns of the remote result (in the table's order, live columns only).
+    Row(Oid, Vec<usize>),
+}
+
+/// Memory of PostgreSQL's that lives as long as this value.
+#[derive(Debug)]
+struct Memory(pg_sys::MemoryContext);
+
+impl Memory {
+    fn new() -> Self {
+        // SAFETY: a child of a context that lives as long as the backend.
+        Self(unsafe {
+            pg_sys::AllocSetContextCreateInternal(
+                pg_sys::CacheMemoryContext,
+                c"pg_shard codecs".as_ptr(),
+                0,
+                1024,
+                64 * 1024,
+            )
+        })
+    }
+
+    fn within<T>(&self, body: impl FnOnce() -> T) -> T {
+        // SAFETY: a live context; an ERROR puts PostgreSQL's context back itself.
+        unsafe {
+            let before = pg_sys::MemoryContextSwitchTo(self.0);
+            let value = body();
+            pg_sys::MemoryContextSwitchTo(before);
+            value
+        }
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: ours, deleted once. The values whose look-ups live in it are dropped before (field order).
+        unsafe { pg_sys::MemoryContextDelete(self.0) }
+    }
+}
+
+/// Everything about a plan's values that takes look-ups: made once, shared by all executions of the plan.
+#[derive(Debug)]
+pub struct Codecs {
+    sources: Vec<Source>,
+    decoders: Vec<Decoder>,
+    encoders: Vec<Encoder>,
+    argument_types: Vec<u32>,
+    hashers: RefCell<Vec<((Oid, Oid, Oid), Rc<Hasher>)>>,
+    binary_rows: bool,
+    client_encoding: c_int,
+    /// Last, so that it goes last.
+    memory: Memory,
+}
+
+impl Codecs {
+    /// Looks everything up. `remote` are the types and typmods of the remote result's columns, `sources` say how
+    /// the scan's row is made of them, `arguments` are the types of the expressions that are sent.
+    pub fn new(remote: &[(Oid, i32)], sources: Vec<Source>, arguments: &[Oid]) -> Self {
+        let memory = Memory::new();
+        let binary_rows = remote.iter().all(|(type_oid, _)| is_binary_safe(*type_oid));
+        let (decoders, encoders) = memory.within(|| {
+            let decoders: Vec<Decoder> = remote
+                .iter()
+                .map(|(type_oid, typmod)| Decoder::new(*type_oid, *typmod, binary_rows))
+                .collect();
+            let encoders: Vec<Encoder> =
+                arguments.iter().map(|type_oid| Encoder::new(*type_oid)).collect();
+            (decoders, encoders)
+        });
+        Self {
+            sources,
+            decoders,
+            argument_types: encoders.iter().map(Encoder::argument_type).collect(),
+            encoders,
+            hashers: RefCell::default(),
+            binary_rows,
+            client_encoding: client_encoding(),
+            memory,
+        }
+    }
+
+    /// What was looked up still holds: binary forms depend on the client's encoding.
+    pub fn is_current(&self) -> bool {
+        self.client_encoding == client_encoding()
+    }
+
+    /// Remote rows come in binary.
+    pub fn binary_rows(&self) -> bool {
+        self.binary_rows
+    }
+
+    /// The types that arguments are declared as to a worker; 0 leaves one to the worker.
+    pub fn argument_types(&self) -> &[u32] {
+        &self.argument_types
+    }
+
+    pub(crate) fn encoders(&self) -> &[Encoder] {
+        &self.encoders
+    }
+
+    /// Hash support function 1 of `family` for values of `type_oid`; none if the family has none.
+    pub fn hasher(&self, family: Oid, type_oid: Oid, collation: Oid) -> Option<Rc<Hasher>> {
+        let wanted = (family, type_oid, collation);
+        if let Some((_, known)) = self.hashers.borrow().iter().find(|(known, _)| *known == wanted) {
+            return Some(Rc::clone(known));
+        }
+        let found = Rc::new(self.memory.within(|| Hasher::find(family, type_oid, collation))?);
+        self.hashers.borrow_mut().push((wanted, Rc::clone(&found)));
+        Some(found)
+    }
+}
+
+fn client_encoding() -> c_int {
+    // SAFETY: reads a setting of the backend.
+    unsafe { pg_sys::pg_get_client_encoding() }
+}
+
+/// A place to keep rows: in memory up to work_mem, then on disk.
+///
+/// Shared with whoever reads the session, so that rows can be kept when somebody else needs the session before
+/// the scan has read them all. Lives no longer than the query.
+pub struct RowStore {
+    pub(crate) codecs: Option<Rc<Codecs>>,
+    places: Vec<Option<Range<usize>>>,
+    /// Arrays and memory for a row on its way into the store.
+    scratch: (Vec<Datum>, Vec<bool>),
+    row_context: pg_sys::MemoryContext,
+    query_context: pg_sys::MemoryContext,
+    /// Whom the store's files belong to, whoever opens it: the query that reads.
+    owner: pg_sys::ResourceOwner,
+    pub(crate) descriptor: pg_sys::TupleDesc,
+    pub(crate) store: *mut pg_sys::Tuplestorestate,
+    /// Rows kept, and how many of them have been taken. A tuplestore that has been read to its end does not
+    /// show rows that are added later, so it is never read beyond what is known to be there.
+    pub(crate) kept: u64,
+    pub(crate) taken: u64,
+}
+
+impl RowStore {
+    /// An empty store for rows of `descriptor`.
+    pub(crate) fn new(query_context: pg_sys::MemoryContext, descriptor: pg_sys::TupleDesc) -> Self {
+        Self {
+            codecs: None,
+            places: Vec::new(),
+            scratch: Default::default(),
+            row_context: std::ptr::null_mut(),
+            query_context,
+            // SAFETY: reads the backend's state; the executor runs under the query's owner.
+            owner: unsafe { pg_sys::CurrentResourceOwner },
+            descriptor,
+            store: std::ptr::null_mut(),
+            kept: 0,
+            taken: 0,
+        }
+    }
+
+    /// Decodes a remote row into arrays of the descriptor's length, in the current memory context.
+    pub(crate) unsafe fn decode(
+        &mut self,
+        values: *mut Datum,
+        nulls: *mut bool,
+        mut row: Row<'_>,
+    ) -> Result<(), PgError> {
+        let codecs =
+            self.codecs.clone().ok_or_else(|| PgError::internal("a scan without codecs"))?;
+        row.columns(&mut self.places).map_err(|error| PgError::internal(error.to_string()))?;
+        if self.places.len() < codecs.decoders.len() {
+            return Err(PgError::internal(format!(
+                "a node returned {} columns where {} were asked for",
+                self.places.len(),
+                codecs.decoders.len()
+            )));
+        }
+        let places = &self.places;
+        let mut datum = |column: usize| {
+            let place = places[column].clone()?;
+            Some(codecs.decoders[column].datum(row.value_and_next(place)))
+        };
+        // SAFETY: the caller vouches for the arrays.
+        unsafe {
+            for (index, source) in codecs.sources.iter().enumerate() {
+                let value = match source {
+                    Source::Remote(column) => datum(*column),
+                    Source::TableOid(table) => Some(Datum::from(*table)),
+                    Source::Row(table, columns) => Some(make_row(*table, columns, &mut datum)),
+                };
+                *nulls.add(index) = value.is_none();
+                *values.add(index) = value.unwrap_or(Datum::from(0));
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps a row.
+    pub fn keep(&mut self, row: Row<'_>) -> Result<(), PgError> {
+        self.open();
+        // SAFETY: live contexts; the store copies the values, which live in a context that is reset before the next.
+        unsafe {
+            if self.row_context.is_null() {
+                self.row_context = pg_sys::AllocSetContextCreateInternal(
+                    self.query_context,
+                    c"pg_shard row".as_ptr(),
+                    0,
+                    1024,
+                    8 * 1024 * 1024,
+                );
+            }
+            let natts = (*self.descriptor).natts as usize;
+            let (mut values, mut nulls) = std::mem::take(&mut self.scratch);
+            values.resize(natts, Datum::from(0));
+            nulls.resize(natts, true);
+            let before = pg_sys::MemoryContextSwitchTo(self.row_context);
+            let outcome = self.decode(values.as_mut_ptr(), nulls.as_mut_ptr(), row);
+            pg_sys::MemoryContextSwitchTo(self.query_context);
+            if outcome.is_ok() {
+                pg_sys::tuplestore_putvalues(
+                    self.store,
+                    self.descriptor,
+                    values.as_mut_ptr(),
+                    nulls.as_mut_ptr(),
+                );
+                self.kept += 1;
+            }
+            pg_sys::MemoryContextSwitchTo(before);
+            pg_sys::MemoryContextReset(self.row_context);
+            self.scratch = (values, nulls);
+            outcome
+        }
+    }
+
+    fn open(&mut self) {
+        if !self.store.is_null() {
+            return;
+        }
+        // SAFETY: made in the query's context and under its owner, which outlive us; nothing between the two
+        // switches of the owner raises but for want of memory, and an abort sets the owner itself.
+        unsafe {
+            let before = pg_sys::MemoryContextSwitchTo(self.query_context);
+            let owner =
+                std::mem::replace(&mut *(&raw mut pg_sys::CurrentResourceOwner), self.owner);
+            self.store = pg_sys::tuplestore_begin_heap(true, false, pg_sys::work_mem);
+            pg_sys::CurrentResourceOwner = owner;
+            pg_sys::MemoryContextSwitchTo(before);
+        }
+    }
+
+    /// Reads the kept rows from the first one again.
+    pub fn rewind(&mut self) {
+        self.taken = 0;
+        if !self.store.is_null() {
+            // SAFETY: a live store made for random access.
+            unsafe { pg_sys::tuplestore_rescan(self.store) };
+        }
+    }
+
+    /// Forgets the kept rows.
+    pub fn clear(&mut self) {
+        (self.kept, self.taken) = (0, 0);
+        if !self.store.is_null() {
+            // SAFETY: a live store.
+            unsafe { pg_sys::tuplestore_clear(self.store) };
+        }
+    }
+
+    pub(crate) fn close(&mut self) {
+        if !self.store.is_null() {
+            // SAFETY: a live store, ended once.
+            unsafe { pg_sys::tuplestore_end(self.store) };
+            self.store = std::ptr::null_mut();
+        }
+    }
+}
+
+unsafe fn make_row(
+    table: Oid,
+    columns: &[usize],
+    datum: &mut dyn FnMut(usize) -> Option<Datum>,
+) -> Datum {
+    // SAFETY: the table is locked by the plan that runs; `columns` are its live columns in order.
+    unsafe {
+        let relation = pg_sys::relation_open(table, pg_sys::NoLock as c_int);
+        let descriptor = (*relation).rd_att;
+        let natts = (*descriptor).natts as usize;
+        let mut values = vec![Datum::from(0); natts];
+        let mut nulls = vec![true; natts];
+        let mut live = columns.iter();
+        for index in 0..natts {
+            if (*(*descriptor).attrs.as_ptr().add(index)).attisdropped {
+                continue;
+            }
+            let Some(column) = live.next() else { break };
+            if let Some(value) = datum(*column) {
+                values[index] = value;
+                nulls[index] = false;
+            }
+        }
+        let tuple = pg_sys::heap_form_tuple(descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+        pg_sys::relation_close(relation, pg_sys::NoLock as c_int);
+        pg_sys::HeapTupleHeaderGetDatum((*tuple).t_data)
+    }
+}

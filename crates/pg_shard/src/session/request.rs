@@ -1,0 +1,82 @@
+//! What a session is asked: a statement's text or the key under which a node keeps it, and its arguments.
+
+use pg::PgError;
+use pg::transaction::Isolation;
+use protocol::Arguments;
+use std::cell::Cell;
+
+/// A statement that a node keeps prepared: the template it is made from, and for which shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct StatementKey {
+    /// From [`next_template`]; 0 are our own commands.
+    pub(crate) template: u64,
+    /// The id of the (first table's) shard, or the command.
+    pub(crate) part: i64,
+}
+
+thread_local!(static LAST_TEMPLATE: Cell<u64> = const { Cell::new(0) });
+
+/// A number for a template, which no other has had in this backend.
+pub(crate) fn next_template() -> u64 {
+    LAST_TEMPLATE.set(LAST_TEMPLATE.get() + 1);
+    LAST_TEMPLATE.get()
+}
+
+/// A statement's text.
+pub(crate) enum Sql<'a> {
+    /// It is prepared for this once.
+    Once(&'a str),
+    /// The node keeps it prepared under this key; the text is made if it has to be prepared.
+    Kept(StatementKey, &'a dyn Fn() -> Result<String, PgError>),
+}
+
+/// A statement for a node.
+pub(crate) struct Request<'a> {
+    /// Its text.
+    pub(crate) sql: Sql<'a>,
+    /// Types of the arguments; 0 leaves one to the node.
+    pub(crate) types: &'a [u32],
+    /// The arguments, and in which format rows are to come.
+    pub(crate) arguments: &'a Arguments,
+}
+
+/// A command that every session keeps prepared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Command {
+    /// BEGIN at this isolation level.
+    Begin(Isolation),
+    /// COMMIT.
+    Commit,
+}
+
+impl Command {
+    /// BEGIN.
+    pub(crate) fn begin(isolation: Isolation) -> Self {
+        Self::Begin(isolation)
+    }
+
+    /// Its text.
+    pub(crate) fn sql(self) -> &'static str {
+        match self {
+            Self::Begin(Isolation::ReadCommitted) => {
+                "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
+            }
+            Self::Begin(Isolation::RepeatableRead) => {
+                "BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE"
+            }
+            Self::Begin(Isolation::Serializable) => "BEGIN ISOLATION LEVEL SERIALIZABLE READ WRITE",
+            Self::Commit => "COMMIT",
+        }
+    }
+
+    /// Its key.
+    pub(crate) fn key(self) -> StatementKey {
+        let part = match self {
+            Self::Begin(Isolation::ReadCommitted) => 0,
+            Self::Begin(Isolation::RepeatableRead) => 1,
+            Self::Begin(Isolation::Serializable) => 2,
+            Self::Commit => 3,
+        };
+        StatementKey { template: 0, part }
+    }
+}

@@ -1,0 +1,15 @@
+//! PostgreSQL's protocol, version 3, as bytes: what a session says to a node and what it hears, without a
+//! socket, a server or a clock.
+//!
+//! [`Flight`] collects messages to be sent in one write, [`Inbox`] cuts what was received into [`Message`]s.
+//! Connecting and logging in are not here: libpq does that, and hands over a connection that is ready for a
+//! statement. Source of the formats: PostgreSQL's documentation, "Message Formats".
+
+/// Messages to a node.
+mod flight;
+
+/// Messages from a node.
+mod inbox;
+
+pub use flight::{Arguments, Flight, StatementName};
+pub use inbox::{Inbox, Kind, Malformed, Message, Row, TransactionStatus, error_fields};
