@@ -59,6 +59,9 @@ pub mod rows;
 /// Tables, catalogs and settings.
 pub mod table;
 
+/// Statements that differ in constants only.
+pub mod shape;
+
 /// A statement as SQL for any shard.
 pub mod template;
 

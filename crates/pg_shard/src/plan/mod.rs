@@ -18,6 +18,9 @@ mod insert;
 
 mod route;
 
+/// Plans kept for statements that differ in constants only.
+mod shapes;
+
 use crate::catalog::{self, DistributedTable};
 use pg::hooks::Verdict;
 use pg::plan::BoundParameters;
@@ -53,6 +56,9 @@ pub(crate) fn plan(
         return Err(no_placements(table.shard_id(index).0));
     }
 
+    if let Some(plan) = plan_by_shape(statement, &tables, scroll)? {
+        return Ok(Verdict::Planned(plan));
+    }
     let command = statement.command();
     let mut prepared = statement.prepare();
     let facts = prepared.facts(command, &|oid| catalog::find(oid).map(|table| table.key));
@@ -77,6 +83,34 @@ pub(crate) fn plan(
         (Command::Insert | Command::Upsert, None) => Ok(catalog::planned_by_postgres()),
         (_, None) => Err(local_write(&statement, &tables[0])),
     }
+}
+
+/// The plan of a statement whose way does not depend on its constants, from the plans kept or newly made and kept.
+///
+/// None says that the statement has to be planned with the constants that it has.
+fn plan_by_shape(
+    statement: Statement,
+    tables: &[Rc<DistributedTable>],
+    scroll: bool,
+) -> Result<Option<pg::plan::Plan>, PgError> {
+    let Some(shape) = statement.shape() else { return Ok(None) };
+    match shapes::find(statement, &shape, scroll) {
+        shapes::Known::Plan(plan) => return Ok(Some(plan)),
+        shapes::Known::Hopeless => return Ok(None),
+        shapes::Known::Nothing => {}
+    }
+    let Some(lifted) = statement.lifted() else { return Ok(None) };
+    let mut prepared = lifted.prepare();
+    let distribution = |oid| catalog::find(oid).map(|table| table.key);
+    let facts = prepared.facts(lifted.command(), &distribution);
+    check(&facts, tables)?;
+    let plan = match route::decide(&facts, &prepared) {
+        Some(way) if way.holds_for_all_values => {
+            Some(route::plan(statement, &prepared, &facts, &way, scroll)?)
+        }
+        _ => None,
+    };
+    Ok(shapes::keep(statement, &shape, scroll, plan))
 }
 
 /// pg_shard 1.2's error for a shard that nobody placed.

@@ -13,6 +13,8 @@ use std::rc::Rc;
 /// What decides the shard group.
 pub(crate) struct Way {
     prune: Prune<Key>,
+    /// The way was found without looking at the values of constants.
+    pub(super) holds_for_all_values: bool,
 }
 
 /// The way, if there is one.
@@ -38,10 +40,10 @@ pub(crate) fn decide(facts: &Facts, prepared: &Prepared) -> Option<Way> {
     }
     let columns: Vec<_> = facts.relations.iter().map(|relation| relation.column).collect();
     if let Some(key) = facts.equalities.routes(&columns).into_iter().next() {
-        return Some(Way { prune: Prune::Key(key) });
+        return Some(Way { prune: Prune::Key(key), holds_for_all_values: true });
     }
     if first.map.len() == 1 {
-        return Some(Way { prune: Prune::All });
+        return Some(Way { prune: Prune::All, holds_for_all_values: true });
     }
     match &facts.insert_source {
         InsertSource::Values(keys) if !keys.is_empty() && others.is_empty() => {
@@ -71,7 +73,9 @@ fn are_colocated(left: &DistributedTable, right: &DistributedTable) -> bool {
 fn same_shard(keys: &[Key], table: &DistributedTable, prepared: &Prepared) -> Option<Way> {
     let owner = |key: &Key| prepared.hash_now(key).flatten().and_then(|hash| table.map.owner(hash));
     let first = owner(&keys[0])?;
-    keys.iter().all(|key| owner(key) == Some(first)).then(|| Way { prune: Prune::Key(keys[0]) })
+    keys.iter()
+        .all(|key| owner(key) == Some(first))
+        .then(|| Way { prune: Prune::Key(keys[0]), holds_for_all_values: false })
 }
 
 /// One table and a filter that may leave one shard: for a write the execution decides, a read must know now.
@@ -79,7 +83,7 @@ fn one_table(facts: &Facts, table: &DistributedTable, prepared: &Prepared) -> Op
     if facts.prune.is_all() {
         return None;
     }
-    let way = Way { prune: facts.prune.clone() };
+    let way = Way { prune: facts.prune.clone(), holds_for_all_values: false };
     if matches!(facts.command, Command::Update | Command::Delete) {
         return Some(way);
     }
@@ -108,7 +112,7 @@ fn several_keys(facts: &Facts, table: &DistributedTable, prepared: &Prepared) ->
             Some(_) => return None,
         }
     }
-    chosen.map(|(key, _)| Way { prune: Prune::Key(key) })
+    chosen.map(|(key, _)| Way { prune: Prune::Key(key), holds_for_all_values: false })
 }
 
 /// The plan of a routed statement.
