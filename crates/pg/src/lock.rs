@@ -22,7 +22,11 @@ pub enum ShardLock {
 /// How it is locked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// With other sharers.
+    /// Rows are inserted, each under the lock of its key: beside everything but [`Mode::Exclusive`].
+    InsertByKey,
+    /// Rows of one key are changed, under the lock of that key: not beside [`Mode::Share`].
+    ChangeByKey,
+    /// With other sharers and with inserts by key: rows of any key are added without locks of their keys.
     Share,
     /// Alone.
     Exclusive,
@@ -36,7 +40,10 @@ pub fn lock_shard(lock: ShardLock, mode: Mode) {
         ShardLock::Metadata(id) => (split(id).0, split(id).1, 4),
         ShardLock::Key(id, hash) => (split(id).1, hash as u32, 5),
     };
+    // The table of conflicts is PostgreSQL's own (`LockConflicts`, `src/backend/storage/lmgr/lock.c`).
     let mode = match mode {
+        Mode::InsertByKey => pg_sys::RowShareLock,
+        Mode::ChangeByKey => pg_sys::RowExclusiveLock,
         Mode::Share => pg_sys::ShareLock,
         Mode::Exclusive => pg_sys::ExclusiveLock,
     };

@@ -44,6 +44,8 @@ pub(crate) struct DistributedTable {
     pub(crate) key: DistributionKey,
     /// The distribution column's name.
     pub(crate) key_name: String,
+    /// No constraint of the table holds between rows of different keys.
+    pub(crate) unique_within_key: bool,
     /// Its shards.
     pub(crate) map: ShardMap,
     /// The placements of each shard, in the map's order and by id: the first healthy one leads.
@@ -187,6 +189,7 @@ fn load(oid: Oid, metadata: Metadata) -> Option<DistributedTable> {
             method: b'?',
             key: none,
             key_name,
+            unique_within_key: false,
             map: ShardMap::default(),
             placements: Vec::new(),
         });
@@ -208,6 +211,7 @@ fn load(oid: Oid, metadata: Metadata) -> Option<DistributedTable> {
         schema: relation.schema,
         name: relation.name,
         method,
+        unique_within_key: table::unique_indexes_without(oid, key.column).is_empty(),
         key,
         key_name,
         map,

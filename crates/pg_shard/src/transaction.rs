@@ -7,7 +7,7 @@
 
 use crate::catalog::DistributedTable;
 use crate::health;
-use crate::session::pool::{self, SessionRef};
+use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::{Command, Failure, NoSession, Session};
 use pg::transaction::{self, Isolation};
 use pg::{PgError, SqlState};
@@ -114,11 +114,11 @@ pub(crate) fn before_commit() -> Result<(), PgError> {
     if let Some(doomed) = STATE.with_borrow_mut(|state| state.doomed.take()) {
         return Err(doomed);
     }
-    let open: Vec<SessionRef> =
-        pool::all().into_iter().filter(|session| session.borrow().depth > 0).collect();
-    if open.is_empty() {
+    if pool::none_in_transaction() {
         return Ok(());
     }
+    let open: Vec<SessionRef> =
+        pool::all().into_iter().filter(|session| session.borrow().depth > 0).collect();
     for session in &open {
         check_before_commit(session)?;
     }
@@ -250,6 +250,10 @@ pub(crate) fn before_prepare() -> Result<(), PgError> {
 
 /// After the end of the local transaction: nothing stays open on the nodes. Must not fail.
 pub(crate) fn after_transaction(_committed: bool) {
+    if pool::all_at_rest() && is_untouched() {
+        STATE.with_borrow_mut(|state| state.doomed = None);
+        return;
+    }
     for session in pool::all() {
         let Ok(mut session) = session.try_borrow_mut() else { continue };
         session.reader = None;
@@ -350,7 +354,7 @@ pub(crate) fn with_session<T>(
 ) -> Result<(SessionRef, T), NodeFailure> {
     let mut retried = false;
     loop {
-        let session = pool::session(node).map_err(|reason| match reason {
+        let session = pool::session(node, Stale::Matters).map_err(|reason| match reason {
             NoSession::Unreachable(error) => NodeFailure::Unreachable(error),
             NoSession::Refused(error) => NodeFailure::Error(error),
         })?;

@@ -2,7 +2,7 @@
 
 use super::render;
 use super::sink::Sink;
-use super::write::{lock_for, no_destination, write_shard};
+use super::write::{Order, lock_for, no_destination, refreshed, write_shard};
 use crate::catalog;
 use crate::plan::compiled::Compiled;
 use crate::plan::data::InsertedRows;
@@ -81,7 +81,6 @@ impl InsertRows {
 
     fn by_statement(&self, io: &mut ScanIo, hasher: &Hasher) -> Result<u64, PgError> {
         let table = catalog::get(self.plan.table)?;
-        let tables = [Rc::clone(&table)];
         let mut encoders: Vec<Encoder> = io.child_encoders();
         encoders.truncate(self.plan.columns.len());
         let mut types: Vec<u32> = encoders.iter().map(Encoder::argument_type).collect();
@@ -97,14 +96,16 @@ impl InsertRows {
             count += io.with_row_memory(|_| {
                 let hash = self.hash(&row, hasher)?;
                 let index = table.map.owner(hash).ok_or_else(no_destination)?;
-                lock_for(self.plan.command, &table, index, Some(hash));
+                let shard = table.shard_id(index);
+                lock_for(Order::of(self.plan.command), &table, index, Some(hash));
+                let tables = refreshed(&[self.plan.table], index, shard)?;
                 let mut arguments = Arguments::start(formats.iter().copied());
                 for (column, encoder) in encoders.iter().enumerate() {
                     row.append(column, encoder, &mut arguments);
                 }
                 fixed.append(&mut arguments);
                 arguments.finish(codecs.binary_rows());
-                let key = StatementKey { template, part: table.shard_id(index).0 };
+                let key = StatementKey { template, part: shard.0 };
                 let render = || render(&self.plan.template, index);
                 let request =
                     Request { sql: Sql::Kept(key, &render), types: &types, arguments: &arguments };

@@ -3,6 +3,9 @@
 /// Rows computed here, sent to their shards.
 mod insert;
 
+/// A write on both placements of a shard at once.
+mod pair;
+
 /// Rows from one or many shards.
 mod read;
 

@@ -10,7 +10,7 @@ use crate::catalog::DistributedTable;
 use crate::naming::tell_as_table;
 use crate::plan::compiled::Compiled;
 use crate::plan::data::Plan;
-use crate::session::pool::{self, SessionRef};
+use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::stream::Stream;
 use crate::session::{Event, Failure, NoSession, Request, Sql, StatementKey};
 use crate::settings;
@@ -148,7 +148,7 @@ impl Read {
         let codecs = io.codecs();
         let arguments = io.arguments();
         for attempt in 0..2 {
-            let session = match pool::session(node) {
+            let session = match pool::session(node, Stale::IsHarmless) {
                 Ok(session) => session,
                 Err(NoSession::Unreachable(error)) => return Ok(Err(error)),
                 Err(NoSession::Refused(error)) => return Err(error),

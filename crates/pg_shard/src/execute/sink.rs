@@ -88,8 +88,11 @@ impl Sink {
         let lot = std::mem::take(&mut self.lots[index]);
         self.collected -= lot.len();
         if !self.locked[index] {
-            lock_shard(ShardLock::Data(self.table().shard_id(index)), Mode::Share);
+            let shard = self.table().shard_id(index);
+            lock_shard(ShardLock::Data(shard), Mode::Share);
             self.locked[index] = true;
+            // A repair may have ended while we waited for the lock.
+            self.tables = super::write::refreshed(&[self.table().oid], index, shard)?;
         }
         let sql = format!("COPY {} ({}) FROM STDIN", self.table().shard_name(index), self.columns);
         let missed = self.missed.clone();

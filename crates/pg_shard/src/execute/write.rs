@@ -3,6 +3,7 @@
 //! The leader's row locks order all writers. A placement whose node cannot be reached misses the write and is
 //! marked, if another one took it; an SQL error is the statement's and marks nothing.
 
+use super::pair::{Pair, Rows};
 use super::read::{common_nodes, explain_shards, render_generic};
 use super::{prune, render, tables};
 use crate::catalog::{DistributedTable, Placement};
@@ -10,16 +11,19 @@ use crate::health;
 use crate::naming::tell_as_table;
 use crate::plan::compiled::Compiled;
 use crate::plan::data::{Plan, Routed};
-use crate::session::pool;
+use crate::session::pool::{self, Stale};
 use crate::session::{Failure, NoSession, Request, Sql, StatementKey};
 use crate::settings;
 use crate::transaction::{self, NodeFailure};
 use pg::lock::{Mode, ShardLock, lock_shard};
 use pg::query::Command;
+use pg::rows::RowStore;
 use pg::scan::{Explain, Scan, ScanIo};
 use pg::{PgError, SqlState};
+use pgrx::pg_sys::Oid;
 use protocol::Row;
 use shardmap::{PlacementId, ShardId};
+use std::cell::RefCell;
 use std::rc::Rc;
 
 /// A scan that writes one shard.
@@ -55,28 +59,81 @@ impl RoutedWrite {
             ([], _) => return Ok(()),
             (several, _) => return Err(several_shards(several.len(), table)),
         };
-        lock_for(plan.command, table, index, pruned.hash);
+        let shard = table.shard_id(index);
+        let hash = pruned.hash.filter(|_| plan.by_key);
+        let alone = io.is_whole_transaction() && transaction::is_untouched();
+        let order = match hash {
+            Some(_) if alone && tables.len() == 1 && table.unique_within_key => Order::OfKeyAlone,
+            _ => Order::of(plan.command),
+        };
+        lock_for(order, table, index, hash);
+        let tables = if table.placements[index].len() > 1 {
+            refreshed(&plan.tables, index, shard)?
+        } else {
+            tables
+        };
 
         let key = StatementKey {
             template: self.compiled.template_number(&plan.template)?,
-            part: table.shard_id(index).0,
+            part: shard.0,
         };
-        let codecs = self.compiled.codecs(|| io.make_plain_codecs(plan.sent));
+        let codecs = io.codecs();
         let render = || render(&plan.template, index);
         let request = Request {
             sql: Sql::Kept(key, &render),
             types: codecs.argument_types(),
             arguments: &io.arguments(),
         };
-        let alone = io.is_whole_transaction();
-        let rows = io.rows();
-        let returning = plan.returning;
-        let affected = write_shard(&tables, index, &request, alone, &mut |row| {
-            if returning { rows.borrow_mut().keep(row) } else { Ok(()) }
-        })?;
+        let mut rows = Returned { rows: io.rows(), wanted: plan.returning };
+        if order == Order::OfKeyAlone {
+            let placements = writable(&tables, index)?;
+            if let Some(pair) = Pair::open(&tables[0], index, &placements)? {
+                io.add_processed(pair.execute(&request, &mut rows)?);
+                return Ok(());
+            }
+        }
+        let affected = write_shard(&tables, index, &request, alone, &mut |row| rows.take(row))?;
         io.add_processed(affected);
         Ok(())
     }
+}
+
+/// The rows of a RETURNING clause, on their way to the executor.
+struct Returned {
+    rows: Rc<RefCell<RowStore>>,
+    wanted: bool,
+}
+
+impl Rows for Returned {
+    fn take(&mut self, row: Row<'_>) -> Result<(), PgError> {
+        if self.wanted { self.rows.borrow_mut().keep(row) } else { Ok(()) }
+    }
+
+    fn forget(&mut self) {
+        self.rows.borrow_mut().clear();
+    }
+}
+
+/// The tables of a plan once the locks are held: whoever had them before may have repaired a placement, which must
+/// not miss this write.
+pub(crate) fn refreshed(
+    oids: &[Oid],
+    index: usize,
+    shard: ShardId,
+) -> Result<Vec<Rc<DistributedTable>>, PgError> {
+    pg::transaction::accept_invalidations();
+    let tables = tables(oids)?;
+    if index >= tables[0].map.len() || tables[0].shard_id(index) != shard {
+        return Err(PgError::new(
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!(
+                "the shards of table \"{}\" have changed while the statement waited",
+                tables[0].name
+            ),
+        )
+        .hint("Run it again."));
+    }
+    Ok(tables)
 }
 
 /// pg_shard 1.2's error for a write that would reach several shards.
@@ -98,34 +155,49 @@ pub(crate) fn no_destination() -> PgError {
     .detail("Target relation does not contain any shards capable of storing the new row.")
 }
 
+/// Which other writers of a shard a write lets run beside it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// All that are of this kind too: their order does not matter.
+    Any,
+    /// Those of other keys.
+    OfKey,
+    /// Those of other keys; and the placements are written at once, so that no row lock orders even what is of
+    /// the kind [`Order::Any`].
+    OfKeyAlone,
+}
+
+impl Order {
+    /// INSERTs run beside each other; UPDATE and DELETE exclude INSERTs and each other where they could meet.
+    pub(crate) fn of(command: Command) -> Self {
+        if command == Command::Insert || settings::all_modifications_commutative() {
+            Self::Any
+        } else {
+            Self::OfKey
+        }
+    }
+}
+
 /// Takes the locks that give all placements of a shard the same order of writes, and that a repair waits for.
 ///
-/// INSERTs run beside each other; UPDATE and DELETE exclude INSERTs and each other where they could meet: on
-/// one value of the distribution column if the statement is by key, on the whole shard otherwise. A shard with
-/// one placement needs no order but its own, and nobody repairs it.
-pub(crate) fn lock_for(
-    command: Command,
-    table: &DistributedTable,
-    index: usize,
-    hash: Option<i32>,
-) {
+/// Writers meet on one value of the distribution column if the statement is by key, on the whole shard otherwise. A
+/// shard with one placement needs no order but its own, and nobody repairs it.
+pub(crate) fn lock_for(order: Order, table: &DistributedTable, index: usize, hash: Option<i32>) {
     if table.placements[index].len() <= 1 {
         return;
     }
     let shard = table.shard_id(index);
-    let commutes = command == Command::Insert || settings::all_modifications_commutative();
-    match (commutes, hash) {
-        (true, hash) => {
-            lock_shard(ShardLock::Data(shard), Mode::Share);
-            if let Some(hash) = hash {
-                lock_shard(ShardLock::Key(shard, hash), Mode::Share);
-            }
+    match (order, hash) {
+        (Order::Any, Some(hash)) => {
+            lock_shard(ShardLock::Data(shard), Mode::InsertByKey);
+            lock_shard(ShardLock::Key(shard, hash), Mode::Share);
         }
-        (false, Some(hash)) => {
-            lock_shard(ShardLock::Data(shard), Mode::Share);
+        (Order::Any, None) => lock_shard(ShardLock::Data(shard), Mode::Share),
+        (_, Some(hash)) => {
+            lock_shard(ShardLock::Data(shard), Mode::ChangeByKey);
             lock_shard(ShardLock::Key(shard, hash), Mode::Exclusive);
         }
-        (false, None) => lock_shard(ShardLock::Data(shard), Mode::Exclusive),
+        (_, None) => lock_shard(ShardLock::Data(shard), Mode::Exclusive),
     }
 }
 
@@ -175,8 +247,8 @@ fn nobody(table: &DistributedTable, index: usize) -> PgError {
 /// Runs a statement on all healthy placements of a shard; `each` gets the leader's rows. Returns how many rows
 /// the leader changed.
 ///
-/// `alone` says that the statement is the whole transaction: with a single placement the node then commits it
-/// by itself.
+/// `alone` says that the statement is the whole transaction, of which nothing has been sent yet: with a single
+/// placement the node then commits it by itself.
 pub(crate) fn write_shard(
     tables: &[Rc<DistributedTable>],
     index: usize,
@@ -188,41 +260,14 @@ pub(crate) fn write_shard(
     let placements = writable(tables, index)?;
     let named: Vec<(&DistributedTable, usize)> =
         tables.iter().map(|table| (&**table, index)).collect();
-    if alone && placements.len() == 1 && transaction::is_untouched() {
+    if alone && placements.len() == 1 {
         return write_alone(table, index, &placements[0], request, &named, each);
     }
     let mut write = Write { table, index, named: &named, affected: None, missed: Vec::new() };
-    if alone
-        && let [leader, follower] = &placements[..]
-        && transaction::is_untouched()
-    {
-        write.on(leader, request, Commits::WithTransaction, each)?;
-        if write.affected.is_some() {
-            // From here on the transaction is decided: the follower commits with the statement, the leader after it.
-            // A cancel meanwhile is passed to the follower; if that obeys, nothing has happened.
-            return transaction::uninterrupted(|| {
-                write.on(follower, request, Commits::AtOnce, each)?;
-                let affected = write.finish()?;
-                transaction::before_commit()?;
-                Ok(affected)
-            });
-        }
-        write.on(follower, request, Commits::WithTransaction, each)?;
-        return write.finish();
-    }
     for placement in &placements {
-        write.on(placement, request, Commits::WithTransaction, each)?;
+        write.on(placement, request, each)?;
     }
     write.finish()
-}
-
-/// When a placement's write is committed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Commits {
-    /// By the node itself, as soon as it is done.
-    AtOnce,
-    /// At the end of the transaction.
-    WithTransaction,
 }
 
 /// A write on its way over the placements of a shard.
@@ -241,22 +286,15 @@ impl Write<'_> {
         &mut self,
         placement: &Placement,
         request: &Request<'_>,
-        commits: Commits,
         each: &mut dyn FnMut(Row<'_>) -> Result<(), PgError>,
     ) -> Result<(), PgError> {
         let leads = self.affected.is_none();
         let outcome = transaction::with_session(&placement.node, &mut |session| {
             let mut session = session.borrow_mut();
             let mut take = |row: Row<'_>| if leads { each(row) } else { Ok(()) };
-            match commits {
-                Commits::AtOnce => session.execute_uninterrupted(request, &mut take),
-                Commits::WithTransaction => {
-                    let level = transaction::level_for_write();
-                    let rows = session.execute(request, Some(level), &mut take)?;
-                    session.wrote = true;
-                    Ok(rows)
-                }
-            }
+            let rows = session.execute(request, Some(transaction::level_for_write()), &mut take)?;
+            session.wrote = true;
+            Ok(rows)
         });
         match outcome {
             Ok((_, rows)) => {
@@ -269,13 +307,7 @@ impl Write<'_> {
                 );
                 let expected = *self.affected.get_or_insert(rows);
                 if rows != expected {
-                    pg::error::warning(
-                        PgError::new(
-                            SqlState::WARNING,
-                            format!("modified {rows} tuples, but expected to modify {expected}"),
-                        )
-                        .detail(format!("modified placement on {}", placement.node)),
-                    );
+                    pg::error::warning(other_count(rows, expected, placement));
                     self.missed.push((self.table.shard_id(self.index), placement.id));
                 }
                 Ok(())
@@ -302,6 +334,36 @@ impl Write<'_> {
     }
 }
 
+/// pg_shard 1.2's warning for placements that changed different numbers of rows.
+pub(super) fn other_count(rows: u64, expected: u64, placement: &Placement) -> PgError {
+    PgError::new(
+        SqlState::WARNING,
+        format!("modified {rows} tuples, but expected to modify {expected}"),
+    )
+    .detail(format!("modified placement on {}", placement.node))
+}
+
+/// The error for a statement whose outcome nobody knows.
+pub(super) fn commit_unknown(
+    table: &DistributedTable,
+    placement: &Placement,
+    cause: &PgError,
+) -> PgError {
+    PgError::new(
+        SqlState(*b"08007"),
+        format!(
+            "connection to node \"{}\" was lost while it executed the statement",
+            placement.node
+        ),
+    )
+    .detail(format!(
+        "The change to table \"{}\" may be stored or not. Remote message: {}",
+        table.name,
+        cause.message()
+    ))
+    .hint("Look whether it is there before you run the statement again.")
+}
+
 /// One placement, one statement, one round trip.
 fn write_alone(
     table: &DistributedTable,
@@ -311,13 +373,14 @@ fn write_alone(
     named: &[(&DistributedTable, usize)],
     each: &mut dyn FnMut(Row<'_>) -> Result<(), PgError>,
 ) -> Result<u64, PgError> {
-    let session = pool::session(&placement.node).map_err(|reason| match reason {
-        NoSession::Refused(error) => error,
-        NoSession::Unreachable(error) => {
-            pg::error::warning(pool::connection_failed(&placement.node, &error));
-            nobody(table, index)
-        }
-    })?;
+    let session =
+        pool::session(&placement.node, Stale::Matters).map_err(|reason| match reason {
+            NoSession::Refused(error) => error,
+            NoSession::Unreachable(error) => {
+                pg::error::warning(pool::connection_failed(&placement.node, &error));
+                nobody(table, index)
+            }
+        })?;
     let mut outcome = session.borrow_mut().execute(request, None, each);
     if outcome.as_ref().is_err_and(Failure::is_stale_statement) {
         outcome = session.borrow_mut().execute(request, None, each);
@@ -327,19 +390,7 @@ fn write_alone(
         Err(Failure::Statement(error)) => Err(tell_as_table(error, named, &placement.node)),
         Err(Failure::Lost(error)) => {
             pool::discard_broken();
-            Err(PgError::new(
-                SqlState(*b"08007"),
-                format!(
-                    "connection to node \"{}\" was lost while it executed the statement",
-                    placement.node
-                ),
-            )
-            .detail(format!(
-                "The change to table \"{}\" may be stored or not. Remote message: {}",
-                table.name,
-                error.message()
-            ))
-            .hint("Look whether it is there before you run the statement again."))
+            Err(commit_unknown(table, placement, &error))
         }
     }
 }

@@ -28,6 +28,8 @@ pub(crate) struct Routed {
     pub(crate) tables: Vec<Oid>,
     /// What decides the shard.
     pub(crate) prune: Prune<Key>,
+    /// All rows that a write concerns have the key's hash.
+    pub(crate) by_key: bool,
     /// The SQL.
     pub(crate) template: Vec<Piece>,
     /// How many of the expressions are parameters.
@@ -84,6 +86,7 @@ impl Plan {
                 w.int(0)
                     .int(plan.command.code())
                     .int(i32::from(plan.returning))
+                    .int(i32::from(plan.by_key))
                     .int(count(plan.sent));
                 w.int(count(plan.tables.len()));
                 for table in &plan.tables {
@@ -126,11 +129,12 @@ impl Plan {
             0 => {
                 let command = Command::from_code(reader.int());
                 let returning = reader.int() != 0;
+                let by_key = reader.int() != 0;
                 let sent = read_count(reader);
                 let tables = (0..read_count(reader)).map(|_| reader.oid()).collect();
                 let prune = read_prune(reader);
                 let template = read_template(reader);
-                Self::Routed(Routed { command, tables, prune, template, sent, returning })
+                Self::Routed(Routed { command, tables, prune, by_key, template, sent, returning })
             }
             1 => {
                 let table = reader.oid();

@@ -15,6 +15,8 @@ pub(crate) struct Way {
     prune: Prune<Key>,
     /// The way was found without looking at the values of constants.
     pub(super) holds_for_all_values: bool,
+    /// All rows concerned have the key's hash, not only its shard.
+    by_key: bool,
 }
 
 /// The way, if there is one.
@@ -40,10 +42,10 @@ pub(crate) fn decide(facts: &Facts, prepared: &Prepared) -> Option<Way> {
     }
     let columns: Vec<_> = facts.relations.iter().map(|relation| relation.column).collect();
     if let Some(key) = facts.equalities.routes(&columns).into_iter().next() {
-        return Some(Way { prune: Prune::Key(key), holds_for_all_values: true });
+        return Some(Way { prune: Prune::Key(key), holds_for_all_values: true, by_key: true });
     }
     if first.map.len() == 1 {
-        return Some(Way { prune: Prune::All, holds_for_all_values: true });
+        return Some(Way { prune: Prune::All, holds_for_all_values: true, by_key: false });
     }
     match &facts.insert_source {
         InsertSource::Values(keys) if !keys.is_empty() && others.is_empty() => {
@@ -73,9 +75,11 @@ fn are_colocated(left: &DistributedTable, right: &DistributedTable) -> bool {
 fn same_shard(keys: &[Key], table: &DistributedTable, prepared: &Prepared) -> Option<Way> {
     let owner = |key: &Key| prepared.hash_now(key).flatten().and_then(|hash| table.map.owner(hash));
     let first = owner(&keys[0])?;
-    keys.iter()
-        .all(|key| owner(key) == Some(first))
-        .then(|| Way { prune: Prune::Key(keys[0]), holds_for_all_values: false })
+    keys.iter().all(|key| owner(key) == Some(first)).then(|| Way {
+        prune: Prune::Key(keys[0]),
+        holds_for_all_values: false,
+        by_key: false,
+    })
 }
 
 /// One table and a filter that may leave one shard: for a write the execution decides, a read must know now.
@@ -83,7 +87,7 @@ fn one_table(facts: &Facts, table: &DistributedTable, prepared: &Prepared) -> Op
     if facts.prune.is_all() {
         return None;
     }
-    let way = Way { prune: facts.prune.clone(), holds_for_all_values: false };
+    let way = Way { prune: facts.prune.clone(), holds_for_all_values: false, by_key: true };
     if matches!(facts.command, Command::Update | Command::Delete) {
         return Some(way);
     }
@@ -112,7 +116,11 @@ fn several_keys(facts: &Facts, table: &DistributedTable, prepared: &Prepared) ->
             Some(_) => return None,
         }
     }
-    chosen.map(|(key, _)| Way { prune: Prune::Key(key), holds_for_all_values: false })
+    chosen.map(|(key, _)| Way {
+        prune: Prune::Key(key),
+        holds_for_all_values: false,
+        by_key: false,
+    })
 }
 
 /// The plan of a routed statement.
@@ -138,6 +146,7 @@ pub(crate) fn plan(
         command: facts.command,
         tables,
         prune: way.prune.clone(),
+        by_key: way.by_key,
         template,
         sent: prepared.sent,
         returning: facts.has_returning,

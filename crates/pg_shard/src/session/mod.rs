@@ -200,6 +200,11 @@ impl Session {
         !self.expects.is_empty() || !matches!(self.copy, Copying::No)
     }
 
+    /// Usable, with nothing under way and no remote transaction.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.is_usable() && !self.is_busy() && self.depth == 0 && self.reader.is_none()
+    }
+
     /// The connection's socket.
     pub(crate) fn socket(&self) -> i32 {
         self.link.socket()
@@ -535,15 +540,13 @@ impl Session {
         self.finish(each)
     }
 
-    /// Sends a statement that the node commits by itself and reads it to its end, without serving interrupts: who
-    /// calls must know the outcome. A cancel that comes meanwhile is passed on to the node.
-    pub(crate) fn execute_uninterrupted(
+    /// Reads to the end of a statement that the node commits by itself, without serving interrupts: who calls must
+    /// know the outcome. A cancel that comes meanwhile is passed on to the node.
+    pub(crate) fn finish_uninterrupted(
         &mut self,
-        request: &Request<'_>,
         each: &mut dyn FnMut(Row<'_>) -> Result<(), PgError>,
     ) -> Result<u64, Failure> {
         const TICK: Duration = Duration::from_millis(100);
-        self.send(request, None)?;
         let mut asked_to_stop = None;
         let mut silent_since = clock();
         loop {

@@ -32,11 +32,21 @@ struct Pooled {
     session: SessionRef,
 }
 
+/// What a connection that was closed meanwhile means to whoever wants to use it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stale {
+    /// It is noticed before anything is sent, which costs a system call: after sending nobody would know whether
+    /// the node has done it.
+    Matters,
+    /// The statement can simply be sent again.
+    IsHarmless,
+}
+
 /// A session to a node, ready for a statement.
 ///
 /// A kept connection that the server has closed meanwhile (a restart) is replaced before it is used, so that
 /// it never counts against the node. Rows that somebody else still expects on the session are spilled first.
-pub(crate) fn session(node: &NodeAddress) -> Result<SessionRef, NoSession> {
+pub(crate) fn session(node: &NodeAddress, stale: Stale) -> Result<SessionRef, NoSession> {
     let role = table::current_role();
     let is_wanted = |pooled: &Pooled| pooled.role == role && pooled.node == *node;
     let known = SESSIONS.with_borrow(|sessions| {
@@ -45,7 +55,7 @@ pub(crate) fn session(node: &NodeAddress) -> Result<SessionRef, NoSession> {
     if let Some(session) = known {
         let good = {
             let session = session.borrow();
-            session.is_usable() && !session.is_stale()
+            session.is_usable() && (stale == Stale::IsHarmless || !session.is_stale())
         };
         if good {
             super::stream::claim(&session).map_err(|failure| match failure {
@@ -98,6 +108,15 @@ pub(crate) fn all() -> Vec<SessionRef> {
 pub(crate) fn none_in_transaction() -> bool {
     SESSIONS
         .with_borrow(|sessions| sessions.iter().all(|pooled| pooled.session.borrow().depth == 0))
+}
+
+/// Nothing has to be done about any session at the end of a transaction.
+pub(crate) fn all_at_rest() -> bool {
+    SESSIONS.with_borrow(|sessions| {
+        sessions
+            .iter()
+            .all(|pooled| pooled.session.try_borrow().is_ok_and(|session| session.is_at_rest()))
+    })
 }
 
 /// Forgets sessions that are broken.
