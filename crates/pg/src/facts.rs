@@ -766,6 +766,12 @@ impl Reader<'_> {
                 NodeTag::T_List => node::elements::<pg_sys::Node>(n.cast())
                     .into_iter()
                     .fold(Prune::All, |prune, part| prune.and(self.prune_of(part, column, table))),
+                // A condition that is never true leaves no shard.
+                NodeTag::T_Const => {
+                    let constant = n.cast::<pg_sys::Const>();
+                    let is_true = !(*constant).constisnull && (*constant).constvalue.value() != 0;
+                    if is_true { Prune::All } else { Prune::Or(Vec::new()) }
+                }
                 NodeTag::T_BoolExpr => {
                     let expr = n.cast::<pg_sys::BoolExpr>();
                     let parts = node::elements::<pg_sys::Node>((*expr).args);

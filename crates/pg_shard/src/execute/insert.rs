@@ -80,7 +80,6 @@ impl InsertRows {
 
     fn by_statement(&self, io: &mut ScanIo, hasher: &mut Hasher) -> Result<u64, PgError> {
         let table = catalog::get(self.plan.table)?;
-        let tables = [Rc::clone(&table)];
         let mut encoders: Vec<Encoder> = io.child_encoders();
         encoders.truncate(self.plan.columns.len());
         let mut types: Vec<u32> = encoders.iter().map(Encoder::parameter_type).collect();
@@ -94,6 +93,8 @@ impl InsertRows {
                 let hash = self.hash(&row, hasher)?;
                 let index = table.map.owner(hash).ok_or_else(no_destination)?;
                 lock_for(self.plan.command, &table, index, Some(hash));
+                // As of now: a repair may have finished while we waited for the lock.
+                let tables = [catalog::get(self.plan.table)?];
                 let mut parameters: Vec<_> = encoders
                     .iter_mut()
                     .enumerate()

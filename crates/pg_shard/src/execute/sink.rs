@@ -6,7 +6,7 @@
 //! other, and memory is bounded by the lots.
 
 use super::write::writable;
-use crate::catalog::{DistributedTable, quote};
+use crate::catalog::{self, DistributedTable, quote};
 use crate::health;
 use crate::naming::tell_as_table;
 use crate::session::Failure;
@@ -90,6 +90,8 @@ impl Sink {
         if !self.locked[index] {
             lock_shard(ShardLock::Data(self.table().shard_id(index)), Mode::Share);
             self.locked[index] = true;
+            // As of now: a repair may have finished while we waited for the lock.
+            self.tables = vec![catalog::get(self.table().oid)?];
         }
         let sql = format!("COPY {} ({}) FROM STDIN", self.table().shard_name(index), self.columns);
         let missed = self.missed.clone();

@@ -22,6 +22,9 @@ use pg::{PgError, SqlState};
 use shardmap::{KeyValue, PlacementId, Prune, ShardId};
 use std::rc::Rc;
 
+/// The tables of a statement as they are behind the lock, and the shard.
+type LockedShard = (Vec<Rc<DistributedTable>>, usize);
+
 /// A scan that writes one shard.
 pub(crate) struct RoutedWrite {
     plan: Routed,
@@ -35,32 +38,7 @@ impl RoutedWrite {
     }
 
     fn run(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
-        let tables = tables(&self.plan.tables)?;
-        let table = &tables[0];
-        let shards = prune(io, &self.plan.prune, table)?;
-        let index = match (&shards[..], self.plan.command) {
-            ([index], _) => *index,
-            ([], Command::Insert | Command::Upsert) => return Err(self.no_shard(io)),
-            ([], _) => return Ok(()),
-            _ => {
-                return Err(PgError::new(
-                    SqlState::FEATURE_NOT_SUPPORTED,
-                    "cannot modify multiple shards during a single query",
-                )
-                .detail(format!(
-                    "The statement concerns {} shards of table \"{}\".",
-                    shards.len(),
-                    table.name
-                ))
-                .hint(format!(
-                    "Add an equality on the distribution column \"{}\".",
-                    table.key_name
-                )));
-            }
-        };
-        let hash = self.key_hash(io);
-        lock_for(self.plan.command, table, index, hash);
-
+        let Some((tables, index)) = self.lock(io)? else { return Ok(()) };
         let sql = render(&self.plan.template, index)?;
         let request = Request {
             sql,
@@ -76,6 +54,43 @@ impl RoutedWrite {
         })?;
         io.add_processed(affected);
         Ok(())
+    }
+
+    /// Finds the shard and locks it; none if no shard can hold a row that matches.
+    ///
+    /// While we waited a repair may have finished or a placement may have been marked, so the metadata are looked
+    /// at again behind the lock: a write by an old list would miss a placement that is healthy now.
+    fn lock(&self, io: &mut ScanIo) -> Result<Option<LockedShard>, PgError> {
+        let mut known = tables(&self.plan.tables)?;
+        loop {
+            let Some(index) = self.shard(io, &known[0])? else { return Ok(None) };
+            let hash = self.key_hash(io);
+            lock_for(self.plan.command, &known[0], index, hash);
+            let now = tables(&self.plan.tables)?;
+            if known.iter().zip(&now).all(|(before, after)| Rc::ptr_eq(before, after)) {
+                return Ok(Some((now, index)));
+            }
+            known = now;
+        }
+    }
+
+    /// The one shard that the statement concerns now.
+    fn shard(&self, io: &mut ScanIo, table: &DistributedTable) -> Result<Option<usize>, PgError> {
+        match (&prune(io, &self.plan.prune, table)?[..], self.plan.command) {
+            ([index], _) => Ok(Some(*index)),
+            ([], Command::Insert | Command::Upsert) => Err(self.no_shard(io)),
+            ([], _) => Ok(None),
+            (shards, _) => Err(PgError::new(
+                SqlState::FEATURE_NOT_SUPPORTED,
+                "cannot modify multiple shards during a single query",
+            )
+            .detail(format!(
+                "The statement concerns {} shards of table \"{}\".",
+                shards.len(),
+                table.name
+            ))
+            .hint(format!("Add an equality on the distribution column \"{}\".", table.key_name))),
+        }
     }
 
     fn no_shard(&self, io: &mut ScanIo) -> PgError {
