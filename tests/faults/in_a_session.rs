@@ -1,6 +1,6 @@
 //! One fault at a time, in one session.
 
-use testkit::{NodeName, Session, TestCluster};
+use testkit::{NodeName, Session, TestCluster, wait_until};
 
 const WORKER_1: NodeName = NodeName::Worker(1);
 const WORKER_2: NodeName = NodeName::Worker(2);
@@ -254,6 +254,96 @@ fn a_node_that_dies_inside_a_transaction_leaves_no_half_of_it() {
     assert_eq!(cluster.repair("items"), 1);
     assert_eq!(cluster.text(&format!("SELECT v FROM items WHERE key = {key}")), "kept");
     assert_eq!(cluster.assert_placements_equal("items"), 100);
+}
+
+#[test]
+fn a_writer_that_waited_for_a_repair_writes_the_repaired_placement_too() {
+    // Writers kept the list of placements that they had read before they waited for the repair's lock. So they
+    // missed the placement that it had just made healthy, and nobody marked it. Now the list is read behind the lock.
+    let cluster = TestCluster::impatient(2);
+    create_items(&cluster, 2);
+    let key = key_led_by(&cluster, WORKER_2);
+    let shard = cluster.shard_of("items", &format!("hashint4({key})"));
+    let other = (1..=100)
+        .find(|other| {
+            *other != key && cluster.shard_of("items", &format!("hashint4({other})")) == shard
+        })
+        .expect("100 keys, 8 shards");
+    let writes = [
+        format!("INSERT INTO items VALUES ({key}, 'alone')"),
+        format!("INSERT INTO items VALUES ({key}, 'a'), ({other}, 'b')"),
+        format!("INSERT INTO items SELECT i FROM generate_series({key}, {key}) AS i"),
+        format!("INSERT INTO items SELECT i FROM generate_series({key}, {key}) AS i RETURNING key"),
+        format!("COPY items (key) FROM PROGRAM 'echo {key}'"),
+    ];
+    for write in writes {
+        cluster.kill(WORKER_1).expect("worker 1 is up");
+        cluster.sql(&format!("DELETE FROM items WHERE key = {key}"));
+        cluster.sql(&format!("DELETE FROM items WHERE key = {other}"));
+        cluster.start(WORKER_1).expect("worker 1 is down");
+        let mut writer = cluster.new_session();
+        writer.sql("SELECT count(*) FROM items");
+        cluster.sql("BEGIN");
+        assert_eq!(cluster.repair("items"), 1, "{write}");
+        let text = write.clone();
+        let writing = std::thread::spawn(move || writer.sql(&text));
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'";
+        wait_until("the writer waits for the repair", || cluster.text(waiting) == "1");
+        cluster.sql("COMMIT");
+        writing.join().expect("the write succeeds");
+        assert_eq!(cluster.unhealthy("items"), 0, "{write}");
+        let rows = cluster.assert_placements_equal("items");
+        assert_eq!(
+            rows,
+            if write.contains("VALUES") && write.contains("'b'") { 100 } else { 99 },
+            "{write}"
+        );
+    }
+}
+
+#[test]
+fn every_table_that_a_with_clause_writes_is_marked_where_the_write_is_missed() {
+    let cluster = TestCluster::impatient(2);
+    create_items(&cluster, 2);
+    cluster.create_distributed("CREATE TABLE sold (key int, v text)", "sold", "key", 8, 2);
+    let key = key_led_by(&cluster, WORKER_1);
+    let sell = |key: i32| {
+        format!(
+            "WITH gone AS (DELETE FROM items WHERE key = {key} RETURNING *) INSERT INTO sold SELECT * FROM gone RETURNING v"
+        )
+    };
+    cluster.kill(WORKER_1).expect("worker 1 is up");
+    let mut session = cluster.new_session();
+    assert_eq!(session.text(&sell(key)), format!("v{key}"));
+    assert_eq!(session.warnings().len(), 1);
+    let marked = |table: &str| {
+        let bad = cluster.placements(table).into_iter().filter(|placement| placement.state != 1);
+        bad.map(|placement| (placement.shard, placement.node)).collect::<Vec<_>>()
+    };
+    for table in ["items", "sold"] {
+        let shard = cluster.shard_of(table, &format!("hashint4({key})"));
+        assert_eq!(marked(table), [(shard, WORKER_1)]);
+    }
+    // With the placement of one table healthy there and that of the other not, nobody writes half of the statement.
+    cluster.start(WORKER_1).expect("worker 1 is down");
+    assert_eq!(cluster.repair("items"), 1);
+    session.sql(&format!("INSERT INTO items VALUES ({key}, 'again')"));
+    let error = session.error(&sell(key));
+    assert_eq!(error.sqlstate, "0A000", "{error}");
+    assert_eq!(cluster.repair("sold"), 1);
+    assert_eq!(session.text(&sell(key)), "again");
+    // Killed inside a transaction that has written both.
+    session.sql("BEGIN");
+    let other = key_led_by(&cluster, WORKER_1);
+    session.sql(&format!("INSERT INTO items VALUES ({other}, 'third')"));
+    assert_eq!(session.text(&sell(other)), "third");
+    cluster.kill(WORKER_1).expect("worker 1 is up");
+    session.sql("COMMIT");
+    assert_eq!(marked("items").len() + marked("sold").len(), 2);
+    cluster.start(WORKER_1).expect("worker 1 is down");
+    assert_eq!(cluster.repair("items") + cluster.repair("sold"), 2);
+    assert_eq!(cluster.assert_placements_equal("items"), 99);
+    assert_eq!(cluster.assert_placements_equal("sold"), 3);
 }
 
 #[test]

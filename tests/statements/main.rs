@@ -15,6 +15,12 @@ mod rights;
 /// Transaction blocks and savepoints.
 mod transactions;
 
+/// Reading and writing through views.
+mod views;
+
+/// Writes in WITH clauses: all in one shard group, or refused.
+mod with_clauses;
+
 /// INSERT, UPDATE, DELETE and their clauses; values that are computed once.
 mod writes;
 

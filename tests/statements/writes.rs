@@ -279,3 +279,47 @@ fn rows_for_many_shards_go_each_to_its_own() {
     assert_eq!(cluster.unhealthy("spread"), 0);
     assert_eq!(cluster.assert_placements_equal("spread"), 322);
 }
+
+#[test]
+fn rows_of_one_shard_arrive_in_their_own_columns_with_their_defaults() {
+    // The statement went to the shard as the user wrote it below the columns in the table's order: without its
+    // defaults it failed, and with its columns in another order it stored them crosswise.
+    let cluster = TestCluster::up(2);
+    cluster.create_distributed(
+        "CREATE TABLE boxes (key int, a text, b text DEFAULT 'b', n bigint DEFAULT 7)",
+        "boxes",
+        "key",
+        4,
+        2,
+    );
+    let mut session = cluster.new_session();
+    session.sql("INSERT INTO boxes VALUES (1, 'a', 'first', 0)");
+    for (statement, row) in [
+        (
+            "INSERT INTO boxes (n, b, a, key) SELECT 1, a, b, key FROM boxes WHERE key = 1",
+            "first|a|1",
+        ),
+        (
+            "INSERT INTO boxes (a, key) SELECT 'short', key FROM boxes WHERE key = 1 AND n = 1",
+            "short|b|7",
+        ),
+        (
+            "INSERT INTO boxes (b, key) SELECT DISTINCT b, key FROM boxes WHERE key = 1 AND n = 7",
+            "NULL|b|7",
+        ),
+        (
+            "WITH f AS (SELECT key, n FROM boxes WHERE key = 1 AND n = 1) INSERT INTO boxes (n, key) SELECT n + 1, key FROM f",
+            "NULL|b|2",
+        ),
+        (
+            "INSERT INTO boxes (n, key) SELECT 1::smallint, key FROM boxes WHERE key = 1 AND n = 2 UNION ALL SELECT 9, 1 WHERE false",
+            "NULL|b|1",
+        ),
+    ] {
+        let inserted = session.text(&format!("{statement} RETURNING a, b, n"));
+        assert_eq!(inserted, row, "{statement}");
+    }
+    session.sql("PREPARE again (int) AS INSERT INTO boxes SELECT * FROM boxes WHERE key = $1");
+    assert_eq!(session.count("EXECUTE again (NULL)"), 0);
+    assert_eq!(cluster.assert_placements_equal("boxes"), 6);
+}

@@ -2,7 +2,7 @@
 
 use super::render;
 use super::sink::Sink;
-use super::write::{lock_for, no_destination, write_shard};
+use super::write::{Target, lock_for, no_destination, write_shard};
 use crate::catalog;
 use crate::plan::data::InsertedRows;
 use crate::session::Request;
@@ -92,7 +92,7 @@ impl InsertRows {
             count += io.with_row_memory(|_| {
                 let hash = self.hash(&row, hasher)?;
                 let index = table.map.owner(hash).ok_or_else(no_destination)?;
-                lock_for(self.plan.command, &table, index, Some(hash));
+                lock_for(self.plan.command, &table, index, Some(&[hash]));
                 // As of now: a repair may have finished while we waited for the lock.
                 let tables = [catalog::get(self.plan.table)?];
                 let mut parameters: Vec<_> = encoders
@@ -107,7 +107,8 @@ impl InsertRows {
                     parameters,
                     binary,
                 };
-                write_shard(&tables, index, &request, false, &mut |result| {
+                let target = Target { tables: &tables, written: 1, index, counts: true };
+                write_shard(&target, &request, false, &mut |result| {
                     if self.plan.returning { kept.borrow_mut().keep(result) } else { Ok(()) }
                 })
             })?;

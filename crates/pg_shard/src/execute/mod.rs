@@ -30,7 +30,7 @@ pub(crate) fn begin(
     explain_only: bool,
 ) -> Result<Box<dyn Scan>, PgError> {
     Ok(match Plan::read(&mut reader) {
-        Plan::Routed(plan) if plan.command.is_write() => {
+        Plan::Routed(plan) if plan.is_write() => {
             io.set_plain_sources();
             Box::new(write::RoutedWrite::new(plan))
         }

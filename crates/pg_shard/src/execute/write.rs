@@ -1,7 +1,8 @@
-//! A statement that changes one shard: on the leading placement first, then on the others.
+//! A statement that changes one shard group: on the leading placement first, then on the others.
 //!
 //! The leader's row locks order all writers. A placement whose node cannot be reached misses the write and is
-//! marked, if another one took it; an SQL error is the statement's and marks nothing.
+//! marked, if another one took it; an SQL error is the statement's and marks nothing. What is said of a placement
+//! holds for those of all tables that the statement writes (WITH clauses write too): they lie on the same nodes.
 
 use super::read::{common_nodes, explain_shards, render_generic};
 use super::{prune, render, tables};
@@ -15,12 +16,15 @@ use crate::settings;
 use crate::transaction::{self, NodeFailure};
 use pg::libpq::ResultSet;
 use pg::lock::{Mode, ShardLock, lock_shard};
-use pg::query::Command;
+use pg::query::{Command, Key};
 use pg::scan::{Explain, Scan, ScanIo};
 use pg::value::Hasher;
 use pg::{PgError, SqlState};
-use shardmap::{KeyValue, PlacementId, Prune, ShardId};
+use shardmap::{KeyValue, NodeAddress, PlacementId, Prune, ShardId};
 use std::rc::Rc;
+
+/// A statement about more keys than this locks the whole shard.
+const MOST_KEYS: usize = 100;
 
 /// The tables of a statement as they are behind the lock, and the shard.
 type LockedShard = (Vec<Rc<DistributedTable>>, usize);
@@ -49,10 +53,14 @@ impl RoutedWrite {
         let alone = io.is_whole_transaction();
         let rows = io.rows();
         let returning = self.plan.returning;
-        let affected = write_shard(&tables, index, &request, alone, &mut |result| {
+        let counts = self.plan.command.is_write();
+        let target = Target { tables: &tables, written: self.plan.writes.len(), index, counts };
+        let affected = write_shard(&target, &request, alone, &mut |result| {
             if returning { rows.borrow_mut().keep(result) } else { Ok(()) }
         })?;
-        io.add_processed(affected);
+        if counts {
+            io.add_processed(affected);
+        }
         Ok(())
     }
 
@@ -64,8 +72,13 @@ impl RoutedWrite {
         let mut known = tables(&self.plan.tables)?;
         loop {
             let Some(index) = self.shard(io, &known[0])? else { return Ok(None) };
-            let hash = self.key_hash(io);
-            lock_for(self.plan.command, &known[0], index, hash);
+            let hashes = self.key_hashes(io);
+            let mut written: Vec<_> = self.plan.writes.iter().zip(&known).collect();
+            // In one order, so that two statements that write the same tables do not wait for each other.
+            written.sort_by_key(|(_, table)| table.shard_id(index));
+            for (command, table) in written {
+                lock_for(*command, table, index, hashes.as_deref());
+            }
             let now = tables(&self.plan.tables)?;
             if known.iter().zip(&now).all(|(before, after)| Rc::ptr_eq(before, after)) {
                 return Ok(Some((now, index)));
@@ -76,11 +89,13 @@ impl RoutedWrite {
 
     /// The one shard that the statement concerns now.
     fn shard(&self, io: &mut ScanIo, table: &DistributedTable) -> Result<Option<usize>, PgError> {
-        match (&prune(io, &self.plan.prune, table)?[..], self.plan.command) {
-            ([index], _) => Ok(Some(*index)),
-            ([], Command::Insert | Command::Upsert) => Err(self.no_shard(io)),
-            ([], _) => Ok(None),
-            (shards, _) => Err(PgError::new(
+        match &prune(io, &self.plan.prune, table)?[..] {
+            [index] => Ok(Some(*index)),
+            [] if self.plan.brings_row => Err(self.no_shard(io)),
+            // Nothing is written, but a SELECT around it has an answer; any shard gives it.
+            [] if !self.plan.command.is_write() => Ok(Some(0)),
+            [] => Ok(None),
+            shards => Err(PgError::new(
                 SqlState::FEATURE_NOT_SUPPORTED,
                 "cannot modify multiple shards during a single query",
             )
@@ -106,13 +121,28 @@ impl RoutedWrite {
         }
     }
 
-    fn key_hash(&self, io: &mut ScanIo) -> Option<i32> {
-        let Prune::Key(key) = &self.plan.prune else { return None };
-        let mut hasher = Hasher::find(key.family, key.hash_type, key.collation)?;
-        match io.with_row_memory(|io| io.key_value(key, &mut hasher)) {
-            KeyValue::Hashes(hashes) if hashes.len() == 1 => Some(hashes[0]),
-            _ => None,
+    /// The hashes of the keys that the statement is about; none if it is not by key, or by too many.
+    fn key_hashes(&self, io: &mut ScanIo) -> Option<Vec<i32>> {
+        let keys: Vec<&Key> = match &self.plan.prune {
+            Prune::Key(key) => vec![key],
+            Prune::Or(parts) => parts
+                .iter()
+                .map(|part| if let Prune::Key(key) = part { Some(key) } else { None })
+                .collect::<Option<_>>()?,
+            Prune::All | Prune::And(_) => return None,
+        };
+        let mut hashes = Vec::new();
+        for key in keys {
+            let mut hasher = Hasher::find(key.family, key.hash_type, key.collation)?;
+            if let KeyValue::Hashes(found) = io.with_row_memory(|io| io.key_value(key, &mut hasher))
+            {
+                hashes.extend(found);
+            }
         }
+        // In one order, so that two statements about the same keys do not wait for each other.
+        hashes.sort_unstable();
+        hashes.dedup();
+        (hashes.len() <= MOST_KEYS).then_some(hashes)
     }
 }
 
@@ -134,24 +164,20 @@ pub(crate) fn lock_for(
     command: Command,
     table: &DistributedTable,
     index: usize,
-    hash: Option<i32>,
+    hashes: Option<&[i32]>,
 ) {
     let shard = table.shard_id(index);
     let replicated = table.placements[index].len() > 1;
     let commutes =
         command == Command::Insert || settings::all_modifications_commutative() || !replicated;
-    match (commutes, hash) {
-        (true, hash) => {
-            lock_shard(ShardLock::Data(shard), Mode::Share);
-            if let (true, Some(hash)) = (replicated, hash) {
-                lock_shard(ShardLock::Key(shard, hash), Mode::Share);
-            }
-        }
-        (false, Some(hash)) => {
-            lock_shard(ShardLock::Data(shard), Mode::Share);
-            lock_shard(ShardLock::Key(shard, hash), Mode::Exclusive);
-        }
-        (false, None) => lock_shard(ShardLock::Data(shard), Mode::Exclusive),
+    let Some(hashes) = hashes else {
+        lock_shard(ShardLock::Data(shard), if commutes { Mode::Share } else { Mode::Exclusive });
+        return;
+    };
+    lock_shard(ShardLock::Data(shard), Mode::Share);
+    for hash in hashes.iter().filter(|_| replicated) {
+        let mode = if commutes { Mode::Share } else { Mode::Exclusive };
+        lock_shard(ShardLock::Key(shard, *hash), mode);
     }
 }
 
@@ -168,19 +194,20 @@ pub(crate) fn writable(
     }
     // A placement that cannot see the other tables would silently miss the write.
     if let Some(apart) = healthy.iter().find(|placement| !nodes.contains(&placement.node)) {
-        return Err(PgError::unsupported(
-            format!(
-                "cannot write table \"{}\" while reading a table that is not beside it",
-                table.name
-            ),
-            "Read what you need first and pass it as values.",
-        )
-        .detail(format!(
-            "Node \"{}\" has no healthy placement of the other table's shard.",
-            apart.node
-        )));
+        return Err(not_beside(table, &apart.node));
     }
     Ok(healthy)
+}
+
+fn not_beside(table: &DistributedTable, node: &NodeAddress) -> PgError {
+    PgError::unsupported(
+        format!(
+            "cannot write table \"{}\" while reading or writing a table that is not beside it",
+            table.name
+        ),
+        "Use one statement for each table, and pass what you have read as values; or repair the placements.",
+    )
+    .detail(format!("Node \"{node}\" has no healthy placement of the other table's shard."))
 }
 
 fn nobody(table: &DistributedTable, index: usize) -> PgError {
@@ -195,20 +222,57 @@ fn nobody(table: &DistributedTable, index: usize) -> PgError {
         .hint("Start the nodes again, or repair the placements with master_copy_shard_placement.")
 }
 
+/// What a statement writes.
+pub(crate) struct Target<'a> {
+    /// Its tables, the written ones first.
+    pub(crate) tables: &'a [Rc<DistributedTable>],
+    /// How many of them are written.
+    pub(crate) written: usize,
+    /// The shard of each.
+    pub(crate) index: usize,
+    /// The rows that a placement reports are those that it changed.
+    pub(crate) counts: bool,
+}
+
+impl Target<'_> {
+    /// The placements of the written tables on one node: they are written, or missed, together.
+    fn on_node(&self, node: &NodeAddress) -> Vec<(&DistributedTable, PlacementId)> {
+        self.tables[..self.written]
+            .iter()
+            .filter_map(|table| {
+                let placement = table.healthy(self.index).find(|known| known.node == *node)?;
+                Some((&**table, placement.id))
+            })
+            .collect()
+    }
+
+    /// The healthy placements of the first table, on nodes that hold those of all others.
+    fn placements(&self) -> Result<Vec<Placement>, PgError> {
+        let placements = writable(self.tables, self.index)?;
+        for table in &self.tables[1..self.written] {
+            let is_here = |copy: &Placement| placements.iter().any(|p| p.node == copy.node);
+            if let Some(apart) = table.healthy(self.index).find(|copy| !is_here(copy)) {
+                return Err(not_beside(table, &apart.node));
+            }
+        }
+        Ok(placements)
+    }
+}
+
 /// Runs a statement on all healthy placements of a shard; `each` gets the leader's rows. Returns how many rows
 /// the leader changed.
 ///
 /// `alone` says that the statement is the whole transaction: with a single placement the node then commits it
 /// by itself.
 pub(crate) fn write_shard(
-    tables: &[Rc<DistributedTable>],
-    index: usize,
+    target: &Target<'_>,
     request: &Request,
     alone: bool,
     each: &mut dyn FnMut(&ResultSet) -> Result<(), PgError>,
 ) -> Result<u64, PgError> {
+    let Target { tables, index, .. } = *target;
     let table = &tables[0];
-    let placements = writable(tables, index)?;
+    let placements = target.placements()?;
     let named: Vec<(&DistributedTable, usize)> =
         tables.iter().map(|table| (&**table, index)).collect();
     if alone && placements.len() == 1 && transaction::is_untouched() {
@@ -219,6 +283,10 @@ pub(crate) fn write_shard(
     for placement in &placements {
         let level = transaction::level_for_write();
         let leads = affected.is_none();
+        let here = target.on_node(&placement.node);
+        let miss = |missed: &mut Vec<(ShardId, PlacementId)>| {
+            missed.extend(here.iter().map(|(table, id)| (table.shard_id(index), *id)));
+        };
         let outcome = transaction::with_session(&placement.node, &mut |session| {
             let mut session = session.borrow_mut();
             let rows = session.execute(request, Some(level), &mut |rows| {
@@ -229,9 +297,11 @@ pub(crate) fn write_shard(
         });
         match outcome {
             Ok((_, rows)) => {
-                transaction::note_written(table, index, placement.id, &placement.node, leads);
+                for (table, id) in &here {
+                    transaction::note_written(table, index, *id, &placement.node, leads);
+                }
                 let expected = *affected.get_or_insert(rows);
-                if rows != expected {
+                if rows != expected && target.counts {
                     pg::error::warning(
                         PgError::new(
                             SqlState::WARNING,
@@ -239,7 +309,7 @@ pub(crate) fn write_shard(
                         )
                         .detail(format!("modified placement on {}", placement.node)),
                     );
-                    missed.push((table.shard_id(index), placement.id));
+                    miss(&mut missed);
                 }
             }
             Err(NodeFailure::Error(error)) => {
@@ -248,7 +318,7 @@ pub(crate) fn write_shard(
             Err(NodeFailure::Unreachable(error)) => {
                 pg::error::warning(pool::connection_failed(&placement.node, &error));
                 transaction::lose_node(&placement.node, &error)?;
-                missed.push((table.shard_id(index), placement.id));
+                miss(&mut missed);
             }
         }
     }
