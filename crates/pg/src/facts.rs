@@ -9,7 +9,7 @@ use crate::node::{self, Visit};
 use crate::prepare::has_subquery_source;
 use crate::query::{
     Column, Command, DistributedRelation, DistributionKey, Facts, InsertSource, Key, Lookup,
-    Obstacle, Prepared,
+    Obstacle, Prepared, Write, write_of, writing_queries,
 };
 use crate::shippable::{functions_of, is_plain_value, reads_local_state};
 use crate::value::{FIRST_USER_OID, Hasher};
@@ -34,6 +34,7 @@ pub(crate) unsafe fn prune_of_clauses(
     let facts = Facts {
         command: Command::Select,
         target: None,
+        writes: Vec::new(),
         relations: Vec::new(),
         obstacles: Vec::new(),
         equalities: Equalities::default(),
@@ -49,6 +50,7 @@ pub(crate) unsafe fn prune_of_clauses(
         distribution: &none,
         facts,
         levels: vec![std::ptr::null_mut()],
+        writes: false,
     };
     let prune = clauses.iter().fold(Prune::All, |prune, clause| {
         // SAFETY: the caller vouches for the clauses.
@@ -63,6 +65,7 @@ impl Prepared {
         let facts = Facts {
             command,
             target: None,
+            writes: Vec::new(),
             relations: Vec::new(),
             obstacles: Vec::new(),
             equalities: Equalities::default(),
@@ -75,11 +78,12 @@ impl Prepared {
             null_key: false,
         };
         let query = self.query;
-        let mut reader = Reader { prepared: self, distribution, facts, levels: Vec::new() };
         // SAFETY: the copy is a live tree that the analyser or the rewriter made.
+        let writes = unsafe { !writing_queries(query).is_empty() };
+        let mut reader = Reader { prepared: self, distribution, facts, levels: Vec::new(), writes };
+        // SAFETY: as above.
         unsafe {
             reader.read_query(query);
-            reader.read_target(query);
             for entry in node::elements::<pg_sys::TargetEntry>((*query).targetList) {
                 // An anonymous record cannot be read back from another server.
                 let type_oid = pg_sys::exprType((*entry).expr.cast());
@@ -127,6 +131,8 @@ struct Reader<'a> {
     distribution: &'a Lookup<'a>,
     facts: Facts,
     levels: Vec<*mut pg_sys::Query>,
+    /// The statement writes somewhere.
+    writes: bool,
 }
 
 /// Which side of an outer join a filter may restrict.
@@ -144,17 +150,26 @@ impl Reader<'_> {
         unsafe {
             let excluded =
                 if (*query).onConflict.is_null() { 0 } else { (*(*query).onConflict).exclRelIndex };
-            if self.levels.len() > 1 && (*query).commandType != pg_sys::CmdType::CMD_SELECT {
-                self.facts.obstacles.push(Obstacle::NestedWrite);
-            }
-            if self.facts.command.is_write() && !passes_filters(query) {
+            // What the client's own SELECT yields depends on one placement only, the leading one.
+            let is_answer = self.levels.len() == 1 && write_of(query).is_none();
+            if self.writes && !is_answer && !passes_filters(query) {
                 self.facts.obstacles.push(Obstacle::PlacementDependent);
             }
+            let mut used = relations_below((*query).jointree.cast());
+            used.push((*query).resultRelation as u32);
             for (index, rte) in
                 node::elements::<pg_sys::RangeTblEntry>((*query).rtable).into_iter().enumerate()
             {
-                if index as i32 + 1 != excluded {
-                    self.read_entry(query, index as u32 + 1, rte);
+                let index = index as u32 + 1;
+                if index as i32 == excluded {
+                    continue;
+                }
+                self.read_entry(query, index, rte);
+                // An entry for the permission check alone (the target of an INSERT whose source this is).
+                let is_distributed = (*rte).rtekind == pg_sys::RTEKind::RTE_RELATION
+                    && (self.distribution)((*rte).relid).is_some();
+                if is_distributed && !used.contains(&index) {
+                    self.facts.obstacles.push(Obstacle::LocalState);
                 }
             }
             self.read_from((*query).jointree.cast(), query);
@@ -169,6 +184,9 @@ impl Reader<'_> {
                 self.read_expression(n);
                 Visit::Into
             });
+            if let Some(command) = write_of(query) {
+                self.read_target(query, command);
+            }
         }
         self.levels.pop();
     }
@@ -190,9 +208,16 @@ impl Reader<'_> {
                             .relations
                             .push(DistributedRelation { table: (*rte).relid, column });
                         if !(*rte).securityQuals.is_null() || !(*query).withCheckOptions.is_null() {
-                            self.facts.obstacles.push(Obstacle::RowSecurity);
+                            self.facts.obstacles.push(if (*query).hasRowSecurity {
+                                Obstacle::RowSecurity
+                            } else {
+                                Obstacle::CheckedView
+                            });
                         }
-                    } else if (*rte).relkind as u8 != pg_sys::RELKIND_VIEW {
+                    } else if !matches!(
+                        (*rte).relkind as u8,
+                        pg_sys::RELKIND_VIEW | pg_sys::RELKIND_COMPOSITE_TYPE
+                    ) {
                         // A view's own entry stays for its permission check; its tables are in the sub-query.
                         self.facts.obstacles.push(Obstacle::LocalTable((*rte).relid));
                     }
@@ -229,17 +254,17 @@ impl Reader<'_> {
     ) {
         // SAFETY: live queries.
         unsafe {
-            if inner.is_null()
-                || !(*inner).setOperations.is_null()
-                || (*inner).commandType != pg_sys::CmdType::CMD_SELECT
-            {
+            if inner.is_null() || !(*inner).setOperations.is_null() {
                 return;
             }
-            let passes_filters = used_once && passes_filters(inner);
+            // What a write returns has the key of what it wrote; a filter above it does not restrict the write.
+            let is_write = write_of(inner).is_some();
+            let outputs = if is_write { (*inner).returningList } else { (*inner).targetList };
+            let passes_filters = used_once && !is_write && passes_filters(inner);
             let grouped = !(*inner).groupClause.is_null()
                 || (*inner).hasAggs
                 || !(*inner).groupingSets.is_null();
-            for entry in node::elements::<pg_sys::TargetEntry>((*inner).targetList) {
+            for entry in node::elements::<pg_sys::TargetEntry>(outputs) {
                 let Some(var) = node::cast::<pg_sys::Var, _>(
                     strip_relabel((*entry).expr.cast()),
                     NodeTag::T_Var,
@@ -534,7 +559,7 @@ impl Reader<'_> {
                     // tableoid of a shard is another number than the table's.
                     if (*var).varattno == pg_sys::TableOidAttributeNumber as i16 {
                         self.facts.obstacles.push(Obstacle::LocalState);
-                    } else if (*var).varattno < 0 && self.facts.command.is_write() {
+                    } else if (*var).varattno < 0 && self.writes {
                         self.facts.obstacles.push(Obstacle::PlacementDependent);
                     }
                 }
@@ -618,19 +643,28 @@ impl Reader<'_> {
     }
 
     /// What the statement writes, and the key of the rows an INSERT brings.
-    unsafe fn read_target(&mut self, query: *mut pg_sys::Query) {
-        // SAFETY: the live top Query.
+    unsafe fn read_target(&mut self, query: *mut pg_sys::Query, command: Command) {
+        // SAFETY: the live Query of the current level, which writes.
         unsafe {
-            if (*query).resultRelation == 0 {
-                return;
-            }
             let index = (*query).resultRelation as u32;
             let rte: *mut pg_sys::RangeTblEntry = node::nth((*query).rtable, index as usize - 1);
             let Some(key) = (self.distribution)((*rte).relid) else { return };
-            self.facts.target = Some((*rte).relid);
-            self.levels.push(query);
             let target = Column { level: query.addr(), relation: index, number: key.column };
+            let is_nested = self.levels.len() > 1;
+            let brings_row =
+                matches!(command, Command::Insert | Command::Upsert) && !has_subquery_source(query);
+            let table = (*rte).relid;
+            let write = Write { table, command, column: target, is_nested, brings_row };
+            self.facts.writes.push(write);
+            if is_nested {
+                self.facts.obstacles.push(Obstacle::NestedWrite);
+            } else {
+                self.facts.target = Some((*rte).relid);
+            }
             match (*query).commandType {
+                pg_sys::CmdType::CMD_INSERT if is_nested => {
+                    self.read_nested_insert(query, target, &key);
+                }
                 pg_sys::CmdType::CMD_INSERT => self.read_insert(query, target, &key),
                 pg_sys::CmdType::CMD_UPDATE => self.read_assignments((*query).targetList, &key),
                 pg_sys::CmdType::CMD_MERGE => {
@@ -662,7 +696,6 @@ impl Reader<'_> {
             if !(*query).onConflict.is_null() {
                 self.read_assignments((*(*query).onConflict).onConflictSet, &key);
             }
-            self.levels.pop();
         }
     }
 
@@ -687,9 +720,7 @@ impl Reader<'_> {
                 .find(|rte| (**rte).rtekind == pg_sys::RTEKind::RTE_VALUES);
             if has_subquery_source(query) {
                 self.facts.insert_source = InsertSource::Query;
-                if let Some(column) = value.and_then(|value| self.column_of(value)) {
-                    self.facts.equalities.equal(column, target);
-                }
+                self.read_source_key(query, value, target);
                 return;
             }
             let Some(value) = value else {
@@ -721,6 +752,61 @@ impl Reader<'_> {
             let key = self.own_key(value, key);
             self.facts.null_key = self.prepared.hash_now(&key) == Some(None);
             self.facts.equalities.key(target, key);
+        }
+    }
+
+    /// The key of the rows that a query brings equals the column it comes from, if no outer join may have made it
+    /// NULL on the way.
+    unsafe fn read_source_key(
+        &mut self,
+        query: *mut pg_sys::Query,
+        value: Option<*mut pg_sys::Node>,
+        target: Column,
+    ) {
+        // SAFETY: the live Query of the current level, an INSERT with a query as its source.
+        unsafe {
+            if let Some(column) = value.and_then(|value| self.column_of(value))
+                && !has_outer_join(query)
+            {
+                self.facts.equalities.equal(column, target);
+            }
+        }
+    }
+
+    /// The key of the rows of an INSERT in a WITH clause: one value for all of them, or a column of its source.
+    unsafe fn read_nested_insert(
+        &mut self,
+        query: *mut pg_sys::Query,
+        target: Column,
+        key: &DistributionKey,
+    ) {
+        // SAFETY: the live Query of the current level, an INSERT.
+        unsafe {
+            let value = target_of((*query).targetList, key.column);
+            if has_subquery_source(query) {
+                return self.read_source_key(query, value, target);
+            }
+            let Some(mut value) = value else { return };
+            let values = node::elements::<pg_sys::RangeTblEntry>((*query).rtable)
+                .into_iter()
+                .find(|rte| (**rte).rtekind == pg_sys::RTEKind::RTE_VALUES);
+            if let Some(values) = values {
+                let Some(var) = node::cast::<pg_sys::Var, _>(value, NodeTag::T_Var) else { return };
+                let number = (*var).varattno as usize;
+                let rows = node::elements::<pg_sys::List>((*values).values_lists);
+                let Some(first) = rows.first() else { return };
+                value = node::nth(*first, number - 1);
+                let is_same = |row: &*mut pg_sys::List| {
+                    pg_sys::equal(node::nth::<pg_sys::Node>(*row, number - 1).cast(), value.cast())
+                };
+                if !rows.iter().all(is_same) {
+                    return;
+                }
+            }
+            if is_plain_value(value) {
+                let key = self.own_key(value, key);
+                self.facts.equalities.key(target, key);
+            }
         }
     }
 
@@ -766,6 +852,12 @@ impl Reader<'_> {
                 NodeTag::T_List => node::elements::<pg_sys::Node>(n.cast())
                     .into_iter()
                     .fold(Prune::All, |prune, part| prune.and(self.prune_of(part, column, table))),
+                // A condition that is never true leaves no shard.
+                NodeTag::T_Const => {
+                    let constant = n.cast::<pg_sys::Const>();
+                    let is_true = !(*constant).constisnull && (*constant).constvalue.value() != 0;
+                    if is_true { Prune::All } else { Prune::Or(Vec::new()) }
+                }
                 NodeTag::T_BoolExpr => {
                     let expr = n.cast::<pg_sys::BoolExpr>();
                     let parts = node::elements::<pg_sys::Node>((*expr).args);
@@ -841,6 +933,20 @@ impl Reader<'_> {
                 _ => Prune::All,
             }
         }
+    }
+}
+
+/// An outer join somewhere in it, which may put NULL in the place of a column.
+unsafe fn has_outer_join(query: *mut pg_sys::Query) -> bool {
+    // SAFETY: the caller passes a live Query.
+    unsafe {
+        node::walk(query, &mut |n| {
+            let join = node::cast::<pg_sys::JoinExpr, _>(n, NodeTag::T_JoinExpr);
+            match join {
+                Some(join) if (*join).jointype != pg_sys::JoinType::JOIN_INNER => Visit::Stop,
+                _ => Visit::Into,
+            }
+        })
     }
 }
 

@@ -32,7 +32,8 @@ pub enum Mode {
     Exclusive,
 }
 
-/// Takes a lock to the end of the transaction; waits as long as it takes.
+/// Takes a lock to the end of the transaction; waits as long as it takes. Afterwards this backend knows what
+/// others committed while it waited, as after a lock on a relation.
 pub fn lock_shard(lock: ShardLock, mode: Mode) {
     let split = |id: ShardId| ((id.0 >> 32) as u32, id.0 as u32);
     let (field2, field3, field4) = match lock {
@@ -58,5 +59,6 @@ pub fn lock_shard(lock: ShardLock, mode: Mode) {
             locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
         };
         pg_sys::LockAcquire(&raw const tag, mode as c_int, false, false);
+        pg_sys::AcceptInvalidationMessages();
     }
 }

@@ -7,7 +7,9 @@
 //! differently: VALUES lists with defaults, ON CONFLICT ON CONSTRAINT, whole rows.
 
 use crate::node::{self, Visit};
-use crate::query::{ColumnName, Prepared, RowInsert, Statement};
+use crate::query::{
+    ColumnName, Command, Prepared, RowInsert, Statement, write_of, writing_queries,
+};
 use crate::value::FIRST_USER_OID;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use std::ffi::c_void;
@@ -19,15 +21,13 @@ impl Statement {
         // SAFETY: a live Query of the planner hook.
         unsafe {
             let query = node::copy(self.parse);
-            complete_values_lists(query);
-            let is_values_insert =
-                (*query).commandType == pg_sys::CmdType::CMD_INSERT && !has_subquery_source(query);
-            let fold_volatile = is_values_insert
-                || matches!(
-                    (*query).commandType,
-                    pg_sys::CmdType::CMD_UPDATE | pg_sys::CmdType::CMD_DELETE
-                );
-            fold(query, fold_volatile, 0)
+            for writing in writing_queries(query) {
+                complete_values_lists(writing);
+                complete_source_query(writing);
+                take_target_out_of_from(writing);
+                tidy_conflict_clause(writing);
+            }
+            fold(query, computes_once(query), 0)
         }
     }
 
@@ -37,6 +37,7 @@ impl Statement {
         unsafe {
             let query = node::copy(self.parse);
             complete_values_lists(query);
+            tidy_conflict_clause(query);
             let target: *mut pg_sys::RangeTblEntry =
                 node::nth((*query).rtable, (*query).resultRelation as usize - 1);
             let mut columns = Vec::new();
@@ -107,19 +108,91 @@ impl Statement {
 unsafe fn fold(query: *mut pg_sys::Query, fold_volatile: bool, first: usize) -> Prepared {
     // SAFETY: the caller passes a private, live copy.
     unsafe {
-        name_conflict_columns(query);
+        for writing in writing_queries(query) {
+            name_conflict_columns(writing);
+        }
         expand_whole_rows(query);
         let mut expressions: Vec<*mut pg_sys::Node> = Vec::new();
-        let query = node::rewrite(query, &mut |n| {
+        let query = fold_query(query, fold_volatile, first, &mut expressions);
+        let sent = expressions.len();
+        Prepared { query, expressions, sent, folded: true }
+    }
+}
+
+/// The same for one query; those that write in its WITH clauses have their own rule for volatile functions.
+unsafe fn fold_query(
+    query: *mut pg_sys::Query,
+    fold_volatile: bool,
+    first: usize,
+    expressions: &mut Vec<*mut pg_sys::Node>,
+) -> *mut pg_sys::Query {
+    // SAFETY: the caller passes a private, live copy; the rewriter gets nodes of it.
+    unsafe {
+        node::rewrite(query, &mut |n| {
+            if n != query.cast() && node::tag(n) == NodeTag::T_Query {
+                let nested = n.cast::<pg_sys::Query>();
+                if write_of(nested).is_some() {
+                    return Some(
+                        fold_query(nested, computes_once(nested), first, expressions).cast(),
+                    );
+                }
+            }
             if let Some(param) = node::cast::<pg_sys::Param, _>(n, NodeTag::T_Param)
                 && (*param).location == OWN_PARAMETER
             {
                 return Some(n);
             }
-            fold_one(n, fold_volatile, &[], first, &mut expressions)
-        });
-        let sent = expressions.len();
-        Prepared { query, expressions, sent, folded: true }
+            fold_one(n, fold_volatile, &[], first, expressions)
+        })
+    }
+}
+
+/// Each volatile function of the query is to be computed once: it writes one row or by key.
+unsafe fn computes_once(query: *mut pg_sys::Query) -> bool {
+    // SAFETY: the caller passes a live Query.
+    unsafe {
+        match write_of(query) {
+            Some(Command::Insert | Command::Upsert) => !has_subquery_source(query),
+            Some(Command::Update | Command::Delete) => true,
+            _ => false,
+        }
+    }
+}
+
+/// What the analyser and the rewriter leave behind for ON CONFLICT and the printed statement has no use for.
+unsafe fn tidy_conflict_clause(query: *mut pg_sys::Query) {
+    // SAFETY: a private, live copy of a Query.
+    unsafe {
+        if (*query).onConflict.is_null() {
+            return;
+        }
+        // All columns of the rejected row and the row as a whole, for the planner, whether they are used or not.
+        (*(*query).onConflict).exclRelTlist = std::ptr::null_mut();
+        // An INSERT through a view has two entries named `excluded`, of which only the table's is meant; ruleutils
+        // would give that one another name than the parser knows.
+        let meant = (*(*query).onConflict).exclRelIndex as usize;
+        let entries = node::elements::<pg_sys::RangeTblEntry>((*query).rtable);
+        for (index, rte) in entries.into_iter().enumerate() {
+            let is_excluded = (*rte).rtekind == pg_sys::RTEKind::RTE_RELATION
+                && (*rte).relkind as u8 == pg_sys::RELKIND_COMPOSITE_TYPE;
+            if is_excluded && index + 1 != meant {
+                (*rte).alias =
+                    pg_sys::makeAlias(c"excluded of the view".as_ptr(), std::ptr::null_mut());
+            }
+        }
+    }
+}
+
+/// The target of an UPDATE or DELETE stands in its FROM list; the rewriter marks it as written there by the user
+/// when it stood in a view, and ruleutils would then print it twice.
+unsafe fn take_target_out_of_from(query: *mut pg_sys::Query) {
+    // SAFETY: the caller passes a private, live copy of a Query that writes.
+    unsafe {
+        if matches!(write_of(query), Some(Command::Update | Command::Delete)) {
+            let target: *mut pg_sys::RangeTblEntry =
+                node::nth((*query).rtable, (*query).resultRelation as usize - 1);
+            (*target).inFromCl = false;
+        }
     }
 }
 
@@ -333,6 +406,88 @@ unsafe fn complete_values_lists(query: *mut pg_sys::Query) {
         (*values).coltypmods = typmods;
         (*values).colcollations = collations;
         (*(*values).eref).colnames = node::list_of(&names);
+    }
+}
+
+/// The same for an INSERT from a query: ruleutils prints the target list's columns, which the rewriter has put in
+/// the table's order and completed by defaults, and the query as the user wrote it. So the query becomes the FROM of
+/// one that yields exactly those columns.
+unsafe fn complete_source_query(query: *mut pg_sys::Query) {
+    // SAFETY: a private, live copy of a Query; the nodes are made with the structs of their tags.
+    unsafe {
+        if (*query).commandType != pg_sys::CmdType::CMD_INSERT {
+            return;
+        }
+        let Some(index) = node::elements::<pg_sys::Node>((*(*query).jointree).fromlist)
+            .into_iter()
+            .find_map(|item| node::cast::<pg_sys::RangeTblRef, _>(item, NodeTag::T_RangeTblRef))
+            .map(|reference| (*reference).rtindex)
+        else {
+            return;
+        };
+        let rte: *mut pg_sys::RangeTblEntry = node::nth((*query).rtable, index as usize - 1);
+        if (*rte).rtekind != pg_sys::RTEKind::RTE_SUBQUERY {
+            return;
+        }
+        let columns = node::elements::<pg_sys::TargetEntry>((*query).targetList);
+        let is_in_place = |(number, entry): (usize, &*mut pg_sys::TargetEntry)| {
+            let var = node::cast::<pg_sys::Var, _>((**entry).expr, NodeTag::T_Var);
+            var.is_some_and(|var| {
+                (*var).varno == index && i32::from((*var).varattno) == number as i32 + 1
+            })
+        };
+        let outputs = node::elements::<pg_sys::TargetEntry>((*(*rte).subquery).targetList);
+        let visible = outputs.iter().filter(|entry| !(***entry).resjunk).count();
+        if visible == columns.len() && columns.iter().enumerate().all(is_in_place) {
+            return;
+        }
+        let inner: *mut pg_sys::RangeTblEntry = node::copy(rte);
+        let below = (*inner).subquery.cast();
+        pg_sys::ffi::pg_guard_ffi_boundary(|| raw::IncrementVarSublevelsUp(below, 1, 1));
+        (*inner).inFromCl = true;
+        let (mut targets, mut names) = (Vec::new(), Vec::new());
+        for (number, entry) in columns.into_iter().enumerate() {
+            let expr = (*entry).expr.cast::<pg_sys::Node>();
+            let name = format!("column{}", number + 1);
+            let own = node::rewrite(expr, &mut |n| {
+                let var: *mut pg_sys::Var = node::copy(node::cast(n, NodeTag::T_Var)?);
+                (*var).varno = 1;
+                (*var).varnosyn = 1;
+                Some(var.cast())
+            });
+            let number = number as i16 + 1;
+            targets.push(pg_sys::makeTargetEntry(own.cast(), number, node::c_text(&name), false));
+            names.push(node::string_node(&name));
+            (*entry).expr = pg_sys::makeVar(
+                index,
+                number,
+                pg_sys::exprType(expr),
+                pg_sys::exprTypmod(expr),
+                pg_sys::exprCollation(expr),
+                0,
+            )
+            .cast();
+        }
+        let from: *mut pg_sys::RangeTblRef = node::make(NodeTag::T_RangeTblRef);
+        (*from).rtindex = 1;
+        let whole: *mut pg_sys::Query = node::make(NodeTag::T_Query);
+        (*whole).commandType = pg_sys::CmdType::CMD_SELECT;
+        (*whole).canSetTag = true;
+        (*whole).rtable = node::list_of(&[inner]);
+        (*whole).jointree = pg_sys::makeFromExpr(node::list_of(&[from]), std::ptr::null_mut());
+        (*whole).hasSubLinks = (*query).hasSubLinks;
+        (*whole).targetList = node::list_of(&targets);
+        (*rte).subquery = whole;
+        (*(*rte).eref).colnames = node::list_of(&names);
+    }
+}
+
+mod raw {
+    //! Not among pgrx' bindings, so without its guard: the caller puts it around.
+    use pgrx::pg_sys;
+    use std::ffi::c_int;
+    unsafe extern "C-unwind" {
+        pub(super) fn IncrementVarSublevelsUp(node: *mut pg_sys::Node, delta: c_int, least: c_int);
     }
 }
 

@@ -106,6 +106,21 @@ pub struct DistributedRelation {
     pub column: Column,
 }
 
+/// A distributed table that a statement writes, at whatever level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Write {
+    /// The table.
+    pub table: Oid,
+    /// How it is written.
+    pub command: Command,
+    /// Its distribution column.
+    pub column: Column,
+    /// In a WITH clause.
+    pub is_nested: bool,
+    /// An INSERT of VALUES: it brings a row whatever the shards hold.
+    pub brings_row: bool,
+}
+
 /// Why a statement cannot go to a worker as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Obstacle {
@@ -121,8 +136,10 @@ pub enum Obstacle {
     WholeRow,
     /// Row security applies.
     RowSecurity,
-    /// It writes a second table in a WITH clause, or writes below a SELECT.
+    /// It writes a distributed table in a WITH clause: PostgreSQL's planner would write the empty local table.
     NestedWrite,
+    /// It writes through a view that checks rows: WITH CHECK OPTION, security_barrier, ON CONFLICT DO UPDATE.
+    CheckedView,
     /// The statement changes the distribution column.
     KeyChange,
     /// What it writes depends on where rows lie: system columns, LIMIT, DISTINCT ON, window functions.
@@ -136,6 +153,8 @@ pub struct Facts {
     pub command: Command,
     /// The distributed table it writes, if any.
     pub target: Option<Oid>,
+    /// All distributed tables that it writes.
+    pub writes: Vec<Write>,
     /// All distributed tables, each as often as it stands there.
     pub relations: Vec<DistributedRelation>,
     /// What stands in the way of routing.
@@ -152,6 +171,13 @@ pub struct Facts {
     pub has_on_conflict: bool,
     /// The distribution column of an INSERT gets no value, or a literal NULL.
     pub null_key: bool,
+}
+
+impl Facts {
+    /// It changes rows, at the top or in a WITH clause.
+    pub fn is_write(&self) -> bool {
+        self.command.is_write() || !self.writes.is_empty()
+    }
 }
 
 /// Where an INSERT's rows come from.
@@ -252,6 +278,34 @@ impl Statement {
         tables
     }
 
+    /// A local table that a WITH clause updates, deletes from or merges into while it reads a distributed one.
+    pub fn nested_local_write(&self, is_distributed: &dyn Fn(Oid) -> bool) -> Option<Oid> {
+        let mut found = None;
+        // SAFETY: as in `tables`; a Query that writes has its target in its range table.
+        unsafe {
+            node::walk(self.parse, &mut |n| {
+                if node::tag(n) != NodeTag::T_Query || n == self.parse.cast() {
+                    return Visit::Into;
+                }
+                let query = n.cast::<pg_sys::Query>();
+                let updates = matches!(
+                    (*query).commandType,
+                    pg_sys::CmdType::CMD_UPDATE
+                        | pg_sys::CmdType::CMD_DELETE
+                        | pg_sys::CmdType::CMD_MERGE
+                );
+                if updates && (Self { parse: query }).tables().into_iter().any(is_distributed) {
+                    let target: *mut pg_sys::RangeTblEntry =
+                        node::nth((*query).rtable, (*query).resultRelation as usize - 1);
+                    found = Some((*target).relid);
+                    return Visit::Stop;
+                }
+                Visit::Into
+            });
+        }
+        found
+    }
+
     /// The tables that a FOR UPDATE or FOR SHARE of some level locks.
     pub fn locked_tables(&self) -> Vec<Oid> {
         let mut tables = Vec::new();
@@ -307,23 +361,46 @@ impl Statement {
     /// The statement's kind.
     pub fn command(&self) -> Command {
         // SAFETY: the Query is live during planning.
-        let query = unsafe { &*self.parse };
-        match query.commandType {
-            pg_sys::CmdType::CMD_INSERT => {
-                // SAFETY: onConflict is null or live.
-                let upsert = unsafe {
-                    !query.onConflict.is_null()
-                        && (*query.onConflict).action == pg_sys::OnConflictAction::ONCONFLICT_UPDATE
-                };
-                if upsert { Command::Upsert } else { Command::Insert }
-            }
-            pg_sys::CmdType::CMD_UPDATE => Command::Update,
-            pg_sys::CmdType::CMD_DELETE => Command::Delete,
-            pg_sys::CmdType::CMD_MERGE => Command::Merge,
-            _ if self.locked_tables().is_empty() => Command::Select,
-            _ => Command::SelectForUpdate,
+        match unsafe { write_of(self.parse) } {
+            Some(command) => command,
+            None if self.locked_tables().is_empty() => Command::Select,
+            None => Command::SelectForUpdate,
         }
     }
+}
+
+/// How one Query writes, if it does.
+pub(crate) unsafe fn write_of(query: *mut pg_sys::Query) -> Option<Command> {
+    // SAFETY: the caller passes a live Query; onConflict is null or live.
+    unsafe {
+        match (*query).commandType {
+            pg_sys::CmdType::CMD_INSERT => {
+                let conflict = (*query).onConflict;
+                let upsert = !conflict.is_null()
+                    && (*conflict).action == pg_sys::OnConflictAction::ONCONFLICT_UPDATE;
+                Some(if upsert { Command::Upsert } else { Command::Insert })
+            }
+            pg_sys::CmdType::CMD_UPDATE => Some(Command::Update),
+            pg_sys::CmdType::CMD_DELETE => Some(Command::Delete),
+            pg_sys::CmdType::CMD_MERGE => Some(Command::Merge),
+            _ => None,
+        }
+    }
+}
+
+/// The queries of a statement that write: itself and those of its WITH clauses.
+pub(crate) unsafe fn writing_queries(query: *mut pg_sys::Query) -> Vec<*mut pg_sys::Query> {
+    let mut found = Vec::new();
+    // SAFETY: the caller passes a live Query.
+    unsafe {
+        node::walk(query, &mut |n| {
+            if node::tag(n) == NodeTag::T_Query && write_of(n.cast()).is_some() {
+                found.push(n.cast());
+            }
+            Visit::Into
+        });
+    }
+    found
 }
 
 /// A row mark as SQL.

@@ -1,4 +1,4 @@
-//! Where rows live, as pure logic: ids, hash ranges, pruning, placement policy, route inference.
+//! Where rows live, as pure logic: ids, hash ranges, pruning, placement policy, route inference, the names of shards.
 //!
 //! This crate knows nothing about PostgreSQL: no OIDs, no trees, no connections. The extension copies facts
 //! out of the server, asks here, and acts on the answer.
@@ -17,6 +17,9 @@ pub mod prune;
 
 /// Proving that everything a statement touches lies in one shard group.
 pub mod route;
+
+/// SQL in which the shard's id is left open.
+pub mod shard_template;
 
 pub use ids::{NodeAddress, PlacementId, PlacementState, ShardId};
 pub use map::{HashRange, Shard, ShardMap};

@@ -7,9 +7,6 @@ mod shard_catalog;
 /// What a shard of a table is made of.
 pub(crate) mod shard_definition;
 
-/// SQL with holes for names.
-pub(crate) mod shard_template;
-
 use crate::catalog::{self, DistributedTable};
 use crate::session::pool;
 use crate::transaction::{self, NodeFailure};

@@ -30,7 +30,7 @@ use pgrx::spi::{Spi, SpiError};
 use thiserror::Error;
 
 use super::shard_catalog::{Check, Column, Grant, Index, ShardCatalog, Statistics, Table};
-use super::shard_template::{NameTooLong, Template};
+use shardmap::shard_template::{NameTooLong, Template};
 
 /// Why a table's definition could not be read, or not be used for a shard.
 #[derive(Debug, Error)]

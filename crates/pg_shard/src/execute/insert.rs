@@ -2,7 +2,7 @@
 
 use super::render;
 use super::sink::Sink;
-use super::write::{Order, lock_for, no_destination, refreshed, write_shard};
+use super::write::{Order, Target, lock_for, no_destination, refreshed, write_shard};
 use crate::catalog;
 use crate::plan::compiled::Compiled;
 use crate::plan::data::InsertedRows;
@@ -97,7 +97,7 @@ impl InsertRows {
                 let hash = self.hash(&row, hasher)?;
                 let index = table.map.owner(hash).ok_or_else(no_destination)?;
                 let shard = table.shard_id(index);
-                lock_for(Order::of(self.plan.command), &table, index, Some(hash));
+                lock_for(Order::of(self.plan.command), &table, index, Some(&[hash]));
                 let tables = refreshed(&[self.plan.table], index, shard)?;
                 let mut arguments = Arguments::start(formats.iter().copied());
                 for (column, encoder) in encoders.iter().enumerate() {
@@ -109,7 +109,8 @@ impl InsertRows {
                 let render = || render(&self.plan.template, index);
                 let request =
                     Request { sql: Sql::Kept(key, &render), types: &types, arguments: &arguments };
-                write_shard(&tables, index, &request, false, &mut |row| {
+                let target = Target { tables: &tables, written: 1, index, counts: true };
+                write_shard(&target, &request, false, &mut |row| {
                     if self.plan.returning { kept.borrow_mut().keep(row) } else { Ok(()) }
                 })
             })?;

@@ -23,6 +23,7 @@ use pg::plan::PlanReader;
 use pg::query::Key;
 use pg::scan::{Scan, ScanIo};
 use pg::template::Piece;
+use pg::value::Hasher;
 use shardmap::{KeyValue, Prune};
 use std::rc::Rc;
 
@@ -40,9 +41,7 @@ pub(crate) fn begin(
     });
     io.set_codecs(codecs);
     Ok(match &compiled.plan {
-        Plan::Routed(plan) if plan.command.is_write() => {
-            Box::new(write::RoutedWrite::new(compiled))
-        }
+        Plan::Routed(plan) if plan.is_write() => Box::new(write::RoutedWrite::new(compiled)),
         Plan::Routed(_) | Plan::TableScan(_) => Box::new(read::Read::new(compiled)),
         Plan::InsertedRows(plan) => Box::new(insert::InsertRows::new(plan.clone(), compiled)),
     })
@@ -52,9 +51,7 @@ pub(crate) fn begin(
 pub(crate) struct Pruned {
     /// The shards.
     pub(crate) shards: Vec<usize>,
-    /// The key's hash, if one value of the distribution column decides.
-    pub(crate) hash: Option<i32>,
-    /// The key is NULL.
+    /// One key decides, and it is NULL.
     pub(crate) null_key: bool,
 }
 
@@ -64,32 +61,33 @@ pub(crate) fn prune(
     prune: &Prune<Key>,
     table: &DistributedTable,
 ) -> Result<Pruned, PgError> {
-    let (mut hash, mut null_key) = (None, false);
+    let mut null_key = false;
     let mut failed = None;
-    let shards = prune.shards(&table.map, &mut |key| match io.hasher(key) {
-        Some(hasher) => {
+    let shards = prune.shards(&table.map, &mut |key| match hasher(io, key) {
+        Ok(hasher) => {
             let value = io.with_row_memory(|io| io.key_value(key, &hasher));
-            if matches!(prune, Prune::Key(_)) {
-                null_key = value == KeyValue::Null;
-                hash = match &value {
-                    KeyValue::Hashes(hashes) if hashes.len() == 1 => Some(hashes[0]),
-                    _ => None,
-                };
-            }
+            null_key = value == KeyValue::Null && matches!(prune, Prune::Key(_));
             value
         }
-        None => {
-            failed = Some(PgError::new(
-                pg::SqlState(*b"42883"),
-                format!(
-                    "could not identify a hash function for type {}",
-                    pg::table::type_name(key.hash_type)
-                ),
-            ));
+        Err(error) => {
+            failed = Some(error);
             KeyValue::Null
         }
     });
-    failed.map_or(Ok(Pruned { shards, hash, null_key }), Err)
+    failed.map_or(Ok(Pruned { shards, null_key }), Err)
+}
+
+/// The hash function of a key.
+pub(crate) fn hasher(io: &ScanIo, key: &Key) -> Result<Rc<Hasher>, PgError> {
+    io.hasher(key).ok_or_else(|| {
+        PgError::new(
+            pg::SqlState(*b"42883"),
+            format!(
+                "could not identify a hash function for type {}",
+                pg::table::type_name(key.hash_type)
+            ),
+        )
+    })
 }
 
 /// The SQL of a template for one shard group.

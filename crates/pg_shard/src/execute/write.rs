@@ -1,7 +1,8 @@
-//! A statement that changes one shard: on the leading placement first, then on the others.
+//! A statement that changes one shard group: on the leading placement first, then on the others.
 //!
 //! The leader's row locks order all writers. A placement whose node cannot be reached misses the write and is
-//! marked, if another one took it; an SQL error is the statement's and marks nothing.
+//! marked, if another one took it; an SQL error is the statement's and marks nothing. What is said of a placement
+//! holds for those of all tables that the statement writes (WITH clauses write too): they lie on the same nodes.
 
 use super::pair::{Pair, Rows};
 use super::read::{common_nodes, explain_shards, render_generic};
@@ -16,15 +17,26 @@ use crate::session::{Failure, NoSession, Request, Sql, StatementKey};
 use crate::settings;
 use crate::transaction::{self, NodeFailure};
 use pg::lock::{Mode, ShardLock, lock_shard};
-use pg::query::Command;
+use pg::query::{Command, Key};
 use pg::rows::RowStore;
 use pg::scan::{Explain, Scan, ScanIo};
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use protocol::Row;
-use shardmap::{PlacementId, ShardId};
+use shardmap::{KeyValue, NodeAddress, PlacementId, Prune, ShardId};
 use std::cell::RefCell;
 use std::rc::Rc;
+
+/// A statement about more keys than this locks the whole shard.
+const MOST_KEYS: usize = 100;
+
+/// What a statement has locked: its tables as they are behind the lock, the shard, and the order that it has among
+/// the writers of that.
+struct Locked {
+    tables: Vec<Rc<DistributedTable>>,
+    index: usize,
+    order: Order,
+}
 
 /// A scan that writes one shard.
 pub(crate) struct RoutedWrite {
@@ -47,35 +59,11 @@ impl RoutedWrite {
 
     fn run(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
         let plan = self.plan();
-        let tables = tables(&plan.tables)?;
-        let table = &tables[0];
-        let pruned = prune(io, &plan.prune, table)?;
-        let index = match (&pruned.shards[..], plan.command) {
-            ([index], _) => *index,
-            ([], Command::Insert | Command::Upsert) if pruned.null_key => {
-                return Err(crate::plan::null_key(Some(table.oid)));
-            }
-            ([], Command::Insert | Command::Upsert) => return Err(no_destination()),
-            ([], _) => return Ok(()),
-            (several, _) => return Err(several_shards(several.len(), table)),
-        };
-        let shard = table.shard_id(index);
-        let hash = pruned.hash.filter(|_| plan.by_key);
         let alone = io.is_whole_transaction() && transaction::is_untouched();
-        let order = match hash {
-            Some(_) if alone && tables.len() == 1 && table.unique_within_key => Order::OfKeyAlone,
-            _ => Order::of(plan.command),
-        };
-        lock_for(order, table, index, hash);
-        let tables = if table.placements[index].len() > 1 {
-            refreshed(&plan.tables, index, shard)?
-        } else {
-            tables
-        };
-
+        let Some(Locked { tables, index, order }) = self.lock(io, alone)? else { return Ok(()) };
         let key = StatementKey {
             template: self.compiled.template_number(&plan.template)?,
-            part: shard.0,
+            part: tables[0].shard_id(index).0,
         };
         let codecs = io.codecs();
         let render = || render(&plan.template, index);
@@ -85,16 +73,107 @@ impl RoutedWrite {
             arguments: &io.arguments(),
         };
         let mut rows = Returned { rows: io.rows(), wanted: plan.returning };
-        if order == Order::OfKeyAlone {
+        if order == Order::OfKeysAlone {
             let placements = writable(&tables, index)?;
             if let Some(pair) = Pair::open(&tables[0], index, &placements)? {
                 io.add_processed(pair.execute(&request, &mut rows)?);
                 return Ok(());
             }
         }
-        let affected = write_shard(&tables, index, &request, alone, &mut |row| rows.take(row))?;
-        io.add_processed(affected);
+        let counts = plan.command.is_write();
+        let target = Target { tables: &tables, written: plan.writes.len(), index, counts };
+        let affected = write_shard(&target, &request, alone, &mut |row| rows.take(row))?;
+        if counts {
+            io.add_processed(affected);
+        }
         Ok(())
+    }
+
+    /// Finds the shard and locks it; none if no shard can hold a row that matches.
+    ///
+    /// While we waited a repair may have finished or a placement may have been marked, so the metadata are looked
+    /// at again behind the lock: a write by an old list would miss a placement that is healthy now.
+    fn lock(&self, io: &mut ScanIo, alone: bool) -> Result<Option<Locked>, PgError> {
+        let plan = self.plan();
+        let mut known = tables(&plan.tables)?;
+        loop {
+            let Some(index) = self.shard(io, &known[0])? else { return Ok(None) };
+            let is_replicated =
+                known.iter().any(|table| is_replicated(table, index)) && !plan.writes.is_empty();
+            if !is_replicated {
+                return Ok(Some(Locked { tables: known, index, order: Order::Any }));
+            }
+            let hashes = self.key_hashes(io)?;
+            let one_table = plan.tables.len() == 1 && plan.command.is_write();
+            let goes_alone = alone && one_table && hashes.is_some() && known[0].unique_within_key;
+            let order_of = |command| {
+                if goes_alone { Order::OfKeysAlone } else { Order::of(command) }
+            };
+            let mut written: Vec<_> = plan.writes.iter().zip(&known).collect();
+            // In one order, so that two statements that write the same tables do not wait for each other.
+            written.sort_by_key(|(_, table)| table.shard_id(index));
+            for (command, table) in written {
+                lock_for(order_of(*command), table, index, hashes.as_deref());
+            }
+            let now = tables(&plan.tables)?;
+            if known.iter().zip(&now).all(|(before, after)| Rc::ptr_eq(before, after)) {
+                let order = order_of(plan.command);
+                return Ok(Some(Locked { tables: now, index, order }));
+            }
+            known = now;
+        }
+    }
+
+    /// The one shard that the statement concerns now.
+    fn shard(&self, io: &mut ScanIo, table: &DistributedTable) -> Result<Option<usize>, PgError> {
+        let plan = self.plan();
+        let pruned = prune(io, &plan.prune, table)?;
+        match &pruned.shards[..] {
+            [index] => Ok(Some(*index)),
+            [] if plan.brings_row && pruned.null_key => {
+                Err(crate::plan::null_key(plan.tables.first().copied()))
+            }
+            [] if plan.brings_row => Err(no_destination()),
+            // Nothing is written, but a SELECT around it has an answer; any shard gives it.
+            [] if !plan.command.is_write() => Ok(Some(0)),
+            [] => Ok(None),
+            shards => Err(PgError::new(
+                SqlState::FEATURE_NOT_SUPPORTED,
+                "cannot modify multiple shards during a single query",
+            )
+            .detail(format!(
+                "The statement concerns {} shards of table \"{}\".",
+                shards.len(),
+                table.name
+            ))
+            .hint(format!("Add an equality on the distribution column \"{}\".", table.key_name))),
+        }
+    }
+
+    /// The hashes of the keys that the statement is about; none if it is not by key, or by too many.
+    fn key_hashes(&self, io: &mut ScanIo) -> Result<Option<Vec<i32>>, PgError> {
+        let mut keys: Vec<&Key> = Vec::new();
+        match &self.plan().prune {
+            Prune::Key(key) => keys.push(key),
+            Prune::Or(parts) => {
+                for part in parts {
+                    let Prune::Key(key) = part else { return Ok(None) };
+                    keys.push(key);
+                }
+            }
+            Prune::All | Prune::And(_) => return Ok(None),
+        }
+        let mut hashes = Vec::new();
+        for key in keys {
+            let hasher = super::hasher(io, key)?;
+            if let KeyValue::Hashes(found) = io.with_row_memory(|io| io.key_value(key, &hasher)) {
+                hashes.extend(found);
+            }
+        }
+        // In one order, so that two statements about the same keys do not wait for each other.
+        hashes.sort_unstable();
+        hashes.dedup();
+        Ok((hashes.len() <= MOST_KEYS).then_some(hashes))
     }
 }
 
@@ -121,7 +200,6 @@ pub(crate) fn refreshed(
     index: usize,
     shard: ShardId,
 ) -> Result<Vec<Rc<DistributedTable>>, PgError> {
-    pg::transaction::accept_invalidations();
     let tables = tables(oids)?;
     if index >= tables[0].map.len() || tables[0].shard_id(index) != shard {
         return Err(PgError::new(
@@ -134,16 +212,6 @@ pub(crate) fn refreshed(
         .hint("Run it again."));
     }
     Ok(tables)
-}
-
-/// pg_shard 1.2's error for a write that would reach several shards.
-fn several_shards(count: usize, table: &DistributedTable) -> PgError {
-    PgError::new(
-        SqlState::FEATURE_NOT_SUPPORTED,
-        "cannot modify multiple shards during a single query",
-    )
-    .detail(format!("The statement concerns {count} shards of table \"{}\".", table.name))
-    .hint(format!("Add an equality on the distribution column \"{}\".", table.key_name))
 }
 
 /// pg_shard 1.2's error for a row outside all ranges.
@@ -161,10 +229,10 @@ pub(crate) enum Order {
     /// All that are of this kind too: their order does not matter.
     Any,
     /// Those of other keys.
-    OfKey,
+    OfKeys,
     /// Those of other keys; and the placements are written at once, so that no row lock orders even what is of
     /// the kind [`Order::Any`].
-    OfKeyAlone,
+    OfKeysAlone,
 }
 
 impl Order {
@@ -173,31 +241,38 @@ impl Order {
         if command == Command::Insert || settings::all_modifications_commutative() {
             Self::Any
         } else {
-            Self::OfKey
+            Self::OfKeys
         }
     }
 }
 
+fn is_replicated(table: &DistributedTable, index: usize) -> bool {
+    table.placements[index].len() > 1
+}
+
 /// Takes the locks that give all placements of a shard the same order of writes, and that a repair waits for.
 ///
-/// Writers meet on one value of the distribution column if the statement is by key, on the whole shard otherwise. A
+/// Writers meet on the values of the distribution column if the statement is by key, on the whole shard otherwise. A
 /// shard with one placement needs no order but its own, and nobody repairs it.
-pub(crate) fn lock_for(order: Order, table: &DistributedTable, index: usize, hash: Option<i32>) {
-    if table.placements[index].len() <= 1 {
+pub(crate) fn lock_for(
+    order: Order,
+    table: &DistributedTable,
+    index: usize,
+    hashes: Option<&[i32]>,
+) {
+    if !is_replicated(table, index) {
         return;
     }
     let shard = table.shard_id(index);
-    match (order, hash) {
-        (Order::Any, Some(hash)) => {
-            lock_shard(ShardLock::Data(shard), Mode::InsertByKey);
-            lock_shard(ShardLock::Key(shard, hash), Mode::Share);
-        }
-        (Order::Any, None) => lock_shard(ShardLock::Data(shard), Mode::Share),
-        (_, Some(hash)) => {
-            lock_shard(ShardLock::Data(shard), Mode::ChangeByKey);
-            lock_shard(ShardLock::Key(shard, hash), Mode::Exclusive);
-        }
-        (_, None) => lock_shard(ShardLock::Data(shard), Mode::Exclusive),
+    let (shard_mode, key_mode) = match (order, hashes) {
+        (Order::Any, Some(_)) => (Mode::InsertByKey, Mode::Share),
+        (Order::Any, None) => (Mode::Share, Mode::Share),
+        (Order::OfKeys | Order::OfKeysAlone, Some(_)) => (Mode::ChangeByKey, Mode::Exclusive),
+        (Order::OfKeys | Order::OfKeysAlone, None) => (Mode::Exclusive, Mode::Exclusive),
+    };
+    lock_shard(ShardLock::Data(shard), shard_mode);
+    for hash in hashes.unwrap_or_default() {
+        lock_shard(ShardLock::Key(shard, *hash), key_mode);
     }
 }
 
@@ -217,19 +292,20 @@ pub(crate) fn writable(
     let nodes = common_nodes(tables, index);
     // A placement that cannot see the other tables would silently miss the write.
     if let Some(apart) = healthy.iter().find(|placement| !nodes.contains(&placement.node)) {
-        return Err(PgError::unsupported(
-            format!(
-                "cannot write table \"{}\" while reading a table that is not beside it",
-                table.name
-            ),
-            "Read what you need first and pass it as values.",
-        )
-        .detail(format!(
-            "Node \"{}\" has no healthy placement of the other table's shard.",
-            apart.node
-        )));
+        return Err(not_beside(table, &apart.node));
     }
     Ok(healthy)
+}
+
+fn not_beside(table: &DistributedTable, node: &NodeAddress) -> PgError {
+    PgError::unsupported(
+        format!(
+            "cannot write table \"{}\" while reading or writing a table that is not beside it",
+            table.name
+        ),
+        "Use one statement for each table, and pass what you have read as values; or repair the placements.",
+    )
+    .detail(format!("Node \"{node}\" has no healthy placement of the other table's shard."))
 }
 
 fn nobody(table: &DistributedTable, index: usize) -> PgError {
@@ -244,94 +320,105 @@ fn nobody(table: &DistributedTable, index: usize) -> PgError {
         .hint("Start the nodes again, or repair the placements with master_copy_shard_placement.")
 }
 
+/// What a statement writes.
+pub(crate) struct Target<'a> {
+    /// Its tables, the written ones first.
+    pub(crate) tables: &'a [Rc<DistributedTable>],
+    /// How many of them are written.
+    pub(crate) written: usize,
+    /// The shard of each.
+    pub(crate) index: usize,
+    /// The rows that a placement reports are those that it changed.
+    pub(crate) counts: bool,
+}
+
+impl Target<'_> {
+    /// The placements of the written tables on one node: they are written, or missed, together.
+    fn on_node(&self, node: &NodeAddress) -> Vec<(&DistributedTable, PlacementId)> {
+        self.tables[..self.written]
+            .iter()
+            .filter_map(|table| {
+                let placement = table.healthy(self.index).find(|known| known.node == *node)?;
+                Some((&**table, placement.id))
+            })
+            .collect()
+    }
+
+    /// The healthy placements of the first table, on nodes that hold those of all others.
+    fn placements(&self) -> Result<Vec<Placement>, PgError> {
+        let placements = writable(self.tables, self.index)?;
+        for table in &self.tables[1..self.written] {
+            let is_here = |copy: &Placement| placements.iter().any(|p| p.node == copy.node);
+            if let Some(apart) = table.healthy(self.index).find(|copy| !is_here(copy)) {
+                return Err(not_beside(table, &apart.node));
+            }
+        }
+        Ok(placements)
+    }
+}
+
 /// Runs a statement on all healthy placements of a shard; `each` gets the leader's rows. Returns how many rows
 /// the leader changed.
 ///
 /// `alone` says that the statement is the whole transaction, of which nothing has been sent yet: with a single
 /// placement the node then commits it by itself.
 pub(crate) fn write_shard(
-    tables: &[Rc<DistributedTable>],
-    index: usize,
+    target: &Target<'_>,
     request: &Request<'_>,
     alone: bool,
     each: &mut dyn FnMut(Row<'_>) -> Result<(), PgError>,
 ) -> Result<u64, PgError> {
+    let Target { tables, index, .. } = *target;
     let table = &tables[0];
-    let placements = writable(tables, index)?;
+    let placements = target.placements()?;
     let named: Vec<(&DistributedTable, usize)> =
         tables.iter().map(|table| (&**table, index)).collect();
     if alone && placements.len() == 1 {
         return write_alone(table, index, &placements[0], request, &named, each);
     }
-    let mut write = Write { table, index, named: &named, affected: None, missed: Vec::new() };
+    let mut missed: Vec<(ShardId, PlacementId)> = Vec::new();
+    let mut affected = None;
     for placement in &placements {
-        write.on(placement, request, each)?;
-    }
-    write.finish()
-}
-
-/// A write on its way over the placements of a shard.
-struct Write<'a> {
-    table: &'a DistributedTable,
-    index: usize,
-    named: &'a [(&'a DistributedTable, usize)],
-    /// Rows that the leader changed; none until some placement has taken the write.
-    affected: Option<u64>,
-    missed: Vec<(ShardId, PlacementId)>,
-}
-
-impl Write<'_> {
-    /// Runs the statement on one placement. The first that takes it leads.
-    fn on(
-        &mut self,
-        placement: &Placement,
-        request: &Request<'_>,
-        each: &mut dyn FnMut(Row<'_>) -> Result<(), PgError>,
-    ) -> Result<(), PgError> {
-        let leads = self.affected.is_none();
+        let level = transaction::level_for_write();
+        let leads = affected.is_none();
+        let here = target.on_node(&placement.node);
+        let miss = |missed: &mut Vec<(ShardId, PlacementId)>| {
+            missed.extend(here.iter().map(|(table, id)| (table.shard_id(index), *id)));
+        };
         let outcome = transaction::with_session(&placement.node, &mut |session| {
             let mut session = session.borrow_mut();
-            let mut take = |row: Row<'_>| if leads { each(row) } else { Ok(()) };
-            let rows = session.execute(request, Some(transaction::level_for_write()), &mut take)?;
+            let rows = session.execute(request, Some(level), &mut |rows| {
+                if leads { each(rows) } else { Ok(()) }
+            })?;
             session.wrote = true;
             Ok(rows)
         });
         match outcome {
             Ok((_, rows)) => {
-                transaction::note_written(
-                    self.table,
-                    self.index,
-                    placement.id,
-                    &placement.node,
-                    leads,
-                );
-                let expected = *self.affected.get_or_insert(rows);
-                if rows != expected {
-                    pg::error::warning(other_count(rows, expected, placement));
-                    self.missed.push((self.table.shard_id(self.index), placement.id));
+                for (table, id) in &here {
+                    transaction::note_written(table, index, *id, &placement.node, leads);
                 }
-                Ok(())
+                let expected = *affected.get_or_insert(rows);
+                if rows != expected && target.counts {
+                    pg::error::warning(other_count(rows, expected, placement));
+                    miss(&mut missed);
+                }
             }
             Err(NodeFailure::Error(error)) => {
-                Err(tell_as_table(error, self.named, &placement.node))
+                return Err(tell_as_table(error, &named, &placement.node));
             }
             Err(NodeFailure::Unreachable(error)) => {
                 pg::error::warning(pool::connection_failed(&placement.node, &error));
                 transaction::lose_node(&placement.node, &error)?;
-                self.missed.push((self.table.shard_id(self.index), placement.id));
-                Ok(())
+                miss(&mut missed);
             }
         }
     }
-
-    /// Marks what has missed the write; returns how many rows the leader changed.
-    fn finish(&self) -> Result<u64, PgError> {
-        let affected = self.affected.ok_or_else(|| nobody(self.table, self.index))?;
-        if !self.missed.is_empty() {
-            health::mark_inactive(&self.missed)?;
-        }
-        Ok(affected)
+    let affected = affected.ok_or_else(|| nobody(table, index))?;
+    if !missed.is_empty() {
+        health::mark_inactive(&missed)?;
     }
+    Ok(affected)
 }
 
 /// pg_shard 1.2's warning for placements that changed different numbers of rows.

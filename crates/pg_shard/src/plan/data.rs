@@ -24,18 +24,27 @@ pub(crate) enum Plan {
 pub(crate) struct Routed {
     /// Its kind.
     pub(crate) command: Command,
-    /// Its distributed tables, the written one first.
+    /// Its distributed tables, the written ones first.
     pub(crate) tables: Vec<Oid>,
+    /// How the first of them are written; those after them are only read.
+    pub(crate) writes: Vec<Command>,
+    /// It brings a row, for which there must be a shard.
+    pub(crate) brings_row: bool,
     /// What decides the shard.
     pub(crate) prune: Prune<Key>,
-    /// All rows that a write concerns have the key's hash.
-    pub(crate) by_key: bool,
     /// The SQL.
     pub(crate) template: Vec<Piece>,
     /// How many of the expressions are parameters.
     pub(crate) sent: usize,
     /// It returns rows although it writes.
     pub(crate) returning: bool,
+}
+
+impl Routed {
+    /// It changes rows, at the top or in a WITH clause.
+    pub(crate) fn is_write(&self) -> bool {
+        !self.writes.is_empty()
+    }
 }
 
 /// Rows computed here for the shards of one table.
@@ -86,12 +95,16 @@ impl Plan {
                 w.int(0)
                     .int(plan.command.code())
                     .int(i32::from(plan.returning))
-                    .int(i32::from(plan.by_key))
                     .int(count(plan.sent));
                 w.int(count(plan.tables.len()));
                 for table in &plan.tables {
                     w.oid(*table);
                 }
+                w.int(count(plan.writes.len()));
+                for command in &plan.writes {
+                    w.int(command.code());
+                }
+                w.int(i32::from(plan.brings_row));
                 write_prune(&mut w, &plan.prune);
                 write_template(&mut w, &plan.template);
             }
@@ -129,12 +142,23 @@ impl Plan {
             0 => {
                 let command = Command::from_code(reader.int());
                 let returning = reader.int() != 0;
-                let by_key = reader.int() != 0;
                 let sent = read_count(reader);
                 let tables = (0..read_count(reader)).map(|_| reader.oid()).collect();
+                let writes =
+                    (0..read_count(reader)).map(|_| Command::from_code(reader.int())).collect();
+                let brings_row = reader.int() != 0;
                 let prune = read_prune(reader);
                 let template = read_template(reader);
-                Self::Routed(Routed { command, tables, prune, by_key, template, sent, returning })
+                Self::Routed(Routed {
+                    command,
+                    tables,
+                    writes,
+                    brings_row,
+                    prune,
+                    template,
+                    sent,
+                    returning,
+                })
             }
             1 => {
                 let table = reader.oid();

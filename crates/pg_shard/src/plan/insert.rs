@@ -7,7 +7,7 @@ use super::data::{InsertedRows, Plan};
 use crate::catalog;
 use pg::PgError;
 use pg::plan::BoundParameters;
-use pg::query::{Facts, Obstacle, Statement};
+use pg::query::{Facts, Statement};
 use pgrx::pg_sys::Oid;
 
 /// The plan of an INSERT whose rows are computed here.
@@ -17,9 +17,6 @@ pub(crate) fn plan(
     facts: &Facts,
     target: Oid,
 ) -> Result<pg::plan::Plan, PgError> {
-    if facts.obstacles.contains(&Obstacle::NestedWrite) {
-        return Err(super::nested_write(target));
-    }
     let table = catalog::get(target)?;
     let metadata = catalog::metadata().ok_or_else(|| PgError::internal("the extension is gone"))?;
     let row = statement.prepare_row_insert();

@@ -66,22 +66,25 @@ pub(crate) fn plan(
     if let Some(way) = route::decide(&facts, &prepared) {
         return route::plan(statement, &prepared, &facts, &way, scroll).map(Verdict::Planned);
     }
+    if let Some(write) = facts.writes.iter().find(|write| write.is_nested) {
+        return Err(nested_write(&facts, &*catalog::get(write.table)?));
+    }
+    if let Some(local) = statement.nested_local_write(&|oid| catalog::find(oid).is_some()) {
+        return Err(local_write(local, &tables[0]));
+    }
     match (command, facts.target) {
         (Command::Insert | Command::Upsert, Some(target)) => {
             insert::plan(statement, parameters, &facts, target).map(Verdict::Planned)
         }
-        (Command::Select, _) => {
-            let writes_distributed = |oid: &Oid| catalog::find(*oid).is_some();
-            match statement.written_tables().iter().find(|oid| writes_distributed(oid)) {
-                Some(oid) => Err(nested_write(*oid)),
-                None => Ok(catalog::planned_by_postgres()),
-            }
-        }
+        (Command::Select, _) => Ok(catalog::planned_by_postgres()),
         (Command::SelectForUpdate, _) => lock_on_workers(&statement, &tables[0]),
         (_, Some(target)) => Err(refuse_write(&facts, &*catalog::get(target)?)),
         // An INSERT into a local table reads like a SELECT; other writes would need to re-read distributed rows.
         (Command::Insert | Command::Upsert, None) => Ok(catalog::planned_by_postgres()),
-        (_, None) => Err(local_write(&statement, &tables[0])),
+        (_, None) => {
+            let local = statement.written_tables().first().copied().unwrap_or(Oid::INVALID);
+            Err(local_write(local, &tables[0]))
+        }
     }
 }
 
@@ -122,8 +125,9 @@ pub(crate) fn no_placements(shard: i64) -> PgError {
 fn check(facts: &Facts, tables: &[Rc<DistributedTable>]) -> Result<(), PgError> {
     if facts.obstacles.contains(&Obstacle::KeyChange) {
         let name = facts
-            .target
-            .and_then(catalog::find)
+            .writes
+            .iter()
+            .find_map(|write| catalog::find(write.table))
             .map_or_else(String::new, |table| table.name.clone());
         return Err(PgError::new(
             SqlState::FEATURE_NOT_SUPPORTED,
@@ -132,7 +136,17 @@ fn check(facts: &Facts, tables: &[Rc<DistributedTable>]) -> Result<(), PgError> 
         .detail(format!("The statement assigns the distribution column of table \"{name}\"."))
         .hint("Delete the row and insert it with its new value, in one transaction."));
     }
-    if facts.command.is_write() && facts.obstacles.contains(&Obstacle::RowSecurity) {
+    if facts.is_write() && facts.obstacles.contains(&Obstacle::CheckedView) {
+        return Err(PgError::unsupported(
+            format!("cannot write distributed table \"{}\" through this view", tables[0].name),
+            "Write the table itself.",
+        )
+        .detail(
+            "The view has conditions that are checked row by row: WITH CHECK OPTION, security_barrier, or its WHERE \
+             clause with ON CONFLICT DO UPDATE.",
+        ));
+    }
+    if facts.is_write() && facts.obstacles.contains(&Obstacle::RowSecurity) {
         return Err(PgError::unsupported(
             format!(
                 "cannot write distributed table \"{}\" under row-level security",
@@ -180,20 +194,25 @@ fn lock_on_workers(statement: &Statement, table: &DistributedTable) -> Result<Ve
     Ok(Verdict::RewrittenForPostgres(rewritten, metadata.partition))
 }
 
-fn nested_write(oid: Oid) -> PgError {
-    let name = table::describe(oid).map_or_else(String::new, |relation| relation.name);
+/// Why a WITH clause cannot write.
+fn nested_write(facts: &Facts, table: &DistributedTable) -> PgError {
+    let reason = facts.obstacles.iter().find_map(why_not);
+    let (detail, _) = reason.unwrap_or_else(|| {
+        (
+            "No one value of the distribution column leads to all distributed tables of the statement."
+                .to_owned(),
+            "",
+        )
+    });
     PgError::unsupported(
-        format!("cannot write distributed table \"{name}\" in a WITH clause"),
+        format!("cannot write distributed table \"{}\" in a WITH clause", table.name),
         "Write it in a statement of its own, in the same transaction.",
     )
+    .detail(detail)
 }
 
-fn local_write(statement: &Statement, table: &DistributedTable) -> PgError {
-    let target = statement
-        .written_tables()
-        .first()
-        .and_then(|oid| table::describe(*oid))
-        .map_or_else(String::new, |relation| relation.name);
+fn local_write(target: Oid, table: &DistributedTable) -> PgError {
+    let target = table::describe(target).map_or_else(String::new, |relation| relation.name);
     PgError::unsupported(
         format!(
             "cannot update, delete or merge into local table \"{target}\" while reading distributed table \"{}\"",
@@ -203,38 +222,46 @@ fn local_write(statement: &Statement, table: &DistributedTable) -> PgError {
     )
 }
 
+/// What an obstacle is to the user, and the way round; nothing for those that are no reason by themselves.
+fn why_not(obstacle: &Obstacle) -> Option<(String, &'static str)> {
+    let (detail, hint) = match obstacle {
+        Obstacle::LocalTable(oid) => (
+            format!(
+                "The statement also uses table \"{}\", which is on this server only.",
+                table::describe(*oid).map_or_else(String::new, |relation| relation.name)
+            ),
+            "Read what you need from it first and pass it as values.",
+        ),
+        Obstacle::VolatileFunction(oid) => (
+            format!(
+                "Function {} is volatile and would run on the workers.",
+                table::function_name(*oid)
+            ),
+            "Compute the value first and pass it as a parameter.",
+        ),
+        Obstacle::WholeRow | Obstacle::LocalState => (
+            "The statement uses a whole row, a cursor's position or something else that only this server knows."
+                .to_owned(),
+            "Name the columns, and the row by its key.",
+        ),
+        Obstacle::PlacementDependent => (
+            "Which rows it concerns depends on where they lie (ctid, LIMIT, DISTINCT ON, window functions), \
+             which differs between the placements of a shard."
+                .to_owned(),
+            "Find the rows' keys with a SELECT first.",
+        ),
+        Obstacle::UserFunction(_)
+        | Obstacle::NestedWrite
+        | Obstacle::CheckedView
+        | Obstacle::RowSecurity
+        | Obstacle::KeyChange => return None,
+    };
+    Some((detail, hint))
+}
+
 /// Why an UPDATE, DELETE or MERGE cannot run.
 fn refuse_write(facts: &Facts, table: &DistributedTable) -> PgError {
-    for obstacle in &facts.obstacles {
-        let (detail, hint) = match obstacle {
-            Obstacle::LocalTable(oid) => (
-                format!(
-                    "The statement also reads table \"{}\", which is on this server only.",
-                    table::describe(*oid).map_or_else(String::new, |relation| relation.name)
-                ),
-                "Read what you need from it first and pass it as values.",
-            ),
-            Obstacle::VolatileFunction(oid) => (
-                format!("Function {} is volatile and would run on the workers.", table::function_name(*oid)),
-                "Compute the value first and pass it as a parameter.",
-            ),
-            Obstacle::NestedWrite => (
-                "A WITH clause writes as well.".to_owned(),
-                "Write each table in a statement of its own, in the same transaction.",
-            ),
-            Obstacle::WholeRow | Obstacle::LocalState => (
-                "The statement uses a whole row, a cursor's position or something else that only this server knows."
-                    .to_owned(),
-                "Name the columns, and the row by its key.",
-            ),
-            Obstacle::PlacementDependent => (
-                "Which rows it concerns depends on where they lie (ctid, LIMIT, DISTINCT ON, window functions), \
-                 which differs between the placements of a shard."
-                    .to_owned(),
-                "Find the rows' keys with a SELECT first.",
-            ),
-            Obstacle::UserFunction(_) | Obstacle::RowSecurity | Obstacle::KeyChange => continue,
-        };
+    if let Some((detail, hint)) = facts.obstacles.iter().find_map(why_not) {
         return PgError::unsupported(
             format!("cannot modify distributed table \"{}\" this way", table.name),
             hint,

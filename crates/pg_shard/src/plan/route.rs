@@ -15,8 +15,6 @@ pub(crate) struct Way {
     prune: Prune<Key>,
     /// The way was found without looking at the values of constants.
     pub(super) holds_for_all_values: bool,
-    /// All rows concerned have the key's hash, not only its shard.
-    by_key: bool,
 }
 
 /// The way, if there is one.
@@ -24,13 +22,15 @@ pub(crate) fn decide(facts: &Facts, prepared: &Prepared) -> Option<Way> {
     let tables: Vec<Rc<DistributedTable>> =
         facts.relations.iter().filter_map(|relation| catalog::find(relation.table)).collect();
     let replicated = facts
-        .target
-        .and_then(catalog::find)
-        .is_some_and(|table| table.placements.iter().any(|placements| placements.len() > 1));
+        .writes
+        .iter()
+        .filter_map(|write| catalog::find(write.table))
+        .any(|table| table.placements.iter().any(|placements| placements.len() > 1));
     let harmless = |obstacle: &Obstacle| match obstacle {
         // The worker can do it, or the statement cannot run anywhere else.
-        Obstacle::UserFunction(_) => facts.command.is_write(),
+        Obstacle::UserFunction(_) => facts.is_write(),
         Obstacle::PlacementDependent => !replicated,
+        Obstacle::NestedWrite => true,
         _ => false,
     };
     if !facts.obstacles.iter().all(harmless) {
@@ -42,10 +42,20 @@ pub(crate) fn decide(facts: &Facts, prepared: &Prepared) -> Option<Way> {
     }
     let columns: Vec<_> = facts.relations.iter().map(|relation| relation.column).collect();
     if let Some(key) = facts.equalities.routes(&columns).into_iter().next() {
-        return Some(Way { prune: Prune::Key(key), holds_for_all_values: true, by_key: true });
+        return Some(Way { prune: Prune::Key(key), holds_for_all_values: true });
     }
-    if first.map.len() == 1 {
-        return Some(Way { prune: Prune::All, holds_for_all_values: true, by_key: false });
+    // With one shard there is no choice; but rows without a key are refused even then, so an INSERT needs one.
+    let mut inserts = facts
+        .writes
+        .iter()
+        .filter(|write| matches!(write.command, Command::Insert | Command::Upsert));
+    if first.map.len() == 1
+        && inserts.all(|write| !facts.equalities.keys_of(write.column).is_empty())
+    {
+        return Some(Way { prune: Prune::All, holds_for_all_values: true });
+    }
+    if facts.writes.iter().any(|write| write.is_nested) {
+        return several_keys(facts, first, prepared);
     }
     match &facts.insert_source {
         InsertSource::Values(keys) if !keys.is_empty() && others.is_empty() => {
@@ -71,14 +81,13 @@ fn are_colocated(left: &DistributedTable, right: &DistributedTable) -> bool {
         })
 }
 
-/// All VALUES rows belong to one shard, and that can be known now.
+/// All VALUES rows belong to one shard, and that can be known now. Each key is kept, since each is locked.
 fn same_shard(keys: &[Key], table: &DistributedTable, prepared: &Prepared) -> Option<Way> {
     let owner = |key: &Key| prepared.hash_now(key).flatten().and_then(|hash| table.map.owner(hash));
     let first = owner(&keys[0])?;
     keys.iter().all(|key| owner(key) == Some(first)).then(|| Way {
-        prune: Prune::Key(keys[0]),
+        prune: Prune::Or(keys.iter().copied().map(Prune::Key).collect()),
         holds_for_all_values: false,
-        by_key: false,
     })
 }
 
@@ -87,7 +96,7 @@ fn one_table(facts: &Facts, table: &DistributedTable, prepared: &Prepared) -> Op
     if facts.prune.is_all() {
         return None;
     }
-    let way = Way { prune: facts.prune.clone(), holds_for_all_values: false, by_key: true };
+    let way = Way { prune: facts.prune.clone(), holds_for_all_values: false };
     if matches!(facts.command, Command::Update | Command::Delete) {
         return Some(way);
     }
@@ -105,22 +114,19 @@ fn one_table(facts: &Facts, table: &DistributedTable, prepared: &Prepared) -> Op
 
 /// Several tables, each with constants of its own that happen to fall in one shard group.
 fn several_keys(facts: &Facts, table: &DistributedTable, prepared: &Prepared) -> Option<Way> {
-    let mut chosen = None;
+    let mut chosen = Vec::new();
+    let mut shard = None;
     for relation in &facts.relations {
         let keys = facts.equalities.keys_of(relation.column);
         let (key, owner) =
             keys.iter().find_map(|key| Some((*key, table.map.owner(prepared.hash_now(key)??)?)))?;
-        match chosen {
-            None => chosen = Some((key, owner)),
-            Some((_, known)) if known == owner => {}
-            Some(_) => return None,
+        if shard.is_some_and(|known| known != owner) {
+            return None;
         }
+        shard = Some(owner);
+        chosen.push(Prune::Key(key));
     }
-    chosen.map(|(key, _)| Way {
-        prune: Prune::Key(key),
-        holds_for_all_values: false,
-        by_key: false,
-    })
+    Some(Way { prune: Prune::Or(chosen), holds_for_all_values: false })
 }
 
 /// The plan of a routed statement.
@@ -133,23 +139,35 @@ pub(crate) fn plan(
 ) -> Result<pg::plan::Plan, PgError> {
     let template = prepared.template(&|oid| catalog::find(oid).is_some())?;
     let metadata = catalog::metadata().ok_or_else(|| PgError::internal("the extension is gone"))?;
-    let mut tables = Vec::new();
-    // The written table first: its placements lead.
-    for table in
-        facts.target.into_iter().chain(facts.relations.iter().map(|relation| relation.table))
-    {
-        if !tables.contains(&table) {
-            tables.push(table);
+    let (mut tables, mut writes) = (Vec::new(), Vec::new());
+    // The written tables first, and of them the statement's own target: its placements lead.
+    for write in facts.writes.iter().rev() {
+        match tables.iter().position(|table| *table == write.table) {
+            // Written twice: the lock must do for whichever excludes more.
+            Some(position) if writes[position] == Command::Insert => {
+                writes[position] = write.command;
+            }
+            Some(_) => {}
+            None => {
+                tables.push(write.table);
+                writes.push(write.command);
+            }
+        }
+    }
+    for relation in &facts.relations {
+        if !tables.contains(&relation.table) {
+            tables.push(relation.table);
         }
     }
     let routed = Routed {
         command: facts.command,
         tables,
+        writes,
+        brings_row: facts.writes.iter().any(|write| write.brings_row),
         prune: way.prune.clone(),
-        by_key: way.by_key,
         template,
         sent: prepared.sent,
-        returning: facts.has_returning,
+        returning: facts.has_returning || !facts.command.is_write(),
     };
     let plan = Plan::Routed(routed);
     Ok(statement.plan_whole(prepared, &plan.write(), metadata.partition, scroll))

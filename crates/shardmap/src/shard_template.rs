@@ -4,7 +4,7 @@
 //! names that differ from shard to shard (the table, its indexes, its statistics) are holes. Filling one is concatenation.
 //!
 //! Literal text arrives quoted; a hole keeps the bare name, for the suffix goes inside the quotes. Nothing here knows
-//! PostgreSQL beyond its lexical rules (`src/backend/parser/scan.l`), so this file is tested without a server.
+//! PostgreSQL beyond its lexical rules (`src/backend/parser/scan.l`), so it needs no server.
 
 use std::fmt;
 
@@ -16,13 +16,13 @@ const NAME_LIMIT_BYTES: usize = 63;
 /// A name leaves no room for `_<shardid>`. SQLSTATE XX000.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("shard name too long to extend: \"{base}\"")]
-pub(crate) struct NameTooLong {
+pub struct NameTooLong {
     /// The name without the shard's id.
-    pub(crate) base: String,
+    pub base: String,
 }
 
 /// The bare name of `base`'s counterpart in a shard: `orders` in shard 10000 is `orders_10000`.
-pub(crate) fn shard_name(base: &str, shard_id: i64) -> Result<String, NameTooLong> {
+pub fn shard_name(base: &str, shard_id: i64) -> Result<String, NameTooLong> {
     let name = format!("{base}_{shard_id}");
     if name.len() < NAME_LIMIT_BYTES {
         Ok(name)
@@ -34,7 +34,7 @@ pub(crate) fn shard_name(base: &str, shard_id: i64) -> Result<String, NameTooLon
 /// A statement, or a part of one, for any shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use]
-pub(crate) struct Template {
+pub struct Template {
     pieces: Vec<Piece>,
 }
 
@@ -48,12 +48,12 @@ enum Piece {
 
 impl Template {
     /// A template that begins with `sql`.
-    pub(crate) fn new(sql: impl Into<String>) -> Self {
+    pub fn new(sql: impl Into<String>) -> Self {
         Self::default().text(sql)
     }
 
     /// Goes on with `sql` as it stands.
-    pub(crate) fn text(mut self, sql: impl Into<String>) -> Self {
+    pub fn text(mut self, sql: impl Into<String>) -> Self {
         let sql = sql.into();
         match self.pieces.last_mut() {
             Some(Piece::Text(text)) => text.push_str(&sql),
@@ -63,13 +63,13 @@ impl Template {
     }
 
     /// Goes on with the shard's counterpart of the object `base`, a bare name.
-    pub(crate) fn name(mut self, base: &str) -> Self {
+    pub fn name(mut self, base: &str) -> Self {
         self.pieces.push(Piece::Name(base.to_owned()));
         self
     }
 
     /// Goes on with another template.
-    pub(crate) fn then(mut self, other: &Self) -> Self {
+    pub fn then(mut self, other: &Self) -> Self {
         for piece in &other.pieces {
             self = match piece {
                 Piece::Text(sql) => self.text(sql),
@@ -84,7 +84,7 @@ impl Template {
     /// Such an expression names no table, with one exception: the whole row is printed as `table.*` (`get_variable`,
     /// `src/backend/utils/adt/ruleutils.c`). That name becomes a hole. The expression is read token by token, so the same
     /// letters in a literal, in a quoted name or in `OPERATOR(table.*)` are left alone.
-    pub(crate) fn expression(mut self, sql: &str, table: &str) -> Self {
+    pub fn expression(mut self, sql: &str, table: &str) -> Self {
         let mut start = 0;
         while let Some(token) = next_token(&sql[start..]) {
             let end = start + token.len();
@@ -98,7 +98,7 @@ impl Template {
     }
 
     /// The SQL for one shard.
-    pub(crate) fn fill(&self, shard_id: i64) -> Result<String, NameTooLong> {
+    pub fn fill(&self, shard_id: i64) -> Result<String, NameTooLong> {
         let mut sql = String::new();
         for piece in &self.pieces {
             match piece {

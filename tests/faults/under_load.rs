@@ -1,0 +1,220 @@
+//! Under the load of pgbench, whatever happens to workers: no acknowledged write is lost.
+//!
+//! Eight clients insert rows, raise counters and read. pgbench tells how many transactions of each script were
+//! acknowledged; afterwards there must be at least as many rows, at most one more for each client that gave up
+//! over an error (its last statement may be stored or not), and all placements must be equal.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use testkit::{NodeName, PgbenchReport, Script, TestCluster, wait_until};
+
+const WORKER_1: NodeName = NodeName::Worker(1);
+const WORKER_2: NodeName = NodeName::Worker(2);
+const WORKER_3: NodeName = NodeName::Worker(3);
+const WORKER_4: NodeName = NodeName::Worker(4);
+
+const SCRIPTS: [Script<'_>; 4] = [
+    Script {
+        weight: 3,
+        text: "\\set key random(1, 100000)\nINSERT INTO written (key, client) VALUES (:key, :client_id);\n",
+    },
+    Script {
+        weight: 2,
+        text: "\\set key random(1, 200)\nUPDATE counters SET n = n + 1 WHERE key = :key;\n",
+    },
+    Script {
+        weight: 2,
+        text: "\\set key random(1, 200)\nSELECT n FROM counters WHERE key = :key;\n",
+    },
+    Script {
+        weight: 1,
+        text: "\\set key random(1, 200)\nBEGIN;\nUPDATE pairs SET n = n + 1 WHERE key = :key;\nINSERT INTO moves (key, client) VALUES (:key, :client_id);\nEND;\n",
+    },
+];
+
+/// What all runs of pgbench reported together.
+#[derive(Debug, Default)]
+struct Load {
+    acknowledged: [u64; 4],
+    gave_up: u64,
+    errors: String,
+}
+
+impl Load {
+    fn add(&mut self, report: &PgbenchReport) {
+        assert_eq!(report.of_script.len(), SCRIPTS.len(), "{report:#?}");
+        assert_eq!(report.of_script.iter().sum::<u64>(), report.transactions, "{report:#?}");
+        for (sum, count) in self.acknowledged.iter_mut().zip(&report.of_script) {
+            *sum += count;
+        }
+        let gave_up = report.errors.lines().filter(|line| line.contains("pgbench: error: client"));
+        for line in gave_up {
+            self.gave_up += 1;
+            self.errors.push_str(line);
+            self.errors.push('\n');
+        }
+    }
+}
+
+/// Runs pgbench again and again while `faults` happen.
+fn load_while(cluster: &TestCluster, mode: &str, faults: impl FnOnce()) -> Load {
+    /// Ends the load even if the faults panic.
+    struct Stop<'a>(&'a AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+    let stopped = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let running = scope.spawn(|| {
+            let mut load = Load::default();
+            while !stopped.load(Ordering::Relaxed) {
+                // One thread: several would count the transactions of a script without a lock among them.
+                load.add(
+                    &cluster.pgbench(mode, &SCRIPTS, &["-c", "8", "-j", "1", "-T", "2"]).finish(),
+                );
+            }
+            load
+        });
+        let stop = Stop(&stopped);
+        faults();
+        drop(stop);
+        running.join().expect("the load does not panic")
+    })
+}
+
+fn create_tables(cluster: &TestCluster) {
+    cluster.create_distributed(
+        "CREATE TABLE written (key int, client int, id bigserial, at timestamptz DEFAULT now())",
+        "written",
+        "key",
+        8,
+        2,
+    );
+    cluster.create_distributed(
+        "CREATE TABLE counters (key int PRIMARY KEY, n bigint DEFAULT 0)",
+        "counters",
+        "key",
+        8,
+        2,
+    );
+    cluster.create_distributed(
+        "CREATE TABLE pairs (key int PRIMARY KEY, n bigint DEFAULT 0)",
+        "pairs",
+        "key",
+        8,
+        2,
+    );
+    cluster.create_distributed("CREATE TABLE moves (key int, client int)", "moves", "key", 8, 2);
+    for table in ["counters", "pairs"] {
+        cluster.sql(&format!("INSERT INTO {table} SELECT i FROM generate_series(1, 200) AS i"));
+    }
+}
+
+const TABLES: [&str; 4] = ["written", "counters", "pairs", "moves"];
+
+/// Waits until many more writes were done.
+fn wait_for_progress(cluster: &TestCluster) {
+    let mut session = cluster.new_session();
+    let written = "SELECT last_value FROM written_id_seq";
+    let number = |text: String| text.parse::<i64>().expect("a sequence");
+    let before = number(session.text(written));
+    wait_until("200 more rows are written", || number(session.text(written)) > before + 200);
+}
+
+fn repair_all(cluster: &TestCluster) -> usize {
+    TABLES.iter().map(|table| cluster.repair(table)).sum()
+}
+
+fn marked(cluster: &TestCluster) -> usize {
+    TABLES.iter().map(|table| cluster.unhealthy(table)).sum()
+}
+
+fn no_acknowledged_write_is_lost(mode: &str) {
+    let cluster = TestCluster::impatient(4);
+    create_tables(&cluster);
+    let load = load_while(&cluster, mode, || {
+        wait_for_progress(&cluster);
+        assert_eq!(marked(&cluster), 0, "marked though nothing happened");
+
+        // Killed, and back; repaired while all goes on.
+        cluster.kill(WORKER_1).expect("worker 1 is up");
+        wait_for_progress(&cluster);
+        wait_until("missed writes are marked", || marked(&cluster) >= 8);
+        cluster.start(WORKER_1).expect("worker 1 is down");
+        wait_for_progress(&cluster);
+        assert!(repair_all(&cluster) >= 8);
+        wait_for_progress(&cluster);
+
+        // Restarted in good order, at once.
+        cluster.stop(WORKER_2).expect("worker 2 is up");
+        cluster.start(WORKER_2).expect("worker 2 is down");
+        wait_for_progress(&cluster);
+        repair_all(&cluster);
+
+        // Frozen, given up, and awake again with whatever it was doing.
+        cluster.pause(WORKER_3).expect("worker 3 is up");
+        wait_for_progress(&cluster);
+        cluster.resume(WORKER_3).expect("worker 3 is paused");
+        wait_for_progress(&cluster);
+        repair_all(&cluster);
+
+        // Killed and back at once.
+        cluster.kill(WORKER_4).expect("worker 4 is up");
+        cluster.start(WORKER_4).expect("worker 4 is down");
+        wait_for_progress(&cluster);
+    });
+    repair_all(&cluster);
+    assert_eq!(marked(&cluster), 0);
+    for table in TABLES {
+        cluster.assert_placements_equal(table);
+    }
+    let twice = "SELECT id, count(*) FROM written GROUP BY id HAVING count(*) > 1";
+    assert_eq!(cluster.text(twice), "", "rows are stored twice");
+    let stored: Vec<u64> = [
+        "SELECT count(*) FROM written",
+        "SELECT sum(n) FROM counters",
+        "SELECT count(*) FROM moves",
+    ]
+    .iter()
+    .map(|query| cluster.text(query).parse().expect("a number"))
+    .collect();
+    for (stored, acknowledged) in
+        stored.iter().zip([load.acknowledged[0], load.acknowledged[1], load.acknowledged[3]])
+    {
+        let possible = acknowledged..=acknowledged + load.gave_up;
+        assert!(
+            possible.contains(stored),
+            "{stored} are stored, {possible:?} were acknowledged or may be\n{load:?}"
+        );
+    }
+    assert!(load.acknowledged.iter().all(|count| *count > 100), "{load:?}");
+    // The counters of a pair and its moves lie in one shard each on the same nodes: they are committed together.
+    let torn = cluster.text(
+        "SELECT p.key, p.n, m.n FROM pairs p LEFT JOIN (SELECT key, count(*) AS n FROM moves GROUP BY key) m USING (key) \
+         WHERE p.n <> coalesce(m.n, 0)",
+    );
+    assert_eq!(torn, "", "{load:?}");
+    // With two placements, losing one node is nobody's error but of those whose answer was lost.
+    for line in load.errors.lines() {
+        let excused = ["lost", "may be stored or not", "connection"];
+        assert!(excused.iter().any(|word| line.contains(word)), "{line}");
+    }
+}
+
+#[test]
+fn no_acknowledged_write_is_lost_in_simple_mode() {
+    no_acknowledged_write_is_lost("simple");
+}
+
+#[test]
+fn no_acknowledged_write_is_lost_in_extended_mode() {
+    no_acknowledged_write_is_lost("extended");
+}
+
+#[test]
+fn no_acknowledged_write_is_lost_in_prepared_mode() {
+    no_acknowledged_write_is_lost("prepared");
+}

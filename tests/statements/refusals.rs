@@ -1,0 +1,181 @@
+//! What is refused, and how it is said: never silently done to the empty local table.
+
+use testkit::TestCluster;
+
+#[test]
+fn what_would_miss_the_shards_is_refused_and_names_the_table() {
+    let cluster = TestCluster::up(2);
+    cluster.create_distributed(
+        "CREATE TABLE events (device text PRIMARY KEY, v int, at date)",
+        "events",
+        "device",
+        4,
+        2,
+    );
+    cluster.sql("INSERT INTO events SELECT 'd' || i, i FROM generate_series(1, 20) AS i; CREATE TABLE plain (device text, v int)");
+    cluster.sql(
+        "CREATE VIEW seen AS SELECT * FROM events; CREATE ROLE reader; CREATE SCHEMA elsewhere",
+    );
+    let before = cluster.text("SELECT * FROM events ORDER BY 1");
+    let refused = [
+        "UPDATE events SET v = 0",
+        "UPDATE events SET v = 0 WHERE v = 3",
+        "UPDATE events SET v = 0 WHERE device IN ('d1', 'd2', 'd3', 'd4', 'd5')",
+        "UPDATE events SET v = plain.v FROM plain WHERE plain.device = events.device",
+        "UPDATE seen SET v = 0",
+        "UPDATE events SET v = (SELECT count(*) FROM events) WHERE device = 'd1'",
+        "DELETE FROM events",
+        "DELETE FROM events WHERE v > 3",
+        "DELETE FROM events USING plain WHERE plain.device = events.device",
+        "DELETE FROM events WHERE device LIKE 'd1%'",
+        "UPDATE events SET device = 'x' WHERE device = 'd1'",
+        "INSERT INTO events VALUES ('d1') ON CONFLICT (device) DO UPDATE SET device = 'x'",
+        "MERGE INTO events USING plain ON events.device = plain.device WHEN MATCHED THEN DELETE",
+        "TRUNCATE events",
+        "TRUNCATE plain, events",
+        "ALTER TABLE events ADD COLUMN w int",
+        "ALTER TABLE events DROP COLUMN v",
+        "ALTER TABLE events ALTER COLUMN v TYPE bigint",
+        "ALTER TABLE events ADD CHECK (v > 0)",
+        "ALTER TABLE events RENAME TO incidents",
+        "ALTER TABLE events RENAME COLUMN v TO w",
+        "ALTER TABLE events SET SCHEMA elsewhere",
+        "ALTER TABLE events OWNER TO reader",
+        "CREATE INDEX ON events (v)",
+        "CREATE UNIQUE INDEX CONCURRENTLY events_v ON events (v)",
+        "DROP INDEX events_pkey",
+        "REINDEX TABLE events",
+        "CLUSTER events USING events_pkey",
+        "CREATE TRIGGER t BEFORE UPDATE ON events FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+        "CREATE RULE r AS ON DELETE TO events DO INSTEAD NOTHING",
+        "CREATE POLICY p ON events",
+        "CREATE STATISTICS s ON device, v FROM events",
+        "GRANT SELECT ON events TO reader",
+        "REVOKE ALL ON events FROM reader",
+    ];
+    let mut wrong = Vec::new();
+    for statement in refused {
+        let mut session = cluster.new_session();
+        match session.try_sql(statement) {
+            Ok(_) => wrong.push(format!("{statement}\n    is not refused")),
+            Err(error) if error.sqlstate == "2BP01" && statement.starts_with("DROP INDEX") => {}
+            Err(error) => {
+                let whole = error.to_string();
+                if error.sqlstate != "0A000"
+                    || !whole.contains("\"events\"")
+                    || error.hint.is_empty()
+                {
+                    wrong.push(format!("{statement}\n    {whole}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert_eq!(cluster.text("SELECT * FROM events ORDER BY 1"), before);
+    assert_eq!(
+        cluster
+            .text("SELECT relname, relkind FROM pg_class WHERE relname LIKE 'events%' ORDER BY 1"),
+        "events|r\nevents_pkey|i"
+    );
+    assert_eq!(cluster.assert_placements_equal("events"), 20);
+
+    // No shard holds it, so nothing is refused and nothing is done.
+    let mut session = cluster.new_session();
+    for nothing in [
+        "UPDATE events SET v = 0 WHERE device = 'd1' AND device = 'd2'",
+        "DELETE FROM events WHERE false",
+        "UPDATE events SET v = 0 WHERE device = NULL",
+    ] {
+        assert_eq!(session.count(nothing), 0, "{nothing}");
+    }
+    assert_eq!(cluster.text("SELECT * FROM events ORDER BY 1"), before);
+}
+
+#[test]
+fn rows_without_a_key_and_tables_without_shards_are_refused() {
+    let cluster = TestCluster::up(2);
+    cluster.create_distributed("CREATE TABLE keyed (a int, key int, v text)", "keyed", "key", 4, 1);
+    for statement in [
+        "INSERT INTO keyed VALUES (1, NULL, 'x')",
+        "INSERT INTO keyed (a) VALUES (1)",
+        "INSERT INTO keyed VALUES (1, nullif(5, 5), 'x')",
+        "INSERT INTO keyed VALUES (1, 1), (2, NULL)",
+        "INSERT INTO keyed SELECT 1, NULL",
+        "COPY keyed (a) FROM PROGRAM 'echo 1'",
+    ] {
+        let error = cluster.error(statement);
+        assert_eq!(
+            error.line(),
+            "22004: cannot plan INSERT using row with NULL value in partition column",
+            "{statement}"
+        );
+    }
+    assert_eq!(cluster.text("SELECT count(*) FROM keyed"), "0");
+    for (statement, rows) in [
+        ("SELECT * FROM keyed", ""),
+        ("SELECT count(*), sum(a), max(v) FROM keyed", "0|NULL|NULL"),
+        ("SELECT * FROM keyed WHERE key = 1", ""),
+        ("SELECT count(*) FROM keyed WHERE key = 1", "0"),
+        ("SELECT key, count(*) FROM keyed GROUP BY key", ""),
+        (
+            "SELECT k.key, n FROM generate_series(1, 2) AS n LEFT JOIN keyed AS k ON k.key = n ORDER BY n",
+            "NULL|1\nNULL|2",
+        ),
+        ("SELECT EXISTS (SELECT FROM keyed), NOT EXISTS (SELECT FROM keyed WHERE key = 3)", "f|t"),
+    ] {
+        assert_eq!(cluster.text(statement), rows, "{statement}");
+    }
+
+    cluster.sql("CREATE TABLE bare (key int, v text); SELECT master_create_distributed_table('bare', 'key')");
+    for statement in [
+        "SELECT * FROM bare",
+        "SELECT * FROM bare WHERE key = 1",
+        "INSERT INTO bare VALUES (1)",
+        "UPDATE bare SET v = 'x' WHERE key = 1",
+    ] {
+        let error = cluster.error(statement);
+        assert_eq!(error.line(), "55000: could not find any shards for query", "{statement}");
+        assert_eq!(error.detail, "No shards exist for distributed table \"bare\".");
+        assert_eq!(error.hint, "Run master_create_worker_shards to create shards and try again.");
+    }
+}
+
+#[test]
+fn explain_shows_how_many_shards_and_what_is_sent() {
+    let cluster = TestCluster::up(2);
+    cluster.create_distributed(
+        "CREATE TABLE shown (key int PRIMARY KEY, v text)",
+        "shown",
+        "key",
+        4,
+        2,
+    );
+    let shard = cluster.shard_of("shown", "hashint4(3)");
+    for (statement, parts) in [
+        ("SELECT * FROM shown WHERE key = 3", ["Shards: 1 of 4", "Remote SQL: SELECT"]),
+        ("INSERT INTO shown VALUES (3, 'x')", ["Shards: 1 of 4", "Remote SQL: INSERT INTO"]),
+        ("UPDATE shown SET v = 'x' WHERE key = 3", ["Shards: 1 of 4", "Remote SQL: UPDATE"]),
+        ("DELETE FROM shown WHERE key = 3", ["Shards: 1 of 4", "Remote SQL: DELETE FROM"]),
+    ] {
+        let plan = cluster.text(&format!("EXPLAIN (COSTS OFF) {statement}"));
+        assert!(
+            parts.iter().all(|part| plan.contains(part))
+                && plan.contains(&format!("shown_{shard}")),
+            "{plan}"
+        );
+    }
+    let plan = cluster.text("EXPLAIN (COSTS OFF) SELECT count(*) FROM shown WHERE v = 'x'");
+    assert!(plan.contains("Aggregate") && plan.contains("Shards: 4 of 4"), "{plan}");
+    assert!(plan.contains("Remote SQL: SELECT") && plan.contains("v = 'x'::text"), "{plan}");
+    let plan = cluster.text("EXPLAIN (COSTS OFF) INSERT INTO shown VALUES (1), (2), (3)");
+    assert!(plan.contains("of 4"), "{plan}");
+    // EXPLAIN does nothing, EXPLAIN ANALYZE does it.
+    assert_eq!(cluster.text("SELECT count(*) FROM shown"), "0");
+    let plan =
+        cluster.text("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) INSERT INTO shown VALUES (3, 'x')");
+    assert!(plan.contains("Shards: 1 of 4") && plan.contains("actual rows="), "{plan}");
+    let plan =
+        cluster.text("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, FORMAT JSON) SELECT * FROM shown");
+    assert!(plan.contains("\"Actual Rows\": 1") && plan.contains("\"Remote SQL\""), "{plan}");
+    assert_eq!(cluster.assert_placements_equal("shown"), 1);
+}

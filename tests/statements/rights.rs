@@ -1,0 +1,97 @@
+//! Roles and what they may.
+
+use testkit::TestCluster;
+
+#[test]
+fn rights_on_the_table_are_asked_before_anything_is_sent() {
+    let cluster = TestCluster::up(2);
+    cluster.on_all_nodes("CREATE ROLE reader LOGIN; CREATE ROLE writer LOGIN; CREATE ROLE stranger LOGIN; CREATE ROLE owner LOGIN; GRANT CREATE ON SCHEMA public TO owner");
+    cluster.sql(
+        "CREATE TABLE salaries (name text PRIMARY KEY, amount int, note text);
+         GRANT SELECT ON salaries TO reader; GRANT SELECT (name), INSERT, UPDATE (note) ON salaries TO writer",
+    );
+    cluster.distribute("salaries", "name", 4, 2);
+    cluster.sql("INSERT INTO salaries VALUES ('a', 1), ('b', 2), ('c', 3)");
+
+    let denied = "42501: permission denied for table salaries";
+    let mut stranger = cluster.session_as("stranger");
+    for statement in [
+        "SELECT * FROM salaries",
+        "SELECT count(*) FROM salaries",
+        "SELECT * FROM salaries WHERE name = 'a'",
+        "SELECT 1 FROM salaries WHERE name = 'a'",
+        "INSERT INTO salaries VALUES ('x')",
+        "INSERT INTO salaries VALUES ('x'), ('y')",
+        "UPDATE salaries SET amount = 0 WHERE name = 'a'",
+        "DELETE FROM salaries WHERE name = 'a'",
+        "COPY salaries TO STDOUT",
+        "COPY salaries FROM STDIN",
+        "EXPLAIN ANALYZE DELETE FROM salaries WHERE name = 'a'",
+    ] {
+        assert_eq!(stranger.error(statement).line(), denied, "{statement}");
+    }
+    for (statement, sqlstate) in [
+        ("DROP TABLE salaries", "42501"),
+        ("SELECT master_create_worker_shards('salaries', 4, 1)", "42501"),
+        ("SELECT master_copy_shard_placement(10000, 'localhost', 1, 'localhost', 2)", "42501"),
+        ("SELECT * FROM pgs_distribution_metadata.shard", "42501"),
+    ] {
+        assert_eq!(stranger.error(statement).sqlstate, sqlstate, "{statement}");
+    }
+    // Whoever has nothing to do with distributed tables is not hindered.
+    assert_eq!(stranger.text("SELECT 1; CREATE TEMP TABLE mine (x int); INSERT INTO mine VALUES (2); SELECT * FROM mine"), "1\n2");
+
+    let mut reader = cluster.session_as("reader");
+    assert_eq!(reader.text("SELECT * FROM salaries ORDER BY 1"), "a|1|NULL\nb|2|NULL\nc|3|NULL");
+    assert_eq!(reader.text("SELECT amount FROM salaries WHERE name = 'b'"), "2");
+    assert_eq!(
+        reader.text("SELECT current_user, count(*) FROM salaries WHERE name = 'b'"),
+        "reader|1"
+    );
+    assert_eq!(reader.error("INSERT INTO salaries VALUES ('x')").line(), denied);
+    assert_eq!(reader.error("UPDATE salaries SET amount = 9 WHERE name = 'a'").line(), denied);
+    assert_eq!(reader.error("SELECT * FROM salaries WHERE name = 'a' FOR UPDATE").line(), denied);
+
+    let mut writer = cluster.session_as("writer");
+    writer.sql(
+        "INSERT INTO salaries VALUES ('d', 4), ('e', 5); INSERT INTO salaries VALUES ('f', 6)",
+    );
+    writer.sql("UPDATE salaries SET note = 'n' WHERE name = 'a'");
+    assert_eq!(writer.text("SELECT name FROM salaries ORDER BY 1").lines().count(), 6);
+    assert_eq!(writer.error("SELECT amount FROM salaries").line(), denied);
+    assert_eq!(writer.error("UPDATE salaries SET amount = 9 WHERE name = 'a'").line(), denied);
+    assert_eq!(
+        writer.error("UPDATE salaries SET note = amount::text WHERE name = 'a'").line(),
+        denied
+    );
+    assert_eq!(writer.error("DELETE FROM salaries WHERE name = 'a'").line(), denied);
+
+    // A table of somebody who is no superuser, from beginning to end; functions lend their owner's rights.
+    let mut owner = cluster.session_as("owner");
+    owner.sql("CREATE TABLE own (key int, v text); SELECT master_create_distributed_table('own', 'key'); SELECT master_create_worker_shards('own', 4, 2)");
+    owner.sql("INSERT INTO own SELECT i, 'v' || i FROM generate_series(1, 10) AS i; UPDATE own SET v = 'x' WHERE key = 1");
+    assert_eq!(owner.text("SELECT count(*) FROM own"), "10");
+    for worker in cluster.workers() {
+        let owners = cluster
+            .session_on(worker)
+            .text("SELECT DISTINCT tableowner FROM pg_tables WHERE tablename LIKE 'own\\_%'");
+        assert_eq!(owners, "owner");
+    }
+    cluster.sql(
+        "CREATE FUNCTION sum_of() RETURNS bigint SECURITY DEFINER LANGUAGE sql AS 'SELECT sum(amount) FROM salaries'",
+    );
+    assert_eq!(stranger.text("SELECT sum_of()"), "21");
+    assert_eq!(stranger.error("SELECT * FROM own").sqlstate, "42501");
+    owner.sql("DROP TABLE own");
+    for worker in cluster.workers() {
+        assert_eq!(cluster.tables_on(worker, "own\\_%"), Vec::<String>::new());
+    }
+    // SET ROLE in one session asks for the role of the moment.
+    let mut session = cluster.new_session();
+    session.sql("SET ROLE stranger");
+    assert_eq!(session.error("SELECT * FROM salaries").line(), denied);
+    session.sql("RESET ROLE");
+    assert_eq!(session.text("SELECT count(*) FROM salaries"), "6");
+    assert_eq!(cluster.unhealthy("salaries"), 0);
+    assert_eq!(cluster.assert_placements_equal("salaries"), 6);
+}

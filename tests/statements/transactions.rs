@@ -1,0 +1,133 @@
+//! Transaction blocks and savepoints.
+
+use testkit::{TestCluster, wait_until};
+
+#[test]
+fn a_transaction_is_whole_or_not_at_all() {
+    let cluster = TestCluster::up(3);
+    cluster.create_distributed(
+        "CREATE TABLE ledger (key int PRIMARY KEY, v int)",
+        "ledger",
+        "key",
+        8,
+        2,
+    );
+    let mut session = cluster.new_session();
+    let mut other = cluster.new_session();
+    session.sql("INSERT INTO ledger SELECT i, 0 FROM generate_series(1, 40) AS i");
+
+    // Own changes are seen inside, by nobody outside, and by everybody afterwards.
+    session.sql("BEGIN; UPDATE ledger SET v = 1 WHERE key = 1; UPDATE ledger SET v = 2 WHERE key = 2; INSERT INTO ledger VALUES (41, 41)");
+    assert_eq!(session.text("SELECT key, v FROM ledger WHERE v > 0 ORDER BY 1"), "1|1\n2|2\n41|41");
+    assert_eq!(session.text("SELECT v FROM ledger WHERE key = 1"), "1");
+    assert_eq!(other.text("SELECT count(*) FROM ledger WHERE v > 0"), "0");
+    session.sql("COMMIT");
+    assert_eq!(other.text("SELECT sum(v) FROM ledger"), "44");
+    session.sql("BEGIN; DELETE FROM ledger WHERE key = 1; INSERT INTO ledger SELECT i, 7 FROM generate_series(50, 90) AS i");
+    assert_eq!(session.text("SELECT count(*) FROM ledger"), "81");
+    session.sql("ROLLBACK");
+    assert_eq!(session.text("SELECT count(*), sum(v) FROM ledger"), "41|44");
+
+    // Savepoints, nested, rolled back to and released.
+    session.sql(
+        "BEGIN; UPDATE ledger SET v = 10 WHERE key = 10;
+         SAVEPOINT a; UPDATE ledger SET v = 11 WHERE key = 11; UPDATE ledger SET v = 99 WHERE key = 10;
+         SAVEPOINT b; INSERT INTO ledger SELECT i, 5 FROM generate_series(100, 120) AS i; RELEASE b;
+         ROLLBACK TO a",
+    );
+    assert_eq!(
+        session.text("SELECT key, v FROM ledger WHERE key IN (10, 11) OR key >= 100 ORDER BY 1"),
+        "10|10\n11|0"
+    );
+    session.sql("UPDATE ledger SET v = 12 WHERE key = 12; SAVEPOINT c; UPDATE ledger SET v = 13 WHERE key = 13; RELEASE c; COMMIT");
+    assert_eq!(
+        session.text("SELECT key, v FROM ledger WHERE key BETWEEN 10 AND 13 ORDER BY 1"),
+        "10|10\n11|0\n12|12\n13|13"
+    );
+
+    // An error ends the transaction, or only the savepoint.
+    session.sql("BEGIN; UPDATE ledger SET v = 20 WHERE key = 20; SAVEPOINT a");
+    assert_eq!(session.error("INSERT INTO ledger VALUES (1, 1)").sqlstate, "23505");
+    assert_eq!(session.error("SELECT * FROM ledger").sqlstate, "25P02");
+    session.sql("ROLLBACK TO a");
+    assert_eq!(session.error("SELECT 1 / v FROM ledger WHERE key = 11").sqlstate, "22012");
+    session.sql("ROLLBACK TO a; UPDATE ledger SET v = 21 WHERE key = 21; COMMIT");
+    assert_eq!(
+        session.text("SELECT key, v FROM ledger WHERE key IN (20, 21) ORDER BY 1"),
+        "20|20\n21|21"
+    );
+    assert_eq!(session.error("BEGIN; UPDATE ledger SET v = 30 WHERE key = 30; INSERT INTO ledger VALUES (1, 1); COMMIT").sqlstate, "23505");
+    session.sql("ROLLBACK");
+    assert_eq!(session.text("SELECT v FROM ledger WHERE key = 30"), "0");
+    // Several statements in one message are one transaction, as everywhere.
+    assert_eq!(
+        session.error("UPDATE ledger SET v = 31 WHERE key = 31; SELECT 1 / 0").sqlstate,
+        "22012"
+    );
+    assert_eq!(session.text("SELECT v FROM ledger WHERE key = 31"), "0");
+
+    // An error that a reader met and threw away changes nothing for the others.
+    session.sql("BEGIN; UPDATE ledger SET v = 32 WHERE key = 32");
+    session.sql("DECLARE c CURSOR FOR SELECT 1000 / (v - 32) FROM ledger; FETCH 1 FROM c; CLOSE c");
+    session.sql("COMMIT");
+    assert_eq!(session.text("SELECT v FROM ledger WHERE key = 32"), "32");
+    assert_eq!(session.warnings(), []);
+
+    for level in ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"] {
+        let mut fresh = cluster.new_session();
+        fresh.sql(&format!("BEGIN ISOLATION LEVEL {level}"));
+        assert_eq!(fresh.text("SELECT count(*) FROM ledger"), "41", "{level}");
+        fresh.sql("UPDATE ledger SET v = v WHERE key = 1; SET DateStyle = 'German'; UPDATE ledger SET v = v WHERE key = 2; COMMIT");
+    }
+    let mut reader = cluster.new_session();
+    reader.sql("BEGIN READ ONLY");
+    assert_eq!(reader.text("SELECT count(*) FROM ledger"), "41");
+    assert_eq!(reader.error("UPDATE ledger SET v = 0 WHERE key = 1").sqlstate, "25006");
+    reader.sql("ROLLBACK");
+
+    assert_eq!(cluster.unhealthy("ledger"), 0);
+    assert_eq!(cluster.assert_placements_equal("ledger"), 41);
+    for worker in cluster.workers() {
+        let open = cluster.session_on(worker).text("SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%' AND backend_type = 'client backend'");
+        assert_eq!(open, "0", "transactions stay open on {worker}");
+    }
+}
+
+#[test]
+fn a_locked_row_makes_others_wait_until_the_transaction_ends() {
+    let cluster = TestCluster::up(2);
+    cluster.create_distributed(
+        "CREATE TABLE seats (key int PRIMARY KEY, holder text)",
+        "seats",
+        "key",
+        4,
+        2,
+    );
+    cluster.sql("INSERT INTO seats SELECT generate_series(1, 10)");
+    for lock in [
+        "SELECT * FROM seats WHERE key = 3 FOR UPDATE",
+        "UPDATE seats SET holder = 'first' WHERE key = 3",
+    ] {
+        let mut first = cluster.new_session();
+        let mut second = cluster.new_session();
+        first.sql(&format!("BEGIN; {lock}"));
+        second.sql("SET statement_timeout = '300ms'");
+        assert_eq!(
+            second.error("UPDATE seats SET holder = 'second' WHERE key = 3").sqlstate,
+            "57014",
+            "{lock}"
+        );
+        assert_eq!(second.text("SELECT key FROM seats WHERE key = 3"), "3");
+        second.sql("RESET statement_timeout");
+        let waiting = std::thread::spawn(move || {
+            second.count("UPDATE seats SET holder = 'second' WHERE key = 3 AND holder IS DISTINCT FROM 'nobody'")
+        });
+        let blocked = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%second%' AND wait_event_type IN ('Lock', 'Extension', 'Client', 'IPC') AND pid <> pg_backend_pid() AND state = 'active'";
+        wait_until("the second session sends its UPDATE", || cluster.text(blocked) == "1");
+        first.sql("COMMIT");
+        assert_eq!(waiting.join().expect("the second session does not fail"), 1);
+        assert_eq!(cluster.text("SELECT holder FROM seats WHERE key = 3"), "second");
+    }
+    assert_eq!(cluster.unhealthy("seats"), 0);
+    assert_eq!(cluster.assert_placements_equal("seats"), 10);
+}

@@ -1,0 +1,325 @@
+//! INSERT, UPDATE, DELETE and their clauses; values that are computed once.
+
+use testkit::{Session, TestCluster};
+
+/// Compares the answers of statements that run one after the other.
+#[track_caller]
+fn expect(session: &mut Session, steps: &[(&str, &str)]) {
+    for (statement, rows) in steps {
+        assert_eq!(session.text(statement), *rows, "{statement}");
+    }
+}
+
+#[test]
+fn writes_do_on_shards_what_they_do_on_a_local_table() {
+    let cluster = TestCluster::up(3);
+    cluster.create_distributed(
+        "CREATE TABLE stock (
+            shop int, item text, pieces int DEFAULT 1 CHECK (pieces >= 0), note text DEFAULT 'new',
+            total int GENERATED ALWAYS AS (pieces * 10) STORED, tags text[], data jsonb,
+            CONSTRAINT stock_key PRIMARY KEY (shop, item));
+         CREATE UNIQUE INDEX stock_notes ON stock (shop, note) WHERE note <> 'new'",
+        "stock",
+        "shop",
+        8,
+        2,
+    );
+    let mut session = cluster.new_session();
+    expect(
+        &mut session,
+        &[
+            ("INSERT INTO stock VALUES (1, 'ball')", ""),
+            (
+                "INSERT INTO stock (item, shop) VALUES ('bat', 1) RETURNING *",
+                "1|bat|1|new|10|NULL|NULL",
+            ),
+            (
+                "INSERT INTO stock (shop, item, pieces) VALUES (1, 'cap', 3), (1, 'net', DEFAULT) RETURNING item, total",
+                "cap|30\nnet|10",
+            ),
+            (
+                "INSERT INTO stock (shop, item, tags, data) VALUES (2, 'ball', ARRAY['a', NULL, 'b'], '{\"k\": [1]}') RETURNING tags, data",
+                "{a,NULL,b}|{\"k\": [1]}",
+            ),
+            // ON CONFLICT by columns, by constraint, by nothing; with conditions and with the rejected row.
+            (
+                "INSERT INTO stock VALUES (1, 'ball', 5) ON CONFLICT DO NOTHING RETURNING 'stored'",
+                "",
+            ),
+            (
+                "INSERT INTO stock VALUES (1, 'ball', 5) ON CONFLICT (shop, item) DO UPDATE SET pieces = stock.pieces + excluded.pieces RETURNING pieces",
+                "6",
+            ),
+            (
+                "INSERT INTO stock VALUES (1, 'ball', 5) ON CONFLICT ON CONSTRAINT stock_key DO UPDATE SET pieces = stock.pieces + 1 WHERE stock.pieces > 100 RETURNING pieces",
+                "",
+            ),
+            (
+                "INSERT INTO stock AS s VALUES (1, 'ball', 2) ON CONFLICT ON CONSTRAINT stock_key DO UPDATE SET (pieces, note) = (s.pieces * 2, 'doubled') RETURNING pieces, note, total",
+                "12|doubled|120",
+            ),
+            (
+                "INSERT INTO stock VALUES (1, 'rope', 1, 'doubled') ON CONFLICT (shop, note) WHERE note <> 'new' DO UPDATE SET pieces = 13 RETURNING item, pieces",
+                "ball|13",
+            ),
+            // UPDATE: expressions over columns, arrays, JSON, FROM, sub-queries on the same shard.
+            (
+                "UPDATE stock SET pieces = pieces + 1, tags = tags || 'x'::text WHERE shop = 2 RETURNING pieces, tags",
+                "2|{a,NULL,b,x}",
+            ),
+            (
+                "UPDATE stock SET tags[2] = 'y', data = jsonb_set(data, '{k,0}', '2') WHERE shop = 2 AND item = 'ball' RETURNING tags[2], data",
+                "y|{\"k\": [2]}",
+            ),
+            (
+                "UPDATE stock SET pieces = v.n FROM (VALUES ('cap', 7), ('net', 8)) AS v (item, n) WHERE shop = 1 AND stock.item = v.item RETURNING stock.item, pieces",
+                "cap|7\nnet|8",
+            ),
+            (
+                "UPDATE stock SET pieces = (SELECT max(pieces) FROM stock AS other WHERE other.shop = 1) WHERE shop = 1 AND item = 'bat' RETURNING pieces",
+                "13",
+            ),
+            (
+                "UPDATE stock SET pieces = DEFAULT WHERE shop = 1 AND item = 'bat' RETURNING pieces",
+                "1",
+            ),
+            ("UPDATE stock SET note = 'nobody' WHERE shop = 77 RETURNING *", ""),
+            ("UPDATE stock SET note = 'never' WHERE shop = 1 AND false", ""),
+            (
+                "WITH limits AS (SELECT 8 AS top) UPDATE stock SET note = 'many' FROM limits WHERE shop = 1 AND pieces = top RETURNING item",
+                "net",
+            ),
+            // DELETE: RETURNING, USING, CTE.
+            (
+                "DELETE FROM stock USING (VALUES ('net')) AS v (item) WHERE shop = 1 AND stock.item = v.item RETURNING stock.*",
+                "1|net|8|many|80|NULL|NULL",
+            ),
+            (
+                "WITH old AS (SELECT 'cap' AS item) DELETE FROM stock WHERE shop = 1 AND item IN (SELECT item FROM old) RETURNING item",
+                "cap",
+            ),
+            ("DELETE FROM stock WHERE shop = 5 RETURNING *", ""),
+            (
+                "SELECT shop, item, pieces, note FROM stock ORDER BY 1, 2",
+                "1|ball|13|doubled\n1|bat|1|new\n2|ball|2|new",
+            ),
+        ],
+    );
+    assert_eq!(session.count("UPDATE stock SET pieces = 3 WHERE shop = 1"), 2);
+    assert_eq!(session.count("INSERT INTO stock VALUES (9, 'a'), (9, 'b')"), 2);
+    assert_eq!(session.count("DELETE FROM stock WHERE shop = 9"), 2);
+    assert_eq!(session.warnings(), []);
+    assert_eq!(cluster.assert_placements_equal("stock"), 3);
+
+    // The user's own mistakes: told with the table's own names, and no placement is marked for them.
+    let duplicate = session.error("INSERT INTO stock VALUES (1, 'ball')");
+    assert_eq!(
+        duplicate.line(),
+        "23505: duplicate key value violates unique constraint \"stock_key\""
+    );
+    assert_eq!(duplicate.detail, "Key (shop, item)=(1, ball) already exists.");
+    assert_eq!((duplicate.table.as_str(), duplicate.constraint.as_str()), ("stock", "stock_key"));
+    let duplicate =
+        session.error("UPDATE stock SET note = 'doubled' WHERE shop = 1 AND item = 'bat'");
+    assert_eq!(
+        duplicate.line(),
+        "23505: duplicate key value violates unique constraint \"stock_notes\""
+    );
+    let negative = session.error("INSERT INTO stock VALUES (1, 'kite', -1)");
+    assert_eq!(
+        negative.line(),
+        "23514: new row for relation \"stock\" violates check constraint \"stock_pieces_check\""
+    );
+    assert_eq!(session.error("INSERT INTO stock VALUES (1, NULL)").sqlstate, "23502");
+    assert_eq!(
+        session.error("UPDATE stock SET pieces = 1 / (pieces - pieces) WHERE shop = 1").sqlstate,
+        "22012"
+    );
+    assert_eq!(session.error("INSERT INTO stock VALUES (1, 'a', 1, 'b', 10)").sqlstate, "428C9");
+    assert_eq!(
+        session.error("INSERT INTO stock VALUES (1, 'x', 1), (1, 'y', -1)").sqlstate,
+        "23514"
+    );
+    assert_eq!(
+        session.error("INSERT INTO stock VALUES (1, 'x', 1), (2, 'x', 1), (3, 'x', -1)").sqlstate,
+        "23514"
+    );
+    assert_eq!(session.warnings(), []);
+    assert_eq!(cluster.unhealthy("stock"), 0);
+    assert_eq!(cluster.assert_placements_equal("stock"), 3);
+}
+
+#[test]
+fn values_that_differ_at_each_call_are_the_same_on_all_placements() {
+    let cluster = TestCluster::up(3);
+    cluster.create_distributed(
+        "CREATE SEQUENCE tickets;
+         CREATE TABLE visits (
+            key int, number serial, big bigint GENERATED BY DEFAULT AS IDENTITY, ticket bigint DEFAULT nextval('tickets'),
+            at timestamptz DEFAULT now(), clock timestamptz DEFAULT clock_timestamp(), luck float8 DEFAULT random(),
+            id uuid DEFAULT gen_random_uuid(), who name DEFAULT current_user, day date DEFAULT current_date)",
+        "visits", "key", 4, 3,
+    );
+    let mut session = cluster.new_session();
+    session.sql("INSERT INTO visits (key) SELECT i FROM generate_series(1, 10) AS i");
+    session.sql("INSERT INTO visits (key) VALUES (11), (12), (13)");
+    for key in 14..=20 {
+        session.sql(&format!("INSERT INTO visits (key) VALUES ({key})"));
+    }
+    session
+        .sql("INSERT INTO visits (key, number) VALUES (21, nextval('tickets')) RETURNING number");
+    for _ in 0..3 {
+        session
+            .client()
+            .execute("INSERT INTO visits (key) VALUES ($1)", &[&22])
+            .expect("an INSERT by parameters");
+    }
+    session.sql("UPDATE visits SET luck = random(), id = gen_random_uuid(), clock = clock_timestamp(), at = now() + random() * interval '1 day' WHERE key = 3");
+    assert_eq!(cluster.assert_placements_equal("visits"), 24);
+    // Each row has its own.
+    assert_eq!(
+        session.text("SELECT count(DISTINCT number) > 22, count(DISTINCT big), count(DISTINCT luck), count(DISTINCT id), min(who) FROM visits"),
+        "t|24|24|24|postgres"
+    );
+    assert_eq!(
+        session.text(
+            "SELECT count(*) FROM visits WHERE at > now() + interval '1 day' OR day <> current_date"
+        ),
+        "0"
+    );
+    assert_eq!(session.text("SELECT currval('tickets') > 20"), "t");
+    // The time of the transaction is the coordinator's, and one for all its statements.
+    assert_eq!(
+        session.text("BEGIN; INSERT INTO visits (key) VALUES (30); INSERT INTO visits (key) VALUES (31);
+                      SELECT count(DISTINCT at), bool_and(at = now()) FROM visits WHERE key >= 30; COMMIT"),
+        "1|t"
+    );
+    assert_eq!(
+        session
+            .text("INSERT INTO visits (key) VALUES (40) RETURNING at = now(), day = current_date"),
+        "t|t"
+    );
+    session
+        .sql("DELETE FROM visits WHERE key = 40 AND at < now() + interval '1 hour' AND luck <= 1");
+    assert_eq!(cluster.assert_placements_equal("visits"), 26);
+}
+
+#[test]
+fn rows_for_many_shards_go_each_to_its_own() {
+    let cluster = TestCluster::up(3);
+    cluster.create_distributed(
+        "CREATE TABLE spread (key int PRIMARY KEY, v text DEFAULT 'd', n int)",
+        "spread",
+        "key",
+        8,
+        2,
+    );
+    cluster.create_distributed("CREATE TABLE source (id text, k int)", "source", "id", 5, 1);
+    cluster.sql("CREATE TABLE local_source AS SELECT i AS k, 'local ' || i AS v FROM generate_series(1, 30) AS i");
+    let mut session = cluster.new_session();
+    assert_eq!(session.count("INSERT INTO spread (key) SELECT generate_series(1, 100)"), 100);
+    assert_eq!(
+        session
+            .count("INSERT INTO spread VALUES (101, 'a', 1), (102, DEFAULT, 2), (103, 'c', NULL)"),
+        3
+    );
+    let rows = session.text(
+        "INSERT INTO spread (key, n) VALUES (201, 1), (202, 2), (203, 3) RETURNING key, v, n",
+    );
+    assert_eq!(rows, "201|d|1\n202|d|2\n203|d|3");
+    let rows = session.text("INSERT INTO spread (key, n) SELECT i, i * i FROM generate_series(301, 305) AS i RETURNING n - key");
+    assert_eq!(rows.lines().count(), 5);
+    let upsert = "INSERT INTO spread AS s (key, v) SELECT k, v FROM local_source ON CONFLICT (key) DO UPDATE SET v = excluded.v";
+    assert_eq!(session.count(upsert), 30);
+    assert_eq!(
+        session.count("INSERT INTO spread SELECT k, v FROM local_source ON CONFLICT DO NOTHING"),
+        0
+    );
+    let rows = session.text(
+        "INSERT INTO spread VALUES (1, 'x'), (2, 'y'), (999, 'z') ON CONFLICT (key) DO UPDATE SET v = spread.v || '+' WHERE spread.key = 2 RETURNING key, v",
+    );
+    assert_eq!(rows, "2|local 2+\n999|z");
+    assert_eq!(session.count("INSERT INTO source SELECT 'id ' || key, key FROM spread"), 112);
+    assert_eq!(
+        session.count("INSERT INTO spread SELECT k + 1000, id FROM source WHERE k < 50"),
+        49
+    );
+    assert_eq!(session.text("SELECT count(*), sum(key) FROM spread WHERE key > 1000"), "49|50225");
+    // Into the table that is read: what is written is not read again.
+    assert_eq!(session.count("INSERT INTO spread (key) SELECT key + 5000 FROM spread"), 161);
+    session.sql("CREATE TABLE local_target AS SELECT * FROM spread");
+    assert_eq!(session.text("SELECT count(*) FROM local_target"), "322");
+    assert_eq!(session.count("INSERT INTO local_target SELECT * FROM spread WHERE key < 10"), 9);
+
+    // One bad row, and nothing of the statement stays.
+    assert_eq!(session.error("INSERT INTO spread SELECT i FROM generate_series(9000, 9100) AS i UNION ALL SELECT 1").sqlstate, "23505");
+    assert_eq!(
+        session
+            .error(
+                "INSERT INTO spread SELECT 9000 / (9000 - i) FROM generate_series(8000, 9000) AS i"
+            )
+            .sqlstate,
+        "22012"
+    );
+    assert_eq!(
+        session
+            .error(
+                "INSERT INTO spread SELECT nullif(i, 9010) FROM generate_series(9001, 9020) AS i"
+            )
+            .sqlstate,
+        "22004"
+    );
+    assert_eq!(
+        session
+            .error("INSERT INTO spread VALUES (9000), (9001), (9002), (1) RETURNING key")
+            .sqlstate,
+        "23505"
+    );
+    assert_eq!(session.warnings(), []);
+    assert_eq!(cluster.unhealthy("spread"), 0);
+    assert_eq!(cluster.assert_placements_equal("spread"), 322);
+}
+
+#[test]
+fn rows_of_one_shard_arrive_in_their_own_columns_with_their_defaults() {
+    // The statement went to the shard as the user wrote it below the columns in the table's order: without its
+    // defaults it failed, and with its columns in another order it stored them crosswise.
+    let cluster = TestCluster::up(2);
+    cluster.create_distributed(
+        "CREATE TABLE boxes (key int, a text, b text DEFAULT 'b', n bigint DEFAULT 7)",
+        "boxes",
+        "key",
+        4,
+        2,
+    );
+    let mut session = cluster.new_session();
+    session.sql("INSERT INTO boxes VALUES (1, 'a', 'first', 0)");
+    for (statement, row) in [
+        (
+            "INSERT INTO boxes (n, b, a, key) SELECT 1, a, b, key FROM boxes WHERE key = 1",
+            "first|a|1",
+        ),
+        (
+            "INSERT INTO boxes (a, key) SELECT 'short', key FROM boxes WHERE key = 1 AND n = 1",
+            "short|b|7",
+        ),
+        (
+            "INSERT INTO boxes (b, key) SELECT DISTINCT b, key FROM boxes WHERE key = 1 AND n = 7",
+            "NULL|b|7",
+        ),
+        (
+            "WITH f AS (SELECT key, n FROM boxes WHERE key = 1 AND n = 1) INSERT INTO boxes (n, key) SELECT n + 1, key FROM f",
+            "NULL|b|2",
+        ),
+        (
+            "INSERT INTO boxes (n, key) SELECT 1::smallint, key FROM boxes WHERE key = 1 AND n = 2 UNION ALL SELECT 9, 1 WHERE false",
+            "NULL|b|1",
+        ),
+    ] {
+        let inserted = session.text(&format!("{statement} RETURNING a, b, n"));
+        assert_eq!(inserted, row, "{statement}");
+    }
+    session.sql("PREPARE again (int) AS INSERT INTO boxes SELECT * FROM boxes WHERE key = $1");
+    assert_eq!(session.count("EXECUTE again (NULL)"), 0);
+    assert_eq!(cluster.assert_placements_equal("boxes"), 6);
+}
