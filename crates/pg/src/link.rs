@@ -220,9 +220,9 @@ impl Link {
     }
 
     /// The next message that is here.
-    pub fn next(&mut self) -> Result<Option<Message>, PgError> {
+    pub fn message(&mut self) -> Result<Option<Message>, PgError> {
         self.inbox
-            .next()
+            .message()
             .map_err(|error| PgError::new(SqlState::CONNECTION_FAILURE, error.to_string()))
     }
 

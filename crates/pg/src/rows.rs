@@ -57,6 +57,9 @@ impl Drop for Memory {
     }
 }
 
+/// Operator family, type and collation that a value is hashed as.
+type HashedAs = (Oid, Oid, Oid);
+
 /// Everything about a plan's values that takes look-ups: made once, shared by all executions of the plan.
 #[derive(Debug)]
 pub struct Codecs {
@@ -64,7 +67,7 @@ pub struct Codecs {
     decoders: Vec<Decoder>,
     encoders: Vec<Encoder>,
     argument_types: Vec<u32>,
-    hashers: RefCell<Vec<((Oid, Oid, Oid), Rc<Hasher>)>>,
+    hashers: RefCell<Vec<(HashedAs, Rc<Hasher>)>>,
     binary_rows: bool,
     client_encoding: c_int,
     /// Last, so that it goes last.
@@ -255,8 +258,8 @@ impl RowStore {
         // switches of the owner raises but for want of memory, and an abort sets the owner itself.
         unsafe {
             let before = pg_sys::MemoryContextSwitchTo(self.query_context);
-            let owner =
-                std::mem::replace(&mut *(&raw mut pg_sys::CurrentResourceOwner), self.owner);
+            let owner = pg_sys::CurrentResourceOwner;
+            pg_sys::CurrentResourceOwner = self.owner;
             self.store = pg_sys::tuplestore_begin_heap(true, false, pg_sys::work_mem);
             pg_sys::CurrentResourceOwner = owner;
             pg_sys::MemoryContextSwitchTo(before);

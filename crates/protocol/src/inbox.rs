@@ -120,7 +120,7 @@ impl Inbox {
     /// # Errors
     ///
     /// [`Malformed`] if the bytes are no message.
-    pub fn next(&mut self) -> Result<Option<Message>, Malformed> {
+    pub fn message(&mut self) -> Result<Option<Message>, Malformed> {
         loop {
             let here = &self.bytes[self.start..self.end];
             let [kind, a, b, c, d, ..] = *here else { return Ok(None) };
@@ -259,7 +259,7 @@ mod tests {
             room[..n].copy_from_slice(&bytes[..n]);
             inbox.received(n);
             bytes = &bytes[n..];
-            while let Some(message) = inbox.next().expect("these are messages") {
+            while let Some(message) = inbox.message().expect("these are messages") {
                 read.push((message.kind, inbox.body(&message).to_vec()));
             }
         }
@@ -292,7 +292,7 @@ mod tests {
         let bytes = message(b'D', &body);
         inbox.room()[..bytes.len()].copy_from_slice(&bytes);
         inbox.received(bytes.len());
-        let row = inbox.next().expect("a message").expect("whole");
+        let row = inbox.message().expect("a message").expect("whole");
         let mut row = inbox.row(&row);
         let mut places = Vec::new();
         row.columns(&mut places).expect("well formed");
@@ -308,7 +308,7 @@ mod tests {
         let bytes = message(b'D', &[0, 1, 0, 0, 0, 9, 1]);
         inbox.room()[..bytes.len()].copy_from_slice(&bytes);
         inbox.received(bytes.len());
-        let row = inbox.next().expect("a message").expect("whole");
+        let row = inbox.message().expect("a message").expect("whole");
         assert_eq!(inbox.row(&row).columns(&mut Vec::new()), Err(Malformed));
     }
 
@@ -318,7 +318,7 @@ mod tests {
             let mut inbox = Inbox::default();
             inbox.room()[..bytes.len()].copy_from_slice(bytes);
             inbox.received(bytes.len());
-            assert_eq!(inbox.next(), Err(Malformed), "{bytes:?}");
+            assert_eq!(inbox.message(), Err(Malformed), "{bytes:?}");
         }
     }
 
@@ -329,7 +329,7 @@ mod tests {
             let bytes = message(b'C', &[tag.as_bytes(), b"\0"].concat());
             inbox.room()[..bytes.len()].copy_from_slice(&bytes);
             inbox.received(bytes.len());
-            let done = inbox.next().expect("a message").expect("whole");
+            let done = inbox.message().expect("a message").expect("whole");
             assert_eq!(inbox.affected(&done), rows, "{tag}");
         }
     }
@@ -360,7 +360,7 @@ mod tests {
             let mut inbox = Inbox::default();
             inbox.room()[..bytes.len()].copy_from_slice(&bytes);
             inbox.received(bytes.len());
-            while let Ok(Some(message)) = inbox.next() {
+            while let Ok(Some(message)) = inbox.message() {
                 let _ = inbox.row(&message).columns(&mut Vec::new());
                 let _ = error_fields(inbox.body(&message)).count();
             }

@@ -394,7 +394,7 @@ impl Session {
             if self.expects.is_empty() {
                 return self.finished();
             }
-            let message = match self.link.next() {
+            let message = match self.link.message() {
                 Ok(Some(message)) => message,
                 Ok(None) => return Ok(Event::Wait),
                 Err(error) => return Err(self.lose(error)),
@@ -480,7 +480,7 @@ impl Session {
 
     /// The connection has ended: what the node said before it hung up, its reason above all, counts.
     fn lose_unless_told(&mut self, error: PgError) -> Failure {
-        while let Ok(Some(message)) = self.link.next() {
+        while let Ok(Some(message)) = self.link.message() {
             if message.kind == Kind::Error {
                 let (error, _) = self.link.error(&message);
                 return self.lose(error);
@@ -591,7 +591,7 @@ impl Session {
     /// The next message, waiting for it.
     fn next_message(&mut self) -> Result<Message, Failure> {
         loop {
-            match self.link.next() {
+            match self.link.message() {
                 Ok(Some(message)) => return Ok(message),
                 Ok(None) => self.wait()?,
                 Err(error) => return Err(self.lose(error)),
@@ -688,7 +688,7 @@ impl Session {
         const MUCH: usize = 64 * 1024;
         let mut data = Vec::new();
         loop {
-            let message = match self.link.next() {
+            let message = match self.link.message() {
                 Ok(Some(message)) => message,
                 Ok(None) if !data.is_empty() => return Ok(data),
                 Ok(None) => {
