@@ -194,7 +194,7 @@ impl Read {
         let template = self.template();
         if let [only] = shards[..] {
             let key = StatementKey {
-                template: self.compiled.template_number(template)?,
+                template: self.compiled.template_number(template, types)?,
                 part: table.shard_id(only).0,
             };
             let render = || render(template, only);

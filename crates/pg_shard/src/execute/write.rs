@@ -61,17 +61,14 @@ impl RoutedWrite {
         let plan = self.plan();
         let alone = io.is_whole_transaction() && transaction::is_untouched();
         let Some(Locked { tables, index, order }) = self.lock(io, alone)? else { return Ok(()) };
+        let codecs = io.codecs();
+        let types = codecs.argument_types();
         let key = StatementKey {
-            template: self.compiled.template_number(&plan.template)?,
+            template: self.compiled.template_number(&plan.template, types)?,
             part: tables[0].shard_id(index).0,
         };
-        let codecs = io.codecs();
         let render = || render(&plan.template, index);
-        let request = Request {
-            sql: Sql::Kept(key, &render),
-            types: codecs.argument_types(),
-            arguments: &io.arguments(),
-        };
+        let request = Request { sql: Sql::Kept(key, &render), types, arguments: &io.arguments() };
         let mut rows = Returned { rows: io.rows(), wanted: plan.returning };
         if order == Order::OfKeysAlone {
             let placements = writable(&tables, index)?;

@@ -74,10 +74,14 @@ impl Compiled {
 
     /// The number under which nodes keep statements made from `template`, which is this plan's.
     ///
-    /// Two plans with the same text for the same shards have the same number. A statement is known to a node by
+    /// Two plans with the same text and the same types of arguments have the same number. A statement is known to a node by
     /// this number and the first table's shard; which shards of other tables go with it only the metadata say, so
     /// with several tables the number holds for one state of them.
-    pub(crate) fn template_number(&self, template: &[Piece]) -> Result<u64, PgError> {
+    pub(crate) fn template_number(
+        &self,
+        template: &[Piece],
+        argument_types: &[u32],
+    ) -> Result<u64, PgError> {
         let epoch = catalog::epoch();
         if let Some((known, number)) = self.template.get()
             && known == epoch
@@ -97,6 +101,7 @@ impl Compiled {
                 }
             }
         }
+        let _ = write!(text, "\0{argument_types:?}");
         if tables > 1 {
             let _ = write!(text, "\0{epoch}");
         }

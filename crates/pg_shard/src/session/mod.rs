@@ -687,6 +687,9 @@ impl Session {
     pub(crate) fn get_copy(&mut self) -> Result<Vec<u8>, Failure> {
         const MUCH: usize = 64 * 1024;
         let mut data = Vec::new();
+        if matches!(self.copy, Copying::No) {
+            return Ok(data);
+        }
         loop {
             let message = match self.link.message() {
                 Ok(Some(message)) => message,
@@ -706,7 +709,7 @@ impl Session {
                 }
                 Kind::CopyDone => {
                     self.finish_copy()?;
-                    // The caller asks once more and is told the end.
+                    // If there are data, the caller asks once more and is told the end.
                     return Ok(data);
                 }
                 Kind::Error => {
