@@ -1,21 +1,25 @@
-//! A statement that is the whole transaction, on the two placements of a shard at once.
+//! A statement that is the whole transaction, on the two placements of a shard.
 //!
-//! Both nodes get the statement in the same moment, each commits it by itself, and then both are heard: as many
-//! round trips and flushes one after the other as with one placement. That is allowed where the two cannot
-//! come to different ends for reasons of order: the key's lock, held to the end of the statement, keeps every
-//! other writer of the key away from both, and the table has no constraint between rows of different keys.
+//! The leader executes and commits it by itself, then the follower: two round trips, where a transaction on both
+//! takes four. That is allowed where the two cannot come to different ends for reasons of order. The leader's row
+//! locks come first: who waits for another writer, or is cancelled while waiting, has changed nothing anywhere. Then
+//! the key's lock, held to the end of the statement, keeps every other writer of the key away until the follower is
+//! done; and the table has no constraint between rows of different keys, so that these need no order.
 //!
-//! What can still differ is a node's own failure. Once both have been asked, the outcome is decided by this table,
-//! in which "marked" is a placement that becomes inactive because it may differ from the other:
+//! What can still differ is a node's own failure, and the outcome is decided by this table, in which "marked" is a
+//! placement that becomes inactive because it may differ from the other:
 //!
-//! | leader \ follower | done | refused | lost |
-//! |---|---|---|---|
-//! | done | done; other row counts: follower marked | done, follower marked | done, follower marked |
-//! | refused | error, follower marked if it changed rows | error | error, follower marked |
-//! | lost | done, leader marked | error, leader marked | 08007, follower marked |
+//! | leader | follower | outcome |
+//! |---|---|---|
+//! | refused | not asked | error |
+//! | done | done | done; if other rows were changed there, follower marked |
+//! | done | refused or lost | done, follower marked |
+//! | lost | done | done, leader marked |
+//! | lost | refused | error, leader marked |
+//! | lost | lost | 08007, leader marked: whatever the follower has counts |
 //!
-//! If this process dies after the first of the two sends, a follower can miss the write without being marked; the
-//! two sends follow each other without anything between.
+//! If this process dies between the two, the follower misses the write without being marked: the same gap as at the
+//! commit of a transaction.
 
 use super::write::commit_unknown;
 use crate::catalog::{DistributedTable, Placement};
@@ -72,63 +76,47 @@ impl<'a> Pair<'a> {
         request: &Request<'_>,
         rows: &mut dyn Rows,
     ) -> Result<u64, PgError> {
-        // Whoever has asked must hear: a cancel is passed on to the nodes, and their answers decide.
-        transaction::uninterrupted(|| {
-            let [leader, follower] = &self.sessions;
-            let asked = [
-                leader.borrow_mut().send(request, None),
-                follower.borrow_mut().send(request, None),
-            ];
-            let [asked_leader, asked_follower] = asked;
-            let led = asked_leader.and_then(|()| hear(leader, request, &mut |row| rows.take(row)));
-            let followed = if matches!(led, Err(Failure::Lost(_))) {
-                rows.forget();
-                asked_follower.and_then(|()| hear(follower, request, &mut |row| rows.take(row)))
-            } else {
-                asked_follower.and_then(|()| hear(follower, request, &mut |_| Ok(())))
-            };
-            pool::discard_broken();
-            self.decide(led, followed)
-        })
+        // Whoever has asked must hear: a cancel is passed on to the leader, and its answer decides.
+        let outcome = transaction::uninterrupted(|| self.execute_on_both(request, rows));
+        pool::discard_broken();
+        if outcome.as_ref().is_err_and(|error| error.sqlstate() == SqlState::QUERY_CANCELED) {
+            // The reason is known here: the user, or a time-out.
+            pg::transaction::serve_interrupts();
+        }
+        outcome
     }
 
     /// The table in the header.
-    fn decide(
-        &self,
-        led: Result<u64, Failure>,
-        followed: Result<u64, Failure>,
-    ) -> Result<u64, PgError> {
-        match (led, followed) {
-            (Ok(rows), Ok(same)) if rows == same => Ok(rows),
-            (Ok(rows), Ok(other)) => {
-                pg::error::warning(super::write::other_count(other, rows, self.follower));
-                self.mark(self.follower)?;
-                Ok(rows)
-            }
-            (Ok(rows), Err(Failure::Statement(error) | Failure::Lost(error))) => {
-                pg::error::warning(pool::connection_failed(&self.follower.node, &error));
-                self.mark(self.follower)?;
-                Ok(rows)
-            }
-            (Err(Failure::Statement(error)), followed) => {
-                if !matches!(followed, Ok(0) | Err(Failure::Statement(_))) {
-                    self.mark(self.follower)?;
+    fn execute_on_both(&self, request: &Request<'_>, rows: &mut dyn Rows) -> Result<u64, PgError> {
+        let [leader, follower] = &self.sessions;
+        match hear(leader, request, &mut |row| rows.take(row)) {
+            Ok(changed) => {
+                match hear(follower, request, &mut |_| Ok(())) {
+                    Ok(same) if same == changed => return Ok(changed),
+                    Ok(other) => {
+                        pg::error::warning(super::write::other_count(
+                            other,
+                            changed,
+                            self.follower,
+                        ));
+                    }
+                    Err(Failure::Statement(error) | Failure::Lost(error)) => {
+                        pg::error::warning(pool::connection_failed(&self.follower.node, &error));
+                    }
                 }
-                Err(self.tell(error, self.leader))
-            }
-            (Err(Failure::Lost(lost)), Ok(rows)) => {
-                pg::error::warning(pool::connection_failed(&self.leader.node, &lost));
-                self.mark(self.leader)?;
-                Ok(rows)
-            }
-            (Err(Failure::Lost(lost)), Err(Failure::Statement(error))) => {
-                pg::error::warning(pool::connection_failed(&self.leader.node, &lost));
-                self.mark(self.leader)?;
-                Err(self.tell(error, self.follower))
-            }
-            (Err(Failure::Lost(lost)), Err(Failure::Lost(_))) => {
                 self.mark(self.follower)?;
-                Err(commit_unknown(self.table, self.leader, &lost))
+                Ok(changed)
+            }
+            Err(Failure::Statement(error)) => Err(self.tell(error, self.leader)),
+            Err(Failure::Lost(lost)) => {
+                pg::error::warning(pool::connection_failed(&self.leader.node, &lost));
+                rows.forget();
+                let outcome = hear(follower, request, &mut |row| rows.take(row));
+                self.mark(self.leader)?;
+                outcome.map_err(|failure| match failure {
+                    Failure::Statement(error) => self.tell(error, self.follower),
+                    Failure::Lost(error) => commit_unknown(self.table, self.follower, &error),
+                })
             }
         }
     }
@@ -151,13 +139,14 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// What the node says in the end. A statement that it has lost is sent once more.
+/// Sends the statement and hears what the node says in the end. A statement that it has lost is sent once more.
 fn hear(
     session: &SessionRef,
     request: &Request<'_>,
     each: &mut dyn FnMut(Row<'_>) -> Result<(), PgError>,
 ) -> Result<u64, Failure> {
     let mut session = session.borrow_mut();
+    session.send(request, None)?;
     let outcome = session.finish_uninterrupted(each);
     if outcome.as_ref().is_err_and(Failure::is_stale_statement) {
         session.send(request, None)?;

@@ -30,12 +30,12 @@ use std::rc::Rc;
 /// A statement about more keys than this locks the whole shard.
 const MOST_KEYS: usize = 100;
 
-/// What a statement has locked: its tables as they are behind the lock, the shard, and the order that it has among
-/// the writers of that.
+/// What a statement has locked: its tables as they are behind the lock, and the shard.
 struct Locked {
     tables: Vec<Rc<DistributedTable>>,
     index: usize,
-    order: Order,
+    /// The locks are those of all keys that it concerns.
+    by_key: bool,
 }
 
 /// A scan that writes one shard.
@@ -60,7 +60,7 @@ impl RoutedWrite {
     fn run(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
         let plan = self.plan();
         let alone = io.is_whole_transaction() && transaction::is_untouched();
-        let Some(Locked { tables, index, order }) = self.lock(io, alone)? else { return Ok(()) };
+        let Some(Locked { tables, index, by_key }) = self.lock(io)? else { return Ok(()) };
         let codecs = io.codecs();
         let types = codecs.argument_types();
         let key = StatementKey {
@@ -70,7 +70,8 @@ impl RoutedWrite {
         let render = || render(&plan.template, index);
         let request = Request { sql: Sql::Kept(key, &render), types, arguments: &io.arguments() };
         let mut rows = Returned { rows: io.rows(), wanted: plan.returning };
-        if order == Order::OfKeysAlone {
+        let one_table = tables.len() == 1 && plan.command.is_write();
+        if alone && by_key && one_table && tables[0].unique_within_key {
             let placements = writable(&tables, index)?;
             if let Some(pair) = Pair::open(&tables[0], index, &placements)? {
                 io.add_processed(pair.execute(&request, &mut rows)?);
@@ -90,7 +91,7 @@ impl RoutedWrite {
     ///
     /// While we waited a repair may have finished or a placement may have been marked, so the metadata are looked
     /// at again behind the lock: a write by an old list would miss a placement that is healthy now.
-    fn lock(&self, io: &mut ScanIo, alone: bool) -> Result<Option<Locked>, PgError> {
+    fn lock(&self, io: &mut ScanIo) -> Result<Option<Locked>, PgError> {
         let plan = self.plan();
         let mut known = tables(&plan.tables)?;
         loop {
@@ -98,24 +99,18 @@ impl RoutedWrite {
             let is_replicated =
                 known.iter().any(|table| is_replicated(table, index)) && !plan.writes.is_empty();
             if !is_replicated {
-                return Ok(Some(Locked { tables: known, index, order: Order::Any }));
+                return Ok(Some(Locked { tables: known, index, by_key: false }));
             }
             let hashes = self.key_hashes(io)?;
-            let one_table = plan.tables.len() == 1 && plan.command.is_write();
-            let goes_alone = alone && one_table && hashes.is_some() && known[0].unique_within_key;
-            let order_of = |command| {
-                if goes_alone { Order::OfKeysAlone } else { Order::of(command) }
-            };
             let mut written: Vec<_> = plan.writes.iter().zip(&known).collect();
             // In one order, so that two statements that write the same tables do not wait for each other.
             written.sort_by_key(|(_, table)| table.shard_id(index));
             for (command, table) in written {
-                lock_for(order_of(*command), table, index, hashes.as_deref());
+                lock_for(Order::of(*command), table, index, hashes.as_deref());
             }
             let now = tables(&plan.tables)?;
             if known.iter().zip(&now).all(|(before, after)| Rc::ptr_eq(before, after)) {
-                let order = order_of(plan.command);
-                return Ok(Some(Locked { tables: now, index, order }));
+                return Ok(Some(Locked { tables: now, index, by_key: hashes.is_some() }));
             }
             known = now;
         }
@@ -227,9 +222,6 @@ pub(crate) enum Order {
     Any,
     /// Those of other keys.
     OfKeys,
-    /// Those of other keys; and the placements are written at once, so that no row lock orders even what is of
-    /// the kind [`Order::Any`].
-    OfKeysAlone,
 }
 
 impl Order {
@@ -264,8 +256,8 @@ pub(crate) fn lock_for(
     let (shard_mode, key_mode) = match (order, hashes) {
         (Order::Any, Some(_)) => (Mode::InsertByKey, Mode::Share),
         (Order::Any, None) => (Mode::Share, Mode::Share),
-        (Order::OfKeys | Order::OfKeysAlone, Some(_)) => (Mode::ChangeByKey, Mode::Exclusive),
-        (Order::OfKeys | Order::OfKeysAlone, None) => (Mode::Exclusive, Mode::Exclusive),
+        (Order::OfKeys, Some(_)) => (Mode::ChangeByKey, Mode::Exclusive),
+        (Order::OfKeys, None) => (Mode::Exclusive, Mode::Exclusive),
     };
     lock_shard(ShardLock::Data(shard), shard_mode);
     for hash in hashes.unwrap_or_default() {
