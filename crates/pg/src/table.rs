@@ -309,6 +309,18 @@ pub fn current_user() -> String {
     unsafe { node::text_of(pg_sys::GetUserNameFromId(pg_sys::GetUserId(), false)) }
 }
 
+/// The name of a role.
+pub fn role_name(role: Oid) -> String {
+    // SAFETY: a syscache look-up, an ERROR if there is no such role; the name is palloced.
+    unsafe { node::text_of(pg_sys::GetUserNameFromId(role, false)) }
+}
+
+/// The current user's OID.
+pub fn current_user_oid() -> Oid {
+    // SAFETY: reads the backend's state.
+    unsafe { pg_sys::GetUserId() }
+}
+
 /// The current user is a superuser.
 pub fn is_superuser() -> bool {
     // SAFETY: a syscache look-up.

@@ -49,7 +49,7 @@ impl InsertRows {
 
     fn by_copy(&self, io: &mut ScanIo, hasher: &mut Hasher) -> Result<u64, PgError> {
         let table = catalog::get(self.plan.table)?;
-        let mut sink = Sink::new(Rc::clone(&table), &self.plan.columns);
+        let mut sink = Sink::new(Rc::clone(&table), self.plan.user, &self.plan.columns);
         let mut encoders = io.child_text_encoders();
         let mut count = 0;
         while let Some(row) = io.child_row() {
@@ -84,6 +84,7 @@ impl InsertRows {
         encoders.truncate(self.plan.columns.len());
         let mut types: Vec<u32> = encoders.iter().map(Encoder::parameter_type).collect();
         types.extend((0..self.plan.sent).map(|index| io.parameter_type(index)));
+        let user = self.plan.user;
         let fixed: Vec<_> = (0..self.plan.sent).map(|index| io.parameter(index)).collect();
         let binary = io.rows().borrow().binary_result;
         let kept = io.rows();
@@ -107,7 +108,7 @@ impl InsertRows {
                     parameters,
                     binary,
                 };
-                let target = Target { tables: &tables, written: 1, index, counts: true };
+                let target = Target { tables: &tables, written: 1, index, user, counts: true };
                 write_shard(&target, &request, false, &mut |result| {
                     if self.plan.returning { kept.borrow_mut().keep(result) } else { Ok(()) }
                 })

@@ -30,6 +30,7 @@ use std::time::Duration;
 pub(crate) struct Read {
     command: Command,
     tables: Vec<Oid>,
+    user: Oid,
     prune: Prune<Key>,
     template: Vec<Piece>,
     sent: usize,
@@ -61,6 +62,7 @@ impl Read {
         Self {
             command: plan.command,
             tables: plan.tables,
+            user: plan.user,
             prune: plan.prune,
             template: plan.template,
             sent: plan.sent,
@@ -75,6 +77,7 @@ impl Read {
         Self {
             command: if plan.locks { Command::SelectForUpdate } else { Command::Select },
             tables: vec![plan.table],
+            user: plan.user,
             prune: plan.prune,
             template: plan.template,
             sent: plan.sent,
@@ -142,7 +145,7 @@ impl Read {
         let mut request = self.request(io, shards)?;
         request.binary = io.rows().borrow().binary_result;
         for attempt in 0..2 {
-            let session = match pool::session(node) {
+            let session = match pool::acting_as(self.user, || pool::session(node)) {
                 Ok(session) => session,
                 Err(NoSession::Unreachable(error)) => return Ok(Err(error)),
                 Err(NoSession::Refused(error)) => return Err(error),

@@ -14,6 +14,7 @@ use crate::session::pool::{self, SessionRef};
 use crate::transaction::{self, NodeFailure};
 use pg::lock::{Mode, ShardLock, lock_shard};
 use pg::{PgError, SqlState};
+use pgrx::pg_sys::Oid;
 use shardmap::{NodeAddress, PlacementId, ShardId};
 use std::rc::Rc;
 
@@ -26,6 +27,8 @@ const ALL_LOTS_BYTES: usize = 32 * 1024 * 1024;
 /// Collects lines and sends them.
 pub(crate) struct Sink {
     tables: Vec<Rc<DistributedTable>>,
+    /// The role whose rights count: a view's owner, or (zero) the current user.
+    user: Oid,
     columns: String,
     lots: Vec<Vec<u8>>,
     collected: usize,
@@ -37,11 +40,12 @@ pub(crate) struct Sink {
 
 impl Sink {
     /// A sink for the columns named.
-    pub(crate) fn new(table: Rc<DistributedTable>, columns: &[String]) -> Self {
+    pub(crate) fn new(table: Rc<DistributedTable>, user: Oid, columns: &[String]) -> Self {
         let shards = table.map.len();
         let columns: Vec<String> = columns.iter().map(|name| quote(name)).collect();
         Self {
             tables: vec![table],
+            user,
             columns: columns.join(", "),
             lots: vec![Vec::new(); shards],
             collected: 0,
@@ -102,7 +106,7 @@ impl Sink {
         let mut leads = true;
         for placement in placements {
             self.settle(Some(&placement.node))?;
-            let outcome = transaction::with_session(&placement.node, &mut |session| {
+            let mut attempt = |session: &SessionRef| {
                 let mut open = session.borrow_mut();
                 let (level, isolation) = transaction::level_for_write();
                 open.begin(level, isolation)?;
@@ -110,6 +114,9 @@ impl Sink {
                 open.start_copy_in(&sql)?;
                 open.put_copy(&lot)?;
                 open.end_copy()
+            };
+            let outcome = pool::acting_as(self.user, || {
+                transaction::with_session(&placement.node, &mut attempt)
             });
             match outcome {
                 Ok((session, ())) => {

@@ -10,7 +10,7 @@ use crate::catalog::{DistributedTable, Placement};
 use crate::health;
 use crate::naming::tell_as_table;
 use crate::plan::data::Routed;
-use crate::session::pool;
+use crate::session::pool::{self, SessionRef};
 use crate::session::{Failure, NoSession, Request};
 use crate::settings;
 use crate::transaction::{self, NodeFailure};
@@ -20,6 +20,7 @@ use pg::query::{Command, Key};
 use pg::scan::{Explain, Scan, ScanIo};
 use pg::value::Hasher;
 use pg::{PgError, SqlState};
+use pgrx::pg_sys::Oid;
 use shardmap::{KeyValue, NodeAddress, PlacementId, Prune, ShardId};
 use std::rc::Rc;
 
@@ -54,7 +55,8 @@ impl RoutedWrite {
         let rows = io.rows();
         let returning = self.plan.returning;
         let counts = self.plan.command.is_write();
-        let target = Target { tables: &tables, written: self.plan.writes.len(), index, counts };
+        let (written, user) = (self.plan.writes.len(), self.plan.user);
+        let target = Target { tables: &tables, written, index, user, counts };
         let affected = write_shard(&target, &request, alone, &mut |result| {
             if returning { rows.borrow_mut().keep(result) } else { Ok(()) }
         })?;
@@ -230,6 +232,8 @@ pub(crate) struct Target<'a> {
     pub(crate) written: usize,
     /// The shard of each.
     pub(crate) index: usize,
+    /// The role whose rights count, as in the plan.
+    pub(crate) user: Oid,
     /// The rows that a placement reports are those that it changed.
     pub(crate) counts: bool,
 }
@@ -276,7 +280,7 @@ pub(crate) fn write_shard(
     let named: Vec<(&DistributedTable, usize)> =
         tables.iter().map(|table| (&**table, index)).collect();
     if alone && placements.len() == 1 && transaction::is_untouched() {
-        return write_alone(table, index, &placements[0], request, &named, each);
+        return write_alone(target, &placements[0], request, &named, each);
     }
     let mut missed: Vec<(ShardId, PlacementId)> = Vec::new();
     let mut affected = None;
@@ -287,13 +291,16 @@ pub(crate) fn write_shard(
         let miss = |missed: &mut Vec<(ShardId, PlacementId)>| {
             missed.extend(here.iter().map(|(table, id)| (table.shard_id(index), *id)));
         };
-        let outcome = transaction::with_session(&placement.node, &mut |session| {
+        let mut attempt = |session: &SessionRef| {
             let mut session = session.borrow_mut();
             let rows = session.execute(request, Some(level), &mut |rows| {
                 if leads { each(rows) } else { Ok(()) }
             })?;
             session.wrote = true;
             Ok(rows)
+        };
+        let outcome = pool::acting_as(target.user, || {
+            transaction::with_session(&placement.node, &mut attempt)
         });
         match outcome {
             Ok((_, rows)) => {
@@ -331,14 +338,15 @@ pub(crate) fn write_shard(
 
 /// One placement, one statement, one round trip.
 fn write_alone(
-    table: &DistributedTable,
-    index: usize,
+    target: &Target<'_>,
     placement: &Placement,
     request: &Request,
     named: &[(&DistributedTable, usize)],
     each: &mut dyn FnMut(&ResultSet) -> Result<(), PgError>,
 ) -> Result<u64, PgError> {
-    let session = pool::session(&placement.node).map_err(|reason| match reason {
+    let (table, index) = (&target.tables[0], target.index);
+    let session = pool::acting_as(target.user, || pool::session(&placement.node));
+    let session = session.map_err(|reason| match reason {
         NoSession::Refused(error) => error,
         NoSession::Unreachable(error) => {
             pg::error::warning(pool::connection_failed(&placement.node, &error));

@@ -4,8 +4,9 @@ use super::{Failure, NoSession, Session};
 use pg::table;
 use pg::wait::clock;
 use pg::{PgError, SqlState};
+use pgrx::pg_sys::Oid;
 use shardmap::NodeAddress;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -21,7 +22,29 @@ const AVOIDANCE: Duration = Duration::from_secs(10);
 
 thread_local! {
     static AVOIDED: RefCell<HashMap<NodeAddress, Duration>> = RefCell::new(HashMap::new());
+    static ACTING: Cell<Oid> = const { Cell::new(Oid::INVALID) };
     static SESSIONS: RefCell<HashMap<(NodeAddress, String), SessionRef>> = RefCell::new(HashMap::new());
+}
+
+/// Runs `body`, which asks for sessions, on behalf of a role: the owner of a view, whose rights count for the tables
+/// below it. Zero is the current user. `body` computes nothing for the client, who is still himself.
+pub(crate) fn acting_as<T>(role: Oid, body: impl FnOnce() -> T) -> T {
+    struct Before(Oid);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            ACTING.set(self.0);
+        }
+    }
+    let _before = Before(ACTING.replace(role));
+    body()
+}
+
+/// The role whose name sessions carry now.
+pub(crate) fn user() -> String {
+    match ACTING.get() {
+        Oid::INVALID => table::current_user(),
+        role => table::role_name(role),
+    }
 }
 
 /// A session to a node, ready for a statement.
@@ -29,7 +52,7 @@ thread_local! {
 /// A kept connection that the server has closed meanwhile (a restart) is replaced before it is used, so that
 /// it never counts against the node. Rows that somebody else still expects on the session are spilled first.
 pub(crate) fn session(node: &NodeAddress) -> Result<SessionRef, NoSession> {
-    let key = (node.clone(), table::current_user());
+    let key = (node.clone(), user());
     let known = SESSIONS.with_borrow(|sessions| sessions.get(&key).cloned());
     if let Some(session) = known {
         let good = {
