@@ -19,12 +19,16 @@ pub enum ShardLock {
     Key(ShardId, i32),
 }
 
-/// How it is locked.
+/// How it is locked: PostgreSQL's lock modes of these names, of which each excludes another set of the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// With other sharers.
+    /// Excludes [`Self::Exclusive`] only.
+    RowShare,
+    /// Excludes [`Self::Share`] and [`Self::Exclusive`].
+    RowExclusive,
+    /// Excludes [`Self::RowExclusive`] and [`Self::Exclusive`].
     Share,
-    /// Alone.
+    /// Excludes all.
     Exclusive,
 }
 
@@ -38,6 +42,8 @@ pub fn lock_shard(lock: ShardLock, mode: Mode) {
         ShardLock::Key(id, hash) => (split(id).1, hash as u32, 5),
     };
     let mode = match mode {
+        Mode::RowShare => pg_sys::RowShareLock,
+        Mode::RowExclusive => pg_sys::RowExclusiveLock,
         Mode::Share => pg_sys::ShareLock,
         Mode::Exclusive => pg_sys::ExclusiveLock,
     };

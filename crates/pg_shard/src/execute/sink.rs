@@ -5,17 +5,18 @@
 //! session waits. So a node never has more than one session with us, rows of the same transaction see each
 //! other, and memory is bounded by the lots.
 
-use super::write::writable;
+use super::write::{MOST_KEYS, lock_for, writable};
 use crate::catalog::{self, DistributedTable, quote};
 use crate::health;
 use crate::naming::tell_as_table;
 use crate::session::Failure;
 use crate::session::pool::{self, SessionRef};
 use crate::transaction::{self, NodeFailure};
-use pg::lock::{Mode, ShardLock, lock_shard};
+use pg::query::Command;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use shardmap::{NodeAddress, PlacementId, ShardId};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 /// Bytes of a shard's lot.
@@ -32,6 +33,9 @@ pub(crate) struct Sink {
     columns: String,
     lots: Vec<Vec<u8>>,
     collected: usize,
+    /// The keys of each shard's rows by their hashes; none if they are too many to be locked one by one.
+    keys: Vec<Option<BTreeSet<i32>>>,
+    /// Shards that are locked for any key.
     locked: Vec<bool>,
     /// Nodes that still store a lot, and whose lot it is.
     pending: Vec<(NodeAddress, SessionRef, usize, PlacementId)>,
@@ -49,6 +53,7 @@ impl Sink {
             columns: columns.join(", "),
             lots: vec![Vec::new(); shards],
             collected: 0,
+            keys: vec![Some(BTreeSet::new()); shards],
             locked: vec![false; shards],
             pending: Vec::new(),
             missed: Vec::new(),
@@ -69,6 +74,12 @@ impl Sink {
         let before = self.lots[index].len();
         write(&mut self.lots[index]);
         self.collected += self.lots[index].len() - before;
+        if let Some(keys) = &mut self.keys[index] {
+            keys.insert(hash);
+            if keys.len() > MOST_KEYS {
+                self.keys[index] = None;
+            }
+        }
         if self.lots[index].len() >= LOT_BYTES {
             self.send(index)?;
         }
@@ -92,8 +103,10 @@ impl Sink {
         let lot = std::mem::take(&mut self.lots[index]);
         self.collected -= lot.len();
         if !self.locked[index] {
-            lock_shard(ShardLock::Data(self.table().shard_id(index)), Mode::Share);
-            self.locked[index] = true;
+            let keys =
+                self.keys[index].as_ref().map(|keys| keys.iter().copied().collect::<Vec<_>>());
+            lock_for(Command::Insert, self.table(), index, keys.as_deref());
+            self.locked[index] = keys.is_none();
             // As of now: a repair may have finished while we waited for the lock.
             self.tables = vec![catalog::get(self.table().oid)?];
         }

@@ -25,7 +25,7 @@ use shardmap::{KeyValue, NodeAddress, PlacementId, Prune, ShardId};
 use std::rc::Rc;
 
 /// A statement about more keys than this locks the whole shard.
-const MOST_KEYS: usize = 100;
+pub(crate) const MOST_KEYS: usize = 100;
 
 /// The tables of a statement as they are behind the lock, and the shard.
 type LockedShard = (Vec<Rc<DistributedTable>>, usize);
@@ -160,7 +160,7 @@ pub(crate) fn no_destination() -> PgError {
 /// Takes the locks that give all placements of a shard the same order of writes, and that a repair waits for.
 ///
 /// INSERTs run beside each other; UPDATE and DELETE exclude INSERTs and each other where they could meet: on
-/// one value of the distribution column if the statement is by key, on the whole shard otherwise. A shard with
+/// the values of the distribution column if both are by key (`hashes`), on the whole shard otherwise. A shard with
 /// one placement needs no order but its own.
 pub(crate) fn lock_for(
     command: Command,
@@ -169,16 +169,18 @@ pub(crate) fn lock_for(
     hashes: Option<&[i32]>,
 ) {
     let shard = table.shard_id(index);
-    let replicated = table.placements[index].len() > 1;
-    let commutes =
-        command == Command::Insert || settings::all_modifications_commutative() || !replicated;
-    let Some(hashes) = hashes else {
-        lock_shard(ShardLock::Data(shard), if commutes { Mode::Share } else { Mode::Exclusive });
-        return;
+    let ordered = table.placements[index].len() > 1 && !settings::all_modifications_commutative();
+    let inserts = command == Command::Insert;
+    let mode = match (hashes, inserts) {
+        _ if !ordered => Mode::RowShare,
+        (Some(_), true) => Mode::RowShare,
+        (Some(_), false) => Mode::RowExclusive,
+        (None, true) => Mode::Share,
+        (None, false) => Mode::Exclusive,
     };
-    lock_shard(ShardLock::Data(shard), Mode::Share);
-    for hash in hashes.iter().filter(|_| replicated) {
-        let mode = if commutes { Mode::Share } else { Mode::Exclusive };
+    lock_shard(ShardLock::Data(shard), mode);
+    for hash in hashes.into_iter().flatten().filter(|_| ordered) {
+        let mode = if inserts { Mode::Share } else { Mode::Exclusive };
         lock_shard(ShardLock::Key(shard, *hash), mode);
     }
 }
