@@ -111,3 +111,58 @@ fn a_view_that_checks_rows_refuses_to_write() {
     assert_eq!(cluster.text("SELECT * FROM barrier ORDER BY 1"), "2|2\n5|5");
     assert_eq!(cluster.assert_placements_equal("parcels"), 2);
 }
+
+#[test]
+fn a_view_lends_its_owners_rights_on_the_workers_too() {
+    // Sessions to the workers carried the name of the current role, who has no rights on the shards.
+    let cluster = TestCluster::up(2);
+    cluster.on_all_nodes("CREATE ROLE keeper LOGIN; CREATE ROLE visitor LOGIN; GRANT CREATE ON SCHEMA public TO keeper, visitor");
+    let mut keeper = cluster.session_as("keeper");
+    keeper.sql(
+        "CREATE TABLE paintings (number int PRIMARY KEY, title text, price int);
+         SELECT master_create_distributed_table('paintings', 'number'); SELECT master_create_worker_shards('paintings', 4, 2);
+         INSERT INTO paintings SELECT i, 'p' || i, i * 100 FROM generate_series(1, 20) AS i;
+         CREATE VIEW shown AS SELECT number, title FROM paintings; GRANT SELECT, INSERT, UPDATE, DELETE ON shown TO visitor",
+    );
+    let mut visitor = cluster.session_as("visitor");
+    visitor.sql(
+        "CREATE TABLE liked (number int, who text); SELECT master_create_distributed_table('liked', 'number');
+         SELECT master_create_worker_shards('liked', 4, 2); INSERT INTO liked VALUES (3, 'me')",
+    );
+    for (statement, rows) in [
+        ("SELECT title, current_user FROM shown WHERE number = 3", "p3|visitor"),
+        ("SELECT count(*) FROM shown", "20"),
+        ("SELECT title, who FROM shown JOIN liked USING (number)", "p3|me"),
+        ("SELECT title, who FROM shown JOIN liked USING (number) WHERE number = 3", "p3|me"),
+        ("UPDATE shown SET title = current_user WHERE number = 4 RETURNING title", "visitor"),
+        ("DELETE FROM shown WHERE number = 5 RETURNING number", "5"),
+        ("INSERT INTO shown VALUES (50, 'new') RETURNING title", "new"),
+        ("INSERT INTO shown VALUES (51, 'a'), (52, 'b') RETURNING number", "51\n52"),
+        ("INSERT INTO shown SELECT i FROM generate_series(60, 69) AS i", ""),
+        (
+            "WITH gone AS (DELETE FROM shown WHERE number = 60 RETURNING *) SELECT number FROM gone",
+            "60",
+        ),
+        ("SELECT title FROM shown WHERE number = 4 FOR UPDATE", "visitor"),
+    ] {
+        assert_eq!(visitor.text(statement), rows, "{statement}");
+    }
+    let denied = "42501: permission denied for table paintings";
+    assert_eq!(visitor.error("SELECT * FROM paintings").line(), denied);
+    assert_eq!(visitor.error("SELECT * FROM paintings WHERE number = 1").line(), denied);
+    assert_eq!(visitor.error("UPDATE shown SET title = 'x' FROM paintings p WHERE shown.number = 1 AND p.number = 1").line(), denied);
+    // A function of the visitor's own must not run with the owner's rights.
+    cluster.on_all_nodes("SET ROLE visitor; CREATE FUNCTION spy(text) RETURNS text LANGUAGE sql IMMUTABLE AS 'SELECT current_user::text'");
+    let error =
+        visitor.error("UPDATE shown SET title = spy(title) WHERE number = 4 RETURNING title");
+    assert_eq!(
+        error.line(),
+        "0A000: cannot write distributed table \"paintings\" through this view"
+    );
+    assert_eq!(visitor.text("SELECT spy(title) FROM shown WHERE number = 4"), "visitor");
+    // Afterwards everybody is who he was.
+    visitor.sql("UPDATE liked SET who = current_user WHERE number = 3");
+    assert_eq!(visitor.error("DELETE FROM paintings WHERE number = 1").line(), denied);
+    assert_eq!(keeper.text("SELECT count(*) FROM shown"), "31");
+    assert_eq!(cluster.assert_placements_equal("paintings"), 31);
+}

@@ -204,9 +204,11 @@ impl Reader<'_> {
                     if let Some(key) = (self.distribution)((*rte).relid) {
                         let column =
                             Column { level: query.addr(), relation: index, number: key.column };
-                        self.facts
-                            .relations
-                            .push(DistributedRelation { table: (*rte).relid, column });
+                        self.facts.relations.push(DistributedRelation {
+                            table: (*rte).relid,
+                            column,
+                            user: (*rte).checkAsUser,
+                        });
                         if !(*rte).securityQuals.is_null() || !(*query).withCheckOptions.is_null() {
                             self.facts.obstacles.push(if (*query).hasRowSecurity {
                                 Obstacle::RowSecurity

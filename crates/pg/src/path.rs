@@ -22,6 +22,8 @@ use shardmap::Prune;
 pub struct TableScan {
     /// The table.
     pub table: Oid,
+    /// The role whose rights count: a view's owner, or (zero) the current user.
+    pub user: Oid,
     /// The SQL for one shard.
     pub template: Vec<Piece>,
     /// Types and typmods of its columns.
@@ -258,7 +260,9 @@ unsafe extern "C-unwind" fn plan_path(
                 Piece::Table(table),
                 Piece::Text(format!(" t{sample}{filter}{closing}")),
             ];
-            let described = TableScan { table, template, remote, sources, prune, sent, locks };
+            let user = (*rte).checkAsUser;
+            let described =
+                TableScan { table, user, template, remote, sources, prune, sent, locks };
             let private = hooks::planner().plan_scan(&described);
 
             let scan: *mut pg_sys::CustomScan = node::make(NodeTag::T_CustomScan);

@@ -104,6 +104,8 @@ pub struct DistributedRelation {
     pub table: Oid,
     /// Its distribution column.
     pub column: Column,
+    /// The role whose rights count: a view's owner, or (zero) the current user.
+    pub user: Oid,
 }
 
 /// A distributed table that a statement writes, at whatever level.
@@ -174,6 +176,14 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// The role whose rights on a table that is written count.
+    pub fn writer(&self, write: &Write) -> Oid {
+        self.relations
+            .iter()
+            .find(|relation| relation.column == write.column)
+            .map_or(Oid::INVALID, |relation| relation.user)
+    }
+
     /// It changes rows, at the top or in a WITH clause.
     pub fn is_write(&self) -> bool {
         self.command.is_write() || !self.writes.is_empty()

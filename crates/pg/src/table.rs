@@ -303,16 +303,22 @@ pub fn is_owned_by_user(table: Oid) -> bool {
     unsafe { pg_sys::pg_class_ownercheck(table, pg_sys::GetUserId()) }
 }
 
-/// The current role.
-pub fn current_role() -> Oid {
-    // SAFETY: reads the backend's state.
-    unsafe { pg_sys::GetUserId() }
-}
-
 /// The current user's name.
 pub fn current_user() -> String {
     // SAFETY: a syscache look-up; the name is palloced.
     unsafe { node::text_of(pg_sys::GetUserNameFromId(pg_sys::GetUserId(), false)) }
+}
+
+/// The name of a role.
+pub fn role_name(role: Oid) -> String {
+    // SAFETY: a syscache look-up, an ERROR if there is no such role; the name is palloced.
+    unsafe { node::text_of(pg_sys::GetUserNameFromId(role, false)) }
+}
+
+/// The current role.
+pub fn current_role() -> Oid {
+    // SAFETY: reads the backend's state.
+    unsafe { pg_sys::GetUserId() }
 }
 
 /// The current user is a superuser.

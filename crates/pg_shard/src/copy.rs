@@ -22,7 +22,7 @@ pub(crate) fn copy_from(call: &mut UtilityCall, oid: Oid) -> Result<(), PgError>
         .ok_or_else(|| {
             PgError::internal("the distribution column's type has lost its hash function")
         })?;
-    let mut sink = Sink::new(table.clone(), &input.column_names());
+    let mut sink = Sink::new(table.clone(), Oid::INVALID, &input.column_names());
     let mut rows = 0;
     while input.read_row() {
         let hash = input

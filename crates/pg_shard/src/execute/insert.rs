@@ -52,7 +52,7 @@ impl InsertRows {
 
     fn by_copy(&self, io: &mut ScanIo, hasher: &Hasher) -> Result<u64, PgError> {
         let table = catalog::get(self.plan.table)?;
-        let mut sink = Sink::new(Rc::clone(&table), &self.plan.columns);
+        let mut sink = Sink::new(Rc::clone(&table), self.plan.user, &self.plan.columns);
         let encoders = io.child_text_encoders();
         let mut count = 0;
         while let Some(row) = io.child_row() {
@@ -86,6 +86,7 @@ impl InsertRows {
         let mut types: Vec<u32> = encoders.iter().map(Encoder::argument_type).collect();
         let codecs = self.compiled.codecs(|| io.make_plain_codecs(self.plan.sent));
         types.extend(codecs.argument_types());
+        let user = self.plan.user;
         let fixed = io.fixed_arguments();
         let formats: Vec<bool> =
             encoders.iter().map(Encoder::is_binary).chain(fixed.formats()).collect();
@@ -109,7 +110,7 @@ impl InsertRows {
                 let render = || render(&self.plan.template, index);
                 let request =
                     Request { sql: Sql::Kept(key, &render), types: &types, arguments: &arguments };
-                let target = Target { tables: &tables, written: 1, index, counts: true };
+                let target = Target { tables: &tables, written: 1, index, user, counts: true };
                 write_shard(&target, &request, false, &mut |row| {
                     if self.plan.returning { kept.borrow_mut().keep(row) } else { Ok(()) }
                 })

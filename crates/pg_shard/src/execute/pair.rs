@@ -30,6 +30,7 @@ use crate::session::{Failure, NoSession, Request};
 use crate::transaction;
 use pg::PgError;
 use pg::SqlState;
+use pgrx::pg_sys::Oid;
 use protocol::Row;
 use shardmap::{PlacementId, ShardId};
 
@@ -56,10 +57,14 @@ impl<'a> Pair<'a> {
     pub(super) fn open(
         table: &'a DistributedTable,
         index: usize,
+        user: Oid,
         placements: &'a [Placement],
     ) -> Result<Option<Self>, PgError> {
         let [leader, follower] = placements else { return Ok(None) };
-        let session = |placement: &Placement| match pool::session(&placement.node, Stale::Matters) {
+        let find = |placement: &Placement| {
+            pool::acting_as(user, || pool::session(&placement.node, Stale::Matters))
+        };
+        let session = |placement: &Placement| match find(placement) {
             Ok(session) => Ok(Some(session)),
             Err(NoSession::Unreachable(_)) => Ok(None),
             Err(NoSession::Refused(error)) => Err(error),

@@ -22,6 +22,7 @@ use pg::template::Piece;
 use pg::transaction::Isolation;
 use pg::wait::{Readiness, WaitSet, clock};
 use pg::{PgError, SqlState};
+use pgrx::pg_sys::Oid;
 use protocol::{Arguments, Message};
 use shardmap::{NodeAddress, Prune};
 use std::rc::Rc;
@@ -77,6 +78,15 @@ impl Read {
             Plan::Routed(plan) => &plan.prune,
             Plan::TableScan(plan) => &plan.prune,
             Plan::InsertedRows(_) => &Prune::All,
+        }
+    }
+
+    /// The role whose rights count, as in the plan.
+    fn user(&self) -> Oid {
+        match &self.compiled.plan {
+            Plan::Routed(plan) => plan.user,
+            Plan::TableScan(plan) => plan.user,
+            Plan::InsertedRows(plan) => plan.user,
         }
     }
 
@@ -148,7 +158,8 @@ impl Read {
         let codecs = io.codecs();
         let arguments = io.arguments();
         for attempt in 0..2 {
-            let session = match pool::session(node, Stale::IsHarmless) {
+            let found = pool::acting_as(self.user(), || pool::session(node, Stale::IsHarmless));
+            let session = match found {
                 Ok(session) => session,
                 Err(NoSession::Unreachable(error)) => return Ok(Err(error)),
                 Err(NoSession::Refused(error)) => return Err(error),

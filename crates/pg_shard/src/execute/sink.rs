@@ -5,16 +5,18 @@
 //! session waits. So a node never has more than one session with us, rows of the same transaction see each
 //! other, and memory is bounded by the lots.
 
-use super::write::writable;
+use super::write::{MOST_KEYS, Order, lock_for, refreshed, writable};
 use crate::catalog::{DistributedTable, quote};
 use crate::health;
 use crate::naming::tell_as_table;
 use crate::session::Failure;
 use crate::session::pool::{self, SessionRef};
 use crate::transaction::{self, NodeFailure};
-use pg::lock::{Mode, ShardLock, lock_shard};
+use pg::query::Command;
 use pg::{PgError, SqlState};
+use pgrx::pg_sys::Oid;
 use shardmap::{NodeAddress, PlacementId, ShardId};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 /// Bytes of a shard's lot.
@@ -26,9 +28,14 @@ const ALL_LOTS_BYTES: usize = 32 * 1024 * 1024;
 /// Collects lines and sends them.
 pub(crate) struct Sink {
     tables: Vec<Rc<DistributedTable>>,
+    /// The role whose rights count: a view's owner, or (zero) the current user.
+    user: Oid,
     columns: String,
     lots: Vec<Vec<u8>>,
     collected: usize,
+    /// The keys of each shard's rows by their hashes; none if they are too many to be locked one by one.
+    keys: Vec<Option<BTreeSet<i32>>>,
+    /// Shards that are locked for any key.
     locked: Vec<bool>,
     /// Nodes that still store a lot, and whose lot it is.
     pending: Vec<(NodeAddress, SessionRef, usize, PlacementId)>,
@@ -37,14 +44,16 @@ pub(crate) struct Sink {
 
 impl Sink {
     /// A sink for the columns named.
-    pub(crate) fn new(table: Rc<DistributedTable>, columns: &[String]) -> Self {
+    pub(crate) fn new(table: Rc<DistributedTable>, user: Oid, columns: &[String]) -> Self {
         let shards = table.map.len();
         let columns: Vec<String> = columns.iter().map(|name| quote(name)).collect();
         Self {
             tables: vec![table],
+            user,
             columns: columns.join(", "),
             lots: vec![Vec::new(); shards],
             collected: 0,
+            keys: vec![Some(BTreeSet::new()); shards],
             locked: vec![false; shards],
             pending: Vec::new(),
             missed: Vec::new(),
@@ -65,6 +74,12 @@ impl Sink {
         let before = self.lots[index].len();
         write(&mut self.lots[index]);
         self.collected += self.lots[index].len() - before;
+        if let Some(keys) = &mut self.keys[index] {
+            keys.insert(hash);
+            if keys.len() > MOST_KEYS {
+                self.keys[index] = None;
+            }
+        }
         if self.lots[index].len() >= LOT_BYTES {
             self.send(index)?;
         }
@@ -89,10 +104,12 @@ impl Sink {
         self.collected -= lot.len();
         if !self.locked[index] {
             let shard = self.table().shard_id(index);
-            lock_shard(ShardLock::Data(shard), Mode::Share);
-            self.locked[index] = true;
+            let keys =
+                self.keys[index].as_ref().map(|keys| keys.iter().copied().collect::<Vec<_>>());
+            lock_for(Order::of(Command::Insert), self.table(), index, keys.as_deref());
+            self.locked[index] = keys.is_none();
             // A repair may have ended while we waited for the lock.
-            self.tables = super::write::refreshed(&[self.table().oid], index, shard)?;
+            self.tables = refreshed(&[self.table().oid], index, shard)?;
         }
         let sql = format!("COPY {} ({}) FROM STDIN", self.table().shard_name(index), self.columns);
         let missed = self.missed.clone();
@@ -103,7 +120,7 @@ impl Sink {
         let mut leads = true;
         for placement in placements {
             self.settle(Some(&placement.node))?;
-            let outcome = transaction::with_session(&placement.node, &mut |session| {
+            let mut attempt = |session: &SessionRef| {
                 let mut open = session.borrow_mut();
                 let (level, isolation) = transaction::level_for_write();
                 open.begin(level, isolation)?;
@@ -111,6 +128,9 @@ impl Sink {
                 open.start_copy_in(&sql)?;
                 open.put_copy(&lot)?;
                 open.end_copy()
+            };
+            let outcome = pool::acting_as(self.user, || {
+                transaction::with_session(&placement.node, &mut attempt)
             });
             match outcome {
                 Ok((session, ())) => {

@@ -12,7 +12,7 @@ use crate::health;
 use crate::naming::tell_as_table;
 use crate::plan::compiled::Compiled;
 use crate::plan::data::{Plan, Routed};
-use crate::session::pool::{self, Stale};
+use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::{Failure, NoSession, Request, Sql, StatementKey};
 use crate::settings;
 use crate::transaction::{self, NodeFailure};
@@ -28,7 +28,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 /// A statement about more keys than this locks the whole shard.
-const MOST_KEYS: usize = 100;
+pub(crate) const MOST_KEYS: usize = 100;
 
 /// What a statement has locked: its tables as they are behind the lock, and the shard.
 struct Locked {
@@ -73,13 +73,14 @@ impl RoutedWrite {
         let one_table = tables.len() == 1 && plan.command.is_write();
         if alone && by_key && one_table && tables[0].unique_within_key {
             let placements = writable(&tables, index)?;
-            if let Some(pair) = Pair::open(&tables[0], index, &placements)? {
+            if let Some(pair) = Pair::open(&tables[0], index, plan.user, &placements)? {
                 io.add_processed(pair.execute(&request, &mut rows)?);
                 return Ok(());
             }
         }
         let counts = plan.command.is_write();
-        let target = Target { tables: &tables, written: plan.writes.len(), index, counts };
+        let (written, user) = (plan.writes.len(), plan.user);
+        let target = Target { tables: &tables, written, index, user, counts };
         let affected = write_shard(&target, &request, alone, &mut |row| rows.take(row))?;
         if counts {
             io.add_processed(affected);
@@ -317,6 +318,8 @@ pub(crate) struct Target<'a> {
     pub(crate) written: usize,
     /// The shard of each.
     pub(crate) index: usize,
+    /// The role whose rights count, as in the plan.
+    pub(crate) user: Oid,
     /// The rows that a placement reports are those that it changed.
     pub(crate) counts: bool,
 }
@@ -363,7 +366,7 @@ pub(crate) fn write_shard(
     let named: Vec<(&DistributedTable, usize)> =
         tables.iter().map(|table| (&**table, index)).collect();
     if alone && placements.len() == 1 {
-        return write_alone(table, index, &placements[0], request, &named, each);
+        return write_alone(target, &placements[0], request, &named, each);
     }
     let mut missed: Vec<(ShardId, PlacementId)> = Vec::new();
     let mut affected = None;
@@ -374,13 +377,16 @@ pub(crate) fn write_shard(
         let miss = |missed: &mut Vec<(ShardId, PlacementId)>| {
             missed.extend(here.iter().map(|(table, id)| (table.shard_id(index), *id)));
         };
-        let outcome = transaction::with_session(&placement.node, &mut |session| {
+        let mut attempt = |session: &SessionRef| {
             let mut session = session.borrow_mut();
             let rows = session.execute(request, Some(level), &mut |rows| {
                 if leads { each(rows) } else { Ok(()) }
             })?;
             session.wrote = true;
             Ok(rows)
+        };
+        let outcome = pool::acting_as(target.user, || {
+            transaction::with_session(&placement.node, &mut attempt)
         });
         match outcome {
             Ok((_, rows)) => {
@@ -442,21 +448,21 @@ pub(super) fn commit_unknown(
 
 /// One placement, one statement, one round trip.
 fn write_alone(
-    table: &DistributedTable,
-    index: usize,
+    target: &Target<'_>,
     placement: &Placement,
     request: &Request<'_>,
     named: &[(&DistributedTable, usize)],
     each: &mut dyn FnMut(Row<'_>) -> Result<(), PgError>,
 ) -> Result<u64, PgError> {
-    let session =
-        pool::session(&placement.node, Stale::Matters).map_err(|reason| match reason {
-            NoSession::Refused(error) => error,
-            NoSession::Unreachable(error) => {
-                pg::error::warning(pool::connection_failed(&placement.node, &error));
-                nobody(table, index)
-            }
-        })?;
+    let (table, index) = (&target.tables[0], target.index);
+    let session = pool::acting_as(target.user, || pool::session(&placement.node, Stale::Matters));
+    let session = session.map_err(|reason| match reason {
+        NoSession::Refused(error) => error,
+        NoSession::Unreachable(error) => {
+            pg::error::warning(pool::connection_failed(&placement.node, &error));
+            nobody(table, index)
+        }
+    })?;
     let mut outcome = session.borrow_mut().execute(request, None, each);
     if outcome.as_ref().is_err_and(Failure::is_stale_statement) {
         outcome = session.borrow_mut().execute(request, None, each);

@@ -26,6 +26,8 @@ pub(crate) struct Routed {
     pub(crate) command: Command,
     /// Its distributed tables, the written ones first.
     pub(crate) tables: Vec<Oid>,
+    /// The role whose rights on them count: a view's owner, or (zero) the current user.
+    pub(crate) user: Oid,
     /// How the first of them are written; those after them are only read.
     pub(crate) writes: Vec<Command>,
     /// It brings a row, for which there must be a shard.
@@ -54,6 +56,8 @@ pub(crate) struct InsertedRows {
     pub(crate) command: Command,
     /// The table.
     pub(crate) table: Oid,
+    /// The role whose rights on it count: a view's owner, or (zero) the current user.
+    pub(crate) user: Oid,
     /// The columns of a row.
     pub(crate) columns: Vec<String>,
     /// Which of them is the distribution column.
@@ -100,7 +104,7 @@ impl Plan {
                 for table in &plan.tables {
                     w.oid(*table);
                 }
-                w.int(count(plan.writes.len()));
+                w.oid(plan.user).int(count(plan.writes.len()));
                 for command in &plan.writes {
                     w.int(command.code());
                 }
@@ -109,7 +113,8 @@ impl Plan {
                 write_template(&mut w, &plan.template);
             }
             Self::TableScan(plan) => {
-                w.int(1).oid(plan.table).int(count(plan.sent)).int(i32::from(plan.locks));
+                w.int(1).oid(plan.table).oid(plan.user);
+                w.int(count(plan.sent)).int(i32::from(plan.locks));
                 write_prune(&mut w, &plan.prune);
                 write_template(&mut w, &plan.template);
                 w.int(count(plan.remote.len()));
@@ -122,7 +127,8 @@ impl Plan {
                 }
             }
             Self::InsertedRows(plan) => {
-                w.int(2).int(plan.command.code()).oid(plan.table).int(count(plan.key_position));
+                w.int(2).int(plan.command.code()).oid(plan.table).oid(plan.user);
+                w.int(count(plan.key_position));
                 w.int(count(plan.sent))
                     .int(i32::from(plan.by_statement))
                     .int(i32::from(plan.returning));
@@ -144,6 +150,7 @@ impl Plan {
                 let returning = reader.int() != 0;
                 let sent = read_count(reader);
                 let tables = (0..read_count(reader)).map(|_| reader.oid()).collect();
+                let user = reader.oid();
                 let writes =
                     (0..read_count(reader)).map(|_| Command::from_code(reader.int())).collect();
                 let brings_row = reader.int() != 0;
@@ -152,6 +159,7 @@ impl Plan {
                 Self::Routed(Routed {
                     command,
                     tables,
+                    user,
                     writes,
                     brings_row,
                     prune,
@@ -161,7 +169,7 @@ impl Plan {
                 })
             }
             1 => {
-                let table = reader.oid();
+                let (table, user) = (reader.oid(), reader.oid());
                 let sent = read_count(reader);
                 let locks = reader.int() != 0;
                 let prune = read_prune(reader);
@@ -169,11 +177,20 @@ impl Plan {
                 let remote =
                     (0..read_count(reader)).map(|_| (reader.oid(), reader.int())).collect();
                 let sources = (0..read_count(reader)).map(|_| read_source(reader)).collect();
-                Self::TableScan(TableScan { table, template, remote, sources, prune, sent, locks })
+                Self::TableScan(TableScan {
+                    table,
+                    user,
+                    template,
+                    remote,
+                    sources,
+                    prune,
+                    sent,
+                    locks,
+                })
             }
             _ => {
                 let command = Command::from_code(reader.int());
-                let table = reader.oid();
+                let (table, user) = (reader.oid(), reader.oid());
                 let key_position = read_count(reader);
                 let sent = read_count(reader);
                 let by_statement = reader.int() != 0;
@@ -184,6 +201,7 @@ impl Plan {
                 Self::InsertedRows(InsertedRows {
                     command,
                     table,
+                    user,
                     columns,
                     key_position,
                     template,

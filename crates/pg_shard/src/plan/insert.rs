@@ -39,6 +39,11 @@ pub(crate) fn plan(
     let plan = Plan::InsertedRows(InsertedRows {
         command: facts.command,
         table: target,
+        user: facts
+            .writes
+            .iter()
+            .find(|write| !write.is_nested)
+            .map_or(Oid::INVALID, |write| facts.writer(write)),
         columns: row.columns.iter().map(|column| column.name.clone()).collect(),
         key_position,
         template,

@@ -146,6 +146,21 @@ fn check(facts: &Facts, tables: &[Rc<DistributedTable>]) -> Result<(), PgError> 
              clause with ON CONFLICT DO UPDATE.",
         ));
     }
+    let user_function = facts.obstacles.iter().find_map(|obstacle| match obstacle {
+        Obstacle::UserFunction(function) => Some(*function),
+        _ => None,
+    });
+    let lends_rights = facts.writes.iter().any(|write| facts.writer(write) != Oid::INVALID);
+    if let (Some(function), true) = (user_function, lends_rights) {
+        return Err(PgError::unsupported(
+            format!("cannot write distributed table \"{}\" through this view", tables[0].name),
+            "Compute the value first and pass it as a parameter.",
+        )
+        .detail(format!(
+            "Function {} would run on the workers with the rights of the view's owner.",
+            table::function_name(function)
+        )));
+    }
     if facts.is_write() && facts.obstacles.contains(&Obstacle::RowSecurity) {
         return Err(PgError::unsupported(
             format!(

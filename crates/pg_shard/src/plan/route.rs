@@ -7,10 +7,13 @@ use super::data::{Plan, Routed};
 use crate::catalog::{self, DistributedTable};
 use pg::PgError;
 use pg::query::{Command, Facts, InsertSource, Key, Obstacle, Prepared, Statement};
+use pg::table;
+use pgrx::pg_sys::Oid;
 use shardmap::{KeyValue, Prune};
 use std::rc::Rc;
 
 /// What decides the shard group.
+#[derive(Clone, Debug)]
 pub(crate) struct Way {
     prune: Prune<Key>,
     /// The way was found without looking at the values of constants.
@@ -34,6 +37,11 @@ pub(crate) fn decide(facts: &Facts, prepared: &Prepared) -> Option<Way> {
         _ => false,
     };
     if !facts.obstacles.iter().all(harmless) {
+        return None;
+    }
+    // A join of tables that different roles may read: each is scanned with its own role's rights.
+    let is_mixed = || facts.relations.iter().any(|other| is_other(other.user, user(facts)));
+    if !facts.is_write() && is_mixed() {
         return None;
     }
     let (first, others) = tables.split_first()?;
@@ -68,6 +76,20 @@ pub(crate) fn decide(facts: &Facts, prepared: &Prepared) -> Option<Way> {
         return one_table(facts, first, prepared);
     }
     several_keys(facts, first, prepared)
+}
+
+/// The role whose rights on the workers count: that of the written table, or of the first.
+fn user(facts: &Facts) -> Oid {
+    match facts.writes.last() {
+        Some(write) => facts.writer(write),
+        None => facts.relations.first().map_or(Oid::INVALID, |relation| relation.user),
+    }
+}
+
+/// Two roles, of which zero is the current one, differ.
+fn is_other(left: Oid, right: Oid) -> bool {
+    let role = |oid| if oid == Oid::INVALID { table::current_role() } else { oid };
+    left != right && role(left) != role(right)
 }
 
 /// Shards of one range lie on the same nodes.
@@ -162,6 +184,7 @@ pub(crate) fn plan(
     let routed = Routed {
         command: facts.command,
         tables,
+        user: user(facts),
         writes,
         brings_row: facts.writes.iter().any(|write| write.brings_row),
         prune: way.prune.clone(),

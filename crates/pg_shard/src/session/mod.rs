@@ -816,7 +816,7 @@ fn connect(node: &NodeAddress) -> Result<Connection, NoSession> {
         ("host".to_owned(), node.host.to_string()),
         ("port".to_owned(), node.port.to_string()),
         ("dbname".to_owned(), table::current_database()),
-        ("user".to_owned(), table::current_user()),
+        ("user".to_owned(), pool::user()),
         ("client_encoding".to_owned(), table::encoding()),
         ("fallback_application_name".to_owned(), "pg_shard".to_owned()),
     ]);
@@ -865,7 +865,7 @@ fn classify(connection: &Connection, node: &NodeAddress) -> NoSession {
         Some(code) => NoSession::Refused(
             PgError::new(code, format!("could not connect to worker \"{node}\"")).detail(message).hint(format!(
                 "Role \"{}\" and database \"{}\" must exist on the worker and be reachable with the server's own credentials.",
-                table::current_user(),
+                pool::user(),
                 table::current_database()
             )),
         ),

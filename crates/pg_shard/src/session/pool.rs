@@ -6,7 +6,7 @@ use pg::wait::clock;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use shardmap::NodeAddress;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -21,6 +21,7 @@ const SLOW: Duration = Duration::from_millis(300);
 const AVOIDANCE: Duration = Duration::from_secs(10);
 
 thread_local! {
+    static ACTING: Cell<Oid> = const { Cell::new(Oid::INVALID) };
     static AVOIDED: RefCell<HashMap<NodeAddress, Duration>> = RefCell::new(HashMap::new());
     /// Few: one for each node, and for each role that the backend has been.
     static SESSIONS: RefCell<Vec<Pooled>> = const { RefCell::new(Vec::new()) };
@@ -30,6 +31,37 @@ struct Pooled {
     role: Oid,
     node: NodeAddress,
     session: SessionRef,
+}
+
+/// Runs `body`, which asks for sessions, on behalf of a role: the owner of a view, whose rights count for the tables
+/// below it. Zero is the current user. `body` computes nothing for the client, who is still himself.
+///
+/// A superuser needs nobody's rights and stays in his own sessions, where he sees what his transaction has written.
+pub(crate) fn acting_as<T>(role: Oid, body: impl FnOnce() -> T) -> T {
+    struct Before(Oid);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            ACTING.set(self.0);
+        }
+    }
+    if role == Oid::INVALID || role == table::current_role() || table::is_superuser() {
+        return body();
+    }
+    let _before = Before(ACTING.replace(role));
+    body()
+}
+
+/// The role whose sessions are meant now.
+fn role() -> Oid {
+    match ACTING.get() {
+        Oid::INVALID => table::current_role(),
+        role => role,
+    }
+}
+
+/// Its name.
+pub(crate) fn user() -> String {
+    table::role_name(role())
 }
 
 /// What a connection that was closed meanwhile means to whoever wants to use it.
@@ -47,7 +79,7 @@ pub(crate) enum Stale {
 /// A kept connection that the server has closed meanwhile (a restart) is replaced before it is used, so that
 /// it never counts against the node. Rows that somebody else still expects on the session are spilled first.
 pub(crate) fn session(node: &NodeAddress, stale: Stale) -> Result<SessionRef, NoSession> {
-    let role = table::current_role();
+    let role = role();
     let is_wanted = |pooled: &Pooled| pooled.role == role && pooled.node == *node;
     let known = SESSIONS.with_borrow(|sessions| {
         sessions.iter().find(|pooled| is_wanted(pooled)).map(|pooled| Rc::clone(&pooled.session))
