@@ -360,6 +360,28 @@ impl ScanIo {
         arguments
     }
 
+    /// The same values as a person would write them: `$1 = '5', $2 = NULL`. Empty if there are none.
+    pub fn describe_arguments(&mut self) -> String {
+        let codecs = self.codecs();
+        let mut described = Vec::new();
+        for index in 0..codecs.encoders().len() {
+            let value = self.evaluate(index);
+            let type_oid = self.expressions[index].type_oid;
+            let text = self.in_tuple_context(|_| {
+                // SAFETY: the value is of the expression's type; the look-up lives as long as the row's memory.
+                value.map(|value| unsafe {
+                    Encoder::text(type_oid)
+                        .with_bytes(value, |text| String::from_utf8_lossy(text).into_owned())
+                })
+            });
+            described.push(match text {
+                Some(text) => format!("${} = '{}'", index + 1, text.replace('\'', "''")),
+                None => format!("${} = NULL", index + 1),
+            });
+        }
+        described.join(", ")
+    }
+
     /// The same values apart, to stand behind the values of each of many rows.
     pub fn fixed_arguments(&mut self) -> FixedArguments {
         let codecs = self.codecs();

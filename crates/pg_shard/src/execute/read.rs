@@ -529,13 +529,14 @@ impl Scan for Read {
             return Ok(());
         }
         let shards = self.shards(io, &tables[0])?;
-        explain_shards(explain, &tables, &shards, self.template())
+        explain_shards(explain, io, &tables, &shards, self.template())
     }
 }
 
 /// Shards, nodes and SQL as EXPLAIN shows them.
 pub(crate) fn explain_shards(
     explain: &mut Explain,
+    io: &mut ScanIo,
     tables: &[Rc<DistributedTable>],
     shards: &[usize],
     template: &[Piece],
@@ -552,6 +553,10 @@ pub(crate) fn explain_shards(
     explain.text("Nodes", &nodes.join(", "));
     if let Some(first) = shards.first() {
         explain.text("Remote SQL", &render(template, *first)?);
+        let arguments = io.describe_arguments();
+        if !arguments.is_empty() {
+            explain.text("Arguments", &arguments);
+        }
     }
     Ok(())
 }

@@ -502,6 +502,6 @@ impl Scan for RoutedWrite {
             return Ok(());
         }
         let shards = prune(io, &self.plan().prune, &tables[0])?;
-        explain_shards(explain, &tables, &shards.shards, &self.plan().template)
+        explain_shards(explain, io, &tables, &shards.shards, &self.plan().template)
     }
 }
