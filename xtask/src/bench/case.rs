@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+use serde::Serialize;
+
 /// How many rows `accounts` has.
 pub(crate) const ACCOUNTS: u32 = 100_000;
 
@@ -35,17 +37,41 @@ pub(crate) enum Placements {
     Two,
 }
 
+/// How long a client keeps its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sessions {
+    /// For the whole run.
+    Kept,
+    /// For one statement: what is measured is the time to the first row of a cold session.
+    Cold,
+}
+
+/// The shares of direct PostgreSQL's throughput that a case is held to.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(crate) struct Goal {
+    /// The share that we must reach.
+    pub(crate) floor: f64,
+    /// The share that we want to reach.
+    pub(crate) aim: f64,
+}
+
 /// One line of the result.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Case {
     pub(crate) statement: Statement,
     pub(crate) protocol: Protocol,
     pub(crate) placements: Placements,
-    /// The share of direct PostgreSQL's throughput that we must reach.
-    pub(crate) floor: f64,
-    /// The share that we want to reach.
-    pub(crate) aim: f64,
+    pub(crate) shards: u16,
+    pub(crate) sessions: Sessions,
+    /// None for what is measured only to be compared.
+    pub(crate) goal: Option<Goal>,
 }
+
+/// How many shards a table has, unless the case says otherwise.
+pub(crate) const SHARDS: u16 = 16;
+
+/// The other numbers of shards that a point SELECT is measured with: its cost must not grow with them.
+pub(crate) const OTHER_SHARDS: [u16; 3] = [1, 256, 1024];
 
 impl Case {
     const fn new(
@@ -55,12 +81,39 @@ impl Case {
         floor: f64,
         aim: f64,
     ) -> Self {
-        Self { statement, protocol, placements, floor, aim }
+        let goal = Some(Goal { floor, aim });
+        Self { statement, protocol, placements, shards: SHARDS, sessions: Sessions::Kept, goal }
+    }
+
+    /// A prepared point SELECT on a table of so many shards.
+    const fn select_over(shards: u16) -> Self {
+        Self {
+            statement: Statement::Select,
+            protocol: Protocol::Prepared,
+            placements: Placements::One,
+            shards,
+            sessions: Sessions::Kept,
+            goal: None,
+        }
+    }
+
+    /// The pgbench script.
+    pub(crate) fn script(self) -> String {
+        let accounts = match self.shards {
+            SHARDS => self.placements.accounts_table().to_owned(),
+            shards => accounts_over(shards),
+        };
+        self.statement.script(self.placements.reviews_table(), &accounts)
     }
 }
 
+/// The table of accounts with that many shards.
+pub(crate) fn accounts_over(shards: u16) -> String {
+    format!("accounts_{shards}_shards")
+}
+
 /// All cases.
-pub(crate) const CASES: [Case; 10] = {
+pub(crate) const CASES: [Case; 14] = {
     use Placements::{One, Two};
     use Protocol::{Prepared, Simple};
     use Statement::{Insert, Select, Update};
@@ -75,6 +128,10 @@ pub(crate) const CASES: [Case; 10] = {
         Case::new(Update, Prepared, One, 0.60, 0.75),
         Case::new(Update, Simple, Two, 0.30, 0.40),
         Case::new(Update, Prepared, Two, 0.30, 0.40),
+        Case::select_over(OTHER_SHARDS[0]),
+        Case::select_over(OTHER_SHARDS[1]),
+        Case::select_over(OTHER_SHARDS[2]),
+        Case { sessions: Sessions::Cold, goal: None, ..Case::new(Select, Simple, One, 0.0, 0.0) },
     ]
 };
 
@@ -90,7 +147,16 @@ impl fmt::Display for Case {
             Placements::One => "",
             Placements::Two => "-2-placements",
         };
-        write!(f, "{statement}-{}{placements}", self.protocol.word())
+        write!(f, "{statement}-{}{placements}", self.protocol.word())?;
+        match self.shards {
+            SHARDS => {}
+            1 => f.write_str("-1-shard")?,
+            shards => write!(f, "-{shards}-shards")?,
+        }
+        match self.sessions {
+            Sessions::Kept => Ok(()),
+            Sessions::Cold => f.write_str("-cold-session"),
+        }
     }
 }
 
@@ -139,10 +205,8 @@ impl Statement {
         }
     }
 
-    /// The pgbench script, on the tables of `placements`.
-    pub(crate) fn script(self, placements: Placements) -> String {
-        let reviews = placements.reviews_table();
-        let accounts = placements.accounts_table();
+    /// The pgbench script, on these tables.
+    fn script(self, reviews: &str, accounts: &str) -> String {
         let random_account = format!("\\set aid random(1, {ACCOUNTS})\n");
         match self {
             Self::Insert => {
@@ -175,7 +239,8 @@ mod tests {
     #[test]
     fn every_aim_lies_between_its_floor_and_direct_postgres() {
         for case in CASES {
-            assert!(case.floor < case.aim && case.aim < 1.0, "{case}");
+            let Some(Goal { floor, aim }) = case.goal else { continue };
+            assert!(floor < aim && aim < 1.0, "{case}");
         }
     }
 
@@ -190,9 +255,11 @@ mod tests {
 
     #[test]
     fn a_script_names_the_table_with_as_many_placements() {
+        let twice = CASES.iter().find(|case| case.placements == Placements::Two);
         assert_eq!(
-            Statement::Insert.script(Placements::Two),
+            twice.expect("there is one").script(),
             "\\set id random(1, 1000000)\nINSERT INTO customer_reviews_twice VALUES (:id);\n"
         );
+        assert!(Case::select_over(256).script().contains("FROM accounts_256_shards WHERE"));
     }
 }

@@ -26,7 +26,7 @@ use std::{env, fs, process};
 use anyhow::{Context, Result, bail};
 use cluster::{Cluster, ClusterSpec, NodeName, free_ports};
 
-use crate::bench::case::{ACCOUNTS, CASES, Case, Placements};
+use crate::bench::case::{ACCOUNTS, CASES, Case, OTHER_SHARDS, Placements, SHARDS, accounts_over};
 use crate::bench::cpu::CpuMeter;
 use crate::bench::pgbench::Target;
 use crate::bench::report::{Measurement, Report, Round};
@@ -35,9 +35,8 @@ use crate::psql::Psql;
 use crate::workspace::Workspace;
 use crate::{extension, render, setup};
 
-/// How many workers and shards there are.
+/// How many workers there are.
 const WORKERS: u16 = 4;
-const SHARDS: u16 = 16;
 
 /// The database of the plain tables.
 const DIRECT_DATABASE: &str = "direct";
@@ -89,10 +88,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     })?
     .down_on_drop();
 
-    let bench = Bench { cluster: &cluster, options, scripts: dir.join("scripts") };
+    let bench = Bench { cluster: &cluster, options, cases: &cases, scripts: dir.join("scripts") };
     bench.prepare()?;
     let measurements =
-        cases.into_iter().map(|case| bench.measure(case)).collect::<Result<Vec<Measurement>>>();
+        cases.iter().map(|case| bench.measure(*case)).collect::<Result<Vec<Measurement>>>();
     fs::remove_dir_all(&bench.scripts).context("cannot remove the scripts for pgbench")?;
     let report = Report::new(options, measurements?);
     render::say(&format!("\n{}", report.title()));
@@ -108,6 +107,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
 struct Bench<'a> {
     cluster: &'a Cluster,
     options: &'a Options,
+    cases: &'a [Case],
     scripts: PathBuf,
 }
 
@@ -122,27 +122,35 @@ impl Bench<'_> {
         let distributed = Psql::on(self.cluster, DISTRIBUTED.node);
 
         render::while_busy("Filling the tables", || {
-            for placements in [Placements::One, Placements::Two] {
-                let (reviews, accounts) = (placements.reviews_table(), placements.accounts_table());
-                let create_reviews = demo::CREATE_TABLE.replace("customer_reviews", reviews);
-                let create_accounts = format!(
-                    "CREATE TABLE {accounts} (aid bigint PRIMARY KEY, bid int, abalance int, filler char(84))"
-                );
+            let fill = |table: &str, create: &str, column: &str, shards: u16, copies: u8| {
                 for side in [&direct, &distributed] {
-                    side.run(&[&create_reviews, &create_accounts])?;
+                    side.run(&[create])?;
                 }
-                for (table, column) in [(reviews, "customer_id"), (accounts, "aid")] {
-                    let copies = placements.count();
-                    distributed.run(&[
-                        &format!("SELECT master_create_distributed_table('{table}', '{column}')"),
-                        &format!(
-                            "SELECT master_create_worker_shards('{table}', {SHARDS}, {copies})"
-                        ),
-                    ])?;
-                }
+                distributed.run(&[
+                    &format!("SELECT master_create_distributed_table('{table}', '{column}')"),
+                    &format!("SELECT master_create_worker_shards('{table}', {shards}, {copies})"),
+                ])
+            };
+            let fill_accounts = |table: &str, shards: u16, copies: u8| {
+                let create = format!(
+                    "CREATE TABLE {table} (aid bigint PRIMARY KEY, bid int, abalance int, filler char(84))"
+                );
+                fill(table, &create, "aid", shards, copies)?;
                 for side in [&direct, &distributed] {
                     let rows = (1..=ACCOUNTS).map(|aid| format!("{aid}\t{}\t0\t", aid % 100));
-                    side.copy(accounts, rows, |_| {})?;
+                    side.copy(table, rows, |_| {})?;
+                }
+                anyhow::Ok(())
+            };
+            for placements in [Placements::One, Placements::Two] {
+                let reviews = placements.reviews_table();
+                let create = demo::CREATE_TABLE.replace("customer_reviews", reviews);
+                fill(reviews, &create, "customer_id", SHARDS, placements.count())?;
+                fill_accounts(placements.accounts_table(), SHARDS, placements.count())?;
+            }
+            for shards in OTHER_SHARDS {
+                if self.cases.iter().any(|case| case.shards == shards) {
+                    fill_accounts(&accounts_over(shards), shards, 1)?;
                 }
             }
             self.cluster.workers().into_iter().try_for_each(|worker| {
@@ -156,7 +164,7 @@ impl Bench<'_> {
     /// All rounds of one case.
     fn measure(&self, case: Case) -> Result<Measurement> {
         let file = self.scripts.join(format!("{case}.sql"));
-        fs::write(&file, case.statement.script(case.placements))
+        fs::write(&file, case.script())
             .with_context(|| format!("cannot write {}", file.display()))?;
         let mut measurement = Measurement::new(case);
         for round in 1..=self.options.rounds {
@@ -183,8 +191,7 @@ impl Bench<'_> {
         }
         let earlier = [coordinator.backends()?, workers.backends()?].concat();
         let before = (coordinator.read()?, workers.read()?);
-        let outcome =
-            pgbench::run(self.cluster, target, case.protocol, file, self.options.seconds)?;
+        let outcome = pgbench::run(self.cluster, target, case, file, self.options.seconds)?;
         for meter in [&coordinator, &workers] {
             meter.wait_for_the_others_to_end(&earlier)?;
         }

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use cluster::{Cluster, NodeName};
 
-use crate::bench::case::Protocol;
+use crate::bench::case::{Case, Sessions};
 use crate::process;
 use crate::psql::postgres_variables;
 
@@ -32,7 +32,7 @@ pub(crate) struct Outcome {
 pub(crate) fn run(
     cluster: &Cluster,
     target: &Target,
-    protocol: Protocol,
+    case: Case,
     file: &Path,
     seconds: u32,
 ) -> Result<Outcome> {
@@ -47,7 +47,8 @@ pub(crate) fn run(
         .arg(format!("--client={CLIENTS}"))
         .arg(format!("--jobs={THREADS}"))
         .arg(format!("--time={seconds}"))
-        .arg(format!("--protocol={}", protocol.word()))
+        .arg(format!("--protocol={}", case.protocol.word()))
+        .args((case.sessions == Sessions::Cold).then_some("--connect"))
         .arg("--file")
         .arg(file)
         .arg(target.database);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::bench::Options;
-use crate::bench::case::Case;
+use crate::bench::case::{Case, Goal};
 use crate::bench::pgbench::CLIENTS;
 
 /// The columns of the table.
@@ -55,8 +55,7 @@ struct Summary {
     direct_tps: f64,
     sharded_tps: f64,
     ratio: f64,
-    floor: f64,
-    aim: f64,
+    goal: Option<Goal>,
     direct_cpu_us: f64,
     coordinator_cpu_us: f64,
     worker_cpu_us: f64,
@@ -88,8 +87,7 @@ impl Measurement {
             direct_tps,
             sharded_tps,
             ratio: sharded_tps / direct_tps,
-            floor: self.case.floor,
-            aim: self.case.aim,
+            goal: self.case.goal,
             direct_cpu_us: median_of(&self.direct, |round| round.per_statement(round.worker_cpu)),
             coordinator_cpu_us: median_of(&self.distributed, |round| {
                 round.per_statement(round.coordinator_cpu)
@@ -146,9 +144,9 @@ impl Summary {
             self.name.clone(),
             format!("{:.0}", self.direct_tps),
             format!("{:.0}", self.sharded_tps),
-            format!("{:.2} {}", self.ratio, self.verdict()),
-            format!("{:.2}", self.floor),
-            format!("{:.2}", self.aim),
+            format!("{:.2} {}", self.ratio, self.verdict()).trim_end().to_owned(),
+            self.goal.map_or_else(String::new, |goal| format!("{:.2}", goal.floor)),
+            self.goal.map_or_else(String::new, |goal| format!("{:.2}", goal.aim)),
             format!("{:.0}", self.direct_cpu_us),
             format!("{:.0}", self.coordinator_cpu_us),
             format!("{:.0}", self.worker_cpu_us),
@@ -156,10 +154,11 @@ impl Summary {
     }
 
     fn verdict(&self) -> &'static str {
-        match self.ratio {
-            ratio if ratio >= self.aim => "(aim reached)",
-            ratio if ratio >= self.floor => "(above floor)",
-            _ => "(below floor)",
+        match self.goal {
+            None => "",
+            Some(goal) if self.ratio >= goal.aim => "(aim reached)",
+            Some(goal) if self.ratio >= goal.floor => "(above floor)",
+            Some(_) => "(below floor)",
         }
     }
 }
