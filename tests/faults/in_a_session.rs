@@ -31,6 +31,84 @@ fn key_led_by(cluster: &TestCluster, node: NodeName) -> i32 {
 }
 
 #[test]
+fn a_session_that_was_idle_for_too_long_is_closed_by_the_worker_and_opened_again() {
+    let cluster = TestCluster::impatient(2);
+    create_items(&cluster, 2);
+    let key = key_led_by(&cluster, WORKER_1);
+    let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pg_shard'";
+    let open = || {
+        cluster
+            .workers()
+            .iter()
+            .map(|worker| {
+                cluster.session_on(*worker).text(sessions).parse::<u32>().expect("a number")
+            })
+            .sum::<u32>()
+    };
+    let before = open();
+    let mut session = cluster.new_session();
+    session.sql("SET pg_shard.idle_session_timeout = '100ms'");
+    for (statement, answer) in [
+        (format!("SELECT v FROM items WHERE key = {key}"), format!("v{key}")),
+        ("SELECT count(*) FROM items".to_owned(), "100".to_owned()),
+        (
+            format!("UPDATE items SET v = 'changed' WHERE key = {key} RETURNING v"),
+            "changed".to_owned(),
+        ),
+        (
+            format!("BEGIN; UPDATE items SET v = 'again' WHERE key = {key} RETURNING v"),
+            "again".to_owned(),
+        ),
+    ] {
+        assert_eq!(session.text(&statement), answer);
+        session.sql("COMMIT");
+        wait_until("the workers have closed the session's connections", || open() == before);
+    }
+    assert_eq!(session.text(&format!("SELECT v FROM items WHERE key = {key}")), "again");
+    let connection_failures =
+        session.warnings().into_iter().filter(|warning| warning.message.contains("Connection"));
+    assert_eq!(connection_failures.count(), 0);
+    assert_eq!(cluster.unhealthy("items"), 0);
+    cluster.assert_placements_equal("items");
+}
+
+#[test]
+fn a_write_over_all_shards_survives_a_dead_worker_and_leaves_nothing_when_it_fails() {
+    let cluster = TestCluster::impatient(3);
+    create_items(&cluster, 2);
+    let mut session = cluster.new_session();
+    cluster.kill(WORKER_1).expect("worker 1 is up");
+    assert_eq!(session.count("UPDATE items SET v = 'without worker 1'"), 100);
+    assert!(!session.warnings().is_empty(), "the dead worker is told");
+    assert!(cluster.unhealthy("items") > 0, "its placements have missed the write");
+    assert_eq!(session.count("DELETE FROM items WHERE key > 90"), 10);
+    assert!(session.warnings().is_empty(), "what is marked is left alone");
+    cluster.start(WORKER_1).expect("worker 1 is down");
+    cluster.repair("items");
+    assert_eq!(cluster.assert_placements_equal("items"), 90);
+
+    // A node that dies after it has written takes the transaction with it, unless others have what it wrote.
+    session.sql("BEGIN; UPDATE items SET v = 'doomed?'");
+    cluster.kill(WORKER_2).expect("worker 2 is up");
+    let committed = session.try_sql("COMMIT").is_ok();
+    cluster.start(WORKER_2).expect("worker 2 is down");
+    cluster.repair("items");
+    assert_eq!(cluster.assert_placements_equal("items"), 90);
+    let kept = cluster.text("SELECT count(*) FROM items WHERE v = 'doomed?'");
+    assert_eq!(kept, if committed { "90" } else { "0" });
+
+    // One row that fails undoes all of it.
+    let error = session.error("UPDATE items SET key = key, v = (1 / (key - 50))::text");
+    assert_eq!(error.sqlstate, "0A000", "the distribution column may not be assigned");
+    let error = session.error("UPDATE items SET v = (1 / (key - 50))::text");
+    assert_eq!(error.sqlstate, "22012");
+    assert_eq!(cluster.text("SELECT count(*) FROM items WHERE length(v) = 1"), "0");
+    assert_eq!(cluster.unhealthy("items"), 0);
+    assert_eq!(session.sql("TRUNCATE items").len(), 0);
+    assert_eq!(cluster.assert_placements_equal("items"), 0);
+}
+
+#[test]
 fn a_restart_between_statements_is_not_noticed() {
     let cluster = TestCluster::impatient(3);
     create_items(&cluster, 2);

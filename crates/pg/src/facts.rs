@@ -105,6 +105,14 @@ impl Prepared {
         reader.facts
     }
 
+    /// A volatile function is computed here, once for all rows.
+    pub fn computes_volatile(&self) -> bool {
+        // SAFETY: the expressions are live parts of the copy.
+        self.expressions
+            .iter()
+            .any(|expression| unsafe { pg_sys::contain_volatile_functions(*expression) })
+    }
+
     /// The value of `key`, if it can be known now (a constant), hashed; `None` for NULL inside.
     pub fn hash_now(&self, key: &Key) -> Option<Option<i32>> {
         if key.is_array {

@@ -309,6 +309,21 @@ pub fn current_user() -> String {
     unsafe { node::text_of(pg_sys::GetUserNameFromId(pg_sys::GetUserId(), false)) }
 }
 
+/// The current user has the right to TRUNCATE the table.
+pub fn may_truncate(table: Oid) -> bool {
+    // SAFETY: catalog look-ups by value.
+    unsafe {
+        pg_sys::pg_class_aclcheck(table, pg_sys::GetUserId(), pg_sys::ACL_TRUNCATE)
+            == pg_sys::AclResult::ACLCHECK_OK
+    }
+}
+
+/// Locks the table as TRUNCATE does, to the end of the transaction.
+pub fn lock_for_truncate(table: Oid) {
+    // SAFETY: waits as any lock on a relation does; errors come as panics through the guard.
+    unsafe { pg_sys::LockRelationOid(table, pg_sys::AccessExclusiveLock as c_int) }
+}
+
 /// The name of a role.
 pub fn role_name(role: Oid) -> String {
     // SAFETY: a syscache look-up, an ERROR if there is no such role; the name is palloced.

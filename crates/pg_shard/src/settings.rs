@@ -9,6 +9,7 @@ static LOG_DISTRIBUTED_STATEMENTS: GucSetting<bool> = GucSetting::<bool>::new(fa
 static NODE_CONNINFO: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(Some(c"sslmode=prefer"));
 static CONNECT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5000);
+static IDLE_SESSION_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(0);
 static MAX_PREPARED_STATEMENTS: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static SILENCE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 
@@ -57,6 +58,16 @@ pub(crate) fn define() {
         GucFlags::UNIT_MS,
     );
     GucRegistry::define_int_guc(
+        c"pg_shard.idle_session_timeout",
+        c"Time after which a worker closes a session that was not used.",
+        c"The next statement opens another. Zero keeps sessions as long as the client's own. Holds for sessions opened from now on.",
+        &IDLE_SESSION_TIMEOUT,
+        0,
+        i32::MAX,
+        GucContext::Userset,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
         c"pg_shard.max_prepared_statements_per_session",
         c"Statements that a session keeps prepared on its worker.",
         c"The least recently used one is closed beyond that. Each takes memory on the worker.",
@@ -91,6 +102,11 @@ pub(crate) fn log_distributed_statements() -> bool {
 /// How long to wait for a connection.
 pub(crate) fn connect_timeout() -> std::time::Duration {
     std::time::Duration::from_millis(u64::try_from(CONNECT_TIMEOUT.get()).unwrap_or(5000))
+}
+
+/// Milliseconds after which a worker closes an unused session; 0 for never.
+pub(crate) fn idle_session_timeout() -> i32 {
+    IDLE_SESSION_TIMEOUT.get()
 }
 
 /// How many statements a session keeps prepared on its worker.

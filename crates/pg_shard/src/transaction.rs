@@ -195,8 +195,7 @@ fn commit_one(session: &SessionRef) -> Result<(), Failure> {
     }
     // Interrupts wait: a cancel here would leave the node's answer unknown.
     let outcome = transaction::hold_interrupts(|| session.command(Command::Commit));
-    session.depth = 0;
-    session.wrote = false;
+    session.left_transaction();
     if let Err(Failure::Statement(error)) = &outcome {
         // The node has rolled back, or is in a state that we do not know: it starts afresh.
         session.give_up(error.clone());
@@ -260,12 +259,7 @@ pub(crate) fn after_transaction(_committed: bool) {
         if session.is_busy() && !session.stop(PATIENCE) {
             continue;
         }
-        if session.depth > 0 {
-            session.depth = 0;
-            session.wrote = false;
-            session.run_quietly("ROLLBACK", PATIENCE);
-            session.forget_settings();
-        }
+        session.roll_back();
     }
     pool::discard_broken();
     STATE.with_borrow_mut(|state| *state = State::default());
@@ -363,11 +357,7 @@ pub(crate) fn with_session<T>(
             Ok(value) => return Ok((session, value)),
             Err(failure) if failure.is_stale_statement() && !had_transaction && !retried => {
                 // Nothing was done, and nothing was begun before: once more from the start.
-                let mut session = session.borrow_mut();
-                if session.depth > 0 {
-                    session.depth = 0;
-                    session.run_quietly("ROLLBACK", PATIENCE);
-                }
+                session.borrow_mut().roll_back();
                 retried = true;
             }
             Err(Failure::Statement(error)) => return Err(NodeFailure::Error(error)),

@@ -47,15 +47,18 @@ impl<C: Copy + Eq + Hash, E: Clone> Equalities<C, E> {
     /// Several keys may each reach only some of the columns; then no single one proves anything and the answer
     /// is empty, though their values may happen to fall together.
     pub fn routes(&self, columns: &[C]) -> Vec<E> {
-        let reaches_all = |start: C| {
-            let reached = self.reached_from(start);
-            columns.iter().all(|column| reached.contains(column))
-        };
         self.keys
             .iter()
-            .filter(|(column, _)| reaches_all(*column))
+            .filter(|(column, _)| self.reaches_all(*column, columns))
             .map(|(_, key)| key.clone())
             .collect()
+    }
+
+    /// Whatever value `start` has in a row that matters, all of `columns` have it in the rows that matter with it: a
+    /// statement about the rows of `start`'s relation may run once for each shard group.
+    pub fn reaches_all(&self, start: C, columns: &[C]) -> bool {
+        let reached = self.reached_from(start);
+        columns.iter().all(|column| reached.contains(column))
     }
 
     /// The keys that reach one column, for a caller that can compare their values.
@@ -101,6 +104,15 @@ mod tests {
         assert!(facts.routes(&["a.k", "b.k"]).is_empty());
         facts.key("a.k", 1);
         assert_eq!(facts.routes(&["a.k", "b.k"]), [1]);
+    }
+
+    #[test]
+    fn a_statement_spreads_from_a_table_that_all_others_follow() {
+        let mut facts = Equalities::<_, i32>::default();
+        facts.follows("target.k", "sub.k");
+        assert!(facts.reaches_all("target.k", &["target.k", "sub.k"]));
+        assert!(!facts.reaches_all("sub.k", &["target.k", "sub.k"]));
+        assert!(!facts.reaches_all("target.k", &["target.k", "sub.k", "apart.k"]));
     }
 
     #[test]

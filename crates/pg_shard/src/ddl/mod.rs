@@ -4,6 +4,9 @@
 /// Reading a table's definition from the catalogs.
 mod shard_catalog;
 
+/// TRUNCATE.
+mod truncate;
+
 /// What a shard of a table is made of.
 pub(crate) mod shard_definition;
 
@@ -29,7 +32,14 @@ pub(crate) fn utility(call: &mut UtilityCall) -> Result<Outcome, PgError> {
             return Ok(Outcome::Done);
         }
         Utility::CopyTo(oid) if catalog::find(oid).is_some() => call.copy_as_query(oid),
-        Utility::Truncate(tables) => refuse("TRUNCATE", &tables)?,
+        Utility::Truncate(tables) => {
+            for table in tables.into_iter().filter_map(catalog::find) {
+                if table.map.is_empty() {
+                    return Err(table.no_shards());
+                }
+                truncate::truncate(&table)?;
+            }
+        }
         Utility::Define(command, tables) => refuse(command, &tables)?,
         Utility::DropExtension { cascade } => drop_extension(cascade)?,
         Utility::CopyFrom(_) | Utility::CopyTo(_) | Utility::Other => {}
@@ -47,7 +57,6 @@ fn refuse(command: &str, tables: &[Oid]) -> Result<(), PgError> {
     Err(PgError::unsupported(
         format!("cannot execute {command} on distributed table \"{}\"", table.name),
         match command {
-            "TRUNCATE" => "Delete the rows by key, or drop the table and create it again.",
             "GRANT" | "REVOKE" => {
                 "Run it on the shards, which are tables of the same name with _<shard id> on the nodes of \
                  pgs_distribution_metadata.shard_placement, or set privileges before master_create_worker_shards."

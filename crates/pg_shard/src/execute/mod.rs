@@ -12,6 +12,9 @@ mod read;
 /// Rows on their way to the shards of one table.
 pub(crate) mod sink;
 
+/// A write over several shards.
+mod spread;
+
 /// A statement that changes one shard.
 pub(crate) mod write;
 

@@ -1,32 +1,29 @@
 //! A statement that is the whole transaction, on the two placements of a shard.
 //!
-//! The leader executes and commits it by itself, then the follower: two round trips, where a transaction on both
-//! takes four. That is allowed where the two cannot come to different ends for reasons of order. The leader's row
-//! locks come first: who waits for another writer, or is cancelled while waiting, has changed nothing anywhere. Then
-//! the key's lock, held to the end of the statement, keeps every other writer of the key away until the follower is
-//! done; and the table has no constraint between rows of different keys, so that these need no order.
+//! The leader executes it in a transaction: its row locks order all writers, and whoever waits there, fails or is
+//! cancelled has changed nothing anywhere. Then, in the same moment, the leader is told to commit and the follower
+//! to execute and commit: two round trips, and one flush's time for both. That is allowed where the two cannot
+//! come to different ends for reasons of order. The key's lock, held to the end of the statement, keeps every other
+//! writer of the key away until both are done; and the table has no constraint between rows of different keys, so
+//! that these need no order.
 //!
 //! What can still differ is a node's own failure, and the outcome is decided by this table, in which "marked" is a
 //! placement that becomes inactive because it may differ from the other:
 //!
-//! | leader | follower | outcome |
-//! |---|---|---|
-//! | refused | not asked | error |
-//! | done | done | done; if other rows were changed there, follower marked |
-//! | done | refused or lost | done, follower marked |
-//! | lost | done | done, leader marked |
-//! | lost | refused | error, leader marked |
-//! | lost | lost | 08007, leader marked: whatever the follower has counts |
+//! | leader's COMMIT \ follower | done | refused | lost |
+//! |---|---|---|---|
+//! | done | done; if other rows were changed there, follower marked | done, follower marked | done, follower marked |
+//! | refused | error, follower marked | error | error, follower marked |
+//! | lost | done, leader marked | error, leader marked | 08007, leader marked: whatever the follower has counts |
 //!
-//! If this process dies between the two, the follower misses the write without being marked: the same gap as at the
-//! commit of a transaction.
+//! If this process dies between the two sends, a follower misses the write without being marked.
 
 use super::write::commit_unknown;
 use crate::catalog::{DistributedTable, Placement};
 use crate::health;
 use crate::naming::tell_as_table;
 use crate::session::pool::{self, SessionRef, Stale};
-use crate::session::{Failure, NoSession, Request};
+use crate::session::{Command, Failure, NoSession, Request};
 use crate::transaction;
 use pg::PgError;
 use pg::SqlState;
@@ -75,53 +72,81 @@ impl<'a> Pair<'a> {
         Ok(Some(Self { table, index, leader, follower, sessions: [first, second] }))
     }
 
-    /// Runs the statement; returns how many rows it changed.
+    /// Runs the statement; returns how many rows it changed. None if the leader was lost before anything was decided:
+    /// the statement may be run again.
     pub(super) fn execute(
         &self,
         request: &Request<'_>,
         rows: &mut dyn Rows,
-    ) -> Result<u64, PgError> {
-        // Whoever has asked must hear: a cancel is passed on to the leader, and its answer decides.
-        let outcome = transaction::uninterrupted(|| self.execute_on_both(request, rows));
-        pool::discard_broken();
-        if outcome.as_ref().is_err_and(|error| error.sqlstate() == SqlState::QUERY_CANCELED) {
-            // The reason is known here: the user, or a time-out.
-            pg::transaction::serve_interrupts();
+    ) -> Result<Option<u64>, PgError> {
+        let leader = &self.sessions[0];
+        let level = transaction::level_for_write();
+        let executed = leader.borrow_mut().execute(request, Some(level), &mut |row| rows.take(row));
+        match executed {
+            Ok(changed) => {
+                // Whoever has asked must hear: from here on no cancel is served, and it need not be.
+                let outcome = transaction::uninterrupted(|| self.commit(request, changed));
+                pool::discard_broken();
+                outcome.map(Some)
+            }
+            Err(failure) if failure.is_stale_statement() => {
+                // Nothing was done; the way that repeats statements knows how.
+                leader.borrow_mut().roll_back();
+                rows.forget();
+                Ok(None)
+            }
+            Err(Failure::Statement(error)) => Err(self.tell(error, self.leader)),
+            Err(Failure::Lost(_)) => {
+                pool::discard_broken();
+                rows.forget();
+                Ok(None)
+            }
         }
-        outcome
     }
 
     /// The table in the header.
-    fn execute_on_both(&self, request: &Request<'_>, rows: &mut dyn Rows) -> Result<u64, PgError> {
+    fn commit(&self, request: &Request<'_>, changed: u64) -> Result<u64, PgError> {
         let [leader, follower] = &self.sessions;
-        match hear(leader, request, &mut |row| rows.take(row)) {
-            Ok(changed) => {
-                match hear(follower, request, &mut |_| Ok(())) {
-                    Ok(same) if same == changed => return Ok(changed),
-                    Ok(other) => {
-                        pg::error::warning(super::write::other_count(
-                            other,
-                            changed,
-                            self.follower,
-                        ));
-                    }
-                    Err(Failure::Statement(error) | Failure::Lost(error)) => {
-                        pg::error::warning(pool::connection_failed(&self.follower.node, &error));
-                    }
-                }
+        let mut leader = leader.borrow_mut();
+        let mut follower = follower.borrow_mut();
+        let told = leader.send_command(Command::Commit);
+        let asked = follower.send(request, None);
+        let led = told.and_then(|()| leader.finish_uninterrupted(&mut |_| Ok(())));
+        leader.left_transaction();
+        let mut followed = asked.and_then(|()| follower.finish_uninterrupted(&mut |_| Ok(())));
+        if followed.as_ref().is_err_and(Failure::is_stale_statement) {
+            followed = follower
+                .send(request, None)
+                .and_then(|()| follower.finish_uninterrupted(&mut |_| Ok(())));
+        }
+        match (led, followed) {
+            (Ok(_), Ok(same)) if same == changed => Ok(changed),
+            (Ok(_), Ok(other)) => {
+                pg::error::warning(super::write::other_count(other, changed, self.follower));
                 self.mark(self.follower)?;
                 Ok(changed)
             }
-            Err(Failure::Statement(error)) => Err(self.tell(error, self.leader)),
-            Err(Failure::Lost(lost)) => {
+            (Ok(_), Err(Failure::Statement(error) | Failure::Lost(error))) => {
+                pg::error::warning(pool::connection_failed(&self.follower.node, &error));
+                self.mark(self.follower)?;
+                Ok(changed)
+            }
+            (Err(Failure::Statement(error)), followed) => {
+                if !matches!(followed, Err(Failure::Statement(_))) {
+                    self.mark(self.follower)?;
+                }
+                Err(self.tell(error, self.leader))
+            }
+            (Err(Failure::Lost(lost)), followed) => {
                 pg::error::warning(pool::connection_failed(&self.leader.node, &lost));
-                rows.forget();
-                let outcome = hear(follower, request, &mut |row| rows.take(row));
                 self.mark(self.leader)?;
-                outcome.map_err(|failure| match failure {
-                    Failure::Statement(error) => self.tell(error, self.follower),
-                    Failure::Lost(error) => commit_unknown(self.table, self.follower, &error),
-                })
+                match followed {
+                    Ok(rows) => Ok(rows),
+                    Err(Failure::Statement(error)) => Err(self.tell(error, self.follower)),
+                    Err(Failure::Lost(error)) => {
+                        Err(commit_unknown(self.table, self.follower, &error))
+                    }
+                }
             }
         }
     }
@@ -142,20 +167,4 @@ impl<'a> Pair<'a> {
     fn tell(&self, error: PgError, placement: &Placement) -> PgError {
         tell_as_table(error, &[(self.table, self.index)], &placement.node)
     }
-}
-
-/// Sends the statement and hears what the node says in the end. A statement that it has lost is sent once more.
-fn hear(
-    session: &SessionRef,
-    request: &Request<'_>,
-    each: &mut dyn FnMut(Row<'_>) -> Result<(), PgError>,
-) -> Result<u64, Failure> {
-    let mut session = session.borrow_mut();
-    session.send(request, None)?;
-    let outcome = session.finish_uninterrupted(each);
-    if outcome.as_ref().is_err_and(Failure::is_stale_statement) {
-        session.send(request, None)?;
-        return session.finish_uninterrupted(each);
-    }
-    outcome
 }

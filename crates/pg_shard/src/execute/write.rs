@@ -6,6 +6,7 @@
 
 use super::pair::{Pair, Rows};
 use super::read::{common_nodes, explain_shards, render_generic};
+use super::spread::{Send, write_shards};
 use super::{prune, render, tables};
 use crate::catalog::{DistributedTable, Placement};
 use crate::health;
@@ -30,10 +31,10 @@ use std::rc::Rc;
 /// A statement about more keys than this locks the whole shard.
 pub(crate) const MOST_KEYS: usize = 100;
 
-/// What a statement has locked: its tables as they are behind the lock, and the shard.
+/// What a statement has locked: its tables as they are behind the lock, and the shards.
 struct Locked {
     tables: Vec<Rc<DistributedTable>>,
-    index: usize,
+    shards: Vec<usize>,
     /// The locks are those of all keys that it concerns.
     by_key: bool,
 }
@@ -60,35 +61,57 @@ impl RoutedWrite {
     fn run(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
         let plan = self.plan();
         let alone = io.is_whole_transaction() && transaction::is_untouched();
-        let Some(Locked { tables, index, by_key }) = self.lock(io)? else { return Ok(()) };
+        let Some(Locked { tables, shards, by_key }) = self.lock(io)? else { return Ok(()) };
         let codecs = io.codecs();
         let types = codecs.argument_types();
-        let key = StatementKey {
-            template: self.compiled.template_number(&plan.template, types)?,
-            part: tables[0].shard_id(index).0,
-        };
-        let render = || render(&plan.template, index);
-        let request = Request { sql: Sql::Kept(key, &render), types, arguments: &io.arguments() };
+        let template = self.compiled.template_number(&plan.template, types)?;
+        let arguments = io.arguments();
         let mut rows = Returned { rows: io.rows(), wanted: plan.returning };
-        let one_table = tables.len() == 1 && plan.command.is_write();
-        if alone && by_key && one_table && tables[0].unique_within_key {
-            let placements = writable(&tables, index)?;
-            if let Some(pair) = Pair::open(&tables[0], index, plan.user, &placements)? {
-                io.add_processed(pair.execute(&request, &mut rows)?);
-                return Ok(());
-            }
-        }
+        let with_request = |index: usize, run: &mut dyn FnMut(&Request<'_>)| {
+            let key = StatementKey { template, part: tables[0].shard_id(index).0 };
+            let render = || render(&plan.template, index);
+            run(&Request { sql: Sql::Kept(key, &render), types, arguments: &arguments });
+        };
         let counts = plan.command.is_write();
         let (written, user) = (plan.writes.len(), plan.user);
-        let target = Target { tables: &tables, written, index, user, counts };
-        let affected = write_shard(&target, &request, alone, &mut |row| rows.take(row))?;
+        let target = |index| Target { tables: &tables, written, index, user, counts };
+        let affected = if let [index] = shards[..] {
+            let one_table = tables.len() == 1 && counts;
+            let pair = if alone && by_key && one_table && tables[0].unique_within_key {
+                writable(&tables, index)?
+            } else {
+                Vec::new()
+            };
+            let pair = Pair::open(&tables[0], index, user, &pair)?;
+            let mut outcome = Ok(0);
+            with_request(index, &mut |request| {
+                outcome = pair
+                    .as_ref()
+                    .map_or(Ok(None), |pair| pair.execute(request, &mut rows))
+                    .and_then(|done| match done {
+                        Some(affected) => Ok(affected),
+                        None => {
+                            write_shard(&target(index), request, alone, &mut |row| rows.take(row))
+                        }
+                    });
+            });
+            outcome?
+        } else {
+            let targets = shards.iter().map(|index| target(*index)).collect();
+            let mut send = |index: usize, send: Send<'_>| {
+                let mut outcome = Ok(());
+                with_request(index, &mut |request| outcome = send(request));
+                outcome
+            };
+            write_shards(targets, &mut send, &mut |row| rows.take(row))?
+        };
         if counts {
             io.add_processed(affected);
         }
         Ok(())
     }
 
-    /// Finds the shard and locks it; none if no shard can hold a row that matches.
+    /// Finds the shards and locks them; none if no shard can hold a row that matches.
     ///
     /// While we waited a repair may have finished or a placement may have been marked, so the metadata are looked
     /// at again behind the lock: a write by an old list would miss a placement that is healthy now.
@@ -96,50 +119,61 @@ impl RoutedWrite {
         let plan = self.plan();
         let mut known = tables(&plan.tables)?;
         loop {
-            let Some(index) = self.shard(io, &known[0])? else { return Ok(None) };
-            let is_replicated =
-                known.iter().any(|table| is_replicated(table, index)) && !plan.writes.is_empty();
-            if !is_replicated {
-                return Ok(Some(Locked { tables: known, index, by_key: false }));
+            let shards = self.shards(io, &known[0])?;
+            if shards.is_empty() {
+                return Ok(None);
+            }
+            let is_replicated = |index: &usize| {
+                known[..plan.writes.len()].iter().any(|table| is_replicated(table, *index))
+            };
+            if !shards.iter().any(is_replicated) {
+                return Ok(Some(Locked { tables: known, shards, by_key: false }));
             }
             let hashes = self.key_hashes(io)?;
-            let mut written: Vec<_> = plan.writes.iter().zip(&known).collect();
+            let mut written: Vec<_> = shards
+                .iter()
+                .flat_map(|index| plan.writes.iter().zip(&known).map(move |write| (*index, write)))
+                .collect();
             // In one order, so that two statements that write the same tables do not wait for each other.
-            written.sort_by_key(|(_, table)| table.shard_id(index));
-            for (command, table) in written {
+            written.sort_by_key(|(index, (_, table))| table.shard_id(*index));
+            for (index, (command, table)) in written {
                 lock_for(Order::of(*command), table, index, hashes.as_deref());
             }
             let now = tables(&plan.tables)?;
             if known.iter().zip(&now).all(|(before, after)| Rc::ptr_eq(before, after)) {
-                return Ok(Some(Locked { tables: now, index, by_key: hashes.is_some() }));
+                return Ok(Some(Locked { tables: now, shards, by_key: hashes.is_some() }));
             }
             known = now;
         }
     }
 
-    /// The one shard that the statement concerns now.
-    fn shard(&self, io: &mut ScanIo, table: &DistributedTable) -> Result<Option<usize>, PgError> {
+    /// The shards that the statement concerns now: one, unless it may be spread.
+    fn shards(&self, io: &mut ScanIo, table: &DistributedTable) -> Result<Vec<usize>, PgError> {
         let plan = self.plan();
         let pruned = prune(io, &plan.prune, table)?;
         match &pruned.shards[..] {
-            [index] => Ok(Some(*index)),
+            [_] => Ok(pruned.shards),
             [] if plan.brings_row && pruned.null_key => {
                 Err(crate::plan::null_key(plan.tables.first().copied()))
             }
             [] if plan.brings_row => Err(no_destination()),
             // Nothing is written, but a SELECT around it has an answer; any shard gives it.
-            [] if !plan.command.is_write() => Ok(Some(0)),
-            [] => Ok(None),
+            [] if !plan.command.is_write() => Ok(vec![0]),
+            [] => Ok(Vec::new()),
+            _ if plan.spreads => Ok(pruned.shards),
             shards => Err(PgError::new(
                 SqlState::FEATURE_NOT_SUPPORTED,
                 "cannot modify multiple shards during a single query",
             )
             .detail(format!(
-                "The statement concerns {} shards of table \"{}\".",
+                "The statement concerns {} shards of table \"{}\", and computes a volatile function that would have one value for all rows.",
                 shards.len(),
                 table.name
             ))
-            .hint(format!("Add an equality on the distribution column \"{}\".", table.key_name))),
+            .hint(format!(
+                "Add an equality on the distribution column \"{}\", or compute the value first and pass it as a parameter.",
+                table.key_name
+            ))),
         }
     }
 
@@ -324,9 +358,24 @@ pub(crate) struct Target<'a> {
     pub(crate) counts: bool,
 }
 
-impl Target<'_> {
+impl<'a> Target<'a> {
+    /// The tables with the shard, as errors are told.
+    pub(super) fn named(&self) -> Vec<(&'a DistributedTable, usize)> {
+        self.tables.iter().map(|table| (&**table, self.index)).collect()
+    }
+
+    /// The placements that miss the write if the node does.
+    pub(super) fn missed_by(&self, node: &NodeAddress) -> Vec<(ShardId, PlacementId)> {
+        self.on_node(node).into_iter().map(|(table, id)| (table.shard_id(self.index), id)).collect()
+    }
+
+    /// The error for a shard that no placement could take.
+    pub(super) fn nobody(&self) -> PgError {
+        nobody(&self.tables[0], self.index)
+    }
+
     /// The placements of the written tables on one node: they are written, or missed, together.
-    fn on_node(&self, node: &NodeAddress) -> Vec<(&DistributedTable, PlacementId)> {
+    pub(super) fn on_node(&self, node: &NodeAddress) -> Vec<(&DistributedTable, PlacementId)> {
         self.tables[..self.written]
             .iter()
             .filter_map(|table| {
@@ -337,7 +386,7 @@ impl Target<'_> {
     }
 
     /// The healthy placements of the first table, on nodes that hold those of all others.
-    fn placements(&self) -> Result<Vec<Placement>, PgError> {
+    pub(super) fn placements(&self) -> Result<Vec<Placement>, PgError> {
         let placements = writable(self.tables, self.index)?;
         for table in &self.tables[1..self.written] {
             let is_here = |copy: &Placement| placements.iter().any(|p| p.node == copy.node);

@@ -32,6 +32,8 @@ pub(crate) struct Routed {
     pub(crate) writes: Vec<Command>,
     /// It brings a row, for which there must be a shard.
     pub(crate) brings_row: bool,
+    /// It may run once for each of several shards.
+    pub(crate) spreads: bool,
     /// What decides the shard.
     pub(crate) prune: Prune<Key>,
     /// The SQL.
@@ -108,7 +110,7 @@ impl Plan {
                 for command in &plan.writes {
                     w.int(command.code());
                 }
-                w.int(i32::from(plan.brings_row));
+                w.int(i32::from(plan.brings_row)).int(i32::from(plan.spreads));
                 write_prune(&mut w, &plan.prune);
                 write_template(&mut w, &plan.template);
             }
@@ -154,6 +156,7 @@ impl Plan {
                 let writes =
                     (0..read_count(reader)).map(|_| Command::from_code(reader.int())).collect();
                 let brings_row = reader.int() != 0;
+                let spreads = reader.int() != 0;
                 let prune = read_prune(reader);
                 let template = read_template(reader);
                 Self::Routed(Routed {
@@ -162,6 +165,7 @@ impl Plan {
                     user,
                     writes,
                     brings_row,
+                    spreads,
                     prune,
                     template,
                     sent,

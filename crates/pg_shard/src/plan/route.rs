@@ -65,6 +65,14 @@ pub(crate) fn decide(facts: &Facts, prepared: &Prepared) -> Option<Way> {
     if facts.writes.iter().any(|write| write.is_nested) {
         return several_keys(facts, first, prepared);
     }
+    // The execution decides which shards, and how many.
+    if let ([write], Command::Update | Command::Delete) = (&facts.writes[..], facts.command)
+        && facts.equalities.reaches_all(write.column, &columns)
+        // A row's place in its shard says nothing about other shards.
+        && !facts.obstacles.contains(&Obstacle::PlacementDependent)
+    {
+        return Some(Way { prune: facts.prune.clone(), holds_for_all_values: true });
+    }
     match &facts.insert_source {
         InsertSource::Values(keys) if !keys.is_empty() && others.is_empty() => {
             return same_shard(keys, first, prepared);
@@ -113,15 +121,12 @@ fn same_shard(keys: &[Key], table: &DistributedTable, prepared: &Prepared) -> Op
     })
 }
 
-/// One table and a filter that may leave one shard: for a write the execution decides, a read must know now.
+/// One table and a filter that leaves one shard, as is known now.
 fn one_table(facts: &Facts, table: &DistributedTable, prepared: &Prepared) -> Option<Way> {
     if facts.prune.is_all() {
         return None;
     }
     let way = Way { prune: facts.prune.clone(), holds_for_all_values: false };
-    if matches!(facts.command, Command::Update | Command::Delete) {
-        return Some(way);
-    }
     let mut unknown = false;
     let shards = facts.prune.shards(&table.map, &mut |key| match prepared.hash_now(key) {
         Some(Some(hash)) => KeyValue::Hashes(vec![hash]),
@@ -187,6 +192,8 @@ pub(crate) fn plan(
         user: user(facts),
         writes,
         brings_row: facts.writes.iter().any(|write| write.brings_row),
+        spreads: matches!(facts.command, Command::Update | Command::Delete)
+            && !prepared.computes_volatile(),
         prune: way.prune.clone(),
         template,
         sent: prepared.sent,

@@ -155,12 +155,13 @@ impl Session {
             copy: Copying::No,
             reader: None,
         };
-        // Settings that never change; they travel with the first statement.
-        session.link.flight().query(
+        // Settings that never change.
+        session.link.flight().query(&format!(
             "SET search_path = pg_catalog; SET extra_float_digits = 3; SET standard_conforming_strings = on; \
              SET client_connection_check_interval = '2s'; SET statement_timeout = 0; SET lock_timeout = 0; \
-             SET idle_in_transaction_session_timeout = 0",
-        );
+             SET idle_in_transaction_session_timeout = 0; SET idle_session_timeout = {}",
+            settings::idle_session_timeout()
+        ));
         session.expects.extend([Expect::Preliminary, Expect::Sync]);
         session.finish(&mut |_| Ok(())).map_err(|failure| match failure {
             Failure::Lost(error) => NoSession::Unreachable(error),
@@ -337,11 +338,32 @@ impl Session {
 
     /// Sends a command that every session keeps prepared, and reads it to its end.
     pub(crate) fn command(&mut self, command: Command) -> Result<(), Failure> {
+        self.send_command(command)?;
+        self.finish(&mut |_| Ok(())).map(drop)
+    }
+
+    /// Sends a command that every session keeps prepared.
+    pub(crate) fn send_command(&mut self, command: Command) -> Result<(), Failure> {
         let arguments = Arguments::none(false);
         let render = || Ok(command.sql().to_owned());
         let request =
             Request { sql: Sql::Kept(command.key(), &render), types: &[], arguments: &arguments };
-        self.execute(&request, None, &mut |_| Ok(())).map(drop)
+        self.send(&request, None)
+    }
+
+    /// The remote transaction has ended.
+    pub(crate) fn left_transaction(&mut self) {
+        self.depth = 0;
+        self.wrote = false;
+    }
+
+    /// Rolls the remote transaction back, if there is one.
+    pub(crate) fn roll_back(&mut self) {
+        if self.depth > 0 {
+            self.left_transaction();
+            self.run_quietly("ROLLBACK", PATIENCE);
+            self.forget_settings();
+        }
     }
 
     fn queue_settings(&mut self) {

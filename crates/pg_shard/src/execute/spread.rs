@@ -1,0 +1,156 @@
+//! A write over several shards: the statement once for each shard group, all nodes at once.
+//!
+//! Every node works through its own list of shards in one transaction. First each shard's leader executes, then its
+//! followers, so that the leaders' row locks order all writers. A node that is lost before it has written is
+//! replaced as leader by the next placement and its placements are marked; after that what it wrote is gone, and
+//! with it the transaction.
+
+use super::write::{Target, other_count};
+use crate::catalog::Placement;
+use crate::health;
+use crate::naming::tell_as_table;
+use crate::session::pool::{self, SessionRef, Stale};
+use crate::session::{Failure, NoSession, Request};
+use crate::transaction;
+use pg::{PgError, SqlState};
+use protocol::Row;
+use shardmap::{NodeAddress, PlacementId, ShardId};
+use std::collections::VecDeque;
+
+/// What remains to be done for a shard: its placements, of which the first not tried yet is next.
+struct Part<'a> {
+    target: Target<'a>,
+    placements: VecDeque<Placement>,
+    /// Rows that the leader changed; none until some placement has taken the write.
+    affected: Option<u64>,
+}
+
+/// Hands the statement for a shard, given by its index, to whoever sends it.
+pub(super) type WithRequest<'a> = dyn FnMut(usize, Send<'_>) -> Result<(), Failure> + 'a;
+
+/// Sends a statement.
+pub(super) type Send<'a> = &'a mut dyn FnMut(&Request<'_>) -> Result<(), Failure>;
+
+/// Runs the statement on all placements of the targets' shards; `each` gets the leaders' rows. Returns how many rows
+/// the leaders changed.
+pub(super) fn write_shards(
+    targets: Vec<Target<'_>>,
+    request: &mut WithRequest<'_>,
+    each: &mut dyn FnMut(Row<'_>) -> Result<(), PgError>,
+) -> Result<u64, PgError> {
+    let mut parts = Vec::with_capacity(targets.len());
+    for target in targets {
+        let placements = target.placements()?.into();
+        parts.push(Part { target, placements, affected: None });
+    }
+    let mut missed: Vec<(ShardId, PlacementId)> = Vec::new();
+    loop {
+        let round = next_round(&mut parts);
+        if round.is_empty() {
+            break;
+        }
+        let mut asked: Vec<(usize, Placement, SessionRef)> = Vec::new();
+        for (part, placement) in round {
+            let target = &parts[part].target;
+            match ask(target, &placement, request)? {
+                Ok(session) => asked.push((part, placement, session)),
+                Err(error) => missed.extend(lose(target, &placement.node, &error)?),
+            }
+        }
+        for (part, placement, session) in asked {
+            let Part { target, affected, .. } = &mut parts[part];
+            let leads = affected.is_none();
+            let outcome =
+                session.borrow_mut().finish(&mut |row| if leads { each(row) } else { Ok(()) });
+            match outcome {
+                Ok(rows) => {
+                    session.borrow_mut().wrote = true;
+                    for (table, id) in target.on_node(&placement.node) {
+                        transaction::note_written(table, target.index, id, &placement.node, leads);
+                    }
+                    let expected = *affected.get_or_insert(rows);
+                    if rows != expected {
+                        pg::error::warning(other_count(rows, expected, &placement));
+                        missed.extend(target.missed_by(&placement.node));
+                    }
+                }
+                Err(Failure::Statement(error)) => {
+                    return Err(tell_as_table(error, &target.named(), &placement.node));
+                }
+                Err(Failure::Lost(error)) => {
+                    missed.extend(lose(target, &placement.node, &error)?);
+                }
+            }
+        }
+    }
+    if let Some(part) = parts.iter().find(|part| part.affected.is_none()) {
+        return Err(part.target.nobody());
+    }
+    missed.sort_unstable();
+    missed.dedup();
+    if !missed.is_empty() {
+        health::mark_inactive(&missed)?;
+    }
+    Ok(parts.iter().filter_map(|part| part.affected).sum())
+}
+
+/// For each node one shard that it can do next: leaders first, and no follower before its leader.
+fn next_round(parts: &mut [Part<'_>]) -> Vec<(usize, Placement)> {
+    let mut round: Vec<(usize, Placement)> = Vec::new();
+    let leaders_left =
+        parts.iter().any(|part| part.affected.is_none() && !part.placements.is_empty());
+    for (number, part) in parts.iter_mut().enumerate() {
+        if leaders_left && part.affected.is_some() {
+            continue;
+        }
+        let is_free = |node: &NodeAddress| round.iter().all(|(_, busy)| busy.node != *node);
+        if part.placements.front().is_some_and(|next| is_free(&next.node))
+            && let Some(next) = part.placements.pop_front()
+        {
+            round.push((number, next));
+        }
+    }
+    round
+}
+
+/// Sends the statement. The inner error says that the node cannot be reached.
+fn ask(
+    target: &Target<'_>,
+    placement: &Placement,
+    request: &mut WithRequest<'_>,
+) -> Result<Result<SessionRef, PgError>, PgError> {
+    for attempt in 0..2 {
+        let found = pool::acting_as(target.user, || pool::session(&placement.node, Stale::Matters));
+        let session = match found {
+            Ok(session) => session,
+            Err(NoSession::Unreachable(error)) => return Ok(Err(error)),
+            Err(NoSession::Refused(error)) => return Err(error),
+        };
+        let had_transaction = session.borrow().depth > 0;
+        let sent = request(target.index, &mut |request| {
+            session.borrow_mut().send(request, Some(transaction::level_for_write()))
+        });
+        match sent {
+            Ok(()) => return Ok(Ok(session)),
+            Err(Failure::Statement(error)) => return Err(error),
+            Err(Failure::Lost(error)) => {
+                pool::discard_broken();
+                if had_transaction || attempt > 0 {
+                    return Ok(Err(error));
+                }
+            }
+        }
+    }
+    Ok(Err(PgError::new(SqlState::CONNECTION_FAILURE, "the connection breaks again and again")))
+}
+
+/// The node has missed its part.
+fn lose(
+    target: &Target<'_>,
+    node: &NodeAddress,
+    error: &PgError,
+) -> Result<Vec<(ShardId, PlacementId)>, PgError> {
+    pg::error::warning(pool::connection_failed(node, error));
+    transaction::lose_node(node, error)?;
+    Ok(target.missed_by(node))
+}
