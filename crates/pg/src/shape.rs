@@ -9,8 +9,8 @@ use crate::node::{self, Visit};
 use crate::plan::Plan;
 use crate::query::Statement;
 use crate::value::is_binary_safe;
-use pgrx::pg_sys::{self, NodeTag, Oid};
-use std::ops::ControlFlow;
+use pgrx::pg_sys::{self, NodeTag};
+use std::rc::Rc;
 
 /// What a statement looks like from afar, and its constants that may be lifted.
 #[derive(Clone, Debug)]
@@ -30,24 +30,12 @@ const MOST_CONSTANTS: usize = 200;
 struct Gatherer {
     hash: u64,
     constants: Vec<*mut pg_sys::Const>,
-    /// The last constants' type and whether it travels in binary: a type is looked up once.
-    types: Vec<(Oid, bool)>,
 }
 
 impl Gatherer {
     fn mix(&mut self, value: u32) {
         self.hash =
             (self.hash ^ u64::from(value)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23);
-    }
-
-    fn travels(&mut self, type_oid: Oid) -> bool {
-        if let Some((_, known)) = self.types.iter().find(|(known, _)| *known == type_oid) {
-            return *known;
-        }
-        // A constant of type unknown has no type yet: what it is taken for depends on where it stands.
-        let travels = type_oid != pg_sys::UNKNOWNOID && is_binary_safe(type_oid);
-        self.types.push((type_oid, travels));
-        travels
     }
 
     /// Reads an expression in which constants may be lifted.
@@ -67,7 +55,10 @@ impl Gatherer {
                     NodeTag::T_Const => {
                         let constant = n.cast::<pg_sys::Const>();
                         self.mix((*constant).consttype.to_u32());
-                        if self.travels((*constant).consttype) {
+                        // A constant of type unknown has no type yet: what it is taken for depends on where it stands.
+                        if (*constant).consttype != pg_sys::UNKNOWNOID
+                            && is_binary_safe((*constant).consttype)
+                        {
                             self.constants.push(constant);
                         }
                     }
@@ -102,7 +93,6 @@ impl Statement {
                 // Which constants travel depends on the client's encoding.
                 hash: pg_sys::pg_get_client_encoding() as u64,
                 constants: Vec::with_capacity(16),
-                types: Vec::with_capacity(4),
             };
             gatherer.mix(query.commandType);
             for rte in 0..node::length(query.rtable) {
@@ -127,7 +117,7 @@ impl Statement {
                 gatherer.read((*query.onConflict).onConflictSet);
                 gatherer.read((*query.onConflict).onConflictWhere);
             }
-            let Gatherer { hash, constants, .. } = gatherer;
+            let Gatherer { hash, constants } = gatherer;
             (constants.len() <= MOST_CONSTANTS).then_some(Shape { fingerprint: hash, constants })
         }
     }
@@ -156,7 +146,8 @@ impl Statement {
 
 const _: () = assert!(size_of::<pg_sys::Param>() <= size_of::<pg_sys::Const>());
 
-/// The plan of a shape, kept beyond the statement for which it was made.
+/// The plan of a shape, kept beyond the statement for which it was made. Plans for statements share its nodes and keep
+/// it alive as long as they live.
 #[derive(Debug)]
 pub struct ShapePlan {
     memory: pg_sys::MemoryContext,
@@ -166,9 +157,8 @@ pub struct ShapePlan {
 }
 
 impl ShapePlan {
-    /// Keeps the plan that was made of `statement` lifted. None if the plan needs the constants elsewhere than where
-    /// expressions are computed at execution.
-    pub fn keep(statement: Statement, plan: Plan) -> Option<Self> {
+    /// Keeps the plan that was made of `statement` lifted.
+    pub fn keep(statement: Statement, plan: Plan) -> Rc<Self> {
         // SAFETY: live trees; the copies live in a context of our own, which goes with this value.
         unsafe {
             let memory = pg_sys::AllocSetContextCreateInternal(
@@ -185,7 +175,7 @@ impl ShapePlan {
             let constants = Statement { parse: query }.shape().map(|shape| shape.constants);
             let kept = Self { memory, query, constants: constants.unwrap_or_default(), plan };
             kept.forget_constants();
-            Some(kept)
+            Rc::new(kept)
         }
     }
 
@@ -201,7 +191,7 @@ impl ShapePlan {
     }
 
     /// The plan for `statement`, if that is of this shape.
-    pub fn plan_for(&self, statement: Statement, shape: &Shape) -> Option<Plan> {
+    pub fn plan_for(self: &Rc<Self>, statement: Statement, shape: &Shape) -> Option<Plan> {
         if self.constants.len() != shape.constants.len() {
             return None;
         }
@@ -218,54 +208,68 @@ impl ShapePlan {
             if !is_same {
                 return None;
             }
-            Some(Plan(instantiate(self.plan, statement, shape)))
+            Some(Plan(self.instantiate(statement, shape)))
+        }
+    }
+}
+
+impl ShapePlan {
+    /// The plan for one statement: its own top, expressions and query id; everything else is shared.
+    ///
+    /// The executor changes nothing in a plan, and the plan cache copies what it keeps. Whoever plans throws the memory
+    /// away in which the plan was made when it needs the plan no more, and only then the shared part is let go.
+    unsafe fn instantiate(
+        self: &Rc<Self>,
+        statement: Statement,
+        shape: &Shape,
+    ) -> *mut pg_sys::PlannedStmt {
+        // SAFETY: live trees, of which the nodes that differ are copied; constants are nodes of the statement, which
+        // lives as long as its plan. The callback keeps our memory until the current context goes.
+        unsafe {
+            let plan = shallow_copy(self.plan);
+            (*plan).queryId = (*statement.parse).queryId;
+            (*plan).stmt_location = (*statement.parse).stmt_location;
+            (*plan).stmt_len = (*statement.parse).stmt_len;
+            let top = (*plan).planTree;
+            let scan = match node::cast::<pg_sys::CustomScan, _>(top, NodeTag::T_CustomScan) {
+                Some(scan) => {
+                    let scan = shallow_copy(scan);
+                    (*plan).planTree = scan.cast();
+                    scan
+                }
+                // What makes it scrollable stands above.
+                None => {
+                    let above = node::copy(top);
+                    (*plan).planTree = above;
+                    (*above).lefttree.cast()
+                }
+            };
+            let expressions: Vec<*mut pg_sys::Node> =
+                node::elements::<pg_sys::Node>((*scan).custom_exprs)
+                    .into_iter()
+                    .map(|expression| with_constants(expression, shape))
+                    .collect();
+            (*scan).custom_exprs = node::list_of(&expressions);
+            pgrx::PgMemoryContexts::CurrentMemoryContext.leak_and_drop_on_delete(Rc::clone(self));
+            plan
         }
     }
 }
 
 impl Drop for ShapePlan {
     fn drop(&mut self) {
-        // SAFETY: ours, deleted once; plans that were made of it are copies.
+        // SAFETY: ours, deleted once, when no plan shares it any more.
         unsafe { pg_sys::MemoryContextDelete(self.memory) }
     }
 }
 
-/// A copy of a shape's plan for one statement of it.
-unsafe fn instantiate(
-    plan: *mut pg_sys::PlannedStmt,
-    statement: Statement,
-    shape: &Shape,
-) -> *mut pg_sys::PlannedStmt {
-    // SAFETY: the caller passes live trees. Constants are nodes of the statement, which lives as long as its plan.
+/// A node's own fields in new memory; what they point to is shared.
+unsafe fn shallow_copy<T>(original: *const T) -> *mut T {
+    // SAFETY: the caller passes a live node of type `T`.
     unsafe {
-        let plan = node::copy(plan);
-        (*plan).queryId = (*statement.parse).queryId;
-        (*plan).stmt_location = (*statement.parse).stmt_location;
-        (*plan).stmt_len = (*statement.parse).stmt_len;
-        if let ControlFlow::Break(scan) = our_scan((*plan).planTree) {
-            let expressions = (*scan).custom_exprs;
-            for index in 0..node::length(expressions) {
-                let cell = &mut *(*expressions).elements.add(index);
-                let expression = cell.ptr_value.cast::<pg_sys::Node>();
-                cell.ptr_value = with_constants(expression, shape).cast();
-            }
-        }
-        plan
-    }
-}
-
-/// The scan of ours that is the plan, maybe below what makes it scrollable.
-unsafe fn our_scan(plan: *mut pg_sys::Plan) -> ControlFlow<*mut pg_sys::CustomScan> {
-    // SAFETY: the caller passes a live plan that `plan_whole` made.
-    unsafe {
-        if let Some(scan) = node::cast::<pg_sys::CustomScan, _>(plan, NodeTag::T_CustomScan) {
-            return ControlFlow::Break(scan);
-        }
-        if (*plan).lefttree.is_null() {
-            ControlFlow::Continue(())
-        } else {
-            our_scan((*plan).lefttree)
-        }
+        let copy = pg_sys::palloc(size_of::<T>()).cast::<T>();
+        std::ptr::copy_nonoverlapping(original, copy, 1);
+        copy
     }
 }
 

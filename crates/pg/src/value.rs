@@ -7,10 +7,15 @@
 use crate::node;
 use pgrx::pg_sys::{self, Datum, Oid};
 use protocol::Arguments;
-use std::cell::UnsafeCell;
+use std::cell::{RefCell, UnsafeCell};
 
 /// The first OID that a user's object can have (`FirstNormalObjectId`, `src/include/access/transam.h`).
 pub const FIRST_USER_OID: u32 = 16384;
+
+thread_local! {
+    /// Types of the server itself that have been looked at: they never change.
+    static LOOKED_AT: RefCell<Vec<(Oid, bool)>> = const { RefCell::new(Vec::new()) };
+}
 
 /// The binary form of `type_oid` is the same on every node.
 pub fn is_binary_safe(type_oid: Oid) -> bool {
@@ -20,6 +25,17 @@ pub fn is_binary_safe(type_oid: Oid) -> bool {
     if converts || type_oid.to_u32() >= FIRST_USER_OID {
         return false;
     }
+    let known = LOOKED_AT.with_borrow(|types| {
+        types.iter().find(|(known, _)| *known == type_oid).map(|(_, safe)| *safe)
+    });
+    known.unwrap_or_else(|| {
+        let safe = has_portable_binary_form(type_oid);
+        LOOKED_AT.with_borrow_mut(|types| types.push((type_oid, safe)));
+        safe
+    })
+}
+
+fn has_portable_binary_form(type_oid: Oid) -> bool {
     // SAFETY: a syscache look-up by value.
     let category = unsafe {
         let (mut category, mut preferred) = (0, false);

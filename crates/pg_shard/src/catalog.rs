@@ -50,6 +50,8 @@ pub(crate) struct DistributedTable {
     pub(crate) map: ShardMap,
     /// The placements of each shard, in the map's order and by id: the first healthy one leads.
     pub(crate) placements: Vec<Vec<Placement>>,
+    /// A shard that has none.
+    pub(crate) unplaced: Option<usize>,
 }
 
 impl DistributedTable {
@@ -192,6 +194,7 @@ fn load(oid: Oid, metadata: Metadata) -> Option<DistributedTable> {
             unique_within_key: false,
             map: ShardMap::default(),
             placements: Vec::new(),
+            unplaced: None,
         });
     };
 
@@ -205,7 +208,8 @@ fn load(oid: Oid, metadata: Metadata) -> Option<DistributedTable> {
         }
     });
     let map = ShardMap::new(shards);
-    let placements = map.shards().iter().map(|shard| load_placements(shard.id, metadata)).collect();
+    let placements: Vec<Vec<Placement>> =
+        map.shards().iter().map(|shard| load_placements(shard.id, metadata)).collect();
     Some(DistributedTable {
         oid,
         schema: relation.schema,
@@ -215,6 +219,7 @@ fn load(oid: Oid, metadata: Metadata) -> Option<DistributedTable> {
         key,
         key_name,
         map,
+        unplaced: placements.iter().position(Vec::is_empty),
         placements,
     })
 }

@@ -446,6 +446,12 @@ fn assign(
     shards: &[usize],
     avoid: &[NodeAddress],
 ) -> Result<Vec<(NodeAddress, Vec<usize>)>, PgError> {
+    if let ([index], [table], []) = (shards, tables, avoid)
+        && !pool::avoids_any()
+    {
+        let leader = table.healthy(*index).next().ok_or_else(|| unreadable(table, *index))?;
+        return Ok(vec![(leader.node.clone(), vec![*index])]);
+    }
     let mut groups: Vec<(NodeAddress, Vec<usize>)> = Vec::new();
     let silent = pool::avoided();
     for index in shards {

@@ -50,9 +50,9 @@ pub(crate) fn plan(
     if let Some(table) = tables.iter().find(|table| table.map.is_empty()) {
         return Err(table.no_shards());
     }
-    if let Some((table, index)) = tables.iter().find_map(|table| {
-        table.placements.iter().position(Vec::is_empty).map(|index| (table, index))
-    }) {
+    if let Some((table, index)) =
+        tables.iter().find_map(|table| table.unplaced.map(|index| (table, index)))
+    {
         return Err(no_placements(table.shard_id(index).0));
     }
 

@@ -11,6 +11,7 @@ use pg::query::Statement;
 use pg::shape::{Shape, ShapePlan};
 use std::cell::RefCell;
 use std::num::NonZeroUsize;
+use std::rc::Rc;
 
 /// Fingerprints kept.
 const MOST_SHAPES: NonZeroUsize = NonZeroUsize::new(128).expect("is not zero");
@@ -20,7 +21,7 @@ const MOST_ALIKE: usize = 4;
 
 #[derive(Default)]
 struct Alike {
-    plans: Vec<ShapePlan>,
+    plans: Vec<Rc<ShapePlan>>,
     /// Statements of this fingerprint have turned out to depend on their constants.
     depends: bool,
 }
@@ -72,7 +73,7 @@ pub(super) fn keep(
     scroll: bool,
     plan: Option<Plan>,
 ) -> Option<Plan> {
-    let kept = plan.and_then(|plan| ShapePlan::keep(statement, plan));
+    let kept = plan.map(|plan| ShapePlan::keep(statement, plan));
     let own = kept.as_ref().and_then(|kept| kept.plan_for(statement, shape));
     SHAPES.with_borrow_mut(|shapes| {
         let alike = shapes.known.get_or_insert_mut((shape.fingerprint, scroll), Alike::default);

@@ -125,6 +125,11 @@ pub(crate) fn avoided() -> Vec<NodeAddress> {
     })
 }
 
+/// There may be nodes that reads leave alone.
+pub(crate) fn avoids_any() -> bool {
+    AVOIDED.with_borrow(|avoided| !avoided.is_empty())
+}
+
 /// Notes that a node has fallen silent.
 pub(crate) fn avoid(node: &NodeAddress) {
     AVOIDED.with_borrow_mut(|avoided| avoided.insert(node.clone(), clock() + AVOIDANCE));
