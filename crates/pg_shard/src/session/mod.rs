@@ -293,7 +293,7 @@ impl Session {
 
     /// Queues a command of ours.
     fn queue_command(&mut self, sql: &str) {
-        let arguments = Arguments::none(false);
+        let arguments = Arguments::none();
         let request = Request { sql: Sql::Once(sql), types: &[], arguments: &arguments };
         self.queue_execution(&request, Some(sql));
         self.expects.push_back(Expect::Preliminary);
@@ -327,7 +327,7 @@ impl Session {
         level: Option<(u32, Isolation)>,
         each: &mut dyn FnMut(Row<'_>) -> Result<(), PgError>,
     ) -> Result<u64, Failure> {
-        let arguments = Arguments::none(false);
+        let arguments = Arguments::none();
         self.execute(
             &Request { sql: Sql::Once(sql), types: &[], arguments: &arguments },
             level,
@@ -337,7 +337,7 @@ impl Session {
 
     /// Sends a command that every session keeps prepared, and reads it to its end.
     pub(crate) fn command(&mut self, command: Command) -> Result<(), Failure> {
-        let arguments = Arguments::none(false);
+        let arguments = Arguments::none();
         let render = || Ok(command.sql().to_owned());
         let request =
             Request { sql: Sql::Kept(command.key(), &render), types: &[], arguments: &arguments };
@@ -367,7 +367,7 @@ impl Session {
     fn queue_transaction(&mut self, level: u32, isolation: Isolation) {
         if self.depth == 0 && level > 0 {
             let begin = Command::begin(isolation);
-            let arguments = Arguments::none(false);
+            let arguments = Arguments::none();
             let render = || Ok(String::new());
             let request =
                 Request { sql: Sql::Kept(begin.key(), &render), types: &[], arguments: &arguments };
