@@ -234,6 +234,10 @@ impl Session {
         self.error = None;
         self.affected = 0;
         let sql = self.text_to_prepare(request).map_err(Failure::Statement)?;
+        // First of all, where no error can skip it.
+        for number in self.statements.take_forgotten() {
+            self.link.flight().close(StatementName::Numbered(number));
+        }
         if let Some((level, isolation)) = level {
             // BEGIN first: an isolation level must be set before any query.
             self.queue_transaction(level, isolation);
