@@ -59,6 +59,8 @@ pub trait Extension: Sync {
     fn before_subtransaction_commit(&self, level: u32) -> Result<(), PgError>;
     /// A relation's definition changed, or (none) any may have.
     fn forget(&self, table: Option<Oid>);
+    /// A function's definition changed: its name, say, or its volatility.
+    fn forget_plans(&self);
 }
 
 static EXTENSION: OnceLock<&'static dyn Extension> = OnceLock::new();
@@ -113,6 +115,11 @@ pub fn install(extension: &'static dyn Extension, begin: BeginScan) {
         pg_sys::CacheRegisterSyscacheCallback(
             pg_sys::SysCacheIdentifier::NAMESPACEOID as c_int,
             Some(namespace_changed),
+            pg_sys::Datum::from(0),
+        );
+        pg_sys::CacheRegisterSyscacheCallback(
+            pg_sys::SysCacheIdentifier::PROCOID as c_int,
+            Some(function_changed),
             pg_sys::Datum::from(0),
         );
         transaction::register();
@@ -250,6 +257,10 @@ unsafe extern "C-unwind" fn access(
 unsafe extern "C-unwind" fn relation_changed(_: pg_sys::Datum, table: Oid) {
     // Only forgets: no catalog is read inside an invalidation.
     planner().forget((table != Oid::INVALID).then_some(table));
+}
+
+unsafe extern "C-unwind" fn function_changed(_: pg_sys::Datum, _cache: c_int, _hash: u32) {
+    planner().forget_plans();
 }
 
 unsafe extern "C-unwind" fn namespace_changed(_: pg_sys::Datum, _cache: c_int, _hash: u32) {

@@ -68,7 +68,7 @@ pub struct Codecs {
     encoders: Vec<Encoder>,
     argument_types: Vec<u32>,
     hashers: RefCell<Vec<(HashedAs, Rc<Hasher>)>>,
-    binary_rows: bool,
+    binary_columns: Vec<bool>,
     client_encoding: c_int,
     /// Last, so that it goes last.
     memory: Memory,
@@ -79,11 +79,15 @@ impl Codecs {
     /// the scan's row is made of them, `arguments` are the types of the expressions that are sent.
     pub fn new(remote: &[(Oid, i32)], sources: Vec<Source>, arguments: &[Oid]) -> Self {
         let memory = Memory::new();
-        let binary_rows = remote.iter().all(|(type_oid, _)| is_binary_safe(*type_oid));
+        // Each column by itself: a text is read here as the worker wrote it for the client's settings, which do not
+        // name every value for certain (a zone's abbreviation), so only what has to is text.
+        let binary_columns: Vec<bool> =
+            remote.iter().map(|(type_oid, _)| is_binary_safe(*type_oid)).collect();
         let (decoders, encoders) = memory.within(|| {
             let decoders: Vec<Decoder> = remote
                 .iter()
-                .map(|(type_oid, typmod)| Decoder::new(*type_oid, *typmod, binary_rows))
+                .zip(&binary_columns)
+                .map(|((type_oid, typmod), is_binary)| Decoder::new(*type_oid, *typmod, *is_binary))
                 .collect();
             let encoders: Vec<Encoder> =
                 arguments.iter().map(|type_oid| Encoder::new(*type_oid)).collect();
@@ -95,7 +99,7 @@ impl Codecs {
             argument_types: encoders.iter().map(Encoder::argument_type).collect(),
             encoders,
             hashers: RefCell::default(),
-            binary_rows,
+            binary_columns,
             client_encoding: client_encoding(),
             memory,
         }
@@ -106,9 +110,9 @@ impl Codecs {
         self.client_encoding == client_encoding()
     }
 
-    /// Remote rows come in binary.
-    pub fn binary_rows(&self) -> bool {
-        self.binary_rows
+    /// Which columns of remote rows come in binary.
+    pub fn binary_columns(&self) -> &[bool] {
+        &self.binary_columns
     }
 
     /// The types that arguments are declared as to a worker; 0 leaves one to the worker.

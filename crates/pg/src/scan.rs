@@ -270,11 +270,6 @@ impl ScanIo {
         codecs.unwrap_or_else(|| unreachable!("a scan gets its codecs when it begins"))
     }
 
-    /// Remote rows come in binary.
-    pub fn binary_rows(&self) -> bool {
-        self.codecs().binary_rows()
-    }
-
     /// Codecs of a remote result with these columns (types and typmods), of which the scan's row is made as
     /// `sources` say; the first `sent` expressions are arguments.
     pub fn make_codecs(&self, remote: &[(Oid, i32)], sources: Vec<Source>, sent: usize) -> Codecs {
@@ -356,7 +351,7 @@ impl ScanIo {
             // SAFETY: the encoder was made for the expression's type.
             self.in_tuple_context(|_| unsafe { encoder.append(value, &mut arguments) });
         }
-        arguments.finish(codecs.binary_rows());
+        arguments.finish(codecs.binary_columns());
         arguments
     }
 

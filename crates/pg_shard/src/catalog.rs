@@ -106,7 +106,8 @@ thread_local! {
     static EPOCH: Cell<u64> = const { Cell::new(0) };
 }
 
-/// A number that grows whenever something known about a distributed table may have changed.
+/// A number that grows whenever something known about a distributed table may have changed, or about functions, whose
+/// names and volatility our plans hold.
 pub(crate) fn epoch() -> u64 {
     EPOCH.get()
 }
@@ -279,6 +280,11 @@ pub(crate) fn forget(oid: Option<Oid>) {
             TABLES.with_borrow_mut(HashMap::clear);
         }
     }
+}
+
+/// Makes plans and templates that were kept be made anew.
+pub(crate) fn forget_plans() {
+    EPOCH.set(EPOCH.get() + 1);
 }
 
 /// PostgreSQL plans it, and plans anew when the metadata change.

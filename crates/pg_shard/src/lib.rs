@@ -114,4 +114,8 @@ impl Extension for PgShard {
     fn forget(&self, table: Option<Oid>) {
         catalog::forget(table);
     }
+
+    fn forget_plans(&self) {
+        catalog::forget_plans();
+    }
 }

@@ -38,10 +38,10 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// No arguments; `binary_rows` says how rows are to come.
-    pub fn none(binary_rows: bool) -> Self {
+    /// No arguments; rows come as text.
+    pub fn none() -> Self {
         let mut arguments = Self::start(std::iter::empty());
-        arguments.finish(binary_rows);
+        arguments.finish(&[]);
         arguments
     }
 
@@ -69,9 +69,17 @@ impl Arguments {
         self.bytes.extend_from_slice(&(-1i32).to_be_bytes());
     }
 
-    /// Ends the list; `binary_rows` says how rows are to come.
-    pub fn finish(&mut self, binary_rows: bool) {
-        self.bytes.extend_from_slice(&[0, 1, 0, u8::from(binary_rows)]);
+    /// Ends the list; `binary_columns` says for each column of the result whether it is to come in binary.
+    pub fn finish(&mut self, binary_columns: &[bool]) {
+        let first = binary_columns.first().copied().unwrap_or(false);
+        if binary_columns.iter().all(|is_binary| *is_binary == first) {
+            self.bytes.extend_from_slice(&[0, 1, 0, u8::from(first)]);
+            return;
+        }
+        self.bytes.extend_from_slice(&count(binary_columns.len()));
+        for is_binary in binary_columns {
+            self.bytes.extend_from_slice(&[0, u8::from(*is_binary)]);
+        }
     }
 }
 
@@ -178,7 +186,7 @@ mod tests {
         let mut arguments = Arguments::start([true, false].into_iter());
         arguments.value(&[0, 0, 0, 7]);
         arguments.null();
-        arguments.finish(true);
+        arguments.finish(&[true, true]);
         let mut flight = Flight::default();
         flight.execute(StatementName::Numbered(120), &arguments);
         flight.sync();
@@ -193,6 +201,19 @@ mod tests {
         ]
         .concat();
         assert_eq!(flight.bytes(), expected);
+    }
+
+    #[test]
+    fn columns_of_both_formats_are_asked_for_one_by_one() {
+        let tail = |binary_columns: &[bool]| {
+            let mut arguments = Arguments::start(std::iter::empty());
+            arguments.finish(binary_columns);
+            arguments.bytes[4..].to_vec()
+        };
+        assert_eq!(tail(&[true, false, true]), [0, 3, 0, 1, 0, 0, 0, 1]);
+        assert_eq!(tail(&[false, false]), [0, 1, 0, 0]);
+        assert_eq!(tail(&[true]), [0, 1, 0, 1]);
+        assert_eq!(tail(&[]), [0, 1, 0, 0]);
     }
 
     #[test]

@@ -105,7 +105,7 @@ impl InsertRows {
                     row.append(column, encoder, &mut arguments);
                 }
                 fixed.append(&mut arguments);
-                arguments.finish(codecs.binary_rows());
+                arguments.finish(codecs.binary_columns());
                 let key = StatementKey { template, part: shard.0 };
                 let render = || render(&self.plan.template, index);
                 let request =

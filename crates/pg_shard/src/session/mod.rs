@@ -8,6 +8,12 @@
 //! Failures are of two kinds: the node said no ([`Failure::Statement`], the user's error), or the connection
 //! broke ([`Failure::Lost`], and nobody knows what the node did).
 
+/// Opening connections.
+mod connect;
+
+/// COPY on a session.
+mod copy;
+
 /// Which sessions there are.
 pub(crate) mod pool;
 
@@ -23,11 +29,11 @@ pub(crate) mod stream;
 pub(crate) use request::{Command, Request, Sql, StatementKey, next_template};
 
 use crate::settings;
-use pg::libpq::{Connection, Opening};
+use connect::connect;
 use pg::link::Link;
 use pg::table::{self, OutputSettings};
 use pg::transaction::Isolation;
-use pg::wait::{Readiness, clock, wait_for};
+use pg::wait::clock;
 use pg::{PgError, SqlState};
 use protocol::{Arguments, Kind, Message, Row, StatementName, TransactionStatus};
 use shardmap::NodeAddress;
@@ -235,6 +241,10 @@ impl Session {
         self.error = None;
         self.affected = 0;
         let sql = self.text_to_prepare(request).map_err(Failure::Statement)?;
+        // First of all, where no error can skip it.
+        for number in self.statements.take_forgotten() {
+            self.link.flight().close(StatementName::Numbered(number));
+        }
         if let Some((level, isolation)) = level {
             // BEGIN first: an isolation level must be set before any query.
             self.queue_transaction(level, isolation);
@@ -294,7 +304,7 @@ impl Session {
 
     /// Queues a command of ours.
     fn queue_command(&mut self, sql: &str) {
-        let arguments = Arguments::none(false);
+        let arguments = Arguments::none();
         let request = Request { sql: Sql::Once(sql), types: &[], arguments: &arguments };
         self.queue_execution(&request, Some(sql));
         self.expects.push_back(Expect::Preliminary);
@@ -328,7 +338,7 @@ impl Session {
         level: Option<(u32, Isolation)>,
         each: &mut dyn FnMut(Row<'_>) -> Result<(), PgError>,
     ) -> Result<u64, Failure> {
-        let arguments = Arguments::none(false);
+        let arguments = Arguments::none();
         self.execute(
             &Request { sql: Sql::Once(sql), types: &[], arguments: &arguments },
             level,
@@ -344,7 +354,7 @@ impl Session {
 
     /// Sends a command that every session keeps prepared.
     pub(crate) fn send_command(&mut self, command: Command) -> Result<(), Failure> {
-        let arguments = Arguments::none(false);
+        let arguments = Arguments::none();
         let render = || Ok(command.sql().to_owned());
         let request =
             Request { sql: Sql::Kept(command.key(), &render), types: &[], arguments: &arguments };
@@ -389,7 +399,7 @@ impl Session {
     fn queue_transaction(&mut self, level: u32, isolation: Isolation) {
         if self.depth == 0 && level > 0 {
             let begin = Command::begin(isolation);
-            let arguments = Arguments::none(false);
+            let arguments = Arguments::none();
             let render = || Ok(String::new());
             let request =
                 Request { sql: Sql::Kept(begin.key(), &render), types: &[], arguments: &arguments };
@@ -610,143 +620,6 @@ impl Session {
         self.run("SELECT", Some((level, isolation)), &mut |_| Ok(())).map(drop)
     }
 
-    /// The next message, waiting for it.
-    fn next_message(&mut self) -> Result<Message, Failure> {
-        loop {
-            match self.link.message() {
-                Ok(Some(message)) => return Ok(message),
-                Ok(None) => self.wait()?,
-                Err(error) => return Err(self.lose(error)),
-            }
-        }
-    }
-
-    /// Starts `COPY ... FROM STDIN`; data follow by [`Self::put_copy`].
-    pub(crate) fn start_copy_in(&mut self, sql: &str) -> Result<(), Failure> {
-        self.start_copy(sql, Kind::CopyIn)
-    }
-
-    /// Starts `COPY ... TO STDOUT`; data follow by [`Self::get_copy`].
-    pub(crate) fn start_copy_out(&mut self, sql: &str) -> Result<(), Failure> {
-        self.start_copy(sql, Kind::CopyOut)
-    }
-
-    fn start_copy(&mut self, sql: &str, wanted: Kind) -> Result<(), Failure> {
-        self.link.flight().query(sql);
-        self.flush()?;
-        let message = self.next_message()?;
-        if message.kind == wanted {
-            self.copy = Copying::Moving;
-            return Ok(());
-        }
-        let error = if message.kind == Kind::Error {
-            self.link.error(&message).0
-        } else {
-            PgError::internal("a node did not start COPY")
-        };
-        self.read_to_ready()?;
-        Err(Failure::Statement(error))
-    }
-
-    /// Reads to the end of a COPY or a text of commands.
-    fn read_to_ready(&mut self) -> Result<(), Failure> {
-        let mut failed = None;
-        loop {
-            let message = self.next_message()?;
-            match message.kind {
-                Kind::Error => {
-                    let (error, is_fatal) = self.link.error(&message);
-                    if is_fatal {
-                        return Err(self.lose(error));
-                    }
-                    failed = Some(error);
-                }
-                Kind::Ready(status) => {
-                    self.status = status;
-                    return failed.map_or(Ok(()), |error| Err(Failure::Statement(error)));
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// Sends COPY data.
-    pub(crate) fn put_copy(&mut self, data: &[u8]) -> Result<(), Failure> {
-        for piece in data.chunks(64 * 1024) {
-            self.link.flight().copy_data(piece);
-            self.flush()?;
-        }
-        Ok(())
-    }
-
-    /// Ends the data without waiting for the node to have stored them.
-    pub(crate) fn end_copy(&mut self) -> Result<(), Failure> {
-        self.link.flight().copy_done();
-        self.copy = Copying::Storing;
-        self.flush()
-    }
-
-    /// Waits for the end of a COPY that the node is still storing, so that the session can be used.
-    pub(crate) fn settle_copy(&mut self) {
-        if matches!(self.copy, Copying::Storing) {
-            let outcome = self.finish_copy();
-            self.copy = Copying::Ended(outcome);
-        }
-    }
-
-    /// Waits for the node to have stored the data.
-    pub(crate) fn finish_copy(&mut self) -> Result<(), Failure> {
-        if let Copying::Ended(outcome) = std::mem::replace(&mut self.copy, Copying::Moving) {
-            self.copy = Copying::No;
-            return outcome;
-        }
-        let outcome = self.broken().map_or_else(|| self.read_to_ready(), Err);
-        self.copy = Copying::No;
-        outcome
-    }
-
-    /// The next COPY data; empty at the end.
-    pub(crate) fn get_copy(&mut self) -> Result<Vec<u8>, Failure> {
-        const MUCH: usize = 64 * 1024;
-        let mut data = Vec::new();
-        if matches!(self.copy, Copying::No) {
-            return Ok(data);
-        }
-        loop {
-            let message = match self.link.message() {
-                Ok(Some(message)) => message,
-                Ok(None) if !data.is_empty() => return Ok(data),
-                Ok(None) => {
-                    self.wait()?;
-                    continue;
-                }
-                Err(error) => return Err(self.lose(error)),
-            };
-            match message.kind {
-                Kind::CopyData => {
-                    data.extend_from_slice(self.link.body(&message));
-                    if data.len() >= MUCH {
-                        return Ok(data);
-                    }
-                }
-                Kind::CopyDone => {
-                    self.finish_copy()?;
-                    // If there are data, the caller asks once more and is told the end.
-                    return Ok(data);
-                }
-                Kind::Error => {
-                    let (error, is_fatal) = self.link.error(&message);
-                    if is_fatal {
-                        return Err(self.lose(error));
-                    }
-                    self.finish_copy()?;
-                    return Err(Failure::Statement(error));
-                }
-                _ => {}
-            }
-        }
-    }
-
     /// Stops what is under way and throws its results away; true if the session is good afterwards.
     ///
     /// For use while a transaction aborts: raises nothing, serves no interrupts, and takes no longer than
@@ -821,75 +694,5 @@ impl Session {
     /// Settings made in a transaction that was rolled back are gone.
     pub(crate) fn forget_settings(&mut self) {
         self.settings = None;
-    }
-}
-
-/// Opens a connection and waits for it, at most `pg_shard.connect_timeout`.
-fn connect(node: &NodeAddress) -> Result<Connection, NoSession> {
-    if node.host.len() > 255 {
-        return Err(NoSession::Refused(PgError::new(
-            SqlState::INVALID_PARAMETER_VALUE,
-            "hostname exceeds the maximum length of 255",
-        )));
-    }
-    let mut options: Vec<(String, String)> = settings::node_options();
-    options.retain(|(keyword, _)| !["host", "port", "dbname", "user"].contains(&keyword.as_str()));
-    options.extend([
-        ("host".to_owned(), node.host.to_string()),
-        ("port".to_owned(), node.port.to_string()),
-        ("dbname".to_owned(), table::current_database()),
-        ("user".to_owned(), pool::user()),
-        ("client_encoding".to_owned(), table::encoding()),
-        ("fallback_application_name".to_owned(), "pg_shard".to_owned()),
-    ]);
-    // What we cannot speak is not asked for (`pg::link`), unless the operator insists.
-    if !options.iter().any(|(keyword, _)| keyword == "gssencmode") {
-        options.push(("gssencmode".to_owned(), "disable".to_owned()));
-    }
-    let options: Vec<(&str, String)> =
-        options.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
-    let mut connection = Connection::start(&options).map_err(NoSession::Refused)?;
-    let deadline = clock() + settings::connect_timeout();
-    let mut wanted = Readiness::Writable;
-    loop {
-        let left = deadline.saturating_sub(clock());
-        if left.is_zero() {
-            let limit = settings::connect_timeout().as_secs_f32();
-            return Err(NoSession::Unreachable(PgError::new(
-                SqlState::CONNECTION_FAILURE,
-                format!("no answer within {limit} s"),
-            )));
-        }
-        if connection.socket() >= 0 && !wait_for(connection.socket(), wanted, Some(left)) {
-            continue;
-        }
-        match connection.poll_opening() {
-            Opening::WaitReadable => wanted = Readiness::Readable,
-            Opening::WaitWritable => wanted = Readiness::Writable,
-            Opening::Open => return Ok(connection),
-            Opening::Failed => return Err(classify(&connection, node)),
-        }
-    }
-}
-
-fn classify(connection: &Connection, node: &NodeAddress) -> NoSession {
-    let (code, message) = connection.opening_error();
-    match code {
-        None => NoSession::Unreachable(PgError::new(SqlState::CONNECTION_FAILURE, message)),
-        Some(code) if matches!(&code.class(), b"57" | b"08") => {
-            NoSession::Unreachable(PgError::new(SqlState::CONNECTION_FAILURE, message))
-        }
-        Some(SqlState::TOO_MANY_CONNECTIONS) => NoSession::Refused(
-            PgError::new(SqlState::TOO_MANY_CONNECTIONS, format!("worker \"{node}\" has no connection slot left"))
-                .detail(message)
-                .hint("Raise max_connections on the worker, or put a connection pool before the coordinator."),
-        ),
-        Some(code) => NoSession::Refused(
-            PgError::new(code, format!("could not connect to worker \"{node}\"")).detail(message).hint(format!(
-                "Role \"{}\" and database \"{}\" must exist on the worker and be reachable with the server's own credentials.",
-                pool::user(),
-                table::current_database()
-            )),
-        ),
     }
 }

@@ -10,11 +10,17 @@ use std::hash::{BuildHasherDefault, Hasher};
 pub(super) struct Statements {
     known: LruCache<StatementKey, u32, BuildHasherDefault<KeyHasher>>,
     next: u32,
+    /// Not known any more, but the node may have them.
+    forgotten: Vec<u32>,
 }
 
 impl Default for Statements {
     fn default() -> Self {
-        Self { known: LruCache::unbounded_with_hasher(BuildHasherDefault::default()), next: 0 }
+        Self {
+            known: LruCache::unbounded_with_hasher(BuildHasherDefault::default()),
+            next: 0,
+            forgotten: Vec::new(),
+        }
     }
 }
 
@@ -55,9 +61,15 @@ impl Statements {
         self.known.pop(&key);
     }
 
-    /// Whether the node has any of them is not known.
+    /// Whether the node has any of them is not known, nor whether they are of any use.
     pub(super) fn forget_all(&mut self) {
+        self.forgotten.extend(self.known.iter().map(|(_, number)| *number));
         self.known.clear();
+    }
+
+    /// Statements that were forgotten, to be closed: closing one that the node does not have is no error.
+    pub(super) fn take_forgotten(&mut self) -> Vec<u32> {
+        std::mem::take(&mut self.forgotten)
     }
 }
 

@@ -1,0 +1,79 @@
+//! Opening a connection to a node: with libpq, as the role whose sessions are meant now, and what a refusal means.
+
+use super::{NoSession, pool};
+use crate::settings;
+use pg::libpq::{Connection, Opening};
+use pg::table;
+use pg::wait::{Readiness, clock, wait_for};
+use pg::{PgError, SqlState};
+use shardmap::NodeAddress;
+
+/// Opens a connection and waits for it, at most `pg_shard.connect_timeout`.
+pub(super) fn connect(node: &NodeAddress) -> Result<Connection, NoSession> {
+    if node.host.len() > 255 {
+        return Err(NoSession::Refused(PgError::new(
+            SqlState::INVALID_PARAMETER_VALUE,
+            "hostname exceeds the maximum length of 255",
+        )));
+    }
+    let mut options: Vec<(String, String)> = settings::node_options();
+    options.retain(|(keyword, _)| !["host", "port", "dbname", "user"].contains(&keyword.as_str()));
+    options.extend([
+        ("host".to_owned(), node.host.to_string()),
+        ("port".to_owned(), node.port.to_string()),
+        ("dbname".to_owned(), table::current_database()),
+        ("user".to_owned(), pool::user()),
+        ("client_encoding".to_owned(), table::encoding()),
+        ("fallback_application_name".to_owned(), "pg_shard".to_owned()),
+    ]);
+    // What we cannot speak is not asked for (`pg::link`), unless the operator insists.
+    if !options.iter().any(|(keyword, _)| keyword == "gssencmode") {
+        options.push(("gssencmode".to_owned(), "disable".to_owned()));
+    }
+    let options: Vec<(&str, String)> =
+        options.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
+    let mut connection = Connection::start(&options).map_err(NoSession::Refused)?;
+    let deadline = clock() + settings::connect_timeout();
+    let mut wanted = Readiness::Writable;
+    loop {
+        let left = deadline.saturating_sub(clock());
+        if left.is_zero() {
+            let limit = settings::connect_timeout().as_secs_f32();
+            return Err(NoSession::Unreachable(PgError::new(
+                SqlState::CONNECTION_FAILURE,
+                format!("no answer within {limit} s"),
+            )));
+        }
+        if connection.socket() >= 0 && !wait_for(connection.socket(), wanted, Some(left)) {
+            continue;
+        }
+        match connection.poll_opening() {
+            Opening::WaitReadable => wanted = Readiness::Readable,
+            Opening::WaitWritable => wanted = Readiness::Writable,
+            Opening::Open => return Ok(connection),
+            Opening::Failed => return Err(classify(&connection, node)),
+        }
+    }
+}
+
+fn classify(connection: &Connection, node: &NodeAddress) -> NoSession {
+    let (code, message) = connection.opening_error();
+    match code {
+        None => NoSession::Unreachable(PgError::new(SqlState::CONNECTION_FAILURE, message)),
+        Some(code) if matches!(&code.class(), b"57" | b"08") => {
+            NoSession::Unreachable(PgError::new(SqlState::CONNECTION_FAILURE, message))
+        }
+        Some(SqlState::TOO_MANY_CONNECTIONS) => NoSession::Refused(
+            PgError::new(SqlState::TOO_MANY_CONNECTIONS, format!("worker \"{node}\" has no connection slot left"))
+                .detail(message)
+                .hint("Raise max_connections on the worker, or put a connection pool before the coordinator."),
+        ),
+        Some(code) => NoSession::Refused(
+            PgError::new(code, format!("could not connect to worker \"{node}\"")).detail(message).hint(format!(
+                "Role \"{}\" and database \"{}\" must exist on the worker and be reachable with the server's own credentials.",
+                pool::user(),
+                table::current_database()
+            )),
+        ),
+    }
+}
