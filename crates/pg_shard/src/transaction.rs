@@ -8,7 +8,7 @@
 use crate::catalog::DistributedTable;
 use crate::health;
 use crate::session::pool::{self, SessionRef, Stale};
-use crate::session::{Command, Failure, NoSession, Session};
+use crate::session::{Failure, NoSession, Session};
 use pg::transaction::{self, Isolation};
 use pg::{PgError, SqlState};
 use shardmap::{NodeAddress, PlacementId, ShardId};
@@ -194,7 +194,8 @@ fn commit_one(session: &SessionRef) -> Result<(), Failure> {
         )));
     }
     // Interrupts wait: a cancel here would leave the node's answer unknown.
-    let outcome = transaction::hold_interrupts(|| session.command(Command::Commit));
+    let outcome =
+        transaction::hold_interrupts(|| session.run("COMMIT", None, &mut |_| Ok(())).map(drop));
     session.left_transaction();
     if let Err(Failure::Statement(error)) = &outcome {
         // The node has rolled back, or is in a state that we do not know: it starts afresh.

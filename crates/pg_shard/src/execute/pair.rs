@@ -23,7 +23,7 @@ use crate::catalog::{DistributedTable, Placement};
 use crate::health;
 use crate::naming::tell_as_table;
 use crate::session::pool::{self, SessionRef, Stale};
-use crate::session::{Command, Failure, NoSession, Request};
+use crate::session::{Failure, NoSession, Request};
 use crate::transaction;
 use pg::PgError;
 use pg::SqlState;
@@ -109,7 +109,7 @@ impl<'a> Pair<'a> {
         let [leader, follower] = &self.sessions;
         let mut leader = leader.borrow_mut();
         let mut follower = follower.borrow_mut();
-        let told = leader.send_command(Command::Commit);
+        let told = leader.send_commit();
         let asked = follower.send(request, None);
         let led = told.and_then(|()| leader.finish_uninterrupted(&mut |_| Ok(())));
         leader.left_transaction();

@@ -346,19 +346,12 @@ impl Session {
         )
     }
 
-    /// Sends a command that every session keeps prepared, and reads it to its end.
-    pub(crate) fn command(&mut self, command: Command) -> Result<(), Failure> {
-        self.send_command(command)?;
-        self.finish(&mut |_| Ok(())).map(drop)
-    }
-
-    /// Sends a command that every session keeps prepared.
-    pub(crate) fn send_command(&mut self, command: Command) -> Result<(), Failure> {
+    /// Sends COMMIT. It is not among the statements that a node keeps: one that has lost them (DISCARD, a pool between)
+    /// would fail just there.
+    pub(crate) fn send_commit(&mut self) -> Result<(), Failure> {
         let arguments = Arguments::none();
-        let render = || Ok(command.sql().to_owned());
-        let request =
-            Request { sql: Sql::Kept(command.key(), &render), types: &[], arguments: &arguments };
-        self.send(&request, None)
+        let commit = Request { sql: Sql::Once("COMMIT"), types: &[], arguments: &arguments };
+        self.send(&commit, None)
     }
 
     /// The remote transaction has ended.
@@ -398,7 +391,7 @@ impl Session {
 
     fn queue_transaction(&mut self, level: u32, isolation: Isolation) {
         if self.depth == 0 && level > 0 {
-            let begin = Command::begin(isolation);
+            let begin = Command::Begin(isolation);
             let arguments = Arguments::none();
             let render = || Ok(String::new());
             let request =

@@ -45,16 +45,9 @@ pub(crate) struct Request<'a> {
 pub(crate) enum Command {
     /// BEGIN at this isolation level.
     Begin(Isolation),
-    /// COMMIT.
-    Commit,
 }
 
 impl Command {
-    /// BEGIN.
-    pub(crate) fn begin(isolation: Isolation) -> Self {
-        Self::Begin(isolation)
-    }
-
     /// Its text.
     pub(crate) fn sql(self) -> &'static str {
         match self {
@@ -65,7 +58,6 @@ impl Command {
                 "BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE"
             }
             Self::Begin(Isolation::Serializable) => "BEGIN ISOLATION LEVEL SERIALIZABLE READ WRITE",
-            Self::Commit => "COMMIT",
         }
     }
 
@@ -75,7 +67,6 @@ impl Command {
             Self::Begin(Isolation::ReadCommitted) => 0,
             Self::Begin(Isolation::RepeatableRead) => 1,
             Self::Begin(Isolation::Serializable) => 2,
-            Self::Commit => 3,
         };
         StatementKey { template: 0, part }
     }
