@@ -214,6 +214,7 @@ impl Link {
             if left.is_zero() {
                 return Ok(false);
             }
+            let _told = WaitEvent::start();
             wait_readable(self.socket(), left);
         }
         Ok(true)
