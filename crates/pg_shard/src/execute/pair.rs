@@ -58,6 +58,10 @@ impl<'a> Pair<'a> {
         placements: &'a [Placement],
     ) -> Result<Option<Self>, PgError> {
         let [leader, follower] = placements else { return Ok(None) };
+        // Edited by hand: one session cannot speak for both.
+        if leader.node == follower.node {
+            return Ok(None);
+        }
         let find = |placement: &Placement| {
             pool::acting_as(user, || pool::session(&placement.node, Stale::Matters))
         };
