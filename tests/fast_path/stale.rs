@@ -2,7 +2,7 @@
 
 use testkit::{Session, TestCluster};
 
-use crate::{create_kv, nodes_of, shard_of};
+use crate::{create_kv, key_led_by, nodes_of, shard_of};
 
 /// A function that is nothing on the coordinator; on the workers, where an UPDATE runs it, the session forgets all
 /// its prepared statements.
@@ -132,17 +132,26 @@ fn statements_that_a_worker_has_lost_are_prepared_anew(replicas: u32) {
     let key = 42;
     let mut session = cluster.new_session();
     session.sql(PREPARED);
-    let forget = format!("UPDATE kv SET v = forgetting(v) WHERE k = {key}");
+    // With one placement, so that the statement itself is all that its transaction needs.
+    cluster.create_distributed("CREATE TABLE tool (k int, v int)", "tool", "k", 4, 1);
+    cluster.sql("INSERT INTO tool SELECT i FROM generate_series(1, 100) AS i");
+    let tools = cluster.workers().into_iter().map(|node| key_led_by(&cluster, "tool", node));
+    let tools: Vec<i32> = tools.collect();
+    let forget = |session: &mut Session| {
+        for tool in &tools {
+            session.sql(&format!("UPDATE tool SET v = forgetting(v) WHERE k = {tool}"));
+        }
+    };
     run_all(&mut session, key, 7);
     for (statement, rows) in statements(key) {
-        session.sql(&forget);
+        forget(&mut session);
         assert_eq!(session.text(&statement), rows, "{statement}");
         assert_eq!(session.warnings(), [], "{statement}");
     }
     // BEGIN and COMMIT are kept too. Whatever such a transaction comes to, what it says is true, and the next works.
     for (statement, rows) in statements(key) {
         run_all(&mut session, key, 1);
-        session.sql(&forget);
+        forget(&mut session);
         let outcome = session
             .try_sql("BEGIN")
             .and_then(|_| session.try_sql(&format!("UPDATE kv SET v = v + 1 WHERE k = {key}")))
@@ -155,6 +164,13 @@ fn statements_that_a_worker_has_lost_are_prepared_anew(replicas: u32) {
         session.sql(&format!("UPDATE kv SET v = 0 WHERE k = {key}"));
         assert_eq!(session.text(&statement), rows, "{statement}");
     }
+    // COMMIT is never lost.
+    session.sql("BEGIN");
+    session.sql(&format!("UPDATE tool SET v = forgetting(k) WHERE k = {}", tools[0]));
+    session.sql("COMMIT");
+    let stored = session.text(&format!("SELECT v FROM tool WHERE k = {}", tools[0]));
+    assert_eq!(stored, tools[0].to_string());
+    run_all(&mut session, key, 1);
     assert_eq!(session.warnings(), []);
     assert_eq!(cluster.unhealthy("kv"), 0);
     assert_eq!(cluster.assert_placements_equal("kv"), 100);
