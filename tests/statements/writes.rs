@@ -323,3 +323,113 @@ fn rows_of_one_shard_arrive_in_their_own_columns_with_their_defaults() {
     assert_eq!(session.count("EXECUTE again (NULL)"), 0);
     assert_eq!(cluster.assert_placements_equal("boxes"), 6);
 }
+
+/// A key of a sequence was computed once to find the shard and once more for each placement, so the row lay where
+/// nobody looked for it. A volatile expression of a plan is computed once for an execution now, whoever asks for it.
+#[test]
+fn a_key_that_is_computed_decides_the_shard_of_the_row_that_is_stored() {
+    let cluster = TestCluster::up(3);
+    for (replicas, name) in [(1, "single"), (2, "double")] {
+        let create = |suffix: &str, columns: &str| {
+            let table = format!("{name}_{suffix}");
+            cluster.create_distributed(
+                &format!("CREATE TABLE {table} ({columns}, v text)"),
+                &table,
+                "id",
+                8,
+                replicas,
+            );
+            table
+        };
+        let tables = [
+            create("serial", "id bigserial PRIMARY KEY"),
+            create("identity", "id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY"),
+            create("uuid", "id uuid PRIMARY KEY DEFAULT gen_random_uuid()"),
+        ];
+        let mut session = cluster.new_session();
+        for table in &tables {
+            session.sql(&format!("PREPARE put_{table} AS INSERT INTO {table} (v) VALUES ($1)"));
+            for turn in 0..8 {
+                session.sql(&format!("INSERT INTO {table} (v) VALUES ('simple {turn}')"));
+                session.sql(&format!("EXECUTE put_{table} ('prepared {turn}')"));
+                session.sql(&format!(
+                    "DO $$ BEGIN INSERT INTO {table} (v) VALUES ('function {turn}'); END $$"
+                ));
+                session.sql(&format!(
+                    "INSERT INTO {table} (v) VALUES ('upsert {turn}') ON CONFLICT (id) DO UPDATE SET v = 'taken' RETURNING id"
+                ));
+                session.sql(&format!("EXPLAIN INSERT INTO {table} (v) VALUES ('explained')"));
+            }
+            let ids = session.sql(&format!("SELECT id FROM {table} ORDER BY id"));
+            assert_eq!(ids.len(), 32, "{table}");
+            for id in &ids {
+                let found =
+                    session.text(&format!("SELECT count(*) FROM {table} WHERE id = '{}'", id[0]));
+                assert_eq!(found, "1", "{table}: {}", id[0]);
+            }
+            cluster.assert_placements_equal(table);
+        }
+        for table in &tables[..2] {
+            let last = session.text(&format!("SELECT max(id) FROM {table}"));
+            assert_eq!(last, "32", "{table}: each row took one number, EXPLAIN none");
+        }
+    }
+}
+
+#[test]
+fn rows_for_several_shards_may_have_columns_of_users_types() {
+    let cluster = TestCluster::up(2);
+    cluster.on_all_nodes(
+        "CREATE DOMAIN positive AS int CHECK (value > 0); CREATE TYPE mood AS ENUM ('sad', 'ok')",
+    );
+    cluster.create_distributed(
+        "CREATE TABLE felt (k int PRIMARY KEY, p positive, m mood)",
+        "felt",
+        "k",
+        4,
+        2,
+    );
+    let mut session = cluster.new_session();
+    assert_eq!(
+        session.text(
+            "INSERT INTO felt VALUES (1, 1, 'ok'), (2, 2, 'sad'), (3, NULL, NULL) RETURNING k, p, m"
+        ),
+        "1|1|ok\n2|2|sad\n3|NULL|NULL"
+    );
+    assert_eq!(
+        session.count("INSERT INTO felt VALUES (1, 5, 'ok'), (4, 4, 'ok') ON CONFLICT DO NOTHING"),
+        1
+    );
+    assert_eq!(
+        session.error("INSERT INTO felt VALUES (5, 1, 'ok') RETURNING tableoid").sqlstate,
+        "0A000"
+    );
+    assert_eq!(session.text("SELECT DISTINCT tableoid::regclass FROM felt"), "felt");
+    cluster.assert_placements_equal("felt");
+}
+
+#[test]
+fn two_updates_of_all_shards_wait_for_each_other_and_end() {
+    let cluster = TestCluster::up(3);
+    cluster.create_distributed(
+        "CREATE TABLE counted (k int PRIMARY KEY, v int)",
+        "counted",
+        "k",
+        8,
+        1,
+    );
+    cluster.sql("INSERT INTO counted SELECT i, 0 FROM generate_series(1, 100) AS i");
+    let writers: Vec<_> = (0..4)
+        .map(|_| {
+            let mut session = cluster.new_session();
+            std::thread::spawn(move || {
+                session.sql("SET statement_timeout = '60s'");
+                (0..10).map(|_| session.count("UPDATE counted SET v = v + 1")).sum::<u64>()
+            })
+        })
+        .collect();
+    for writer in writers {
+        assert_eq!(writer.join().expect("no writer fails"), 1000);
+    }
+    assert_eq!(cluster.text("SELECT min(v), max(v) FROM counted"), "40|40");
+}

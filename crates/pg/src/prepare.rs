@@ -71,6 +71,13 @@ impl Statement {
             for clause in clauses {
                 reads_more |= node::walk(clause, &mut |n| match node::tag(n) {
                     NodeTag::T_SubLink => Visit::Stop,
+                    // A shard's is another than the table's.
+                    NodeTag::T_Var
+                        if i32::from((*n.cast::<pg_sys::Var>()).varattno)
+                            == pg_sys::TableOidAttributeNumber =>
+                    {
+                        Visit::Stop
+                    }
                     _ => Visit::Into,
                 });
             }
@@ -137,9 +144,7 @@ unsafe fn fold_query(
                     );
                 }
             }
-            if let Some(param) = node::cast::<pg_sys::Param, _>(n, NodeTag::T_Param)
-                && (*param).location == OWN_PARAMETER
-            {
+            if is_own_parameter(n) {
                 return Some(n);
             }
             fold_one(n, fold_volatile, &[], first, expressions)
@@ -238,6 +243,17 @@ pub(crate) unsafe fn has_subquery_source(query: *mut pg_sys::Query) -> bool {
 
 /// Marks, in a place that nothing reads, the parameters that we made.
 const OWN_PARAMETER: i32 = -77;
+
+/// A parameter that we made, with the cast that a type of users needs.
+unsafe fn is_own_parameter(n: *mut pg_sys::Node) -> bool {
+    // SAFETY: the caller passes a live node; each is cast to the struct of its tag.
+    unsafe {
+        let bare = node::cast::<pg_sys::RelabelType, _>(n, NodeTag::T_RelabelType)
+            .map_or(n, |cast| (*cast).arg.cast());
+        node::cast::<pg_sys::Param, _>(bare, NodeTag::T_Param)
+            .is_some_and(|param| (*param).location == OWN_PARAMETER)
+    }
+}
 
 /// A `$n` that takes the place of `expression`.
 ///

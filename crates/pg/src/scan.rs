@@ -106,6 +106,10 @@ struct Expression {
     node: *mut pg_sys::Node,
     state: *mut pg_sys::ExprState,
     type_oid: Oid,
+    /// It may have another value each time that it is computed.
+    is_volatile: bool,
+    /// The value of a volatile expression, once it has been computed: what decides the shard is what is stored.
+    computed: Option<Option<Datum>>,
 }
 
 unsafe extern "C-unwind" fn create_state(_: *mut pg_sys::CustomScan) -> *mut pg_sys::Node {
@@ -139,6 +143,8 @@ unsafe extern "C-unwind" fn begin(
                     node: expression,
                     state: std::ptr::null_mut(),
                     type_oid: pg_sys::exprType(expression),
+                    is_volatile: is_volatile(expression),
+                    computed: None,
                 })
                 .collect();
             let rows = RowStore::new(
@@ -181,6 +187,11 @@ mod raw {
             access: pg_sys::ExecScanAccessMtd,
             recheck: pg_sys::ExecScanRecheckMtd,
         ) -> *mut pg_sys::TupleTableSlot;
+        pub(super) fn datumCopy(
+            value: pg_sys::Datum,
+            by_value: bool,
+            length: std::ffi::c_int,
+        ) -> pg_sys::Datum;
         pub(super) fn pq_buffer_has_data() -> bool;
         pub(super) fn pq_peekbyte() -> std::ffi::c_int;
     }
@@ -233,6 +244,9 @@ unsafe extern "C-unwind" fn rescan(custom: *mut pg_sys::CustomScanState) {
         boundary(|| {
             let running = &mut *(*custom.cast::<State>()).running;
             let changed = !(*custom).ss.ps.chgParam.is_null();
+            for expression in running.io.expressions.iter_mut().filter(|_| changed) {
+                expression.computed = None;
+            }
             pg_sys::ExecScanReScan(&raw mut (*custom).ss);
             running.scan.rescan(&mut running.io, changed)
         });
@@ -298,11 +312,15 @@ impl ScanIo {
         self.expressions.len()
     }
 
-    /// All values needed can be computed: false for EXPLAIN of a generic plan, which has no parameters.
+    /// All values needed can be computed: false for EXPLAIN of a generic plan, which has no parameters, and if that
+    /// would do something (a sequence's next value) that only executing may.
     pub fn has_parameters(&self) -> bool {
         // SAFETY: the executor's state is live; only tags are read.
         unsafe {
             let list = (*(*self.node).ss.ps.state).es_param_list_info;
+            if self.expressions.iter().any(|known| known.is_volatile && known.computed.is_none()) {
+                return false;
+            }
             !list.is_null()
                 || self.expressions.iter().all(|expression| {
                     !node::walk(expression.node, &mut |n| match node::tag(n) {
@@ -323,6 +341,9 @@ impl ScanIo {
             if let Some(value) = known_value(expression.node, (*node).ss.ps.state) {
                 return value;
             }
+            if let Some(value) = expression.computed {
+                return value;
+            }
             if expression.state.is_null() {
                 let estate = (*node).ss.ps.state;
                 let before = pg_sys::MemoryContextSwitchTo((*estate).es_query_cxt);
@@ -337,8 +358,20 @@ impl ScanIo {
             let value = pg_sys::ffi::pg_guard_ffi_boundary(|| {
                 ((*state).evalfunc.unwrap_unchecked())(state, context, &raw mut is_null)
             });
+            let value = (!is_null).then_some(value);
+            let value = if expression.is_volatile {
+                // The row's memory is reset long before the query ends.
+                pg_sys::MemoryContextSwitchTo((*(*node).ss.ps.state).es_query_cxt);
+                let (mut length, mut by_value) = (0i16, false);
+                pg_sys::get_typlenbyval(expression.type_oid, &raw mut length, &raw mut by_value);
+                let kept = value.map(|value| raw::datumCopy(value, by_value, length.into()));
+                expression.computed = Some(kept);
+                kept
+            } else {
+                value
+            };
             pg_sys::MemoryContextSwitchTo(before);
-            (!is_null).then_some(value)
+            value
         }
     }
 
@@ -644,6 +677,19 @@ impl FixedArguments {
                 None => arguments.null(),
             }
         }
+    }
+}
+
+/// The expression is neither a constant nor a parameter, and has a volatile function in it.
+///
+/// # Safety
+///
+/// A live expression of a plan.
+unsafe fn is_volatile(expression: *mut pg_sys::Node) -> bool {
+    // SAFETY: the caller vouches for the expression.
+    unsafe {
+        !matches!(node::tag(expression), NodeTag::T_Const | NodeTag::T_Param)
+            && pg_sys::contain_volatile_functions(expression)
     }
 }
 

@@ -195,6 +195,15 @@ impl ShapePlan {
         if self.constants.len() != shape.constants.len() {
             return None;
         }
+        // SAFETY: as below. `equal` reads the values as what our constants say that they are.
+        let same_types = self.constants.iter().zip(&shape.constants).all(|(ours, theirs)| unsafe {
+            (**ours).consttype == (**theirs).consttype
+                && (**ours).constlen == (**theirs).constlen
+                && (**ours).constbyval == (**theirs).constbyval
+        });
+        if !same_types {
+            return None;
+        }
         // SAFETY: both trees are live; ours is changed in its constants and in the length of its text only, for the
         // time of the comparison. What `equal` does not look at (locations, the query id) no plan depends on.
         unsafe {

@@ -62,6 +62,9 @@ impl<'a> Pair<'a> {
         if leader.node == follower.node {
             return Ok(None);
         }
+        if pool::silent(&leader.node).or_else(|| pool::silent(&follower.node)).is_some() {
+            return Ok(None);
+        }
         let find = |placement: &Placement| {
             pool::acting_as(user, || pool::session(&placement.node, Stale::Matters))
         };

@@ -119,6 +119,11 @@ fn ask(
     placement: &Placement,
     request: &mut WithRequest<'_>,
 ) -> Result<Result<SessionRef, PgError>, PgError> {
+    if target.has_other_placements(&placement.node)
+        && let Some(error) = pool::silent(&placement.node)
+    {
+        return Ok(Err(error));
+    }
     for attempt in 0..2 {
         let found = pool::acting_as(target.user, || pool::session(&placement.node, Stale::Matters));
         let session = match found {

@@ -126,7 +126,10 @@ impl RoutedWrite {
             let is_replicated = |index: &usize| {
                 known[..plan.writes.len()].iter().any(|table| is_replicated(table, *index))
             };
-            if !shards.iter().any(is_replicated) {
+            // Two statements over several shards that met in another order on each node would wait for each other
+            // where nobody sees it; so they wait here, one after the other.
+            let spreads = shards.len() > 1;
+            if !spreads && !shards.iter().any(is_replicated) {
                 return Ok(Some(Locked { tables: known, shards, by_key: false }));
             }
             let hashes = self.key_hashes(io)?;
@@ -137,7 +140,11 @@ impl RoutedWrite {
             // In one order, so that two statements that write the same tables do not wait for each other.
             written.sort_by_key(|(index, (_, table))| table.shard_id(*index));
             for (index, (command, table)) in written {
-                lock_for(Order::of(*command), table, index, hashes.as_deref());
+                if spreads {
+                    lock_shard(ShardLock::Data(table.shard_id(index)), Mode::Exclusive);
+                } else {
+                    lock_for(Order::of(*command), table, index, hashes.as_deref());
+                }
             }
             let now = tables(&plan.tables)?;
             if known.iter().zip(&now).all(|(before, after)| Rc::ptr_eq(before, after)) {
@@ -369,6 +376,11 @@ impl<'a> Target<'a> {
         self.on_node(node).into_iter().map(|(table, id)| (table.shard_id(self.index), id)).collect()
     }
 
+    /// The shard is healthy elsewhere too.
+    pub(super) fn has_other_placements(&self, node: &NodeAddress) -> bool {
+        self.tables[0].healthy(self.index).any(|placement| placement.node != *node)
+    }
+
     /// The error for a shard that no placement could take.
     pub(super) fn nobody(&self) -> PgError {
         nobody(&self.tables[0], self.index)
@@ -434,9 +446,12 @@ pub(crate) fn write_shard(
             session.wrote = true;
             Ok(rows)
         };
-        let outcome = pool::acting_as(target.user, || {
-            transaction::with_session(&placement.node, &mut attempt)
-        });
+        let outcome = match pool::silent(&placement.node) {
+            Some(error) if placements.len() > 1 => Err(NodeFailure::Unreachable(error)),
+            _ => pool::acting_as(target.user, || {
+                transaction::with_session(&placement.node, &mut attempt)
+            }),
+        };
         match outcome {
             Ok((_, rows)) => {
                 for (table, id) in &here {

@@ -23,10 +23,10 @@ pub(crate) fn plan(
     if row.reads_more {
         return Err(PgError::unsupported(
             format!(
-                "cannot use a sub-query in RETURNING or ON CONFLICT when inserting into several shards of table \"{}\"",
+                "cannot use a sub-query or tableoid in RETURNING or ON CONFLICT when inserting into table \"{}\"",
                 table.name
             ),
-            "Run the sub-query first and pass its result as a value.",
+            "Run the sub-query first and pass its result as a value; ask for tableoid in a SELECT.",
         ));
     }
     let key_position = row

@@ -129,6 +129,13 @@ fn check(facts: &Facts, tables: &[Rc<DistributedTable>]) -> Result<(), PgError> 
             .iter()
             .find_map(|write| catalog::find(write.table))
             .map_or_else(String::new, |table| table.name.clone());
+        if facts.command == Command::Merge {
+            return Err(PgError::unsupported(
+                format!("cannot modify distributed table \"{name}\" this way"),
+                "Use INSERT ... ON CONFLICT, or one statement for each action.",
+            )
+            .detail("MERGE inserts rows, or assigns the distribution column, whose shard is not known to be that of the rows it matches."));
+        }
         return Err(PgError::new(
             SqlState::FEATURE_NOT_SUPPORTED,
             "modifying the partition value of rows is not allowed",

@@ -125,6 +125,12 @@ pub(crate) fn avoided() -> Vec<NodeAddress> {
     })
 }
 
+/// The node did not answer a moment ago: whoever has another placement need not wait for it again.
+pub(crate) fn silent(node: &NodeAddress) -> Option<PgError> {
+    (avoids_any() && avoided().contains(node))
+        .then(|| PgError::new(SqlState::CONNECTION_FAILURE, "the node did not answer a moment ago"))
+}
+
 /// There may be nodes that reads leave alone.
 pub(crate) fn avoids_any() -> bool {
     AVOIDED.with_borrow(|avoided| !avoided.is_empty())
