@@ -95,6 +95,12 @@ impl Link {
         self.connection.is_stale()
     }
 
+    /// Ends the conversation, whoever still holds this: the node rolls back what was open and lets its locks go.
+    pub fn hang_up(&mut self) {
+        // SAFETY: libpq's socket, which stays open until the connection is dropped; raises nothing.
+        unsafe { libc::shutdown(self.socket(), libc::SHUT_RDWR) };
+    }
+
     /// Messages to be sent by the next [`Self::flush`].
     pub fn flight(&mut self) -> &mut Flight {
         &mut self.flight

@@ -220,6 +220,9 @@ impl Session {
     fn lose(&mut self, error: PgError) -> Failure {
         self.expects.clear();
         self.depth = 0;
+        // Somebody may hold the session for a while. A node that only seemed dead must not keep our locks meanwhile: the
+        // statement that is sent again would wait for them, and so for us.
+        self.link.hang_up();
         self.lost.get_or_insert_with(|| error.clone());
         Failure::Lost(error)
     }
