@@ -4,7 +4,6 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{MetadataExt, chown};
 use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Duration;
 
 use testkit::postgres::NoTls;
 use testkit::{TestCluster, wait_until};
@@ -227,10 +226,7 @@ fn a_killed_worker_is_noticed_through_tls_and_comes_back() {
     session.sql(&format!("UPDATE kv SET v = v + 1 WHERE k = {key}"));
     cluster.resume(WORKER_1).expect("worker 1 is paused");
     assert_eq!(cluster.unhealthy("kv"), 1);
-    wait_until("the repair succeeds", || {
-        thread::sleep(Duration::from_millis(50));
-        cluster.repair("kv") == 1
-    });
+    wait_until("the repair succeeds", || cluster.repair("kv") == 1);
     assert_eq!(session.text(&format!("SELECT v FROM kv WHERE k = {key}")), "4");
     assert_eq!(cluster.assert_placements_equal("kv"), 100);
 }

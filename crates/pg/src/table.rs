@@ -303,12 +303,6 @@ pub fn is_owned_by_user(table: Oid) -> bool {
     unsafe { pg_sys::pg_class_ownercheck(table, pg_sys::GetUserId()) }
 }
 
-/// The current user's name.
-pub fn current_user() -> String {
-    // SAFETY: a syscache look-up; the name is palloced.
-    unsafe { node::text_of(pg_sys::GetUserNameFromId(pg_sys::GetUserId(), false)) }
-}
-
 /// The current user has the right to TRUNCATE the table.
 pub fn may_truncate(table: Oid) -> bool {
     // SAFETY: catalog look-ups by value.

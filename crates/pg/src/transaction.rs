@@ -112,11 +112,6 @@ pub fn is_interrupted() -> bool {
     }
 }
 
-/// Serves what has been asked for meanwhile; a cancel raises PostgreSQL's own error.
-pub fn serve_interrupts() {
-    pgrx::check_for_interrupts!();
-}
-
 /// Sees what other backends have committed and invalidated meanwhile.
 pub fn accept_invalidations() {
     // SAFETY: reads the shared queue; callbacks only forget.

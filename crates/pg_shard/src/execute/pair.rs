@@ -91,7 +91,8 @@ impl<'a> Pair<'a> {
         let executed = leader.borrow_mut().execute(request, Some(level), &mut |row| rows.take(row));
         match executed {
             Ok(changed) => {
-                // Whoever has asked must hear: from here on no cancel is served, and it need not be.
+                // Whoever has asked must hear: from here on a cancel is not served but passed on to the nodes, and what they
+                // answer decides.
                 let outcome = transaction::uninterrupted(|| self.commit(request, changed));
                 pool::discard_broken();
                 outcome.map(Some)
