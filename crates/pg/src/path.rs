@@ -125,8 +125,10 @@ pub(crate) unsafe extern "C-unwind" fn relation_paths(
             path.pathtype = NodeTag::T_CustomScan;
             path.parent = rel;
             path.pathtarget = (*rel).reltarget;
-            path.param_info = std::ptr::null_mut();
-            path.rows = (*rel).rows;
+            // Its target list or filters may hold columns of what LATERAL refers to (`set_plain_rel_pathlist`).
+            path.param_info = pg_sys::get_baserel_parampathinfo(root, rel, (*rel).lateral_relids);
+            path.rows =
+                if path.param_info.is_null() { (*rel).rows } else { (*path.param_info).ppi_rows };
             // A round trip, the worker's scan, and each row over the wire.
             path.startup_cost = 100.0;
             path.total_cost = 100.0 + (*rel).tuples * 0.01 + (*rel).rows * 0.05;
