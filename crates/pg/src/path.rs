@@ -113,9 +113,15 @@ pub(crate) unsafe extern "C-unwind" fn relation_paths(
             (*rel).consider_parallel = false;
             let remote = Rc::new(base(root, rel, rti, rte)?);
             remote::note(rel, Rc::clone(&remote));
-            let path = make_path(rel, (*rel).reltarget, (*rel).rows, &remote);
-            pushed::attach(path, Pushed::all(remote));
-            pg_sys::add_path(rel, path.cast());
+            let custom = make_path(rel, (*rel).reltarget, (*rel).rows, &remote);
+            let path = &mut (*custom).path;
+            // Its target list or filters may hold columns of what LATERAL refers to (`set_plain_rel_pathlist`).
+            path.param_info = pg_sys::get_baserel_parampathinfo(root, rel, (*rel).lateral_relids);
+            if !path.param_info.is_null() {
+                path.rows = (*path.param_info).ppi_rows;
+            }
+            pushed::attach(custom, Pushed::all(remote));
+            pg_sys::add_path(rel, custom.cast());
             Ok(())
         });
     }
@@ -144,7 +150,9 @@ unsafe fn base(
         let init_params = init_params(root);
         let own = |relation| relation == rti;
         let (mut conditions, mut clauses) = (Vec::new(), Vec::new());
-        let mut complete = (*root).qual_security_level == 0 && lock_clause(rte).is_none();
+        let mut complete = (*root).qual_security_level == 0
+            && lock_clause(rte).is_none()
+            && (*rel).lateral_relids.is_null();
         for info in node::elements::<pg_sys::RestrictInfo>((*rel).baserestrictinfo) {
             if (*info).pseudoconstant {
                 complete = false;
