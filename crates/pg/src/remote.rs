@@ -11,6 +11,7 @@ use crate::query::DistributionKey;
 use crate::rows::Source;
 use crate::shippable;
 use crate::template::Piece;
+use crate::value::type_name;
 use crate::{facts, path};
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use shardmap::Prune;
@@ -281,14 +282,16 @@ impl<'a> Printer<'a> {
                 first += known.arrays();
                 continue;
             }
-            // SAFETY: the columns are live nodes of the planner; a syscache look-up by value.
+            // By the catalog's names: `character[]` would be an array of single characters.
+            // SAFETY: the columns are live nodes of the planner.
             let arrays = (0..rows.arrays()).map(|column| unsafe {
                 let element = match rows.columns.get(column) {
                     Some(var) => (**var).vartype,
                     None => pg_sys::INT4OID,
                 };
-                let array = pg_sys::get_array_type(element);
-                format!("${}::{}", first + column, node::text_of(pg_sys::format_type_be(array)))
+                let name = node::c_text(&type_name(element));
+                let name = node::text_of(pg_sys::quote_identifier(name));
+                format!("${}::{name}[]", first + column)
             });
             let names = (1..=rows.arrays()).map(|column| format!("c{column}"));
             return format!(
