@@ -98,8 +98,14 @@ enum Chore {
     /// Measure statements by key: straight to one PostgreSQL, and through the coordinator.
     ///
     /// A fresh cluster of five servers is brought up for it and taken down again. Both sides run alternately, so what
-    /// disturbs the machine disturbs both; what counts is the ratio. Keep the machine quiet otherwise.
+    /// disturbs the machine disturbs both; what counts is the ratio. Keep the machine quiet otherwise. Reads over all
+    /// shards have commands of their own.
+    #[command(args_conflicts_with_subcommands = true)]
     Bench {
+        /// Reads over all shards instead.
+        #[command(subcommand)]
+        reads: Option<ReadBench>,
+
         /// How long a run lasts.
         #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
         seconds: u32,
@@ -126,6 +132,49 @@ enum Chore {
         /// The installation, by its pg_config; without this the one that the extension is built against.
         #[arg(long, value_name = "FILE")]
         pg_config: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ReadBench {
+    /// The 22 queries of TPC-H: answers and times beside those of one PostgreSQL.
+    ///
+    /// Lineitem and orders are cut by the order's key, the others by their own. Fails if an answer differs.
+    Tpch {
+        /// The scale factor; 1 is a gigabyte.
+        #[arg(long, value_name = "SF", default_value_t = 0.1)]
+        scale: f64,
+
+        /// How many runs each query gets on each side, beside one that warms up.
+        #[arg(long, value_name = "R", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+
+        /// Only these queries, by number.
+        #[arg(long, value_name = "N", value_delimiter = ',')]
+        only: Vec<usize>,
+
+        /// Use the running cluster of this directory, load it if it has no tables yet, and leave it there.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+
+        /// Do not measure the plans that fetch all rows.
+        #[arg(long)]
+        no_pulling: bool,
+    },
+
+    /// Counting, grouping, joining a million rows, and planning over 1,024 shards.
+    Reads {
+        /// How many runs each read gets on each side, beside one that warms up.
+        #[arg(long, value_name = "R", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+
+        /// How many rows the large table has.
+        #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+        rows: u64,
+
+        /// Use the running cluster of this directory, load it if it has no tables yet, and leave it there.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
     },
 }
 
@@ -157,13 +206,34 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
             rows: *rows,
         })?,
         Chore::Test => return test::run(),
-        Chore::Bench { seconds, rounds, only, sync_off, json } => bench::run(&bench::Options {
-            seconds: *seconds,
-            rounds: *rounds,
-            only: only.clone(),
-            synchronous_commit: !sync_off,
-            json: json.clone(),
-        })?,
+        Chore::Bench {
+            reads: Some(ReadBench::Tpch { scale, rounds, only, dir, no_pulling }),
+            ..
+        } => {
+            bench::tpch::run(&bench::tpch::Options {
+                scale: *scale,
+                rounds: *rounds,
+                only: only.clone(),
+                dir: dir.clone(),
+                without_pushdown: !no_pulling,
+            })?;
+        }
+        Chore::Bench { reads: Some(ReadBench::Reads { rounds, rows, dir }), .. } => {
+            bench::reads::run(&bench::reads::Options {
+                rounds: *rounds,
+                rows: *rows,
+                dir: dir.clone(),
+            })?;
+        }
+        Chore::Bench { reads: None, seconds, rounds, only, sync_off, json } => {
+            bench::run(&bench::Options {
+                seconds: *seconds,
+                rounds: *rounds,
+                only: only.clone(),
+                synchronous_commit: !sync_off,
+                json: json.clone(),
+            })?
+        }
         Chore::Install { pg_config } => install::run(pg_config.as_deref())?,
     }
     Ok(ExitCode::SUCCESS)
