@@ -57,11 +57,11 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Chore {
-    /// Install what is missing to build and test: PostgreSQL 15 with its headers, libpq, libclang.
+    /// Install what is missing to build and test: PostgreSQL 15 with its headers, libpq, libclang, clients.
     ///
     /// As root on Debian and Ubuntu the packages are installed with apt; as another user the one command to type is
     /// printed. No database cluster is created, and nothing else of the system is touched. When all is there already,
-    /// this takes a few milliseconds.
+    /// this takes some ten milliseconds.
     Setup,
 
     /// Build the extension and the tool `pgshard`, in release mode.
@@ -189,7 +189,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<ExitCode> {
     match &arguments.chore {
         Chore::Setup => {
-            let postgres = setup::ensure()?;
+            let postgres = setup::ensure_for_tests()?;
             render::say(&format!("All there: {}.", postgres.pg_config().display()));
         }
         Chore::Build => {
