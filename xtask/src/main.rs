@@ -99,7 +99,12 @@ enum Chore {
     ///
     /// A fresh cluster of five servers is brought up for it and taken down again. Both sides run alternately, so what
     /// disturbs the machine disturbs both; what counts is the ratio. Keep the machine quiet otherwise.
+    #[command(args_conflicts_with_subcommands = true)]
     Bench {
+        /// Something else than statements by key.
+        #[command(subcommand)]
+        what: Option<OtherBench>,
+
         /// How long a run lasts.
         #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
         seconds: u32,
@@ -126,6 +131,28 @@ enum Chore {
         /// The installation, by its pg_config; without this the one that the extension is built against.
         #[arg(long, value_name = "FILE")]
         pg_config: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum OtherBench {
+    /// Measure COPY, INSERT of many rows and INSERT ... SELECT: rows per second of one client.
+    Copy {
+        /// How many reviews are loaded in a run.
+        #[arg(long, value_name = "N", default_value_t = 2_000_000, value_parser = clap::value_parser!(u64).range(10_000..))]
+        rows: u64,
+
+        /// How many runs each side of a case gets; the figures are medians.
+        #[arg(long, value_name = "R", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+
+        /// Only the cases with this in their names: `copy`, `insert` ...
+        #[arg(long, value_name = "NAME")]
+        only: Option<String>,
+
+        /// Write the figures to this file too.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
     },
 }
 
@@ -157,13 +184,23 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
             rows: *rows,
         })?,
         Chore::Test => return test::run(),
-        Chore::Bench { seconds, rounds, only, sync_off, json } => bench::run(&bench::Options {
-            seconds: *seconds,
-            rounds: *rounds,
-            only: only.clone(),
-            synchronous_commit: !sync_off,
-            json: json.clone(),
-        })?,
+        Chore::Bench { what: Some(OtherBench::Copy { rows, rounds, only, json }), .. } => {
+            bench::bulk::run(&bench::bulk::Options {
+                rows: *rows,
+                rounds: *rounds,
+                only: only.clone(),
+                json: json.clone(),
+            })?;
+        }
+        Chore::Bench { what: None, seconds, rounds, only, sync_off, json } => {
+            bench::run(&bench::Options {
+                seconds: *seconds,
+                rounds: *rounds,
+                only: only.clone(),
+                synchronous_commit: !sync_off,
+                json: json.clone(),
+            })?
+        }
         Chore::Install { pg_config } => install::run(pg_config.as_deref())?,
     }
     Ok(ExitCode::SUCCESS)

@@ -8,6 +8,9 @@
 //! Settings are those of the cluster library with two exceptions: autovacuum is off, so that it does not fall into one
 //! side's run, and on request commits do not wait for the disk.
 
+/// COPY, INSERT of many rows, INSERT ... SELECT.
+pub(crate) mod bulk;
+
 /// What is measured.
 mod case;
 
