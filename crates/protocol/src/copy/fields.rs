@@ -162,12 +162,13 @@ fn unquoted(raw: &[u8], format: &Format) -> Vec<u8> {
     let mut at = 0;
     while let Some(byte) = raw.get(at).copied() {
         at += 1;
-        if in_quote && byte == escape {
-            if let Some(next) = raw.get(at).copied().filter(|it| *it == escape || *it == quote) {
-                value.push(next);
-                at += 1;
-                continue;
-            }
+        if in_quote
+            && byte == escape
+            && let Some(next) = raw.get(at).copied().filter(|it| *it == escape || *it == quote)
+        {
+            value.push(next);
+            at += 1;
+            continue;
         }
         if byte == quote {
             in_quote = !in_quote;

@@ -14,6 +14,9 @@ mod split;
 /// Fields of a record.
 mod fields;
 
+#[cfg(test)]
+mod tests;
+
 pub use fields::{Field, Fields};
 pub use split::{BadLine, Next, Record, Splitter};
 
