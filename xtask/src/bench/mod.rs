@@ -8,13 +8,11 @@
 //! Settings are those of the cluster library with two exceptions: autovacuum is off, so that it does not fall into one
 //! side's run, and on request commits do not wait for the disk.
 
-<<<<<<< HEAD
 /// The same tables plain and distributed.
 mod both;
-=======
+
 /// COPY, INSERT of many rows, INSERT ... SELECT.
 pub(crate) mod bulk;
->>>>>>> e0f63d2b1c3a666dd676f37ab8773099c8739b4f
 
 /// What is measured.
 mod case;

@@ -164,11 +164,7 @@ impl Summary {
 }
 
 /// The middle one of `values`, or the mean of the two in the middle; zero of none.
-<<<<<<< HEAD
-pub(super) fn median(mut values: Vec<f64>) -> f64 {
-=======
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
->>>>>>> e0f63d2b1c3a666dd676f37ab8773099c8739b4f
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     match (values.len() % 2, values.get(middle)) {
