@@ -19,12 +19,16 @@ mod expression;
 /// Answers, and whether two are the same.
 mod answer;
 
+/// ANALYZE and VACUUM.
+mod statistics;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use testkit::{Session, TestCluster};
+use testkit::postgres::{Config, SimpleQueryMessage};
+use testkit::{NodeName, Rows, Session, SqlError, TestCluster, wait_until};
 
 use crate::answer::{Answer, is_same};
 use crate::generator::Statement;
@@ -39,6 +43,10 @@ const USUAL: u64 = 1500;
 
 /// The SQLSTATE of a statement that ran into its timeout.
 const QUERY_CANCELED: &str = "57014";
+
+/// The SQLSTATE that stands for a server that hung up, and what it says when another session has crashed.
+const LOST: &str = "08006";
+const CRASH_SHUTDOWN: &str = "57P02";
 
 /// How many sessions on each side run them.
 const THREADS: usize = 3;
@@ -90,8 +98,19 @@ struct Sides {
 
 impl Sides {
     fn of(cluster: &TestCluster, role: &str) -> Self {
+        let mut config: Config = cluster
+            .conninfo(NodeName::Coordinator)
+            .parse()
+            .expect("a cluster knows how to reach its nodes");
+        config.user(role);
         let session = |schema: &str| {
-            let mut session = cluster.session_as(role);
+            // After a crash the server takes a moment.
+            let mut found = None;
+            wait_until("the coordinator accepts sessions", || {
+                found = Session::try_open(&config).ok();
+                found.is_some()
+            });
+            let mut session = found.expect("it was waited for");
             session.sql(&format!("SET search_path = {schema}, public; SET statement_timeout = '5s'; SET timezone = 'UTC'"));
             session
         };
@@ -110,7 +129,8 @@ impl Sides {
         let expected = run(&mut self.plain, statement, &way);
         let settings = random_settings(&mut random);
         if !settings.is_empty() {
-            self.sharded.sql(
+            let _ = ask(
+                &mut self.sharded,
                 &settings.iter().fold(String::new(), |all, (name, value)| {
                     format!("{all}SET {name} = {value};")
                 }),
@@ -118,13 +138,19 @@ impl Sides {
         }
         let found = run(&mut self.sharded, statement, &way);
         if !settings.is_empty() {
-            self.sharded.sql(
+            let _ = ask(
+                &mut self.sharded,
                 &settings
                     .iter()
                     .fold(String::new(), |all, (name, _)| format!("{all}RESET {name};")),
             );
         }
         match (expected, found) {
+            (Answer::Error(error), _) | (_, Answer::Error(error))
+                if [LOST, CRASH_SHUTDOWN].contains(&error.sqlstate.as_str()) =>
+            {
+                Verdict::Crash
+            }
             (Answer::Error(error), _) | (_, Answer::Error(error))
                 if error.sqlstate == QUERY_CANCELED =>
             {
@@ -147,6 +173,7 @@ enum Verdict {
     SameRows,
     SameError(String),
     TooSlow,
+    Crash,
     Wrong(String, Vec<(&'static str, &'static str)>),
 }
 
@@ -172,7 +199,7 @@ fn random_settings(random: &mut Random) -> Vec<(&'static str, &'static str)> {
 
 fn run(session: &mut Session, statement: &Statement, way: &Way) -> Answer {
     let outcome = match way {
-        Way::AsItStands => session.try_sql(&statement.sql),
+        Way::AsItStands => ask(session, &statement.sql),
         Way::Prepared => {
             let types: Vec<&str> = statement.parameters.iter().map(|(of, _)| of.name()).collect();
             let values: Vec<&str> =
@@ -182,35 +209,63 @@ fn run(session: &mut Session, statement: &Statement, way: &Way) -> Answer {
             };
             let generic =
                 if statement.sql.len().is_multiple_of(2) { "force_generic_plan" } else { "auto" };
-            session
-                .try_sql(&format!(
-                    "SET plan_cache_mode = {generic}; PREPARE it{} AS {}",
-                    list(&types),
-                    statement.sql
-                ))
-                .and_then(|_| {
-                    let once = format!("EXECUTE it{}", list(&values));
-                    let rows = session.try_sql(&once).and_then(|_| session.try_sql(&once));
-                    session.sql("DEALLOCATE it");
-                    rows
-                })
+            let prepare = format!(
+                "SET plan_cache_mode = {generic}; PREPARE it{} AS {}",
+                list(&types),
+                statement.sql
+            );
+            ask(session, &prepare).and_then(|_| {
+                let once = format!("EXECUTE it{}", list(&values));
+                let rows = ask(session, &once).and_then(|_| ask(session, &once));
+                ask(session, "DEALLOCATE it").and(rows)
+            })
         }
         Way::Cursor => {
-            session.sql("BEGIN");
-            let rows = session
-                .try_sql(&format!("DECLARE it NO SCROLL CURSOR FOR {}", statement.sql))
-                .and_then(|_| {
-                    let mut rows = session.try_sql("FETCH 3 FROM it")?;
-                    rows.extend(session.try_sql("FETCH ALL FROM it")?);
-                    Ok(rows)
-                });
-            session.sql("ROLLBACK");
-            rows
+            let declare = format!("BEGIN; DECLARE it NO SCROLL CURSOR FOR {}", statement.sql);
+            let rows = ask(session, &declare).and_then(|_| {
+                let mut rows = ask(session, "FETCH 3 FROM it")?;
+                rows.extend(ask(session, "FETCH ALL FROM it")?);
+                Ok(rows)
+            });
+            ask(session, "ROLLBACK").and(rows)
         }
     };
     match outcome {
         Ok(rows) => Answer::Rows(rows),
         Err(error) => Answer::Error(error),
+    }
+}
+
+/// The rows of a statement; that the server hung up is an error like others.
+fn ask(session: &mut Session, sql: &str) -> Result<Rows, SqlError> {
+    if session.client().is_closed() {
+        return Err(lost());
+    }
+    let outcome = session.client().simple_query(sql);
+    match outcome {
+        Ok(messages) => Ok(messages
+            .iter()
+            .filter_map(|message| match message {
+                SimpleQueryMessage::Row(row) => Some(
+                    (0..row.len()).map(|at| row.get(at).unwrap_or("NULL").to_owned()).collect(),
+                ),
+                _ => None,
+            })
+            .collect()),
+        Err(error) => Err(error.as_db_error().map_or_else(lost, SqlError::from)),
+    }
+}
+
+fn lost() -> SqlError {
+    let text = String::new;
+    SqlError {
+        sqlstate: LOST.to_owned(),
+        message: "the server hung up".to_owned(),
+        detail: text(),
+        hint: text(),
+        constraint: text(),
+        table: text(),
+        context: text(),
     }
 }
 
@@ -257,6 +312,15 @@ fn run_some_seeds(
                     eprintln!("{seed}: {error}\n    {}", statement.sql);
                 }
                 "the same error"
+            }
+            Verdict::Crash => {
+                *sides = Sides::of(cluster, if seed % 6 == 5 { "reader" } else { "postgres" });
+                let text = format!(
+                    "seed {seed}: the server crashed, or another session's: {}\n",
+                    statement.sql
+                );
+                wrong.write_str(&text).expect("a string takes all text");
+                "a crash"
             }
             Verdict::TooSlow => {
                 if is_told {
