@@ -57,11 +57,11 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Chore {
-    /// Install what is missing to build and test: PostgreSQL 15 with its headers, libpq, libclang.
+    /// Install what is missing to build and test: PostgreSQL 15 with its headers, libpq, libclang, clients.
     ///
     /// As root on Debian and Ubuntu the packages are installed with apt; as another user the one command to type is
     /// printed. No database cluster is created, and nothing else of the system is touched. When all is there already,
-    /// this takes a few milliseconds.
+    /// this takes some ten milliseconds.
     Setup,
 
     /// Build the extension and the tool `pgshard`, in release mode.
@@ -98,13 +98,12 @@ enum Chore {
     /// Measure statements by key: straight to one PostgreSQL, and through the coordinator.
     ///
     /// A fresh cluster of five servers is brought up for it and taken down again. Both sides run alternately, so what
-    /// disturbs the machine disturbs both; what counts is the ratio. Keep the machine quiet otherwise. Reads over all
-    /// shards have commands of their own.
+    /// disturbs the machine disturbs both; what counts is the ratio. Keep the machine quiet otherwise.
     #[command(args_conflicts_with_subcommands = true)]
     Bench {
-        /// Reads over all shards instead.
+        /// Something else than statements by key.
         #[command(subcommand)]
-        reads: Option<ReadBench>,
+        what: Option<OtherBench>,
 
         /// How long a run lasts.
         #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
@@ -136,7 +135,7 @@ enum Chore {
 }
 
 #[derive(Debug, Subcommand)]
-enum ReadBench {
+enum OtherBench {
     /// The 22 queries of TPC-H: answers and times beside those of one PostgreSQL.
     ///
     /// Lineitem and orders are cut by the order's key, the others by their own. Fails if an answer differs.
@@ -176,6 +175,25 @@ enum ReadBench {
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
+
+    /// Measure COPY, INSERT of many rows and INSERT ... SELECT: rows per second of one client.
+    Copy {
+        /// How many reviews are loaded in a run.
+        #[arg(long, value_name = "N", default_value_t = 2_000_000, value_parser = clap::value_parser!(u64).range(10_000..))]
+        rows: u64,
+
+        /// How many runs each side of a case gets; the figures are medians.
+        #[arg(long, value_name = "R", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+
+        /// Only the cases with this in their names: `copy`, `insert` ...
+        #[arg(long, value_name = "NAME")]
+        only: Option<String>,
+
+        /// Write the figures to this file too.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
 }
 
 fn main() -> ExitCode {
@@ -189,7 +207,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<ExitCode> {
     match &arguments.chore {
         Chore::Setup => {
-            let postgres = setup::ensure()?;
+            let postgres = setup::ensure_for_tests()?;
             render::say(&format!("All there: {}.", postgres.pg_config().display()));
         }
         Chore::Build => {
@@ -207,7 +225,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         })?,
         Chore::Test => return test::run(),
         Chore::Bench {
-            reads: Some(ReadBench::Tpch { scale, rounds, only, dir, no_pulling }),
+            what: Some(OtherBench::Tpch { scale, rounds, only, dir, no_pulling }),
             ..
         } => {
             bench::tpch::run(&bench::tpch::Options {
@@ -218,14 +236,22 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
                 without_pushdown: !no_pulling,
             })?;
         }
-        Chore::Bench { reads: Some(ReadBench::Reads { rounds, rows, dir }), .. } => {
+        Chore::Bench { what: Some(OtherBench::Reads { rounds, rows, dir }), .. } => {
             bench::reads::run(&bench::reads::Options {
                 rounds: *rounds,
                 rows: *rows,
                 dir: dir.clone(),
             })?;
         }
-        Chore::Bench { reads: None, seconds, rounds, only, sync_off, json } => {
+        Chore::Bench { what: Some(OtherBench::Copy { rows, rounds, only, json }), .. } => {
+            bench::bulk::run(&bench::bulk::Options {
+                rows: *rows,
+                rounds: *rounds,
+                only: only.clone(),
+                json: json.clone(),
+            })?;
+        }
+        Chore::Bench { what: None, seconds, rounds, only, sync_off, json } => {
             bench::run(&bench::Options {
                 seconds: *seconds,
                 rounds: *rounds,

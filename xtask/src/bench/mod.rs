@@ -11,6 +11,9 @@
 /// The same tables plain and distributed.
 mod both;
 
+/// COPY, INSERT of many rows, INSERT ... SELECT.
+pub(crate) mod bulk;
+
 /// What is measured.
 mod case;
 
