@@ -22,6 +22,9 @@ mod answer;
 /// ANALYZE and VACUUM.
 mod statistics;
 
+/// TPC-H.
+mod tpch;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::ops::Range;
@@ -33,10 +36,11 @@ use testkit::{NodeName, Rows, Session, SqlError, TestCluster, wait_until};
 use crate::answer::{Answer, is_same};
 use crate::generator::Statement;
 use crate::random::Random;
-use crate::schema::{LOCAL, TABLES, TYPES, VIEWS};
+use crate::schema::{LOCAL, TABLES, TYPES, Type, VIEWS};
 
 const ROWS: &str = include_str!("tables.sql");
 const ONCE_WRONG: &str = include_str!("once_wrong.sql");
+const ERRORS: &str = include_str!("errors.sql");
 
 /// How many made-up statements are always run.
 const USUAL: u64 = 1500;
@@ -50,6 +54,27 @@ const CRASH_SHUTDOWN: &str = "57P02";
 
 /// How many sessions on each side run them.
 const THREADS: usize = 3;
+
+/// The statements of a file, without its remarks; `[int8 39] SELECT $1` has a parameter.
+fn statements(file: &str) -> Vec<Statement> {
+    let lines: Vec<&str> = file.lines().filter(|line| !line.starts_with("--")).collect();
+    let text = lines.join("\n") + "\n";
+    let parts = text.split(";\n").map(str::trim).filter(|part| !part.is_empty());
+    parts
+        .map(|part| {
+            let (list, sql) = match part.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
+                Some((list, sql)) => (list, sql),
+                None => ("", part),
+            };
+            let parameters = list.split(", ").filter_map(|one| one.split_once(' '));
+            let parameters = parameters.map(|(name, value)| {
+                let of = Type::ALL.into_iter().find(|of| of.name() == name);
+                (of.expect("a type of the generator"), value.to_owned())
+            });
+            Statement { sql: sql.to_owned(), parameters: parameters.collect(), ordered: false }
+        })
+        .collect()
+}
 
 /// A cluster with the tables in the schemas `plain` and `sharded`.
 fn cluster_with_tables() -> TestCluster {
@@ -177,6 +202,19 @@ enum Verdict {
     Wrong(String, Vec<(&'static str, &'static str)>),
 }
 
+impl Verdict {
+    /// The verdict for a person.
+    fn text(&self) -> String {
+        match self {
+            Verdict::SameRows => "the same rows".to_owned(),
+            Verdict::SameError(error) => format!("the same error: {error}"),
+            Verdict::TooSlow => "too slow".to_owned(),
+            Verdict::Crash => "the server crashed".to_owned(),
+            Verdict::Wrong(difference, settings) => format!("with {settings:?}: {difference}"),
+        }
+    }
+}
+
 /// Settings that lead to other plans and to no other rows.
 fn random_settings(random: &mut Random) -> Vec<(&'static str, &'static str)> {
     let all = [
@@ -190,6 +228,7 @@ fn random_settings(random: &mut Random) -> Vec<(&'static str, &'static str)> {
         ("work_mem", "'64kB'"),
         ("join_collapse_limit", "1"),
         ("geqo_threshold", "2"),
+        ("pg_shard.enable_pushdown", "off"),
     ];
     if random.chance(60) {
         return Vec::new();
@@ -357,13 +396,31 @@ fn reads_made_up_from_seeds_yield_the_rows_that_they_yield_on_local_tables() {
 fn what_was_once_answered_wrongly_is_answered_as_on_local_tables() {
     let cluster = cluster_with_tables();
     let mut sides = Sides::of(&cluster, "postgres");
-    let text: Vec<&str> = ONCE_WRONG.lines().filter(|line| !line.starts_with("--")).collect();
     let mut wrong = String::new();
-    for sql in text.join("\n").split(";\n").map(str::trim).filter(|sql| !sql.is_empty()) {
-        let statement = Statement { sql: sql.to_owned(), parameters: Vec::new(), ordered: false };
+    for statement in statements(ONCE_WRONG) {
+        for seed in 0..6 {
+            let verdict = sides.compare(&statement, seed);
+            if !matches!(verdict, Verdict::SameRows) {
+                writeln!(wrong, "{}\n    {}", statement.sql, verdict.text())
+                    .expect("a string takes all text");
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "different answers:\n{wrong}");
+}
+
+#[test]
+fn what_fails_on_local_tables_fails_with_the_same_sqlstate() {
+    let cluster = cluster_with_tables();
+    let mut sides = Sides::of(&cluster, "postgres");
+    let mut wrong = String::new();
+    let all = statements(ERRORS);
+    assert!(all.len() >= 50, "statements got lost");
+    for statement in all {
         for seed in 0..4 {
-            if let Verdict::Wrong(difference, settings) = sides.compare(&statement, seed) {
-                writeln!(wrong, "{sql}\n    settings {settings:?}\n    {difference}")
+            let verdict = sides.compare(&statement, seed);
+            if !matches!(verdict, Verdict::SameError(_)) {
+                writeln!(wrong, "{}\n    {}", statement.sql, verdict.text())
                     .expect("a string takes all text");
             }
         }
