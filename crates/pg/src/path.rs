@@ -36,12 +36,26 @@ pub struct ShardScan {
     pub sources: Vec<Source>,
     /// What the filters say of the distribution column.
     pub prune: Prune<Key>,
-    /// The plan's children yield rows whose columns are the first parameters of the SQL, as arrays.
-    pub broadcasts: bool,
+    /// The plan's children yield rows whose columns are the first parameters of the SQL, as arrays; how each child's
+    /// rows are spread over the nodes, all of them going everywhere if it is not said.
+    pub broadcasts: Vec<Option<Spread>>,
     /// How many of the plan's expressions are parameters of the SQL.
     pub sent: usize,
     /// The SQL locks the rows it reads.
     pub locks: bool,
+}
+
+/// Rows that are sent go where they match: by the hash of a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spread {
+    /// The column.
+    pub column: usize,
+    /// The hash operator family of the distribution column.
+    pub family: Oid,
+    /// The type that the column is hashed as.
+    pub type_oid: Oid,
+    /// The distribution column's collation.
+    pub collation: Oid,
 }
 
 struct Shared<T>(T);

@@ -176,7 +176,7 @@ pub(crate) unsafe fn plan(
             remote: sql.columns,
             sources: sql.sources,
             prune,
-            broadcasts: !plans.is_null(),
+            broadcasts: remote.broadcasts().iter().map(|rows| rows.spread).collect(),
             sent,
             locks,
         };

@@ -6,6 +6,7 @@
 //! we know; the FROM clause around them is ours, with holes where shards' names go.
 
 use crate::node::{self, Visit};
+use crate::path::Spread;
 use crate::prepare;
 use crate::query::DistributionKey;
 use crate::rows::Source;
@@ -57,6 +58,8 @@ pub(crate) struct Broadcast {
     pub(crate) relations: Vec<u32>,
     /// Their columns.
     pub(crate) columns: Vec<*mut pg_sys::Var>,
+    /// Each node needs the rows only that match in its shards.
+    pub(crate) spread: Option<Spread>,
 }
 
 impl Broadcast {

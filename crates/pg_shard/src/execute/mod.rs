@@ -38,7 +38,7 @@ pub(crate) fn begin(
     _explain_only: bool,
 ) -> Result<Box<dyn Scan>, PgError> {
     let compiled = compiled::find(reader);
-    if matches!(&compiled.plan, Plan::ShardScan(plan) if plan.broadcasts) {
+    if matches!(&compiled.plan, Plan::ShardScan(plan) if !plan.broadcasts.is_empty()) {
         io.send_children_as_arrays();
     }
     let codecs = compiled.codecs(|| match &compiled.plan {

@@ -124,7 +124,10 @@ impl Read {
         let shards = self.shards(io, &tables[0])?;
         // With no shard to ask, nothing is read for them either.
         if !shards.is_empty() {
-            io.read_arrays();
+            if let Plan::ShardScan(plan) = &self.compiled.plan {
+                let owner = |hash| tables[0].map.owner(hash);
+                io.read_arrays(&plan.broadcasts, &owner)?;
+            }
         }
         let reads = self.open(io, &tables, &shards, Vec::new())?;
         self.state = State::Reading(reads);
@@ -168,7 +171,7 @@ impl Read {
         shards: &[usize],
     ) -> Result<Result<NodeRead, PgError>, PgError> {
         let codecs = io.codecs();
-        let arguments = io.arguments();
+        let arguments = io.arguments(shards);
         for attempt in 0..2 {
             let found = pool::acting_as(self.user(), || pool::session(node, Stale::IsHarmless));
             let session = match found {
