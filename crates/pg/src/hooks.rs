@@ -44,6 +44,8 @@ pub trait Extension: Sync {
     fn distribution(&self, table: Oid) -> Option<DistributionKey>;
     /// A guess at the number of rows of a distributed table.
     fn estimated_rows(&self, table: Oid) -> Option<f64>;
+    /// How many pages a distributed table's shards have; none if it is not distributed.
+    fn estimated_pages(&self, table: Oid) -> Option<f64>;
     /// How many shards a distributed table has.
     fn shard_count(&self, table: Oid) -> usize;
     /// How many nodes hold placements of a distributed table.
@@ -57,6 +59,8 @@ pub trait Extension: Sync {
     fn plan_scan(&self, scan: &ShardScan) -> PlanWriter;
     /// Before a utility statement runs; it may do the work itself.
     fn utility(&self, call: &mut UtilityCall) -> Result<utility::Outcome, PgError>;
+    /// A utility statement has run, of which [`Extension::utility`] said that it wants to finish it.
+    fn finish_utility(&self, call: &mut UtilityCall) -> Result<(), PgError>;
     /// A relation is being dropped.
     fn on_drop(&self, table: Oid) -> Result<(), PgError>;
     /// The transaction is about to commit.
@@ -234,11 +238,12 @@ unsafe extern "C-unwind" fn process_utility(
 ) {
     // SAFETY: PostgreSQL's own arguments; this frame holds plain values only.
     unsafe {
-        let next = boundary(|| {
+        let (next, finishes) = boundary(|| {
             let mut call = UtilityCall::new(statement, text, completion);
             planner().utility(&mut call).map(|outcome| match outcome {
-                utility::Outcome::Done => std::ptr::null_mut(),
-                utility::Outcome::PassOn => call.statement(),
+                utility::Outcome::Done => (std::ptr::null_mut(), false),
+                utility::Outcome::PassOn => (call.statement(), false),
+                utility::Outcome::ThenFinish => (call.statement(), true),
             })
         });
         if next.is_null() {
@@ -268,6 +273,9 @@ unsafe extern "C-unwind" fn process_utility(
                 receiver,
                 completion,
             ),
+        }
+        if finishes {
+            boundary(|| planner().finish_utility(&mut UtilityCall::new(next, text, completion)));
         }
     }
 }

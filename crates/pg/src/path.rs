@@ -87,7 +87,8 @@ pub(crate) unsafe extern "C-unwind" fn relation_info(
             {
                 (*rel).indexlist = std::ptr::null_mut();
                 (*rel).tuples = rows;
-                (*rel).pages = (rows / 50.0).ceil().max(1.0) as u32;
+                let pages = hooks::planner().estimated_pages(table).unwrap_or(rows / 50.0);
+                (*rel).pages = pages.ceil().max(1.0) as u32;
                 (*rel).allvisfrac = 0.0;
             }
             Ok(())
