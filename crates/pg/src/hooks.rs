@@ -7,6 +7,7 @@
 use crate::error::{PgError, boundary};
 use crate::path::{self, TableScan};
 use crate::plan::{BoundParameters, Plan, PlanWriter};
+use crate::pulled::{self, Execution, PulledTarget};
 use crate::query::{DistributionKey, Statement};
 use crate::scan::{self, BeginScan};
 use crate::transaction;
@@ -24,6 +25,8 @@ pub enum Verdict {
     PlannedByPostgres(Oid),
     /// The same with this statement in place of the client's.
     RewrittenForPostgres(Statement, Oid),
+    /// PostgreSQL plans this statement, and our scans take over what it writes; see [`crate::pulled`].
+    Pulled(Statement, Oid),
     /// This plan.
     Planned(Plan),
 }
@@ -43,6 +46,10 @@ pub trait Extension: Sync {
     fn estimated_rows(&self, table: Oid) -> Option<f64>;
     /// The private part of a scan over a table's shards.
     fn plan_scan(&self, scan: &TableScan) -> PlanWriter;
+    /// The private part of a write that is taken over from PostgreSQL's plan.
+    fn plan_pulled(&self, target: &PulledTarget) -> PlanWriter;
+    /// A statement has been executed to its end.
+    fn finish(&self, execution: Execution) -> Result<(), PgError>;
     /// Before a utility statement runs; it may do the work itself.
     fn utility(&self, call: &mut UtilityCall) -> Result<utility::Outcome, PgError>;
     /// A relation is being dropped.
@@ -122,6 +129,7 @@ pub fn install(extension: &'static dyn Extension, begin: BeginScan) {
             Some(function_changed),
             pg_sys::Datum::from(0),
         );
+        pulled::install();
         transaction::register();
     }
 }
@@ -161,11 +169,14 @@ unsafe extern "C-unwind" fn plan(
         let scroll = options & pg_sys::CURSOR_OPT_SCROLL as c_int != 0;
         let verdict =
             boundary(|| planner().plan(Statement { parse }, BoundParameters(parameters), scroll));
-        let (parse, metadata) = match verdict {
+        let (parse, metadata, is_pulled) = match verdict {
             Verdict::Planned(plan) => return plan.0,
-            Verdict::NotOurs => (parse, None),
-            Verdict::PlannedByPostgres(metadata) => (parse, Some(metadata)),
-            Verdict::RewrittenForPostgres(statement, metadata) => (statement.parse, Some(metadata)),
+            Verdict::NotOurs => (parse, None, false),
+            Verdict::PlannedByPostgres(metadata) => (parse, Some(metadata), false),
+            Verdict::RewrittenForPostgres(statement, metadata) => {
+                (statement.parse, Some(metadata), false)
+            }
+            Verdict::Pulled(statement, metadata) => (statement.parse, Some(metadata), true),
         };
         let planned = match PREVIOUS.get() {
             Some(Previous { planner: Some(previous), .. }) => {
@@ -176,7 +187,7 @@ unsafe extern "C-unwind" fn plan(
         if let Some(metadata) = metadata {
             boundary(|| {
                 Plan(planned).depends_on(metadata);
-                Ok(())
+                if is_pulled { pulled::take_over(planned) } else { Ok(()) }
             });
         }
         planned

@@ -38,6 +38,9 @@ pub mod path;
 /// Plans as PostgreSQL keeps them.
 pub mod plan;
 
+/// Writes whose rows are computed here.
+pub mod pulled;
+
 /// What an analysed query is and says.
 pub mod query;
 

@@ -9,6 +9,7 @@ use crate::facts;
 use crate::hooks;
 use crate::node::{self, Visit};
 use crate::prepare;
+use crate::pulled::TARGET_MARK;
 use crate::query::Key;
 use crate::rows::Source;
 use crate::scan;
@@ -36,7 +37,12 @@ pub struct TableScan {
     pub sent: usize,
     /// The SQL locks the rows it reads.
     pub locks: bool,
+    /// Its rows are going to be changed; see [`crate::pulled`].
+    pub is_target: bool,
 }
+
+/// Stands for the shard's index in a list of columns; no column's quoted name has a zero byte.
+const SHARD_INDEX: &str = "\0";
 
 struct Shared<T>(T);
 // SAFETY: the table is constant and holds a function pointer and a static name only.
@@ -198,6 +204,12 @@ unsafe extern "C-unwind" fn plan_path(
             );
             wanted.extend(&local);
             let columns = needed_columns((*rel).relid, &wanted);
+            // See `Statement::with_locks_on_workers`. A locking SELECT may stand in UNION ALL only as a sub-query.
+            let mark = node::text_of((*rte).enrname);
+            let (is_target, lock) = match mark.strip_prefix(TARGET_MARK) {
+                Some(lock) => (true, lock.to_owned()),
+                None => (false, mark),
+            };
             let mut expressions = Vec::new();
             let conditions = with_portable_output(|| {
                 shipped
@@ -212,6 +224,10 @@ unsafe extern "C-unwind" fn plan_path(
                 let number = i32::from((**var).varattno);
                 let source = if number == pg_sys::TableOidAttributeNumber {
                     Source::TableOid(table)
+                } else if is_target && number == pg_sys::MaxCommandIdAttributeNumber {
+                    select.push(SHARD_INDEX.to_owned());
+                    remote.push(((**var).vartype, (**var).vartypmod));
+                    Source::Remote(select.len() - 1)
                 } else if number == 0 {
                     let first = select.len();
                     for (column, type_oid, typmod) in live_columns(table) {
@@ -247,22 +263,26 @@ unsafe extern "C-unwind" fn plan_path(
             } else {
                 sample_clause((*rte).tablesample)?
             };
-            // See `Statement::with_locks_on_workers`. A locking SELECT may stand in UNION ALL only as a sub-query.
-            let lock = node::text_of((*rte).enrname);
             let locks = !lock.is_empty();
             let (opening, closing) = if locks {
                 ("SELECT * FROM (", format!(" {lock}) AS locked"))
             } else {
                 ("", String::new())
             };
-            let template = vec![
-                Piece::Text(format!("{opening}SELECT {list} FROM ")),
-                Piece::Table(table),
-                Piece::Text(format!(" t{sample}{filter}{closing}")),
-            ];
+            let mut template = Vec::new();
+            match list.split_once(SHARD_INDEX) {
+                Some((before, behind)) => {
+                    template.push(Piece::Text(format!("{opening}SELECT {before}'")));
+                    template.push(Piece::Index);
+                    template.push(Piece::Text(format!("'::pg_catalog.cid AS shard{behind} FROM ")));
+                }
+                None => template.push(Piece::Text(format!("{opening}SELECT {list} FROM "))),
+            }
+            template.push(Piece::Table(table));
+            template.push(Piece::Text(format!(" t{sample}{filter}{closing}")));
             let user = (*rte).checkAsUser;
             let described =
-                TableScan { table, user, template, remote, sources, prune, sent, locks };
+                TableScan { table, user, template, remote, sources, prune, sent, locks, is_target };
             let private = hooks::planner().plan_scan(&described);
 
             let scan: *mut pg_sys::CustomScan = node::make(NodeTag::T_CustomScan);

@@ -5,6 +5,7 @@
 //! delivered a row, is replaced by other placements of its shards. After that a lost node is an error, never a
 //! short result.
 
+use super::write::lock_rows_of;
 use super::{prune, render, tables};
 use crate::catalog::DistributedTable;
 use crate::naming::tell_as_table;
@@ -61,7 +62,7 @@ impl Read {
         match &self.compiled.plan {
             Plan::Routed(plan) => tables(&plan.tables),
             Plan::TableScan(plan) => tables(&[plan.table]),
-            Plan::InsertedRows(_) => Ok(Vec::new()),
+            Plan::InsertedRows(_) | Plan::PulledWrite(_) => Ok(Vec::new()),
         }
     }
 
@@ -69,7 +70,7 @@ impl Read {
         match &self.compiled.plan {
             Plan::Routed(plan) => &plan.template,
             Plan::TableScan(plan) => &plan.template,
-            Plan::InsertedRows(_) => &[],
+            Plan::InsertedRows(_) | Plan::PulledWrite(_) => &[],
         }
     }
 
@@ -77,7 +78,7 @@ impl Read {
         match &self.compiled.plan {
             Plan::Routed(plan) => &plan.prune,
             Plan::TableScan(plan) => &plan.prune,
-            Plan::InsertedRows(_) => &Prune::All,
+            Plan::InsertedRows(_) | Plan::PulledWrite(_) => &Prune::All,
         }
     }
 
@@ -87,6 +88,7 @@ impl Read {
             Plan::Routed(plan) => plan.user,
             Plan::TableScan(plan) => plan.user,
             Plan::InsertedRows(plan) => plan.user,
+            Plan::PulledWrite(plan) => plan.user,
         }
     }
 
@@ -94,7 +96,7 @@ impl Read {
         match &self.compiled.plan {
             Plan::Routed(plan) => plan.command == Command::SelectForUpdate,
             Plan::TableScan(plan) => plan.locks,
-            Plan::InsertedRows(_) => false,
+            Plan::InsertedRows(_) | Plan::PulledWrite(_) => false,
         }
     }
 
@@ -112,8 +114,20 @@ impl Read {
     }
 
     fn start(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
-        let tables = self.tables()?;
-        let shards = self.shards(io, &tables[0])?;
+        let mut tables = self.tables()?;
+        let mut shards = self.shards(io, &tables[0])?;
+        if matches!(&self.compiled.plan, Plan::TableScan(plan) if plan.is_target) {
+            // What is read is going to be written: the order of writers is settled before.
+            loop {
+                lock_rows_of(&tables[0], &shards);
+                let now = self.tables()?;
+                if Rc::ptr_eq(&now[0], &tables[0]) {
+                    break;
+                }
+                tables = now;
+                shards = self.shards(io, &tables[0])?;
+            }
+        }
         let reads = self.open(io, &tables, &shards, Vec::new())?;
         self.state = State::Reading(reads);
         Ok(())
@@ -573,6 +587,7 @@ pub(crate) fn render_generic(template: &[Piece]) -> Result<String, PgError> {
         .iter()
         .map(|piece| match piece {
             Piece::Text(text) => text.clone(),
+            Piece::Index => "n".to_owned(),
             Piece::Table(oid) => pg::template::qualified_name(*oid),
         })
         .collect())
