@@ -92,11 +92,14 @@ pub(crate) fn plan(
     }
 }
 
-/// Nothing but rows for one table, which no view or policy has to look at.
+/// Nothing but rows for one table, which stay where they are and which no view or policy has to look at.
 fn inserts_rows(facts: &Facts) -> bool {
-    let stands_between =
-        |obstacle: &Obstacle| matches!(obstacle, Obstacle::RowSecurity | Obstacle::CheckedView);
-    facts.writes.len() == 1 && !facts.obstacles.iter().any(stands_between)
+    let stands_between = |obstacle: &Obstacle| {
+        matches!(obstacle, Obstacle::RowSecurity | Obstacle::CheckedView | Obstacle::KeyChange)
+    };
+    facts.writes.len() == 1
+        && !facts.obstacles.iter().any(stands_between)
+        && !route::lends_rights_to_functions(facts)
 }
 
 /// Why a write cannot be computed here.
@@ -124,10 +127,7 @@ fn unpullable(facts: &Facts, reason: Unpullable, table: &DistributedTable) -> Pg
 /// The plan of a statement whose way does not depend on its constants, from the plans kept or newly made and kept.
 ///
 /// None says that the statement has to be planned with the constants that it has.
-fn plan_by_shape(
-    statement: Statement,
-    scroll: bool,
-) -> Result<Option<pg::plan::Plan>, PgError> {
+fn plan_by_shape(statement: Statement, scroll: bool) -> Result<Option<pg::plan::Plan>, PgError> {
     let Some(shape) = statement.shape() else { return Ok(None) };
     match shapes::find(statement, &shape, scroll) {
         shapes::Known::Plan(plan) => return Ok(Some(plan)),

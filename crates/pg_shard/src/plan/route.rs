@@ -39,6 +39,9 @@ pub(crate) fn decide(facts: &Facts, prepared: &Prepared) -> Option<Way> {
     if !facts.obstacles.iter().all(harmless) {
         return None;
     }
+    if lends_rights_to_functions(facts) {
+        return None;
+    }
     // A join of tables that different roles may read: each is scanned with its own role's rights.
     let is_mixed = || facts.relations.iter().any(|other| is_other(other.user, user(facts)));
     if !facts.is_write() && is_mixed() {
@@ -97,6 +100,12 @@ fn user(facts: &Facts) -> Oid {
         Some(write) => facts.writer(write),
         None => facts.relations.first().map_or(Oid::INVALID, |relation| relation.user),
     }
+}
+
+/// Functions of users would run on the workers with the rights of a view's owner.
+pub(super) fn lends_rights_to_functions(facts: &Facts) -> bool {
+    facts.obstacles.iter().any(|obstacle| matches!(obstacle, Obstacle::UserFunction(_)))
+        && facts.writes.iter().any(|write| facts.writer(write) != Oid::INVALID)
 }
 
 /// It changes one row at most, as can be seen from the filter; or it brings rows.
