@@ -164,9 +164,7 @@ fn statement(numbers: &mut Numbers) -> String {
         17 => format!(
             "DELETE FROM items AS t USING notes AS o, here WHERE o.k = t.k AND o.w = here.x AND t.k > {n}"
         ),
-        18 => format!(
-            "UPDATE \"Odd Names\" AS t SET \"Val ue\" = t.\"Val ue\" || '-' || here.y, tags = tags || here.y FROM here WHERE here.x = t.n RETURNING *"
-        ),
+        18 => "UPDATE \"Odd Names\" AS t SET \"Val ue\" = t.\"Val ue\" || '-' || here.y, tags = tags || here.y FROM here WHERE here.x = t.n RETURNING *".to_owned(),
         19 => format!(
             "UPDATE \"Odd Names\" SET \"Key\" = \"Key\" || '{n}', n = n + {n} WHERE n % 5 = {} RETURNING \"Key\", n",
             n % 5

@@ -21,6 +21,7 @@ mod spread;
 /// A statement that changes one shard.
 pub(crate) mod write;
 
+pub(crate) use self::read::common_nodes;
 use crate::catalog::{self, DistributedTable};
 use crate::plan::compiled;
 use crate::plan::data::Plan;
@@ -42,14 +43,14 @@ pub(crate) fn begin(
     let compiled = compiled::find(reader);
     let codecs = compiled.codecs(|| match &compiled.plan {
         Plan::Routed(plan) => io.make_plain_codecs(plan.sent),
-        Plan::TableScan(plan) => io.make_codecs(&plan.remote, plan.sources.clone(), plan.sent),
+        Plan::ShardScan(plan) => io.make_codecs(&plan.remote, plan.sources.clone(), plan.sent),
         Plan::InsertedRows(plan) => io.make_plain_codecs(plan.sent),
         Plan::PulledWrite(_) => io.make_plain_codecs(0),
     });
     io.set_codecs(codecs);
     Ok(match &compiled.plan {
         Plan::Routed(plan) if plan.is_write() => Box::new(write::RoutedWrite::new(compiled)),
-        Plan::Routed(_) | Plan::TableScan(_) => Box::new(read::Read::new(compiled)),
+        Plan::Routed(_) | Plan::ShardScan(_) => Box::new(read::Read::new(compiled)),
         Plan::InsertedRows(plan) => Box::new(insert::InsertRows::new(plan.clone(), compiled)),
         Plan::PulledWrite(plan) => Box::new(pulled::PulledRows::new(*plan, io)?),
     })
@@ -107,6 +108,7 @@ pub(crate) fn render(template: &[Piece], index: usize) -> Result<String, PgError
             Piece::Index => sql.push_str(&index.to_string()),
             Piece::Table(oid) => {
                 let table = catalog::get(*oid)?;
+                let index = table.beside(index);
                 if index >= table.map.len() {
                     return Err(PgError::internal(format!(
                         "table \"{}\" has fewer shards than the tables it is joined with",
