@@ -3,6 +3,9 @@
 /// Keys of every type, in names and schemas of every kind.
 mod keys;
 
+/// The placements of a shard hold the same rows.
+mod placements;
+
 /// Simple and extended protocol, PREPARE, PL/pgSQL, cursors.
 mod protocols;
 

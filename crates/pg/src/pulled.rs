@@ -679,6 +679,14 @@ impl Changes {
         &self.sets
     }
 
+    /// It may store rows in other shards than those that its target's scan reads: it inserts, or assigns the column
+    /// given, and there are shards to read.
+    pub fn may_move(&self, column: i16) -> bool {
+        self.shard_at > 0
+            && (self.sets.iter().any(|set| set.contains(&column))
+                || self.actions.iter().any(|action| action.command == pg_sys::CmdType::CMD_INSERT))
+    }
+
     /// The next row; none at the end. Its old and new values stay until the one after it.
     pub fn next(&mut self, io: &mut ScanIo) -> Result<Option<Change>, PgError> {
         // SAFETY: the slots are live; values point into the plan's row or per-row memory, which stay until the next call.

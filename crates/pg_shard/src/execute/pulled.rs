@@ -12,7 +12,7 @@
 
 use super::render;
 use super::spread::{Send, write_shards};
-use super::write::{Order, Target, lock_for, no_destination};
+use super::write::{Order, Target, lock_for, lock_rows_of, no_destination};
 use crate::catalog::{self, DistributedTable, quote};
 use crate::plan::data::PulledWrite;
 use crate::session::{Failure, Request, Sql};
@@ -140,8 +140,13 @@ impl PulledRows {
     }
 
     fn run(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
+        let mut table = catalog::get(self.plan.table)?;
+        if self.changes.may_move(table.key.column) && table.is_replicated() {
+            // Where to is known too late: locks that are taken one by one would meet others' in another order.
+            lock_rows_of(&table, &(0..table.map.len()).collect::<Vec<_>>());
+            table = catalog::get(self.plan.table)?;
+        }
         io.buffer_child();
-        let table = catalog::get(self.plan.table)?;
         let mut packer = Packer::new(&table, &self.changes)?;
         let mut outbox = Outbox {
             table,

@@ -14,10 +14,7 @@ use pg::query::Statement;
 pub(super) fn plan(statement: Statement) -> Result<Result<Verdict, Unpullable>, PgError> {
     let metadata = catalog::metadata().ok_or_else(|| PgError::internal("the extension is gone"))?;
     let distribution = |oid| catalog::find(oid).map(|table| table.key);
-    let is_replicated = |oid| {
-        catalog::find(oid)
-            .is_some_and(|table| table.placements.iter().any(|placements| placements.len() > 1))
-    };
+    let is_replicated = |oid| catalog::find(oid).is_some_and(|table| table.is_replicated());
     let statement = statement.with_locks_on_workers(&|oid| distribution(oid).is_some());
     Ok(statement
         .pulled(&distribution, &is_replicated)

@@ -28,7 +28,7 @@ pub(crate) fn decide(facts: &Facts, prepared: &Prepared) -> Option<Way> {
         .writes
         .iter()
         .filter_map(|write| catalog::find(write.table))
-        .any(|table| table.placements.iter().any(|placements| placements.len() > 1));
+        .any(|table| table.is_replicated());
     let harmless = |obstacle: &Obstacle| match obstacle {
         // The worker can do it, or the statement cannot run anywhere else.
         Obstacle::UserFunction(_) => facts.is_write(),
