@@ -21,7 +21,7 @@ mod transactions;
 /// Reading and writing through views.
 mod views;
 
-/// Writes in WITH clauses: all in one shard group, or refused.
+/// Writes in WITH clauses.
 mod with_clauses;
 
 /// INSERT, UPDATE, DELETE and their clauses; values that are computed once.

@@ -8,7 +8,7 @@
 //! `src/backend/executor/nodeModifyTable.c` does: actions of MERGE, WITH CHECK OPTION, generated columns and
 //! RETURNING are PostgreSQL's own expressions, evaluated here. The extension sends the changes.
 //!
-//! A local table that is updated while distributed ones are read stays PostgreSQL's: the distributed ones go into
+//! A local table that is updated, or whose rows are locked, while distributed ones are read stays PostgreSQL's: the distributed ones go into
 //! sub-queries, so that a re-check of a row that somebody else has changed meanwhile uses copies of their rows.
 
 use crate::error::{PgError, boundary};
@@ -98,6 +98,30 @@ impl Statement {
                     }
                     (None, _) => {}
                 }
+            }
+            Ok(Statement { parse: query })
+        }
+    }
+}
+
+impl Statement {
+    /// The statement in which levels that lock rows of local tables see distributed ones through sub-queries, as a
+    /// write of a local table does.
+    pub fn with_copied_rows(&self, distribution: &Lookup<'_>) -> Result<Statement, Unpullable> {
+        // SAFETY: a live Query of the planner hook; the copy is private.
+        unsafe {
+            let query = node::copy(self.parse);
+            let mut locking: Vec<*mut pg_sys::Query> = Vec::new();
+            node::walk(query, &mut |n| {
+                if node::tag(n) == NodeTag::T_Query
+                    && !(*n.cast::<pg_sys::Query>()).rowMarks.is_null()
+                {
+                    locking.push(n.cast());
+                }
+                Visit::Into
+            });
+            for level in locking {
+                copy_rows_of_others(level, distribution)?;
             }
             Ok(Statement { parse: query })
         }

@@ -30,7 +30,6 @@ use pg::hooks::Verdict;
 use pg::plan::BoundParameters;
 use pg::pulled::Unpullable;
 use pg::query::{Command, Facts, InsertSource, Obstacle, Statement};
-use pg::table;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use std::rc::Rc;
@@ -185,20 +184,21 @@ pub(crate) fn null_key(target: Option<Oid>) -> PgError {
     }
 }
 
-/// FOR UPDATE over several shards: the scans lock on the workers.
+/// FOR UPDATE over several shards: the scans lock on the workers, and PostgreSQL what is here.
 fn lock_on_workers(statement: &Statement, table: &DistributedTable) -> Result<Verdict, PgError> {
-    let locked = statement.locked_tables();
-    if let Some(local) = locked.iter().find(|oid| catalog::find(**oid).is_none()) {
-        let local = table::describe(*local).map_or_else(String::new, |relation| relation.name);
-        return Err(PgError::unsupported(
-            format!(
-                "cannot lock rows of local table \"{local}\" while reading distributed table \"{}\"",
-                table.name
-            ),
-            "Lock the local rows in a statement of its own.",
-        ));
-    }
     let metadata = catalog::metadata().ok_or_else(|| PgError::internal("the extension is gone"))?;
-    let rewritten = statement.with_locks_on_workers(&|oid| catalog::find(oid).is_some());
+    let distribution = |oid| catalog::find(oid).map(|table| table.key);
+    let rewritten = statement
+        .with_locks_on_workers(&|oid| catalog::find(oid).is_some())
+        .with_copied_rows(&distribution)
+        .map_err(|_| {
+            PgError::unsupported(
+                format!(
+                    "cannot lock rows of local tables while reading system columns of distributed table \"{}\"",
+                    table.name
+                ),
+                "Lock the local rows in a statement of its own.",
+            )
+        })?;
     Ok(Verdict::RewrittenForPostgres(rewritten, metadata.partition))
 }
