@@ -226,7 +226,17 @@ fn names_need_no_care() {
     assert_eq!(cluster.text(&format!("SELECT * FROM {long}")), "1");
     let longer = "l".repeat(57);
     cluster.sql(&format!("CREATE TABLE {longer} (key int)"));
-    cluster.sql(&format!("SELECT master_create_distributed_table('{longer}', 'key')"));
-    let error = cluster.error(&format!("SELECT master_create_worker_shards('{longer}', 2, 1)"));
-    assert_eq!(error.line(), format!("XX000: shard name too long to extend: \"{longer}\""));
+    let error =
+        cluster.error(&format!("SELECT master_create_distributed_table('{longer}', 'key')"));
+    assert_eq!(error.line(), format!("42622: shard name too long to extend: \"{longer}\""));
+    assert_eq!(
+        error.hint,
+        "Rename the table or index to 55 bytes or less before it is distributed."
+    );
+    // The same for an index, also one that came between.
+    cluster.sql("CREATE TABLE short (key int)");
+    cluster.sql("SELECT master_create_distributed_table('short', 'key')");
+    cluster.sql(&format!("CREATE INDEX {longer}_i ON short (key)"));
+    let error = cluster.error("SELECT master_create_worker_shards('short', 2, 1)");
+    assert_eq!(error.line(), format!("42622: shard name too long to extend: \"{longer}_i\""));
 }
