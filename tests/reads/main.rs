@@ -180,7 +180,8 @@ fn run(session: &mut Session, statement: &Statement, way: &Way) -> Answer {
             let list = |of: &[&str]| {
                 if of.is_empty() { String::new() } else { format!("({})", of.join(", ")) }
             };
-            let generic = if statement.sql.len() % 2 == 0 { "force_generic_plan" } else { "auto" };
+            let generic =
+                if statement.sql.len().is_multiple_of(2) { "force_generic_plan" } else { "auto" };
             session
                 .try_sql(&format!(
                     "SET plan_cache_mode = {generic}; PREPARE it{} AS {}",

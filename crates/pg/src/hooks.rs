@@ -14,6 +14,7 @@ use crate::transaction;
 use crate::upper;
 use crate::utility::{self, UtilityCall};
 use pgrx::pg_sys::{self, Oid};
+use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};
 use std::sync::OnceLock;
 
@@ -94,6 +95,16 @@ struct Previous {
 }
 
 static PREVIOUS: OnceLock<Previous> = OnceLock::new();
+
+thread_local! {
+    /// The next statement to be planned is known to concern no distributed table.
+    static PASS_ON: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Says so; whoever does calls the planner at once.
+pub(crate) fn pass_on_next() {
+    PASS_ON.set(true);
+}
 
 pub(crate) fn previous_relation_paths() -> pg_sys::set_rel_pathlist_hook_type {
     PREVIOUS.get().and_then(|previous| previous.relation_paths)
@@ -184,8 +195,11 @@ unsafe extern "C-unwind" fn plan(
     // SAFETY: PostgreSQL's own arguments, passed on unchanged; this frame holds plain values only.
     unsafe {
         let scroll = options & pg_sys::CURSOR_OPT_SCROLL as c_int != 0;
-        let verdict =
-            boundary(|| planner().plan(Statement { parse }, BoundParameters(parameters), scroll));
+        let verdict = if PASS_ON.take() {
+            Verdict::NotOurs
+        } else {
+            boundary(|| planner().plan(Statement { parse }, BoundParameters(parameters), scroll))
+        };
         let (parse, metadata) = match verdict {
             Verdict::Planned(plan) => return plan.0,
             Verdict::NotOurs => (parse, None),

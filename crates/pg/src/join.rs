@@ -1,4 +1,5 @@
-//! Joins on the workers: two relations that the workers can compute, whose matching rows lie beside each other.
+//! Joins on the workers: two relations that the workers can compute, whose matching rows lie beside each other; or
+//! one of them and any other, whose rows are read first and sent to all nodes.
 //!
 //! `shardmap::locus` has the rule; here are the facts that it needs out of the planner's clauses, and what stands in
 //! the way on PostgreSQL's side: clauses that only this server can compute, rows to be locked, expressions that an
@@ -10,9 +11,9 @@ use crate::hooks;
 use crate::node::{self, Visit};
 use crate::path;
 use crate::pushed::{self, Pushed};
-use crate::remote::{self, Column, Condition, Item, Remote};
+use crate::remote::{self, Broadcast, Column, Condition, Item, Remote};
 use pgrx::pg_sys::{self, NodeTag, Oid};
-use shardmap::locus::JoinKind;
+use shardmap::locus::{JoinKind, Locus};
 use std::rc::Rc;
 
 /// `set_join_pathlist_hook`.
@@ -43,25 +44,114 @@ pub(crate) unsafe extern "C-unwind" fn join_paths(
                 // A right join is offered as a left one too.
                 _ => return Ok(()),
             };
-            if remote::noted(rel).is_some() || !may_join(root, rel) {
+            if !may_join(root, rel) {
                 return Ok(());
             }
-            let (Some(left), Some(right)) = (remote::noted(outer), remote::noted(inner)) else {
-                return Ok(());
-            };
-            let Some(mut joined) = join(root, rel, kind, &left, &right, (*extra).restrictlist)
-            else {
-                return Ok(());
-            };
-            let rows = (*outer).rows + (*inner).rows + (*rel).rows;
-            joined.work = left.work + right.work + rows * 0.01;
-            let joined = Rc::new(joined);
-            remote::note(rel, Rc::clone(&joined));
-            let path = path::make_path(rel, (*rel).reltarget, (*rel).rows, &joined);
-            pushed::attach(path, Pushed::all(joined));
-            pg_sys::add_path(rel, path.cast());
+            let (left, right) = (remote::noted(outer), remote::noted(inner));
+            let clauses = (*extra).restrictlist;
+            let mut ways = Vec::new();
+            if let (Some(left), Some(right)) = (&left, &right) {
+                ways.extend(join(root, rel, kind, left, right, clauses));
+            }
+            // Otherwise one side's rows come here and go to all nodes; which is cheaper, costs tell.
+            if ways.is_empty() {
+                if let Some(left) = &left
+                    && let Some(right) = broadcast(root, inner, left)
+                {
+                    ways.extend(join(root, rel, kind, left, &right, clauses));
+                }
+                if let Some(right) = &right
+                    && let Some(left) = broadcast(root, outer, right)
+                {
+                    ways.extend(join(root, rel, kind, &left, right, clauses));
+                }
+            }
+            for mut joined in ways {
+                let shards = hooks::planner().shard_count(joined.tables[0]) as f64;
+                let times = |side: &Option<Rc<Remote>>| {
+                    if side.as_ref().is_some_and(|s| matches!(s.locus, Locus::Sharded(_))) {
+                        1.0
+                    } else {
+                        shards
+                    }
+                };
+                let rows = (*outer).rows * times(&left) + (*inner).rows * times(&right);
+                joined.work += (rows + (*rel).rows) * 0.01;
+                let path = path::make_path(rel, (*rel).reltarget, (*rel).rows, &joined);
+                joined.cost = (*path).path.total_cost;
+                if remote::noted(rel).is_some_and(|known| known.cost <= joined.cost) {
+                    continue;
+                }
+                let joined = Rc::new(joined);
+                remote::note(rel, Rc::clone(&joined));
+                pushed::attach(path, Pushed::all(joined));
+                pg_sys::add_path(rel, path.cast());
+            }
             Ok(())
         });
+    }
+}
+
+/// More rows than that are not sent to all nodes.
+const MOST_BROADCAST: f64 = 2_000_000.0;
+
+/// A relation whose rows are read here first and sent to all nodes, as something that lies everywhere; none if
+/// its columns cannot travel as arrays, or if they are too many.
+unsafe fn broadcast(
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+    other: &Remote,
+) -> Option<Remote> {
+    // SAFETY: the planner's live structures; inputs of a join have their cheapest path.
+    unsafe {
+        let path = (*rel).cheapest_total_path;
+        if path.is_null()
+            || !(*path).param_info.is_null()
+            || !(*rel).lateral_relids.is_null()
+            || (*path).rows > MOST_BROADCAST
+        {
+            return None;
+        }
+        let mut columns = Vec::new();
+        for expression in node::elements::<pg_sys::Node>((*(*path).pathtarget).exprs) {
+            let var = node::cast::<pg_sys::Var, _>(expression, NodeTag::T_Var)?;
+            let collation = (*var).varcollid;
+            let travels = (*var).varattno > 0
+                && crate::value::is_binary_safe((*var).vartype)
+                && pg_sys::get_element_type((*var).vartype) == Oid::INVALID
+                && pg_sys::get_array_type((*var).vartype) != Oid::INVALID
+                && (collation == Oid::INVALID || collation == pg_sys::DEFAULT_COLLATION_OID);
+            if !travels {
+                return None;
+            }
+            columns.push(var);
+        }
+        let mut relations = Vec::new();
+        let mut relation = -1;
+        loop {
+            relation = pg_sys::bms_next_member((*rel).relids, relation);
+            if relation < 0 {
+                break;
+            }
+            relations.push(relation as u32);
+        }
+        let nodes = hooks::planner().node_count(*other.tables.first()?) as f64;
+        let width = 1.0 + columns.len() as f64 * 0.5;
+        let before = (*path).total_cost + (*path).rows * nodes * width * 0.02;
+        let rows = Rc::new(Broadcast { path, relations, columns });
+        Some(Remote {
+            root,
+            items: vec![Item::Broadcast(rows)],
+            conditions: Vec::new(),
+            locus: Locus::Everywhere,
+            filters: Vec::new(),
+            tables: Vec::new(),
+            user: other.user,
+            work: 0.0,
+            before,
+            cost: 0.0,
+            complete: true,
+        })
     }
 }
 
@@ -125,10 +215,17 @@ unsafe fn join(
                 return None;
             }
         }
-        let family = hooks::planner().distribution(left.tables[0])?.family;
-        let equal: Vec<(Column, Column)> =
-            on.iter().filter_map(|clause| equality(*clause, family, left, right)).collect();
+        let mut equal: Vec<(Column, Column)> = Vec::new();
+        if let (Some(table), Some(_)) = (left.tables.first(), right.tables.first()) {
+            let family = hooks::planner().distribution(*table)?.family;
+            equal.extend(on.iter().filter_map(|clause| equality(*clause, family, left, right)));
+        }
         let locus = left.locus.join(kind, &right.locus, &equal)?;
+        if matches!(locus, Locus::Everywhere) && (left.tables.is_empty() || right.tables.is_empty())
+        {
+            // One node would do it all, where this one can do it as well.
+            return None;
+        }
 
         let mut tables = left.tables.clone();
         tables.extend(right.tables.iter().filter(|table| !left.tables.contains(table)));
@@ -180,7 +277,9 @@ unsafe fn join(
             filters: of_sharded(filters, &tables),
             tables,
             user: left.user,
-            work: 0.0,
+            work: left.work + right.work,
+            before: left.before + right.before,
+            cost: 0.0,
             complete: true,
         })
     }

@@ -36,6 +36,8 @@ pub struct ShardScan {
     pub sources: Vec<Source>,
     /// What the filters say of the distribution column.
     pub prune: Prune<Key>,
+    /// The plan's children yield rows whose columns are the first parameters of the SQL, as arrays.
+    pub broadcasts: bool,
     /// How many of the plan's expressions are parameters of the SQL.
     pub sent: usize,
     /// The SQL locks the rows it reads.
@@ -111,9 +113,11 @@ pub(crate) unsafe extern "C-unwind" fn relation_paths(
             (*rel).pathlist = std::ptr::null_mut();
             (*rel).partial_pathlist = std::ptr::null_mut();
             (*rel).consider_parallel = false;
-            let remote = Rc::new(base(root, rel, rti, rte)?);
-            remote::note(rel, Rc::clone(&remote));
+            let mut remote = base(root, rel, rti, rte)?;
             let custom = make_path(rel, (*rel).reltarget, (*rel).rows, &remote);
+            remote.cost = (*custom).path.total_cost;
+            let remote = Rc::new(remote);
+            remote::note(rel, Rc::clone(&remote));
             let path = &mut (*custom).path;
             // Its target list or filters may hold columns of what LATERAL refers to (`set_plain_rel_pathlist`).
             path.param_info = pg_sys::get_baserel_parampathinfo(root, rel, (*rel).lateral_relids);
@@ -182,6 +186,8 @@ unsafe fn base(
             tables: vec![table],
             user: (*rte).checkAsUser,
             work,
+            before: 0.0,
+            cost: 0.0,
             complete,
         })
     }
@@ -209,8 +215,11 @@ pub(crate) unsafe fn make_path(
         path.pathtarget = target;
         path.rows = rows.max(1.0);
         let nodes = hooks::planner().node_count(remote.tables[0]).max(1) as f64;
-        path.startup_cost = ROUND_TRIP;
-        path.total_cost = ROUND_TRIP + remote.work / nodes + path.rows * TRANSFER;
+        path.startup_cost = ROUND_TRIP + remote.before;
+        path.total_cost = path.startup_cost + remote.work / nodes + path.rows * TRANSFER;
+        for rows in remote.broadcasts() {
+            (*custom).custom_paths = pg_sys::lappend((*custom).custom_paths, rows.path.cast());
+        }
         (*custom).flags = pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
         (*custom).methods = methods();
         custom
@@ -270,10 +279,10 @@ unsafe extern "C-unwind" fn plan_path(
     path: *mut pg_sys::CustomPath,
     target_list: *mut pg_sys::List,
     clauses: *mut pg_sys::List,
-    _plans: *mut pg_sys::List,
+    plans: *mut pg_sys::List,
 ) -> *mut pg_sys::Plan {
     // SAFETY: the planner's live structures.
-    unsafe { boundary(|| pushed::plan(root, rel, path, target_list, clauses)) }
+    unsafe { boundary(|| pushed::plan(root, rel, path, target_list, clauses, plans)) }
 }
 
 /// TABLESAMPLE as SQL; empty if there is none.

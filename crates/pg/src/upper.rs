@@ -92,7 +92,13 @@ unsafe fn group(
             reference != 0
                 && !pg_sys::get_sortgroupref_clause_noerr(reference, (*parse).groupClause).is_null()
         };
-        let keys: Vec<usize> = (0..outputs.len()).filter(|index| is_key(*index)).collect();
+        // What has no column is computed here, from the same parameters that are sent.
+        let comes_back = |index: &usize| !is_free_of_columns(outputs[*index]);
+        let keys: Vec<usize> =
+            (0..outputs.len()).filter(|index| is_key(*index)).filter(comes_back).collect();
+        if keys.is_empty() && !(*parse).groupClause.is_null() {
+            return;
+        }
         if !outputs.iter().all(|expression| remote.can_compute(*expression, true)) {
             return distinct_arguments(root, input, output, &remote, extra);
         }
@@ -109,12 +115,6 @@ unsafe fn group(
             )
         };
         let columns: Vec<Column> = key_list.iter().filter_map(|key| column_of(*key)).collect();
-        let plain = |outputs: &[*mut pg_sys::Node]| {
-            outputs
-                .iter()
-                .map(|expression| Yield { expression: *expression, partial: None })
-                .collect::<Vec<_>>()
-        };
         if remote.locus.keeps_together(&columns)
             && having.iter().all(|clause| remote.can_compute(*clause, true))
         {
@@ -123,8 +123,13 @@ unsafe fn group(
             let rows = if having.is_empty() { groups } else { groups / 3.0 };
             let path = path::make_path(output, target, rows, &grouped);
             let mut pushed = Pushed::all(Rc::clone(&remote));
-            pushed.outputs = Some(plain(&outputs));
-            pushed.grouping = Some(Grouping { keys, having });
+            let wanted: Vec<usize> = (0..outputs.len()).filter(comes_back).collect();
+            let place = |key: &usize| wanted.iter().position(|index| index == key);
+            pushed.grouping =
+                Some(Grouping { keys: keys.iter().filter_map(place).collect(), having });
+            let yields =
+                wanted.iter().map(|index| Yield { expression: outputs[*index], partial: None });
+            pushed.outputs = Some(yields.collect());
             pushed::attach(path, pushed);
             let path =
                 pg_sys::apply_projection_to_path(root, output, path.cast(), (*output).reltarget);
@@ -133,23 +138,17 @@ unsafe fn group(
         if (*root).hasNonPartialAggs || (*root).hasNonSerialAggs {
             return distinct_arguments(root, input, output, &remote, extra);
         }
-        let mut yields = Vec::new();
-        for expression in &outputs {
-            let partial = match node::cast::<pg_sys::Aggref, _>(*expression, NodeTag::T_Aggref) {
-                None => None,
-                Some(aggregate) => match PartialAggregate::of(aggregate) {
-                    None => return,
-                    some => some,
-                },
-            };
-            yields.push(Yield { expression: *expression, partial });
-        }
-        // From here on the aggregates of the target are partial ones.
+        // Above, the aggregates are known as partial ones.
         let target = with_partial_aggregates(root, target);
-        for (output, expression) in
-            yields.iter_mut().zip(node::elements::<pg_sys::Node>((*target).exprs))
-        {
-            output.expression = expression;
+        let known_as = node::elements::<pg_sys::Node>((*target).exprs);
+        let mut yields = Vec::new();
+        for index in (0..outputs.len()).filter(comes_back) {
+            let aggregate = node::cast::<pg_sys::Aggref, _>(outputs[index], NodeTag::T_Aggref);
+            let partial = match aggregate.map(|aggregate| PartialAggregate::of(aggregate)) {
+                Some(None) => return,
+                partial => partial.flatten(),
+            };
+            yields.push(Yield { expression: known_as[index], partial });
         }
         let nodes = hooks::planner().node_count(remote.tables[0]).max(1) as f64;
         let rows = (groups * nodes).min((*input).rows.max(1.0));
@@ -547,6 +546,17 @@ unsafe fn direction(
             return None;
         }
         Some(strategy == pg_sys::BTGreaterStrategyNumber as i16)
+    }
+}
+
+/// The expression needs no row.
+unsafe fn is_free_of_columns(expression: *mut pg_sys::Node) -> bool {
+    // SAFETY: a live expression of the planner.
+    unsafe {
+        !node::walk(expression, &mut |n| match node::tag(n) {
+            NodeTag::T_Var | NodeTag::T_Aggref => Visit::Stop,
+            _ => Visit::Into,
+        })
     }
 }
 

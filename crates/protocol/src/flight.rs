@@ -111,6 +111,11 @@ impl Flight {
         }
     }
 
+    /// The first bytes have been sent.
+    pub fn forget(&mut self, sent: usize) {
+        self.bytes.drain(..sent);
+    }
+
     fn message(&mut self, kind: u8, body: impl FnOnce(&mut Vec<u8>)) {
         self.bytes.push(kind);
         let start = self.bytes.len();
@@ -228,6 +233,15 @@ mod tests {
         let mut flight = Flight::default();
         flight.query("a\0b");
         assert_eq!(flight.bytes(), b"Q\0\0\0\x07ab\0");
+    }
+
+    #[test]
+    fn what_was_sent_is_forgotten_and_the_rest_stays() {
+        let mut flight = Flight::default();
+        flight.copy_data(b"ab");
+        flight.copy_done();
+        flight.forget(7);
+        assert_eq!(flight.bytes(), b"c\0\0\0\x04");
     }
 
     #[test]

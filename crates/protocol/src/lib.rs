@@ -5,6 +5,9 @@
 //! Connecting and logging in are not here: libpq does that, and hands over a connection that is ready for a
 //! statement. Source of the formats: PostgreSQL's documentation, "Message Formats".
 
+/// The text and CSV formats of COPY.
+pub mod copy;
+
 /// Messages to a node.
 mod flight;
 

@@ -122,6 +122,10 @@ impl Read {
     fn start(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
         let tables = self.tables()?;
         let shards = self.shards(io, &tables[0])?;
+        // With no shard to ask, nothing is read for them either.
+        if !shards.is_empty() {
+            io.read_arrays();
+        }
         let reads = self.open(io, &tables, &shards, Vec::new())?;
         self.state = State::Reading(reads);
         Ok(())

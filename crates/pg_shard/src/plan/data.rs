@@ -120,7 +120,7 @@ impl Plan {
                     w.oid(*table);
                 }
                 w.oid(plan.user).text(&plan.around.0).text(&plan.around.1);
-                w.int(count(plan.sent)).int(i32::from(plan.locks));
+                w.int(count(plan.sent)).int(i32::from(plan.locks)).int(i32::from(plan.broadcasts));
                 write_prune(&mut w, &plan.prune);
                 write_template(&mut w, &plan.template);
                 w.int(count(plan.remote.len()));
@@ -182,6 +182,7 @@ impl Plan {
                 let around = (reader.text(), reader.text());
                 let sent = read_count(reader);
                 let locks = reader.int() != 0;
+                let broadcasts = reader.int() != 0;
                 let prune = read_prune(reader);
                 let template = read_template(reader);
                 let remote =
@@ -195,6 +196,7 @@ impl Plan {
                     remote,
                     sources,
                     prune,
+                    broadcasts,
                     sent,
                     locks,
                 })

@@ -6,14 +6,13 @@
 use super::data::{InsertedRows, Plan};
 use crate::catalog;
 use pg::PgError;
-use pg::plan::BoundParameters;
 use pg::query::{Facts, Statement};
 use pgrx::pg_sys::Oid;
 
-/// The plan of an INSERT whose rows are computed here.
+/// The plan of an INSERT whose rows are computed here, by `source`.
 pub(crate) fn plan(
     statement: Statement,
-    parameters: BoundParameters,
+    source: pg::plan::Plan,
     facts: &Facts,
     target: Oid,
 ) -> Result<pg::plan::Plan, PgError> {
@@ -35,7 +34,6 @@ pub(crate) fn plan(
         .position(|column| column.number == table.key.column)
         .ok_or_else(|| super::null_key(Some(target)))?;
     let template = row.prepared.template(&|oid| oid == target)?;
-    let source = statement.insert_source().plan_by_postgres(parameters);
     let plan = Plan::InsertedRows(InsertedRows {
         command: facts.command,
         table: target,

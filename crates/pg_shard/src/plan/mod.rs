@@ -37,8 +37,9 @@ pub(crate) fn plan(
     parameters: BoundParameters,
     scroll: bool,
 ) -> Result<Verdict, PgError> {
+    let shorter = statement.with_two_rows();
     let tables: Vec<Rc<DistributedTable>> =
-        statement.tables().into_iter().filter_map(catalog::find).collect();
+        shorter.unwrap_or(statement).tables().into_iter().filter_map(catalog::find).collect();
     if tables.is_empty() {
         return Ok(Verdict::NotOurs);
     }
@@ -64,6 +65,15 @@ pub(crate) fn plan(
         return Err(no_placements(table.shard_id(index).0));
     }
 
+    if let Some(shorter) = shorter {
+        let facts = shorter
+            .prepare()
+            .facts(Command::Insert, &|oid| catalog::find(oid).map(|table| table.key));
+        check(&facts, &tables)?;
+        let target = facts.target.ok_or_else(|| PgError::internal("an INSERT has no target"))?;
+        let source = statement.values_source().plan_without_us(parameters);
+        return insert::plan(shorter, source, &facts, target).map(Verdict::Planned);
+    }
     if let Some(plan) = plan_by_shape(statement, &tables, scroll)? {
         return Ok(Verdict::Planned(plan));
     }
@@ -82,7 +92,8 @@ pub(crate) fn plan(
     }
     match (command, facts.target) {
         (Command::Insert | Command::Upsert, Some(target)) => {
-            insert::plan(statement, parameters, &facts, target).map(Verdict::Planned)
+            let source = statement.insert_source().plan_by_postgres(parameters);
+            insert::plan(statement, source, &facts, target).map(Verdict::Planned)
         }
         (Command::Select, _) => Ok(catalog::planned_by_postgres()),
         (Command::SelectForUpdate, _) => lock_on_workers(&statement, &tables[0]),
