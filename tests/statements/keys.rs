@@ -226,8 +226,8 @@ fn names_need_no_care() {
     session.sql("UPDATE other.twin SET place = place WHERE key + 0 = 1");
     session.sql("INSERT INTO other.twin VALUES (3, 'c'), (4, 'd') RETURNING key");
     session.sql("CREATE TABLE other.quoted (key int PRIMARY KEY, \"Place\" text UNIQUE)");
-    session.sql("SELECT master_create_distributed_table('other.quoted', 'key')");
-    session.sql("SELECT master_create_worker_shards('other.quoted', 2, 1)");
+    session.sql("SELECT public.master_create_distributed_table('other.quoted', 'key')");
+    session.sql("SELECT public.master_create_worker_shards('other.quoted', 2, 1)");
     session.sql("INSERT INTO other.quoted VALUES (1, 'x')");
     session.sql("RESET quote_all_identifiers");
 
