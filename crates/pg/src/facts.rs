@@ -1082,7 +1082,7 @@ unsafe fn relations_below(item: *mut pg_sys::Node) -> Vec<u32> {
 }
 
 /// Without the casts that change nothing but the type's name.
-unsafe fn strip_relabel(mut n: *mut pg_sys::Node) -> *mut pg_sys::Node {
+pub(crate) unsafe fn strip_relabel(mut n: *mut pg_sys::Node) -> *mut pg_sys::Node {
     // SAFETY: the caller passes a live expression.
     unsafe {
         while let Some(relabel) = node::cast::<pg_sys::RelabelType, _>(n, NodeTag::T_RelabelType) {
@@ -1093,7 +1093,7 @@ unsafe fn strip_relabel(mut n: *mut pg_sys::Node) -> *mut pg_sys::Node {
 }
 
 /// Equal under the collation means the same bytes.
-fn is_deterministic(collation: Oid) -> bool {
+pub(crate) fn is_deterministic(collation: Oid) -> bool {
     // SAFETY: a syscache look-up by value.
     collation == Oid::INVALID || unsafe { pg_sys::get_collation_isdeterministic(collation) }
 }

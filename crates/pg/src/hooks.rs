@@ -5,11 +5,13 @@
 //! with all its fields; our own part runs inside [`boundary`].
 
 use crate::error::{PgError, boundary};
-use crate::path::{self, TableScan};
+use crate::join;
+use crate::path::{self, ShardScan};
 use crate::plan::{BoundParameters, Plan, PlanWriter};
 use crate::query::{DistributionKey, Statement};
 use crate::scan::{self, BeginScan};
 use crate::transaction;
+use crate::upper;
 use crate::utility::{self, UtilityCall};
 use pgrx::pg_sys::{self, Oid};
 use std::cell::Cell;
@@ -42,8 +44,17 @@ pub trait Extension: Sync {
     fn distribution(&self, table: Oid) -> Option<DistributionKey>;
     /// A guess at the number of rows of a distributed table.
     fn estimated_rows(&self, table: Oid) -> Option<f64>;
-    /// The private part of a scan over a table's shards.
-    fn plan_scan(&self, scan: &TableScan) -> PlanWriter;
+    /// How many shards a distributed table has.
+    fn shard_count(&self, table: Oid) -> usize;
+    /// How many nodes hold placements of a distributed table.
+    fn node_count(&self, table: Oid) -> usize;
+    /// The tables can be joined shard by shard: those with several shards are cut alike, and for each shard there
+    /// is a node with healthy placements of all tables.
+    fn lie_together(&self, tables: &[Oid]) -> bool;
+    /// Workers may do more than scan.
+    fn pushes_down(&self) -> bool;
+    /// The private part of a scan over tables' shards.
+    fn plan_scan(&self, scan: &ShardScan) -> PlanWriter;
     /// Before a utility statement runs; it may do the work itself.
     fn utility(&self, call: &mut UtilityCall) -> Result<utility::Outcome, PgError>;
     /// A relation is being dropped.
@@ -77,6 +88,8 @@ struct Previous {
     planner: pg_sys::planner_hook_type,
     relation_paths: pg_sys::set_rel_pathlist_hook_type,
     relation_info: pg_sys::get_relation_info_hook_type,
+    join_paths: pg_sys::set_join_pathlist_hook_type,
+    upper_paths: pg_sys::create_upper_paths_hook_type,
     utility: pg_sys::ProcessUtility_hook_type,
     access: pg_sys::object_access_hook_type,
 }
@@ -101,6 +114,14 @@ pub(crate) fn previous_relation_info() -> pg_sys::get_relation_info_hook_type {
     PREVIOUS.get().and_then(|previous| previous.relation_info)
 }
 
+pub(crate) fn previous_join_paths() -> pg_sys::set_join_pathlist_hook_type {
+    PREVIOUS.get().and_then(|previous| previous.join_paths)
+}
+
+pub(crate) fn previous_upper_paths() -> pg_sys::create_upper_paths_hook_type {
+    PREVIOUS.get().and_then(|previous| previous.upper_paths)
+}
+
 /// Installs every hook and callback; once per process, from `_PG_init`.
 pub fn install(extension: &'static dyn Extension, begin: BeginScan) {
     if EXTENSION.set(extension).is_err() {
@@ -114,12 +135,16 @@ pub fn install(extension: &'static dyn Extension, begin: BeginScan) {
             planner: pg_sys::planner_hook,
             relation_paths: pg_sys::set_rel_pathlist_hook,
             relation_info: pg_sys::get_relation_info_hook,
+            join_paths: pg_sys::set_join_pathlist_hook,
+            upper_paths: pg_sys::create_upper_paths_hook,
             utility: pg_sys::ProcessUtility_hook,
             access: pg_sys::object_access_hook,
         });
         pg_sys::planner_hook = Some(plan);
         pg_sys::set_rel_pathlist_hook = Some(path::relation_paths);
         pg_sys::get_relation_info_hook = Some(path::relation_info);
+        pg_sys::set_join_pathlist_hook = Some(join::join_paths);
+        pg_sys::create_upper_paths_hook = Some(upper::upper_paths);
         pg_sys::ProcessUtility_hook = Some(process_utility);
         pg_sys::object_access_hook = Some(access);
         pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), pg_sys::Datum::from(0));

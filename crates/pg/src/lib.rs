@@ -35,6 +35,21 @@ mod node;
 /// Distributed tables in PostgreSQL's own planner.
 pub mod path;
 
+/// Relations of the planner that the workers can compute, and their SQL.
+mod remote;
+
+/// Joins on the workers.
+mod join;
+
+/// Aggregates in parts.
+mod aggregate;
+
+/// Grouping, DISTINCT, ORDER BY and LIMIT on the workers.
+mod upper;
+
+/// What a path of ours sends, and its plan.
+mod pushed;
+
 /// Plans as PostgreSQL keeps them.
 pub mod plan;
 

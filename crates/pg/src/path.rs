@@ -1,37 +1,43 @@
 //! Distributed tables in PostgreSQL's own planner: every base relation that is one offers a single path, a
-//! scan of its shards with the needed columns and the filters that may run there. PostgreSQL does the rest.
+//! scan of its shards with the needed columns and the filters that may run there. `join.rs` and `upper.rs` offer
+//! paths that do more on the workers; PostgreSQL does the rest, and chooses by cost.
 //!
 //! This is also the net under everything: whatever query reaches PostgreSQL's planner, a distributed table in
 //! it is never read from the empty local table.
 
-use crate::error::boundary;
-use crate::facts;
+use crate::error::{PgError, boundary};
 use crate::hooks;
-use crate::node::{self, Visit};
-use crate::prepare;
+use crate::node;
+use crate::pushed::{self, Pushed};
 use crate::query::Key;
+use crate::remote::{self, Condition, Filter, Item, Remote};
 use crate::rows::Source;
-use crate::scan;
 use crate::shippable;
-use crate::template::{Piece, with_portable_output};
+use crate::template::Piece;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use shardmap::Prune;
+use shardmap::locus::Locus;
+use std::rc::Rc;
 
-/// A scan over the shards of one table.
+/// A scan over the shards of one table, or of several that lie beside each other.
 #[derive(Clone, Debug)]
-pub struct TableScan {
-    /// The table.
-    pub table: Oid,
+pub struct ShardScan {
+    /// The tables, one with the most shards first.
+    pub tables: Vec<Oid>,
     /// The role whose rights count: a view's owner, or (zero) the current user.
     pub user: Oid,
     /// The SQL for one shard.
     pub template: Vec<Piece>,
+    /// What stands before and behind the union of a node's shards; empty if that is all.
+    pub around: (String, String),
     /// Types and typmods of its columns.
     pub remote: Vec<(Oid, i32)>,
     /// How the scan's row is made of them.
     pub sources: Vec<Source>,
     /// What the filters say of the distribution column.
     pub prune: Prune<Key>,
+    /// The plan's children yield rows whose columns are the first parameters of the SQL, as arrays.
+    pub broadcasts: bool,
     /// How many of the plan's expressions are parameters of the SQL.
     pub sent: usize,
     /// The SQL locks the rows it reads.
@@ -47,19 +53,6 @@ static PATH_METHODS: Shared<pg_sys::CustomPathMethods> = Shared(pg_sys::CustomPa
     PlanCustomPath: Some(plan_path),
     ReparameterizeCustomPathByChild: None,
 });
-
-mod raw {
-    use pgrx::pg_sys;
-    use std::ffi::c_int;
-    unsafe extern "C-unwind" {
-        pub(super) fn ChangeVarNodes(
-            node: *mut pg_sys::Node,
-            from: c_int,
-            to: c_int,
-            levels_up: c_int,
-        );
-    }
-}
 
 /// `get_relation_info_hook`: the empty local table's size, indexes and their uniqueness say nothing of the shards.
 ///
@@ -120,22 +113,151 @@ pub(crate) unsafe extern "C-unwind" fn relation_paths(
             (*rel).pathlist = std::ptr::null_mut();
             (*rel).partial_pathlist = std::ptr::null_mut();
             (*rel).consider_parallel = false;
-            let custom: *mut pg_sys::CustomPath = node::make(NodeTag::T_CustomPath);
+            let mut remote = base(root, rel, rti, rte)?;
+            let custom = make_path(rel, (*rel).reltarget, (*rel).rows, &remote);
+            remote.cost = (*custom).path.total_cost;
+            let remote = Rc::new(remote);
+            remote::note(rel, Rc::clone(&remote));
             let path = &mut (*custom).path;
-            path.pathtype = NodeTag::T_CustomScan;
-            path.parent = rel;
-            path.pathtarget = (*rel).reltarget;
-            path.param_info = std::ptr::null_mut();
-            path.rows = (*rel).rows;
-            // A round trip, the worker's scan, and each row over the wire.
-            path.startup_cost = 100.0;
-            path.total_cost = 100.0 + (*rel).tuples * 0.01 + (*rel).rows * 0.05;
-            (*custom).flags = pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
-            (*custom).methods = &raw const PATH_METHODS.0;
+            // Its target list or filters may hold columns of what LATERAL refers to (`set_plain_rel_pathlist`).
+            path.param_info = pg_sys::get_baserel_parampathinfo(root, rel, (*rel).lateral_relids);
+            if !path.param_info.is_null() {
+                path.rows = (*path.param_info).ppi_rows;
+            }
+            pushed::attach(custom, Pushed::all(remote));
             pg_sys::add_path(rel, custom.cast());
             Ok(())
         });
     }
+}
+
+/// The table's own relation as the workers can compute it.
+unsafe fn base(
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+    rti: pg_sys::Index,
+    rte: *mut pg_sys::RangeTblEntry,
+) -> Result<Remote, PgError> {
+    // SAFETY: the planner's live structures.
+    unsafe {
+        let table = (*rte).relid;
+        let planner = hooks::planner();
+        let key = planner.distribution(table).ok_or_else(|| {
+            PgError::internal("a table ceased to be distributed while a query was planned")
+        })?;
+        if !(*rte).tablesample.is_null() && sample((*rte).tablesample).is_none() {
+            return Err(PgError::unsupported(
+                "TABLESAMPLE of a distributed table needs constant arguments",
+                "Write the percentage as a constant.",
+            ));
+        }
+        let init_params = init_params(root);
+        let own = |relation| relation == rti;
+        let (mut conditions, mut clauses) = (Vec::new(), Vec::new());
+        let mut complete = (*root).qual_security_level == 0
+            && lock_clause(rte).is_none()
+            && (*rel).lateral_relids.is_null();
+        for info in node::elements::<pg_sys::RestrictInfo>((*rel).baserestrictinfo) {
+            if (*info).pseudoconstant {
+                complete = false;
+                continue;
+            }
+            let clause = (*info).clause.cast::<pg_sys::Node>();
+            clauses.push(clause);
+            // A filter behind a security barrier must not see rows that the barrier hides, unless it cannot tell.
+            let allowed =
+                (*info).security_level <= (*rel).baserestrict_min_security || (*info).leakproof;
+            if allowed && shippable::is_shippable(clause, &own, &init_params, false) {
+                conditions.push(Condition::Clause(clause));
+            } else {
+                complete = false;
+            }
+        }
+        let is_sharded = planner.shard_count(table) != 1;
+        let locus = if is_sharded { Locus::by((rti, key.column)) } else { Locus::Everywhere };
+        let filters = vec![Filter { relation: rti, key, is_sharded, clauses }];
+        let work = (*rel).tuples * 0.01 * (1.0 + 0.25 * conditions.len() as f64);
+        Ok(Remote {
+            root,
+            items: vec![Item::Table(rti)],
+            conditions,
+            locus,
+            filters,
+            tables: vec![table],
+            user: (*rte).checkAsUser,
+            work,
+            before: 0.0,
+            cost: 0.0,
+            complete,
+        })
+    }
+}
+
+/// What a row costs on its way from a worker into a plan here, in the planner's units.
+const TRANSFER: f64 = 0.1;
+
+/// What a statement costs that is sent to all nodes.
+const ROUND_TRIP: f64 = 100.0;
+
+/// A path that has the workers compute `remote`, with `rows` coming back.
+pub(crate) unsafe fn make_path(
+    rel: *mut pg_sys::RelOptInfo,
+    target: *mut pg_sys::PathTarget,
+    rows: f64,
+    remote: &Remote,
+) -> *mut pg_sys::CustomPath {
+    // SAFETY: live structures of the planner; the node is made with the struct of its tag.
+    unsafe {
+        let custom: *mut pg_sys::CustomPath = node::make(NodeTag::T_CustomPath);
+        let path = &mut (*custom).path;
+        path.pathtype = NodeTag::T_CustomScan;
+        path.parent = rel;
+        path.pathtarget = target;
+        path.rows = rows.max(1.0);
+        let nodes = hooks::planner().node_count(remote.tables[0]).max(1) as f64;
+        path.startup_cost = ROUND_TRIP + remote.before;
+        path.total_cost = path.startup_cost + remote.work / nodes + path.rows * TRANSFER;
+        for rows in remote.broadcasts() {
+            (*custom).custom_paths = pg_sys::lappend((*custom).custom_paths, rows.path.cast());
+        }
+        (*custom).flags = pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
+        (*custom).methods = methods();
+        custom
+    }
+}
+
+/// The functions of our paths, by which they are known.
+pub(crate) fn methods() -> *const pg_sys::CustomPathMethods {
+    &raw const PATH_METHODS.0
+}
+
+/// The workers apply this filter.
+pub(crate) unsafe fn is_shipped(remote: &Remote, info: *mut pg_sys::RestrictInfo) -> bool {
+    // SAFETY: a live filter of the planner.
+    let clause = unsafe { (*info).clause.cast::<pg_sys::Node>() };
+    remote.conditions.iter().any(|known| matches!(known, Condition::Clause(own) if *own == clause))
+}
+
+/// An entry of the root's range table.
+pub(crate) unsafe fn entry_of(
+    root: *mut pg_sys::PlannerInfo,
+    relation: u32,
+) -> *mut pg_sys::RangeTblEntry {
+    // SAFETY: the caller passes a live root and a number of its range table.
+    unsafe { node::nth((*(*root).parse).rtable, relation as usize - 1) }
+}
+
+/// The table of an entry.
+pub(crate) unsafe fn table_of(root: *mut pg_sys::PlannerInfo, relation: u32) -> Oid {
+    // SAFETY: as in `entry_of`.
+    unsafe { (*entry_of(root, relation)).relid }
+}
+
+/// FOR UPDATE or alike, if the relation's rows are to be locked. See `Statement::with_locks_on_workers`.
+pub(crate) unsafe fn lock_clause(entry: *mut pg_sys::RangeTblEntry) -> Option<String> {
+    // SAFETY: a live entry for a table.
+    let lock = unsafe { node::text_of((*entry).enrname) };
+    (!lock.is_empty()).then_some(lock)
 }
 
 /// The planner has proved that the relation yields nothing.
@@ -157,132 +279,20 @@ unsafe extern "C-unwind" fn plan_path(
     path: *mut pg_sys::CustomPath,
     target_list: *mut pg_sys::List,
     clauses: *mut pg_sys::List,
-    _plans: *mut pg_sys::List,
+    plans: *mut pg_sys::List,
 ) -> *mut pg_sys::Plan {
-    // SAFETY: the planner's live structures; nodes are made with the structs of their tags.
-    unsafe {
-        boundary(|| {
-            let relation = (*rel).relid;
-            let rte: *mut pg_sys::RangeTblEntry = *(*root).simple_rte_array.add(relation as usize);
-            let table = (*rte).relid;
-            let key = hooks::planner().distribution(table).ok_or_else(|| {
-                crate::error::PgError::internal(
-                    "a table ceased to be distributed while a query was planned",
-                )
-            })?;
-            let init_params = init_params(root);
+    // SAFETY: the planner's live structures.
+    unsafe { boundary(|| pushed::plan(root, rel, path, target_list, clauses, plans)) }
+}
 
-            let (mut shipped, mut local) = (Vec::new(), Vec::new());
-            for info in node::elements::<pg_sys::RestrictInfo>(clauses) {
-                if (*info).pseudoconstant {
-                    continue;
-                }
-                let clause = (*info).clause.cast::<pg_sys::Node>();
-                // A filter behind a security barrier must not see rows that the barrier hides, unless it cannot tell.
-                let allowed =
-                    (*info).security_level <= (*rel).baserestrict_min_security || (*info).leakproof;
-                if allowed && shippable::is_shippable(clause, relation, &init_params) {
-                    shipped.push(clause);
-                } else {
-                    local.push(clause);
-                }
-            }
-
-            // The path's target and the relation's differ when a join above was removed; the plan may ask for either.
-            let mut wanted = node::elements::<pg_sys::Node>((*(*path).path.pathtarget).exprs);
-            wanted.extend(node::elements::<pg_sys::Node>((*(*rel).reltarget).exprs));
-            wanted.extend(
-                node::elements::<pg_sys::TargetEntry>(target_list)
-                    .into_iter()
-                    .map(|entry| (*entry).expr.cast()),
-            );
-            wanted.extend(&local);
-            let columns = needed_columns((*rel).relid, &wanted);
-            let mut expressions = Vec::new();
-            let conditions = with_portable_output(|| {
-                shipped
-                    .iter()
-                    .map(|clause| deparse(*clause, relation, table, &init_params, &mut expressions))
-                    .collect::<Vec<_>>()
-            });
-            let sent = expressions.len();
-            let (mut select, mut remote, mut sources, mut scan_list) =
-                (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-            for var in &columns {
-                let number = i32::from((**var).varattno);
-                let source = if number == pg_sys::TableOidAttributeNumber {
-                    Source::TableOid(table)
-                } else if number == 0 {
-                    let first = select.len();
-                    for (column, type_oid, typmod) in live_columns(table) {
-                        select.push(column_name(table, column));
-                        remote.push((type_oid, typmod));
-                    }
-                    Source::Row(table, (first..select.len()).collect())
-                } else {
-                    select.push(column_name(table, (**var).varattno));
-                    remote.push(((**var).vartype, (**var).vartypmod));
-                    Source::Remote(select.len() - 1)
-                };
-                sources.push(source);
-                let position = scan_list.len() as i16 + 1;
-                scan_list.push(pg_sys::makeTargetEntry(
-                    (*var).cast(),
-                    position,
-                    std::ptr::null_mut(),
-                    false,
-                ));
-            }
-            let all: Vec<*mut pg_sys::Node> = shipped.iter().chain(&local).copied().collect();
-            let (prune, expressions) = facts::prune_of_clauses(&all, relation, &key, expressions);
-
-            let list = if select.is_empty() { "NULL".to_owned() } else { select.join(", ") };
-            let filter = if conditions.is_empty() {
-                String::new()
-            } else {
-                format!(" WHERE {}", conditions.join(" AND "))
-            };
-            let sample = if (*rte).tablesample.is_null() {
-                String::new()
-            } else {
-                sample_clause((*rte).tablesample)?
-            };
-            // See `Statement::with_locks_on_workers`. A locking SELECT may stand in UNION ALL only as a sub-query.
-            let lock = node::text_of((*rte).enrname);
-            let locks = !lock.is_empty();
-            let (opening, closing) = if locks {
-                ("SELECT * FROM (", format!(" {lock}) AS locked"))
-            } else {
-                ("", String::new())
-            };
-            let template = vec![
-                Piece::Text(format!("{opening}SELECT {list} FROM ")),
-                Piece::Table(table),
-                Piece::Text(format!(" t{sample}{filter}{closing}")),
-            ];
-            let user = (*rte).checkAsUser;
-            let described =
-                TableScan { table, user, template, remote, sources, prune, sent, locks };
-            let private = hooks::planner().plan_scan(&described);
-
-            let scan: *mut pg_sys::CustomScan = node::make(NodeTag::T_CustomScan);
-            (*scan).scan.plan.targetlist = target_list;
-            (*scan).scan.plan.qual = node::list_of(&local);
-            (*scan).scan.scanrelid = relation;
-            (*scan).flags = pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
-            (*scan).custom_scan_tlist = node::list_of(&scan_list);
-            (*scan).custom_exprs = node::list_of(&expressions);
-            (*scan).custom_private = private.list();
-            (*scan).methods = scan::methods();
-            Ok(scan.cast())
-        })
-    }
+/// TABLESAMPLE as SQL; empty if there is none.
+pub(crate) unsafe fn sample_clause(clause: *mut pg_sys::TableSampleClause) -> String {
+    // SAFETY: null or a live clause of the planner; `base` has looked at its arguments.
+    if clause.is_null() { String::new() } else { unsafe { sample(clause) }.unwrap_or_default() }
 }
 
 /// TABLESAMPLE with constant arguments of the server's own methods, as SQL.
-unsafe fn sample_clause(
-    sample: *mut pg_sys::TableSampleClause,
-) -> Result<String, crate::error::PgError> {
+unsafe fn sample(sample: *mut pg_sys::TableSampleClause) -> Option<String> {
     // SAFETY: a live clause of the planner.
     unsafe {
         let method = node::text_of(pg_sys::get_func_name((*sample).tsmhandler));
@@ -300,24 +310,16 @@ unsafe fn sample_clause(
         let arguments: Option<Vec<String>> =
             node::elements::<pg_sys::Node>((*sample).args).into_iter().map(value).collect();
         let seed = if (*sample).repeatable.is_null() {
-            Some(String::new())
+            String::new()
         } else {
-            value((*sample).repeatable.cast()).map(|seed| format!(" REPEATABLE ({seed})"))
+            format!(" REPEATABLE ({})", value((*sample).repeatable.cast())?)
         };
-        match (arguments, seed) {
-            (Some(arguments), Some(seed)) => {
-                Ok(format!(" TABLESAMPLE {method} ({}){seed}", arguments.join(", ")))
-            }
-            _ => Err(crate::error::PgError::unsupported(
-                "TABLESAMPLE of a distributed table needs constant arguments",
-                "Write the percentage as a constant.",
-            )),
-        }
+        Some(format!(" TABLESAMPLE {method} ({}){seed}", arguments?.join(", ")))
     }
 }
 
 /// Parameters that uncorrelated sub-queries of this query level set: known before the scan starts.
-unsafe fn init_params(root: *mut pg_sys::PlannerInfo) -> Vec<i32> {
+pub(crate) unsafe fn init_params(root: *mut pg_sys::PlannerInfo) -> Vec<i32> {
     // SAFETY: the planner's live structures; setParam is a list of integers.
     unsafe {
         node::elements::<pg_sys::SubPlan>((*root).init_plans)
@@ -330,50 +332,8 @@ unsafe fn init_params(root: *mut pg_sys::PlannerInfo) -> Vec<i32> {
     }
 }
 
-/// The columns of relation `relation` in `expressions`, each once.
-unsafe fn needed_columns(
-    relation: u32,
-    expressions: &[*mut pg_sys::Node],
-) -> Vec<*mut pg_sys::Var> {
-    let mut columns: Vec<*mut pg_sys::Var> = Vec::new();
-    for expression in expressions {
-        // SAFETY: live expressions of the planner.
-        unsafe {
-            node::walk(*expression, &mut |n| {
-                if let Some(var) = node::cast::<pg_sys::Var, _>(n, NodeTag::T_Var)
-                    && (*var).varno as u32 == relation
-                    && (*var).varlevelsup == 0
-                    && !columns.iter().any(|known| (**known).varattno == (*var).varattno)
-                {
-                    columns.push(node::copy(var));
-                }
-                Visit::Into
-            });
-        }
-    }
-    columns
-}
-
-unsafe fn deparse(
-    clause: *mut pg_sys::Node,
-    relation: u32,
-    table: Oid,
-    init_params: &[i32],
-    expressions: &mut Vec<*mut pg_sys::Node>,
-) -> String {
-    // SAFETY: a live clause over `relation`; the copy is private. deparse_expression knows relations as number 1.
-    unsafe {
-        let own = node::rewrite(clause, &mut |n| {
-            prepare::fold_one(n, false, init_params, 0, expressions)
-        });
-        let own = if own == clause { node::copy(own) } else { own };
-        raw::ChangeVarNodes(own, relation as i32, 1, 0);
-        let context = pg_sys::deparse_context_for(c"t".as_ptr(), table);
-        format!("({})", node::text_of(pg_sys::deparse_expression(own, context, true, false)))
-    }
-}
-
-fn column_name(table: Oid, column: i16) -> String {
+/// The quoted name of a table's column.
+pub(crate) fn column_name(table: Oid, column: i16) -> String {
     // SAFETY: syscache look-ups by value; system columns have fixed names.
     unsafe {
         let name = if column < 0 {
@@ -381,7 +341,7 @@ fn column_name(table: Oid, column: i16) -> String {
         } else {
             pg_sys::get_attname(table, column, false).cast_const()
         };
-        format!("t.{}", node::text_of(pg_sys::quote_identifier(name)))
+        node::text_of(pg_sys::quote_identifier(name))
     }
 }
 

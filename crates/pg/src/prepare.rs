@@ -26,6 +26,7 @@ impl Statement {
                 complete_source_query(writing);
                 take_target_out_of_from(writing);
                 tidy_conflict_clause(writing);
+                simplify_exists(writing);
             }
             fold(query, computes_once(query), 0)
         }
@@ -246,6 +247,65 @@ unsafe fn tidy_conflict_clause(query: *mut pg_sys::Query) {
     }
 }
 
+/// Takes out of EXISTS what makes no difference there: order, DISTINCT and a LIMIT above zero.
+///
+/// Only in writes, where LIMIT and DISTINCT ON are refused since they pick other rows on each placement. ORMs put
+/// `LIMIT 1` into every EXISTS. PostgreSQL's planner does the same later (`simplify_EXISTS_query`,
+/// `src/backend/optimizer/plan/subselect.c`), under the same conditions.
+unsafe fn simplify_exists(query: *mut pg_sys::Query) {
+    // SAFETY: the caller passes a private, live copy of a Query; each node is cast to the struct of its tag.
+    unsafe {
+        if !(*query).hasSubLinks {
+            return;
+        }
+        node::walk(query, &mut |n| {
+            if let Some(link) = node::cast::<pg_sys::SubLink, _>(n, NodeTag::T_SubLink)
+                && (*link).subLinkType == pg_sys::SubLinkType::EXISTS_SUBLINK
+                && let Some(inner) =
+                    node::cast::<pg_sys::Query, _>((*link).subselect, NodeTag::T_Query)
+                && is_plain_select(inner)
+                && lets_a_row_through((*inner).limitCount)
+            {
+                (*inner).limitCount = std::ptr::null_mut();
+                (*inner).distinctClause = std::ptr::null_mut();
+                (*inner).hasDistinctOn = false;
+                (*inner).sortClause = std::ptr::null_mut();
+            }
+            Visit::Into
+        });
+    }
+}
+
+/// A SELECT that yields a row exactly if its FROM and WHERE, and GROUP BY, do.
+unsafe fn is_plain_select(query: *mut pg_sys::Query) -> bool {
+    // SAFETY: the caller passes a live Query.
+    unsafe {
+        (*query).commandType == pg_sys::CmdType::CMD_SELECT
+            && (*query).setOperations.is_null()
+            && !(*query).hasAggs
+            && (*query).groupingSets.is_null()
+            && !(*query).hasWindowFuncs
+            && !(*query).hasTargetSRFs
+            && !(*query).hasModifyingCTE
+            && (*query).havingQual.is_null()
+            && (*query).limitOffset.is_null()
+            && (*query).rowMarks.is_null()
+    }
+}
+
+/// No LIMIT, or one that is known to be above zero; LIMIT NULL is none.
+unsafe fn lets_a_row_through(limit: *mut pg_sys::Node) -> bool {
+    if limit.is_null() {
+        return true;
+    }
+    // SAFETY: the caller passes a live LIMIT clause, which is of type bigint; the copy is folded in its place.
+    unsafe {
+        let value = pg_sys::eval_const_expressions(std::ptr::null_mut(), node::copy(limit));
+        node::cast::<pg_sys::Const, _>(value, NodeTag::T_Const)
+            .is_some_and(|value| (*value).constisnull || (*value).constvalue.value() as i64 > 0)
+    }
+}
+
 /// The target of an UPDATE or DELETE stands in its FROM list; the rewriter marks it as written there by the user
 /// when it stood in a view, and ruleutils would then print it twice.
 unsafe fn take_target_out_of_from(query: *mut pg_sys::Query) {
@@ -378,10 +438,12 @@ pub(crate) unsafe fn is_foldable(
                 };
                 if known { Visit::Skip } else { Visit::Stop }
             }
-            NodeTag::T_NextValueExpr | NodeTag::T_SQLValueFunction | NodeTag::T_CoerceViaIO => {
-                mutable |= node::tag(part) != NodeTag::T_CoerceViaIO;
+            NodeTag::T_NextValueExpr | NodeTag::T_SQLValueFunction => {
+                mutable = true;
                 Visit::Into
             }
+            // Also casts through text. PostgreSQL's planner leaves a cstring below those that it may not compute, which
+            // no SQL can say.
             _ => {
                 mutable |= pg_sys::check_functions_in_node(
                     part,

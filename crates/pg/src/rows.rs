@@ -19,6 +19,109 @@ pub enum Source {
     TableOid(Oid),
     /// A row of the table, made of these columns of the remote result (in the table's order, live columns only).
     Row(Oid, Vec<usize>),
+    /// A serialised transition state, made of its parts: the remote result's columns from this one on.
+    State(StateKind, usize),
+}
+
+/// What PostgreSQL's serial functions write of a sum of numbers (`src/backend/utils/adt/numeric.c`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StateKind {
+    /// Number and sum: `int8_avg_serialize`.
+    Sum,
+    /// The same of numerics, with their scale and what is not finite: `numeric_avg_serialize`.
+    NumericSum,
+    /// Number, sum and sum of squares: `numeric_poly_serialize`.
+    Squares,
+    /// The same of numerics: `numeric_serialize`.
+    NumericSquares,
+}
+
+impl StateKind {
+    /// It has a sum of squares, which is one more part.
+    pub fn has_squares(self) -> bool {
+        matches!(self, Self::Squares | Self::NumericSquares)
+    }
+
+    /// As a number in a plan.
+    pub fn code(self) -> i32 {
+        match self {
+            Self::Sum => 0,
+            Self::NumericSum => 1,
+            Self::Squares => 2,
+            Self::NumericSquares => 3,
+        }
+    }
+
+    /// The reverse of [`Self::code`].
+    pub fn from_code(code: i32) -> Self {
+        match code {
+            0 => Self::Sum,
+            1 => Self::NumericSum,
+            2 => Self::Squares,
+            _ => Self::NumericSquares,
+        }
+    }
+
+    /// The serialised state of binary parts: the number as int8, sums as numeric. None if there is no sum: nothing
+    /// but NULLs has been added up.
+    fn serialise(self, count: &[u8], sum: &[u8], squares: Option<&[u8]>) -> Option<Vec<u8>> {
+        let is_numeric = matches!(self, Self::NumericSum | Self::NumericSquares);
+        let sum = WireNumeric::read(sum)?;
+        let mut state = Vec::with_capacity(80);
+        state.extend_from_slice(count);
+        let finite = sum.sign == WireNumeric::POSITIVE || sum.sign == WireNumeric::NEGATIVE;
+        // The special values are counted, and are no part of the sums.
+        let scale = if finite { sum.scale } else { 0 };
+        let zero = WireNumeric { weight: 0, sign: WireNumeric::POSITIVE, scale: 0, digits: &[] };
+        let squares = if self.has_squares() { Some(WireNumeric::read(squares?)?) } else { None };
+        for part in [Some(&sum), squares.as_ref()].into_iter().flatten() {
+            (if finite { part } else { &zero }).write(&mut state);
+        }
+        if is_numeric {
+            state.extend_from_slice(&i32::from(scale).to_be_bytes());
+            // How many numbers have that scale is asked for when numbers are taken away again, never here.
+            state.extend_from_slice(count);
+            for special in [WireNumeric::NAN, WireNumeric::INFINITY, WireNumeric::MINUS_INFINITY] {
+                state.extend_from_slice(&i64::from(sum.sign == special).to_be_bytes());
+            }
+        }
+        Some(state)
+    }
+}
+
+/// A numeric as `numeric_send` writes it.
+struct WireNumeric<'a> {
+    weight: i16,
+    sign: u16,
+    scale: u16,
+    digits: &'a [u8],
+}
+
+impl<'a> WireNumeric<'a> {
+    const POSITIVE: u16 = 0;
+    const NEGATIVE: u16 = 0x4000;
+    const NAN: u16 = 0xC000;
+    const INFINITY: u16 = 0xD000;
+    const MINUS_INFINITY: u16 = 0xF000;
+
+    fn read(bytes: &'a [u8]) -> Option<Self> {
+        let (head, digits) = bytes.split_at_checked(8)?;
+        Some(Self {
+            weight: i16::from_be_bytes([head[2], head[3]]),
+            sign: u16::from_be_bytes([head[4], head[5]]),
+            scale: u16::from_be_bytes([head[6], head[7]]),
+            digits,
+        })
+    }
+
+    /// As `numericvar_serialize` writes it.
+    fn write(&self, state: &mut Vec<u8>) {
+        state.extend_from_slice(&(self.digits.len() as u32 / 2).to_be_bytes());
+        state.extend_from_slice(&i32::from(self.weight).to_be_bytes());
+        state.extend_from_slice(&u32::from(self.sign).to_be_bytes());
+        state.extend_from_slice(&u32::from(self.scale).to_be_bytes());
+        state.extend_from_slice(self.digits);
+    }
 }
 
 /// Memory of PostgreSQL's that lives as long as this value.
@@ -198,6 +301,10 @@ impl RowStore {
             )));
         }
         let places = &self.places;
+        let state = |row: &Row<'_>, kind: StateKind, first: usize| {
+            let part = |index: usize| places[first + index].clone().map(|place| row.value(place));
+            kind.serialise(part(0)?, part(1)?, if kind.has_squares() { part(2) } else { None })
+        };
         let mut datum = |column: usize| {
             let place = places[column].clone()?;
             Some(codecs.decoders[column].datum(row.value_and_next(place)))
@@ -206,12 +313,21 @@ impl RowStore {
         unsafe {
             for (index, source) in codecs.sources.iter().enumerate() {
                 let value = match source {
+                    Source::State(..) => None,
                     Source::Remote(column) => datum(*column),
                     Source::TableOid(table) => Some(Datum::from(*table)),
                     Source::Row(table, columns) => Some(make_row(*table, columns, &mut datum)),
                 };
                 *nulls.add(index) = value.is_none();
                 *values.add(index) = value.unwrap_or(Datum::from(0));
+            }
+            for (index, source) in codecs.sources.iter().enumerate() {
+                if let Source::State(kind, first) = source
+                    && let Some(state) = state(&row, *kind, *first)
+                {
+                    *nulls.add(index) = false;
+                    *values.add(index) = make_bytea(&state);
+                }
             }
         }
         Ok(())
@@ -294,6 +410,19 @@ impl RowStore {
             unsafe { pg_sys::tuplestore_end(self.store) };
             self.store = std::ptr::null_mut();
         }
+    }
+}
+
+/// A bytea in the current memory context.
+unsafe fn make_bytea(bytes: &[u8]) -> Datum {
+    // SAFETY: palloc gives that many bytes or does not return; a varlena's length word counts itself.
+    unsafe {
+        let length = bytes.len() + pg_sys::VARHDRSZ;
+        let value = pg_sys::palloc(length).cast::<pg_sys::varlena>();
+        pgrx::set_varsize_4b(value, length as i32);
+        let data = value.cast::<u8>().add(pg_sys::VARHDRSZ);
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), data, bytes.len());
+        Datum::from(value)
     }
 }
 

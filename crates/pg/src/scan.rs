@@ -93,6 +93,10 @@ pub struct ScanIo {
     rows: Rc<RefCell<RowStore>>,
     kept_slot: *mut pg_sys::TupleTableSlot,
     buffered: Option<Buffered>,
+    /// How many arguments are arrays of the children's columns.
+    array_count: usize,
+    /// These arrays, once the children have been read.
+    arrays: Option<Vec<Datum>>,
 }
 
 /// All rows of the child plan, read before the first of them is used.
@@ -157,6 +161,8 @@ unsafe extern "C-unwind" fn begin(
                 rows: Rc::new(RefCell::new(rows)),
                 kept_slot: std::ptr::null_mut(),
                 buffered: None,
+                array_count: 0,
+                arrays: None,
             };
             let begin = BEGIN.get().ok_or_else(|| PgError::internal("no scan is registered"))?;
             let explain_only = flags & pg_sys::EXEC_FLAG_EXPLAIN_ONLY as c_int != 0;
@@ -247,6 +253,12 @@ unsafe extern "C-unwind" fn rescan(custom: *mut pg_sys::CustomScanState) {
             for expression in running.io.expressions.iter_mut().filter(|_| changed) {
                 expression.computed = None;
             }
+            if changed && running.io.arrays.take().is_some() {
+                for child in node::elements::<pg_sys::PlanState>((*custom).custom_ps) {
+                    pg_sys::UpdateChangedParamSet(child, (*custom).ss.ps.chgParam);
+                    pg_sys::ExecReScan(child);
+                }
+            }
             pg_sys::ExecScanReScan(&raw mut (*custom).ss);
             running.scan.rescan(&mut running.io, changed)
         });
@@ -287,9 +299,78 @@ impl ScanIo {
     /// Codecs of a remote result with these columns (types and typmods), of which the scan's row is made as
     /// `sources` say; the first `sent` expressions are arguments.
     pub fn make_codecs(&self, remote: &[(Oid, i32)], sources: Vec<Source>, sent: usize) -> Codecs {
-        let arguments: Vec<Oid> =
-            self.expressions.iter().take(sent).map(|expression| expression.type_oid).collect();
+        let mut arguments = Vec::with_capacity(self.array_count + sent);
+        if self.array_count > 0 {
+            for element in self.array_elements().into_iter().flatten() {
+                // SAFETY: a syscache look-up by value.
+                arguments.push(unsafe { pg_sys::get_array_type(element) });
+            }
+        }
+        arguments.extend(self.expressions.iter().take(sent).map(|expression| expression.type_oid));
         Codecs::new(remote, sources, &arguments)
+    }
+
+    /// The columns of the children's rows are arguments too, as arrays, before the others.
+    pub fn send_children_as_arrays(&mut self) {
+        self.array_count = self.array_elements().iter().map(Vec::len).sum();
+    }
+
+    /// The types of each child's columns; a child without columns counts rows by numbers.
+    fn array_elements(&self) -> Vec<Vec<Oid>> {
+        // SAFETY: the children were initialised by `begin`.
+        unsafe {
+            node::elements::<pg_sys::PlanState>((*self.node).custom_ps)
+                .into_iter()
+                .map(|child| {
+                    let descriptor = (*child).ps_ResultTupleDesc;
+                    let columns = (*descriptor).natts as usize;
+                    if columns == 0 {
+                        return vec![pg_sys::INT4OID];
+                    }
+                    (0..columns)
+                        .map(|index| (*(*descriptor).attrs.as_ptr().add(index)).atttypid)
+                        .collect()
+                })
+                .collect()
+        }
+    }
+
+    /// Reads the children's rows, if they are to be sent and that has not been done, and makes an array of each column.
+    pub fn read_arrays(&mut self) {
+        if self.array_count == 0 || self.arrays.is_some() {
+            return;
+        }
+        let mut arrays = Vec::new();
+        // SAFETY: the children were initialised by `begin`; the arrays live in the query's memory.
+        unsafe {
+            let memory = (*(*self.node).ss.ps.state).es_query_cxt;
+            let children = node::elements::<pg_sys::PlanState>((*self.node).custom_ps);
+            for (child, elements) in children.into_iter().zip(self.array_elements()) {
+                let states: Vec<*mut pg_sys::ArrayBuildState> = elements
+                    .iter()
+                    .map(|element| pg_sys::initArrayResult(*element, memory, true))
+                    .collect();
+                loop {
+                    let slot = pg_sys::ExecProcNode(child);
+                    if slot.is_null() || (*slot).tts_flags & pg_sys::TTS_FLAG_EMPTY as u16 != 0 {
+                        break;
+                    }
+                    pg_sys::slot_getallattrs(slot);
+                    let columns = (*(*slot).tts_tupleDescriptor).natts as usize;
+                    for (index, (state, element)) in states.iter().zip(&elements).enumerate() {
+                        let (value, is_null) = if columns == 0 {
+                            (Datum::from(0), false)
+                        } else {
+                            (*(*slot).tts_values.add(index), *(*slot).tts_isnull.add(index))
+                        };
+                        pg_sys::accumArrayResult(*state, value, is_null, *element, memory);
+                    }
+                }
+                let made = states.into_iter().map(|state| pg_sys::makeArrayResult(state, memory));
+                arrays.extend(made);
+            }
+        }
+        self.arrays = Some(arrays);
     }
 
     /// Codecs of a remote result whose columns are the scan's row, one to one.
@@ -379,9 +460,13 @@ impl ScanIo {
     pub fn arguments(&mut self) -> Arguments {
         let codecs = self.codecs();
         let mut arguments = Arguments::start(codecs.encoders().iter().map(Encoder::is_binary));
+        let arrays = self.arrays.clone().unwrap_or_default();
         for (index, encoder) in codecs.encoders().iter().enumerate() {
-            let value = self.evaluate(index);
-            // SAFETY: the encoder was made for the expression's type.
+            let value = match arrays.get(index) {
+                Some(array) => Some(*array),
+                None => self.evaluate(index - arrays.len()),
+            };
+            // SAFETY: the encoder was made for the array's or the expression's type.
             self.in_tuple_context(|_| unsafe { encoder.append(value, &mut arguments) });
         }
         arguments.finish(codecs.binary_columns());
@@ -392,7 +477,8 @@ impl ScanIo {
     pub fn describe_arguments(&mut self) -> String {
         let codecs = self.codecs();
         let mut described = Vec::new();
-        for index in 0..codecs.encoders().len() {
+        let arrays = self.array_count;
+        for index in 0..codecs.encoders().len() - arrays {
             let value = self.evaluate(index);
             let type_oid = self.expressions[index].type_oid;
             let text = self.in_tuple_context(|_| {
@@ -403,8 +489,8 @@ impl ScanIo {
                 })
             });
             described.push(match text {
-                Some(text) => format!("${} = '{}'", index + 1, text.replace('\'', "''")),
-                None => format!("${} = NULL", index + 1),
+                Some(text) => format!("${} = '{}'", arrays + index + 1, text.replace('\'', "''")),
+                None => format!("${} = NULL", arrays + index + 1),
             });
         }
         described.join(", ")

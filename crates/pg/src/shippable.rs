@@ -6,15 +6,16 @@ use crate::value::FIRST_USER_OID;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use std::ffi::c_void;
 
-/// A filter that a worker can apply with the same outcome.
+/// An expression that a worker can compute with the same outcome, from relations for which `own` holds.
 ///
 /// # Safety
 ///
-/// `clause` is a live expression over base relation `relation`.
+/// `clause` is a live expression of the planner.
 pub(crate) unsafe fn is_shippable(
     clause: *mut pg_sys::Node,
-    relation: u32,
+    own: &dyn Fn(u32) -> bool,
     init_params: &[i32],
+    aggregates: bool,
 ) -> bool {
     // SAFETY: the caller vouches for the clause.
     unsafe {
@@ -25,19 +26,19 @@ pub(crate) unsafe fn is_shippable(
             match node::tag(n) {
                 NodeTag::T_Var => {
                     let var = n.cast::<pg_sys::Var>();
-                    let ours = (*var).varno as u32 == relation && (*var).varlevelsup == 0;
+                    let ours =
+                        (*var).varno > 0 && own((*var).varno as u32) && (*var).varlevelsup == 0;
                     let plain = (*var).varattno > 0
                         || i32::from((*var).varattno) == pg_sys::SelfItemPointerAttributeNumber;
                     if ours && plain { Visit::Into } else { Visit::Stop }
                 }
+                NodeTag::T_Aggref if !aggregates => Visit::Stop,
                 NodeTag::T_Param
                 | NodeTag::T_SubLink
                 | NodeTag::T_SubPlan
                 | NodeTag::T_AlternativeSubPlan
-                | NodeTag::T_Aggref
                 | NodeTag::T_GroupingFunc
                 | NodeTag::T_WindowFunc
-                | NodeTag::T_PlaceHolderVar
                 | NodeTag::T_CurrentOfExpr
                 | NodeTag::T_NextValueExpr
                 | NodeTag::T_SQLValueFunction

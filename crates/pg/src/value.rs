@@ -22,7 +22,9 @@ pub fn is_binary_safe(type_oid: Oid) -> bool {
     // Send and receive functions convert to and from the encoding of our client, and nodes speak the database's.
     // SAFETY: reads settings of the backend.
     let converts = unsafe { pg_sys::pg_get_client_encoding() != pg_sys::GetDatabaseEncoding() };
-    if converts || type_oid.to_u32() >= FIRST_USER_OID {
+    // Numbers are the same in all encodings.
+    let is_number = matches!(type_oid, pg_sys::INT8OID | pg_sys::NUMERICOID);
+    if converts && !is_number || type_oid.to_u32() >= FIRST_USER_OID {
         return false;
     }
     let known = LOOKED_AT.with_borrow(|types| {
@@ -59,7 +61,8 @@ fn has_portable_binary_form(type_oid: Oid) -> bool {
     has_binary_io(type_oid)
 }
 
-fn type_name(type_oid: Oid) -> String {
+/// A type's name in the catalog.
+pub(crate) fn type_name(type_oid: Oid) -> String {
     // SAFETY: a syscache look-up by value; the tuple is released before the name is used.
     unsafe {
         let tuple = pg_sys::SearchSysCache1(

@@ -66,9 +66,26 @@ impl DistributedTable {
         self.map.shards()[index].id
     }
 
+    /// The shard of this table that is used beside shard `index` of others: that of the same number, but a table of one
+    /// shard is whole beside each of them.
+    pub(crate) fn beside(&self, index: usize) -> usize {
+        if self.map.len() == 1 { 0 } else { index }
+    }
+
     /// The healthy placements of a shard, leader first.
     pub(crate) fn healthy(&self, index: usize) -> impl Iterator<Item = &Placement> {
         self.placements[index].iter().filter(|placement| placement.state == PlacementState::Healthy)
+    }
+
+    /// How many nodes hold placements of it.
+    pub(crate) fn node_count(&self) -> usize {
+        let mut nodes: Vec<&NodeAddress> = Vec::new();
+        for placement in self.placements.iter().flatten() {
+            if !nodes.contains(&&placement.node) {
+                nodes.push(&placement.node);
+            }
+        }
+        nodes.len()
     }
 
     /// The error of a table without shards.

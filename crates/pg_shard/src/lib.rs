@@ -37,7 +37,7 @@ mod ddl;
 mod functions;
 
 use pg::hooks::{self, Extension, Verdict};
-use pg::path::TableScan;
+use pg::path::ShardScan;
 use pg::plan::{BoundParameters, PlanWriter};
 use pg::query::{DistributionKey, Statement};
 use pg::utility::{Outcome, UtilityCall};
@@ -79,8 +79,25 @@ impl Extension for PgShard {
         Some(if counted > 0.0 { counted } else { 1000.0 * distributed.map.len() as f64 })
     }
 
-    fn plan_scan(&self, scan: &TableScan) -> PlanWriter {
-        plan::data::Plan::TableScan(scan.clone()).write()
+    fn shard_count(&self, table: Oid) -> usize {
+        catalog::find(table).map_or(0, |table| table.map.len())
+    }
+
+    fn node_count(&self, table: Oid) -> usize {
+        catalog::find(table).map_or(0, |table| table.node_count())
+    }
+
+    fn lie_together(&self, tables: &[Oid]) -> bool {
+        let tables: Vec<_> = tables.iter().filter_map(|table| catalog::find(*table)).collect();
+        plan::lie_together(&tables)
+    }
+
+    fn pushes_down(&self) -> bool {
+        settings::enable_pushdown()
+    }
+
+    fn plan_scan(&self, scan: &ShardScan) -> PlanWriter {
+        plan::data::Plan::ShardScan(scan.clone()).write()
     }
 
     fn utility(&self, call: &mut UtilityCall) -> Result<Outcome, PgError> {

@@ -13,7 +13,7 @@ pub(crate) fn tell_as_table(
     node: &NodeAddress,
 ) -> PgError {
     for (distributed, index) in tables {
-        let suffix = format!("_{}", distributed.shard_id(*index).0);
+        let suffix = format!("_{}", distributed.shard_id(distributed.beside(*index)).0);
         let mut names = vec![distributed.name.clone()];
         names.extend(table::index_names(distributed.oid).into_iter().map(|(_, name)| name));
         error.rewrite(|text| without_suffix(text, &names, &suffix));

@@ -5,6 +5,7 @@ use std::ffi::CString;
 
 static ALL_MODIFICATIONS_COMMUTATIVE: GucSetting<bool> = GucSetting::<bool>::new(false);
 static USE_CITUSDB_SELECT_LOGIC: GucSetting<bool> = GucSetting::<bool>::new(false);
+static ENABLE_PUSHDOWN: GucSetting<bool> = GucSetting::<bool>::new(true);
 static LOG_DISTRIBUTED_STATEMENTS: GucSetting<bool> = GucSetting::<bool>::new(false);
 static NODE_CONNINFO: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(Some(c"sslmode=prefer"));
@@ -30,6 +31,14 @@ pub(crate) fn define() {
         &USE_CITUSDB_SELECT_LOGIC,
         GucContext::Userset,
         GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
+        c"pg_shard.enable_pushdown",
+        c"Lets workers join, group, sort and limit in queries over several shards.",
+        c"Off, they scan and filter only. To compare plans, like PostgreSQL's own enable_... settings.",
+        &ENABLE_PUSHDOWN,
+        GucContext::Userset,
+        GucFlags::EXPLAIN,
     );
     GucRegistry::define_bool_guc(
         c"pg_shard.log_distributed_statements",
@@ -157,4 +166,9 @@ pub(crate) fn node_options() -> Vec<(String, String)> {
         rest = after[end..].trim_start();
     }
     options
+}
+
+/// `pg_shard.enable_pushdown`.
+pub(crate) fn enable_pushdown() -> bool {
+    ENABLE_PUSHDOWN.get()
 }

@@ -6,6 +6,9 @@
 /// Ids and addresses as types.
 pub mod ids;
 
+/// Where the rows of a query's relation lie, and which joins can be made there.
+pub mod locus;
+
 /// Hash ranges and the shards of one table.
 pub mod map;
 

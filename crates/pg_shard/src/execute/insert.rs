@@ -93,7 +93,7 @@ impl InsertRows {
         let fixed = io.fixed_arguments();
         let formats: Vec<bool> =
             encoders.iter().map(Encoder::is_binary).chain(fixed.formats()).collect();
-        let template = self.compiled.template_number(&self.plan.template, &types)?;
+        let template = self.compiled.template_number(("", ""), &self.plan.template, &types)?;
         let kept = io.rows();
         let mut count = 0;
         while let Some(row) = io.child_row() {

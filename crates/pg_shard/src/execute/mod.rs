@@ -18,6 +18,7 @@ mod spread;
 /// A statement that changes one shard.
 pub(crate) mod write;
 
+pub(crate) use self::read::common_nodes;
 use crate::catalog::{self, DistributedTable};
 use crate::plan::compiled;
 use crate::plan::data::Plan;
@@ -37,15 +38,18 @@ pub(crate) fn begin(
     _explain_only: bool,
 ) -> Result<Box<dyn Scan>, PgError> {
     let compiled = compiled::find(reader);
+    if matches!(&compiled.plan, Plan::ShardScan(plan) if plan.broadcasts) {
+        io.send_children_as_arrays();
+    }
     let codecs = compiled.codecs(|| match &compiled.plan {
         Plan::Routed(plan) => io.make_plain_codecs(plan.sent),
-        Plan::TableScan(plan) => io.make_codecs(&plan.remote, plan.sources.clone(), plan.sent),
+        Plan::ShardScan(plan) => io.make_codecs(&plan.remote, plan.sources.clone(), plan.sent),
         Plan::InsertedRows(plan) => io.make_plain_codecs(plan.sent),
     });
     io.set_codecs(codecs);
     Ok(match &compiled.plan {
         Plan::Routed(plan) if plan.is_write() => Box::new(write::RoutedWrite::new(compiled)),
-        Plan::Routed(_) | Plan::TableScan(_) => Box::new(read::Read::new(compiled)),
+        Plan::Routed(_) | Plan::ShardScan(_) => Box::new(read::Read::new(compiled)),
         Plan::InsertedRows(plan) => Box::new(insert::InsertRows::new(plan.clone(), compiled)),
     })
 }
@@ -101,6 +105,7 @@ pub(crate) fn render(template: &[Piece], index: usize) -> Result<String, PgError
             Piece::Text(text) => sql.push_str(text),
             Piece::Table(oid) => {
                 let table = catalog::get(*oid)?;
+                let index = table.beside(index);
                 if index >= table.map.len() {
                     return Err(PgError::internal(format!(
                         "table \"{}\" has fewer shards than the tables it is joined with",

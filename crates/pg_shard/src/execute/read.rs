@@ -60,7 +60,7 @@ impl Read {
     fn tables(&self) -> Result<Vec<Rc<DistributedTable>>, PgError> {
         match &self.compiled.plan {
             Plan::Routed(plan) => tables(&plan.tables),
-            Plan::TableScan(plan) => tables(&[plan.table]),
+            Plan::ShardScan(plan) => tables(&plan.tables),
             Plan::InsertedRows(_) => Ok(Vec::new()),
         }
     }
@@ -68,15 +68,23 @@ impl Read {
     fn template(&self) -> &[Piece] {
         match &self.compiled.plan {
             Plan::Routed(plan) => &plan.template,
-            Plan::TableScan(plan) => &plan.template,
+            Plan::ShardScan(plan) => &plan.template,
             Plan::InsertedRows(_) => &[],
+        }
+    }
+
+    /// What stands around the union of a node's shards.
+    fn around(&self) -> (&str, &str) {
+        match &self.compiled.plan {
+            Plan::ShardScan(plan) => (&plan.around.0, &plan.around.1),
+            Plan::Routed(_) | Plan::InsertedRows(_) => ("", ""),
         }
     }
 
     fn prune(&self) -> &Prune<Key> {
         match &self.compiled.plan {
             Plan::Routed(plan) => &plan.prune,
-            Plan::TableScan(plan) => &plan.prune,
+            Plan::ShardScan(plan) => &plan.prune,
             Plan::InsertedRows(_) => &Prune::All,
         }
     }
@@ -85,7 +93,7 @@ impl Read {
     fn user(&self) -> Oid {
         match &self.compiled.plan {
             Plan::Routed(plan) => plan.user,
-            Plan::TableScan(plan) => plan.user,
+            Plan::ShardScan(plan) => plan.user,
             Plan::InsertedRows(plan) => plan.user,
         }
     }
@@ -93,7 +101,7 @@ impl Read {
     fn locks(&self) -> bool {
         match &self.compiled.plan {
             Plan::Routed(plan) => plan.command == Command::SelectForUpdate,
-            Plan::TableScan(plan) => plan.locks,
+            Plan::ShardScan(plan) => plan.locks,
             Plan::InsertedRows(_) => false,
         }
     }
@@ -114,6 +122,10 @@ impl Read {
     fn start(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
         let tables = self.tables()?;
         let shards = self.shards(io, &tables[0])?;
+        // With no shard to ask, nothing is read for them either.
+        if !shards.is_empty() {
+            io.read_arrays();
+        }
         let reads = self.open(io, &tables, &shards, Vec::new())?;
         self.state = State::Reading(reads);
         Ok(())
@@ -203,18 +215,19 @@ impl Read {
     ) -> Result<Result<(), Failure>, PgError> {
         let types = codecs.argument_types();
         let template = self.template();
+        let (opening, closing) = self.around();
         if let [only] = shards[..] {
             let key = StatementKey {
-                template: self.compiled.template_number(template, types)?,
+                template: self.compiled.template_number(self.around(), template, types)?,
                 part: table.shard_id(only).0,
             };
-            let render = || render(template, only);
+            let render = || Ok(format!("{opening}{}{closing}", render(template, only)?));
             let request = Request { sql: Sql::Kept(key, &render), types, arguments };
             return Ok(session.borrow_mut().send(&request, level));
         }
         let sql: Result<Vec<String>, PgError> =
             shards.iter().map(|index| render(template, *index)).collect();
-        let sql = sql?.join(" UNION ALL ");
+        let sql = format!("{opening}{}{closing}", sql?.join(" UNION ALL "));
         let request = Request { sql: Sql::Once(&sql), types, arguments };
         Ok(session.borrow_mut().send(&request, level))
     }
@@ -479,6 +492,7 @@ pub(crate) fn common_nodes(tables: &[Rc<DistributedTable>], index: usize) -> Vec
         .map(|placement| &placement.node)
         .filter(|node| {
             others.iter().all(|other| {
+                let index = other.beside(index);
                 index < other.map.len()
                     && other.healthy(index).any(|placement| placement.node == **node)
             })
@@ -531,11 +545,13 @@ impl Scan for Read {
         let total = tables[0].map.len();
         if !io.has_parameters() && !self.prune().is_all() {
             explain.text("Shards", &format!("decided at execution, of {total}"));
-            explain.text("Remote SQL", &render_generic(self.template())?);
+            let (opening, closing) = self.around();
+            let sql = render_generic(self.template())?;
+            explain.text("Remote SQL", &format!("{opening}{sql}{closing}"));
             return Ok(());
         }
         let shards = self.shards(io, &tables[0])?;
-        explain_shards(explain, io, &tables, &shards, self.template())
+        explain_shards(explain, io, &tables, &shards, self.around(), self.template())
     }
 }
 
@@ -545,6 +561,7 @@ pub(crate) fn explain_shards(
     io: &mut ScanIo,
     tables: &[Rc<DistributedTable>],
     shards: &[usize],
+    (opening, closing): (&str, &str),
     template: &[Piece],
 ) -> Result<(), PgError> {
     explain.text("Shards", &format!("{} of {}", shards.len(), tables[0].map.len()));
@@ -558,7 +575,7 @@ pub(crate) fn explain_shards(
     }
     explain.text("Nodes", &nodes.join(", "));
     if let Some(first) = shards.first() {
-        explain.text("Remote SQL", &render(template, *first)?);
+        explain.text("Remote SQL", &format!("{opening}{}{closing}", render(template, *first)?));
         let arguments = io.describe_arguments();
         if !arguments.is_empty() {
             explain.text("Arguments", &arguments);

@@ -64,7 +64,7 @@ impl RoutedWrite {
         let Some(Locked { tables, shards, by_key }) = self.lock(io)? else { return Ok(()) };
         let codecs = io.codecs();
         let types = codecs.argument_types();
-        let template = self.compiled.template_number(&plan.template, types)?;
+        let template = self.compiled.template_number(("", ""), &plan.template, types)?;
         let arguments = io.arguments();
         let mut rows = Returned { rows: io.rows(), wanted: plan.returning };
         let with_request = |index: usize, run: &mut dyn FnMut(&Request<'_>)| {
@@ -566,6 +566,6 @@ impl Scan for RoutedWrite {
             return Ok(());
         }
         let shards = prune(io, &self.plan().prune, &tables[0])?;
-        explain_shards(explain, io, &tables, &shards.shards, &self.plan().template)
+        explain_shards(explain, io, &tables, &shards.shards, ("", ""), &self.plan().template)
     }
 }

@@ -72,13 +72,14 @@ impl Compiled {
         made
     }
 
-    /// The number under which nodes keep statements made from `template`, which is this plan's.
+    /// The number under which nodes keep statements made from `template` and what stands around it, which are this plan's.
     ///
     /// Two plans with the same text and the same types of arguments have the same number. A statement is known to a node by
     /// this number and the first table's shard; which shards of other tables go with it only the metadata say, so
     /// with several tables the number holds for one state of them.
     pub(crate) fn template_number(
         &self,
+        (opening, closing): (&str, &str),
         template: &[Piece],
         argument_types: &[u32],
     ) -> Result<u64, PgError> {
@@ -89,6 +90,7 @@ impl Compiled {
             return Ok(number);
         }
         let mut text = String::with_capacity(256);
+        text.push_str(opening);
         let mut tables = 0;
         for piece in template {
             match piece {
@@ -101,7 +103,7 @@ impl Compiled {
                 }
             }
         }
-        let _ = write!(text, "\0{argument_types:?}");
+        let _ = write!(text, "{closing}\0{argument_types:?}");
         if tables > 1 {
             let _ = write!(text, "\0{epoch}");
         }

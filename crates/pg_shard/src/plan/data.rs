@@ -1,9 +1,9 @@
 //! The private part of our plans: what a scan needs to know at execution, as a flat list.
 
-use pg::path::TableScan;
+use pg::path::ShardScan;
 use pg::plan::{PlanReader, PlanWriter};
 use pg::query::{Command, Key};
-use pg::rows::Source;
+use pg::rows::{Source, StateKind};
 use pg::template::Piece;
 use pgrx::pg_sys::Oid;
 use shardmap::Prune;
@@ -13,8 +13,8 @@ use shardmap::Prune;
 pub(crate) enum Plan {
     /// A whole statement for one shard group.
     Routed(Routed),
-    /// A scan over the shards of one table, below a plan of PostgreSQL's.
-    TableScan(TableScan),
+    /// A scan over shards, below a plan of PostgreSQL's.
+    ShardScan(ShardScan),
     /// Rows computed here for the shards of one table.
     InsertedRows(InsertedRows),
 }
@@ -114,9 +114,13 @@ impl Plan {
                 write_prune(&mut w, &plan.prune);
                 write_template(&mut w, &plan.template);
             }
-            Self::TableScan(plan) => {
-                w.int(1).oid(plan.table).oid(plan.user);
-                w.int(count(plan.sent)).int(i32::from(plan.locks));
+            Self::ShardScan(plan) => {
+                w.int(1).int(count(plan.tables.len()));
+                for table in &plan.tables {
+                    w.oid(*table);
+                }
+                w.oid(plan.user).text(&plan.around.0).text(&plan.around.1);
+                w.int(count(plan.sent)).int(i32::from(plan.locks)).int(i32::from(plan.broadcasts));
                 write_prune(&mut w, &plan.prune);
                 write_template(&mut w, &plan.template);
                 w.int(count(plan.remote.len()));
@@ -173,21 +177,26 @@ impl Plan {
                 })
             }
             1 => {
-                let (table, user) = (reader.oid(), reader.oid());
+                let tables = (0..read_count(reader)).map(|_| reader.oid()).collect();
+                let user = reader.oid();
+                let around = (reader.text(), reader.text());
                 let sent = read_count(reader);
                 let locks = reader.int() != 0;
+                let broadcasts = reader.int() != 0;
                 let prune = read_prune(reader);
                 let template = read_template(reader);
                 let remote =
                     (0..read_count(reader)).map(|_| (reader.oid(), reader.int())).collect();
                 let sources = (0..read_count(reader)).map(|_| read_source(reader)).collect();
-                Self::TableScan(TableScan {
-                    table,
+                Self::ShardScan(ShardScan {
+                    tables,
                     user,
                     template,
+                    around,
                     remote,
                     sources,
                     prune,
+                    broadcasts,
                     sent,
                     locks,
                 })
@@ -245,6 +254,9 @@ fn write_source(w: &mut PlanWriter, source: &Source) {
         Source::TableOid(table) => {
             w.int(1).oid(*table);
         }
+        Source::State(kind, first) => {
+            w.int(3).int(kind.code()).int(count(*first));
+        }
         Source::Row(table, columns) => {
             w.int(2).oid(*table).int(count(columns.len()));
             for column in columns {
@@ -258,6 +270,7 @@ fn read_source(reader: &mut PlanReader) -> Source {
     match reader.int() {
         0 => Source::Remote(read_count(reader)),
         1 => Source::TableOid(reader.oid()),
+        3 => Source::State(StateKind::from_code(reader.int()), read_count(reader)),
         _ => {
             let table = reader.oid();
             Source::Row(table, (0..read_count(reader)).map(|_| read_count(reader)).collect())

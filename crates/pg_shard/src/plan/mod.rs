@@ -22,6 +22,7 @@ mod route;
 mod shapes;
 
 use crate::catalog::{self, DistributedTable};
+use crate::execute::common_nodes;
 use pg::hooks::Verdict;
 use pg::plan::BoundParameters;
 use pg::query::{Command, Facts, InsertSource, Obstacle, Statement};
@@ -125,6 +126,14 @@ fn plan_by_shape(
         _ => None,
     };
     Ok(shapes::keep(statement, &shape, scroll, plan))
+}
+
+/// The tables can be joined shard by shard; see `Extension::lie_together`.
+pub(crate) fn lie_together(tables: &[Rc<DistributedTable>]) -> bool {
+    let mut sharded = tables.iter().filter(|table| table.map.len() > 1);
+    let Some(first) = sharded.next().or(tables.first()) else { return false };
+    sharded.all(|other| other.oid == first.oid || route::are_cut_alike(first, other))
+        && (0..first.map.len()).all(|index| !common_nodes(tables, index).is_empty())
 }
 
 /// pg_shard 1.2's error for a shard that nobody placed.

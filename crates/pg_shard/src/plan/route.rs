@@ -109,11 +109,16 @@ fn is_other(left: Oid, right: Oid) -> bool {
     left != right && role(left) != role(right)
 }
 
-/// Shards of one range lie on the same nodes.
-fn are_colocated(left: &DistributedTable, right: &DistributedTable) -> bool {
+/// Equal keys hash into shards of one number.
+pub(super) fn are_cut_alike(left: &DistributedTable, right: &DistributedTable) -> bool {
     left.key.family == right.key.family
         && left.key.collation == right.key.collation
         && left.map.is_cut_like(&right.map)
+}
+
+/// Shards of one range lie on the same nodes.
+fn are_colocated(left: &DistributedTable, right: &DistributedTable) -> bool {
+    are_cut_alike(left, right)
         && (0..left.map.len()).all(|index| {
             left.healthy(index)
                 .any(|ours| right.healthy(index).any(|theirs| theirs.node == ours.node))

@@ -1,0 +1,364 @@
+//! Joins on the workers: two relations that the workers can compute, whose matching rows lie beside each other; or
+//! one of them and any other, whose rows are read first and sent to all nodes.
+//!
+//! `shardmap::locus` has the rule; here are the facts that it needs out of the planner's clauses, and what stands in
+//! the way on PostgreSQL's side: clauses that only this server can compute, rows to be locked, expressions that an
+//! outer join must see before it fills in NULLs.
+
+use crate::error::boundary;
+use crate::facts::{is_deterministic, strip_relabel};
+use crate::hooks;
+use crate::node::{self, Visit};
+use crate::path;
+use crate::pushed::{self, Pushed};
+use crate::remote::{self, Broadcast, Column, Condition, Item, Remote};
+use pgrx::pg_sys::{self, NodeTag, Oid};
+use shardmap::locus::{JoinKind, Locus};
+use std::rc::Rc;
+
+/// `set_join_pathlist_hook`.
+///
+/// # Safety
+///
+/// Called by the planner with its own structures.
+pub(crate) unsafe extern "C-unwind" fn join_paths(
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+    outer: *mut pg_sys::RelOptInfo,
+    inner: *mut pg_sys::RelOptInfo,
+    kind: pg_sys::JoinType::Type,
+    extra: *mut pg_sys::JoinPathExtraData,
+) {
+    // SAFETY: the planner's live structures.
+    unsafe {
+        if let Some(previous) = hooks::previous_join_paths() {
+            previous(root, rel, outer, inner, kind, extra);
+        }
+        boundary(|| {
+            let kind = match kind {
+                pg_sys::JoinType::JOIN_INNER => JoinKind::Inner,
+                pg_sys::JoinType::JOIN_LEFT => JoinKind::Left,
+                pg_sys::JoinType::JOIN_FULL => JoinKind::Full,
+                pg_sys::JoinType::JOIN_SEMI => JoinKind::Semi,
+                pg_sys::JoinType::JOIN_ANTI => JoinKind::Anti,
+                // A right join is offered as a left one too.
+                _ => return Ok(()),
+            };
+            if !may_join(root, rel) {
+                return Ok(());
+            }
+            let (left, right) = (remote::noted(outer), remote::noted(inner));
+            let clauses = (*extra).restrictlist;
+            let mut ways = Vec::new();
+            if let (Some(left), Some(right)) = (&left, &right) {
+                ways.extend(join(root, rel, kind, left, right, clauses));
+            }
+            // Otherwise one side's rows come here and go to all nodes; which is cheaper, costs tell.
+            if ways.is_empty() {
+                if let Some(left) = &left
+                    && let Some(right) = broadcast(root, inner, left)
+                {
+                    ways.extend(join(root, rel, kind, left, &right, clauses));
+                }
+                if let Some(right) = &right
+                    && let Some(left) = broadcast(root, outer, right)
+                {
+                    ways.extend(join(root, rel, kind, &left, right, clauses));
+                }
+            }
+            for mut joined in ways {
+                let shards = hooks::planner().shard_count(joined.tables[0]) as f64;
+                let times = |side: &Option<Rc<Remote>>| {
+                    if side.as_ref().is_some_and(|s| matches!(s.locus, Locus::Sharded(_))) {
+                        1.0
+                    } else {
+                        shards
+                    }
+                };
+                let rows = (*outer).rows * times(&left) + (*inner).rows * times(&right);
+                joined.work += (rows + (*rel).rows) * 0.01;
+                let path = path::make_path(rel, (*rel).reltarget, (*rel).rows, &joined);
+                joined.cost = (*path).path.total_cost;
+                if remote::noted(rel).is_some_and(|known| known.cost <= joined.cost) {
+                    continue;
+                }
+                let joined = Rc::new(joined);
+                remote::note(rel, Rc::clone(&joined));
+                pushed::attach(path, Pushed::all(joined));
+                pg_sys::add_path(rel, path.cast());
+            }
+            Ok(())
+        });
+    }
+}
+
+/// More rows than that are not sent to all nodes.
+const MOST_BROADCAST: f64 = 2_000_000.0;
+
+/// A relation whose rows are read here first and sent to all nodes, as something that lies everywhere; none if
+/// its columns cannot travel as arrays, or if they are too many.
+unsafe fn broadcast(
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+    other: &Remote,
+) -> Option<Remote> {
+    // SAFETY: the planner's live structures; inputs of a join have their cheapest path.
+    unsafe {
+        let path = (*rel).cheapest_total_path;
+        if path.is_null()
+            || !(*path).param_info.is_null()
+            || !(*rel).lateral_relids.is_null()
+            || (*path).rows > MOST_BROADCAST
+        {
+            return None;
+        }
+        let mut columns = Vec::new();
+        for expression in node::elements::<pg_sys::Node>((*(*path).pathtarget).exprs) {
+            let var = node::cast::<pg_sys::Var, _>(expression, NodeTag::T_Var)?;
+            let collation = (*var).varcollid;
+            let travels = (*var).varattno > 0
+                && crate::value::is_binary_safe((*var).vartype)
+                && pg_sys::get_element_type((*var).vartype) == Oid::INVALID
+                && pg_sys::get_array_type((*var).vartype) != Oid::INVALID
+                && (collation == Oid::INVALID || collation == pg_sys::DEFAULT_COLLATION_OID);
+            if !travels {
+                return None;
+            }
+            columns.push(var);
+        }
+        let mut relations = Vec::new();
+        let mut relation = -1;
+        loop {
+            relation = pg_sys::bms_next_member((*rel).relids, relation);
+            if relation < 0 {
+                break;
+            }
+            relations.push(relation as u32);
+        }
+        let nodes = hooks::planner().node_count(*other.tables.first()?) as f64;
+        let width = 1.0 + columns.len() as f64 * 0.5;
+        let before = (*path).total_cost + (*path).rows * nodes * width * 0.02;
+        let rows = Rc::new(Broadcast { path, relations, columns });
+        Some(Remote {
+            root,
+            items: vec![Item::Broadcast(rows)],
+            conditions: Vec::new(),
+            locus: Locus::Everywhere,
+            filters: Vec::new(),
+            tables: Vec::new(),
+            user: other.user,
+            work: 0.0,
+            before,
+            cost: 0.0,
+            complete: true,
+        })
+    }
+}
+
+/// Nothing about the query or the relation keeps joins here.
+unsafe fn may_join(root: *mut pg_sys::PlannerInfo, rel: *mut pg_sys::RelOptInfo) -> bool {
+    // SAFETY: the planner's live structures.
+    unsafe {
+        hooks::planner().pushes_down()
+            && (*(*root).parse).commandType == pg_sys::CmdType::CMD_SELECT
+            // A row that is locked here may have to be looked at again, relation by relation.
+            && (*(*root).parse).rowMarks.is_null()
+            && (*root).rowMarks.is_null()
+            && (*rel).lateral_relids.is_null()
+    }
+}
+
+unsafe fn join(
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+    kind: JoinKind,
+    left: &Remote,
+    right: &Remote,
+    restrictions: *mut pg_sys::List,
+) -> Option<Remote> {
+    if !left.complete || !right.complete || left.user != right.user {
+        return None;
+    }
+    // SAFETY: the planner's live structures.
+    unsafe {
+        let (mut on, mut after) = (Vec::new(), Vec::new());
+        for info in node::elements::<pg_sys::RestrictInfo>(restrictions) {
+            if (*info).pseudoconstant {
+                return None;
+            }
+            // Of what an outer join keeps, some clauses are asked after it has been joined.
+            let is_after = matches!(kind, JoinKind::Left | JoinKind::Full | JoinKind::Anti)
+                && ((*info).is_pushed_down
+                    || !pg_sys::bms_is_subset((*info).required_relids, (*rel).relids));
+            let clause = (*info).clause.cast::<pg_sys::Node>();
+            if is_after { after.push(clause) } else { on.push(clause) }
+        }
+        let covers = |relation| left.covers(relation) || right.covers(relation);
+        let init_params = path::init_params(root);
+        let can = |clause: &*mut pg_sys::Node| {
+            crate::shippable::is_shippable(*clause, &covers, &init_params, false)
+        };
+        if !on.iter().chain(&after).all(can) {
+            return None;
+        }
+        let fills_in = matches!(kind, JoinKind::Left | JoinKind::Full);
+        if fills_in && has_placeholder_in(root, right)
+            || kind == JoinKind::Full && has_placeholder_in(root, left)
+        {
+            return None;
+        }
+        if matches!(kind, JoinKind::Semi | JoinKind::Anti) {
+            // What is only looked for has no columns.
+            let mut above = node::elements::<pg_sys::Node>((*(*rel).reltarget).exprs);
+            above.extend(&after);
+            if above.into_iter().any(|expression| refers_to(expression, right)) {
+                return None;
+            }
+        }
+        let mut equal: Vec<(Column, Column)> = Vec::new();
+        if let (Some(table), Some(_)) = (left.tables.first(), right.tables.first()) {
+            let family = hooks::planner().distribution(*table)?.family;
+            equal.extend(on.iter().filter_map(|clause| equality(*clause, family, left, right)));
+        }
+        let locus = left.locus.join(kind, &right.locus, &equal)?;
+        if matches!(locus, Locus::Everywhere) && (left.tables.is_empty() || right.tables.is_empty())
+        {
+            // One node would do it all, where this one can do it as well.
+            return None;
+        }
+
+        let mut tables = left.tables.clone();
+        tables.extend(right.tables.iter().filter(|table| !left.tables.contains(table)));
+        tables.sort_by_key(|table| std::cmp::Reverse(hooks::planner().shard_count(*table)));
+        if !hooks::planner().lie_together(&tables) {
+            return None;
+        }
+        let clauses = |list: &[*mut pg_sys::Node]| {
+            list.iter().map(|clause| Condition::Clause(*clause)).collect::<Vec<_>>()
+        };
+        let (mut items, mut conditions) = (left.items.clone(), left.conditions.clone());
+        let mut filters = left.filters.clone();
+        match kind {
+            JoinKind::Inner => {
+                items.extend_from_slice(&right.items);
+                conditions.extend_from_slice(&right.conditions);
+                conditions.extend(clauses(&on));
+                filters.extend_from_slice(&right.filters);
+            }
+            JoinKind::Left => {
+                let mut on = clauses(&on);
+                on.extend_from_slice(&right.conditions);
+                items = vec![Item::Join(kind, items, right.items.clone(), on)];
+            }
+            JoinKind::Full => {
+                // Neither side's filters may stand in ON, where they would keep rows from matching only.
+                if !left.conditions.is_empty() || !right.conditions.is_empty() {
+                    return None;
+                }
+                items = vec![Item::Join(kind, items, right.items.clone(), clauses(&on))];
+                filters = Vec::new();
+            }
+            JoinKind::Semi | JoinKind::Anti => {
+                let mut looked_for = right.conditions.clone();
+                looked_for.extend(clauses(&on));
+                conditions.push(Condition::Exists {
+                    negated: kind == JoinKind::Anti,
+                    items: right.items.clone(),
+                    conditions: looked_for,
+                });
+            }
+        }
+        conditions.extend(clauses(&after));
+        Some(Remote {
+            root,
+            items,
+            conditions,
+            locus,
+            filters: of_sharded(filters, &tables),
+            tables,
+            user: left.user,
+            work: left.work + right.work,
+            before: left.before + right.before,
+            cost: 0.0,
+            complete: true,
+        })
+    }
+}
+
+/// Filters of tables that are whole everywhere say nothing of the shards of others.
+fn of_sharded(filters: Vec<remote::Filter>, tables: &[Oid]) -> Vec<remote::Filter> {
+    let planner = hooks::planner();
+    if tables.iter().all(|table| planner.shard_count(*table) == 1) {
+        return filters;
+    }
+    filters.into_iter().filter(|filter| filter.is_sharded).collect()
+}
+
+/// `left = right` of columns, one of each side, with the equality by which keys are hashed.
+unsafe fn equality(
+    clause: *mut pg_sys::Node,
+    family: Oid,
+    left: &Remote,
+    right: &Remote,
+) -> Option<(Column, Column)> {
+    // SAFETY: a live clause of the planner.
+    unsafe {
+        let op = node::cast::<pg_sys::OpExpr, _>(clause, NodeTag::T_OpExpr)?;
+        if node::length((*op).args) != 2
+            || pg_sys::get_op_opfamily_strategy((*op).opno, family) != 1
+            || !is_deterministic((*op).inputcollid)
+        {
+            return None;
+        }
+        let column = |index| {
+            let side: *mut pg_sys::Node = node::nth((*op).args, index);
+            let var = node::cast::<pg_sys::Var, _>(strip_relabel(side), NodeTag::T_Var)?;
+            ((*var).varlevelsup == 0 && (*var).varno > 0)
+                .then(|| ((*var).varno as u32, (*var).varattno))
+        };
+        let (first, second) = (column(0)?, column(1)?);
+        if left.covers(first.0) && right.covers(second.0) {
+            Some((first, second))
+        } else if left.covers(second.0) && right.covers(first.0) {
+            Some((second, first))
+        } else {
+            None
+        }
+    }
+}
+
+/// An expression of this side must be computed before an outer join fills in NULLs.
+unsafe fn has_placeholder_in(root: *mut pg_sys::PlannerInfo, side: &Remote) -> bool {
+    // SAFETY: the planner's live structures.
+    unsafe {
+        node::elements::<pg_sys::PlaceHolderInfo>((*root).placeholder_list).into_iter().any(
+            |info| {
+                let mut relation = -1;
+                loop {
+                    relation = pg_sys::bms_next_member((*info).ph_eval_at, relation);
+                    if relation < 0 {
+                        return true;
+                    }
+                    if !side.covers(relation as u32) {
+                        return false;
+                    }
+                }
+            },
+        )
+    }
+}
+
+/// The expression has a column of this side.
+unsafe fn refers_to(expression: *mut pg_sys::Node, side: &Remote) -> bool {
+    // SAFETY: a live expression of the planner.
+    unsafe {
+        node::walk(expression, &mut |n| {
+            let var = node::cast::<pg_sys::Var, _>(n, NodeTag::T_Var);
+            if var.is_some_and(|var| (*var).varno > 0 && side.covers((*var).varno as u32)) {
+                Visit::Stop
+            } else {
+                Visit::Into
+            }
+        })
+    }
+}

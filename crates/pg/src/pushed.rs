@@ -1,0 +1,357 @@
+//! What a path of ours sends to the workers, and the plan that is made of it when the path has won.
+//!
+//! A node gets one statement. In it the relation is computed shard by shard, united by UNION ALL; what concerns all of
+//! a node's rows (partial groups, DISTINCT, ORDER BY with LIMIT) stands around the union.
+
+use crate::aggregate::PartialAggregate;
+use crate::error::PgError;
+use crate::hooks;
+use crate::node;
+use crate::path::{self, ShardScan};
+use crate::remote::{Item, Output, Pieces, Printer, Remote, columns_in};
+use crate::scan;
+use crate::template::with_portable_output;
+use pgrx::pg_sys::{self, NodeTag};
+use std::rc::Rc;
+
+/// What a path of ours sends.
+#[derive(Clone, Debug)]
+pub(crate) struct Pushed {
+    /// The relation.
+    pub(crate) remote: Rc<Remote>,
+    /// What the scan yields; none: the columns of the relation that the plan asks for.
+    pub(crate) outputs: Option<Vec<Yield>>,
+    /// Each group lies in one shard.
+    pub(crate) grouping: Option<Grouping>,
+    /// The outputs are groups of a node's rows, as far as they lie there.
+    pub(crate) partial: bool,
+    /// Each row of a node once.
+    pub(crate) distinct: bool,
+    /// ORDER BY, together with `limit`.
+    pub(crate) order: Vec<Order>,
+    /// The rows of a node that can matter.
+    pub(crate) limit: Option<i64>,
+}
+
+/// A column of a scan's row.
+#[derive(Clone, Debug)]
+pub(crate) struct Yield {
+    /// The expression that the plan above knows it by.
+    pub(crate) expression: *mut pg_sys::Node,
+    /// It is the transition state of this aggregate.
+    pub(crate) partial: Option<PartialAggregate>,
+}
+
+/// GROUP BY and HAVING, shard by shard.
+#[derive(Clone, Debug)]
+pub(crate) struct Grouping {
+    /// Which outputs are grouped by.
+    pub(crate) keys: Vec<usize>,
+    /// HAVING.
+    pub(crate) having: Vec<*mut pg_sys::Node>,
+}
+
+/// A sort key.
+#[derive(Clone, Debug)]
+pub(crate) struct Order {
+    /// What is sorted by.
+    pub(crate) expression: *mut pg_sys::Node,
+    /// DESC.
+    pub(crate) descending: bool,
+    /// NULLS FIRST.
+    pub(crate) nulls_first: bool,
+}
+
+impl Pushed {
+    /// All rows of a relation.
+    pub(crate) fn all(remote: Rc<Remote>) -> Self {
+        Self {
+            remote,
+            outputs: None,
+            grouping: None,
+            partial: false,
+            distinct: false,
+            order: Vec::new(),
+            limit: None,
+        }
+    }
+
+    /// Nothing concerns all of a node's rows yet.
+    pub(crate) fn is_plain(&self) -> bool {
+        !self.partial && !self.distinct && self.limit.is_none()
+    }
+}
+
+/// A path's way to what it sends.
+pub(crate) fn attach(path: *mut pg_sys::CustomPath, pushed: Pushed) {
+    // SAFETY: a live path; what is kept lives in the planner's memory and is dropped with it. The planner hands
+    // custom_private back as it is.
+    unsafe {
+        let kept =
+            pgrx::PgMemoryContexts::CurrentMemoryContext.leak_and_drop_on_delete(Rc::new(pushed));
+        (*path).custom_private = pg_sys::lappend(std::ptr::null_mut(), kept.cast());
+    }
+}
+
+/// What a path sends, if it is one of ours.
+pub(crate) fn attached(path: *mut pg_sys::Path) -> Option<Rc<Pushed>> {
+    // SAFETY: a live path of the planner; only `attach` makes paths with our methods.
+    unsafe {
+        let custom = node::cast::<pg_sys::CustomPath, _>(path, NodeTag::T_CustomPath)?;
+        if !std::ptr::eq((*custom).methods, path::methods()) {
+            return None;
+        }
+        Some(Rc::clone(&*node::nth::<Rc<Pushed>>((*custom).custom_private, 0)))
+    }
+}
+
+/// The plan of a path: `rel` is its relation, `clauses` the filters of a base relation.
+///
+/// # Safety
+///
+/// The planner's live structures, as it passes them to `PlanCustomPath`.
+pub(crate) unsafe fn plan(
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+    path: *mut pg_sys::CustomPath,
+    target_list: *mut pg_sys::List,
+    clauses: *mut pg_sys::List,
+    plans: *mut pg_sys::List,
+) -> Result<*mut pg_sys::Plan, PgError> {
+    let pushed = attached(path.cast())
+        .ok_or_else(|| PgError::internal("a path of ours without what it sends"))?;
+    let remote = &*pushed.remote;
+    // SAFETY: the caller vouches for the planner's structures; nodes are made with the structs of their tags.
+    unsafe {
+        // A base relation's filters that no worker applies.
+        let local: Vec<*mut pg_sys::Node> = if remote.complete {
+            Vec::new()
+        } else {
+            node::elements::<pg_sys::RestrictInfo>(clauses)
+                .into_iter()
+                .filter(|info| !(**info).pseudoconstant && !path::is_shipped(remote, *info))
+                .map(|info| (*info).clause.cast())
+                .collect()
+        };
+        let yields: Vec<Yield> = match &pushed.outputs {
+            Some(outputs) => outputs.clone(),
+            None => {
+                // The path's target and the relation's differ when a join above was removed; the plan may ask for
+                // either.
+                let mut wanted = node::elements::<pg_sys::Node>((*(*path).path.pathtarget).exprs);
+                wanted.extend(node::elements::<pg_sys::Node>((*(*rel).reltarget).exprs));
+                wanted.extend(
+                    node::elements::<pg_sys::TargetEntry>(target_list)
+                        .into_iter()
+                        .map(|entry| (*entry).expr.cast()),
+                );
+                wanted.extend(&local);
+                columns_in(remote, &wanted)
+                    .into_iter()
+                    .map(|expression| Yield { expression, partial: None })
+                    .collect()
+            }
+        };
+        let mut printer = Printer::new(remote);
+        let sql = with_portable_output(|| print(&pushed, &yields, &mut printer));
+        let sent = printer.expressions.len();
+        let prune = printer.prune();
+        let scan_list: Vec<*mut pg_sys::TargetEntry> = (1i16..)
+            .zip(&yields)
+            .map(|(number, output)| {
+                let expression = output.expression.cast();
+                pg_sys::makeTargetEntry(expression, number, std::ptr::null_mut(), false)
+            })
+            .collect();
+        let relation = match remote.items[..] {
+            [Item::Table(relation)] if pushed.outputs.is_none() => relation,
+            _ => 0,
+        };
+        let locks = relation > 0 && path::lock_clause(path::entry_of(root, relation)).is_some();
+        let described = ShardScan {
+            tables: remote.tables.clone(),
+            user: remote.user,
+            template: sql.template.0,
+            around: sql.around,
+            remote: sql.columns,
+            sources: sql.sources,
+            prune,
+            broadcasts: !plans.is_null(),
+            sent,
+            locks,
+        };
+        let private = hooks::planner().plan_scan(&described);
+
+        let scan: *mut pg_sys::CustomScan = node::make(NodeTag::T_CustomScan);
+        (*scan).scan.plan.targetlist = target_list;
+        (*scan).scan.plan.qual = node::list_of(&local);
+        (*scan).scan.scanrelid = relation;
+        (*scan).flags = pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
+        (*scan).custom_plans = plans;
+        (*scan).custom_scan_tlist = node::list_of(&scan_list);
+        (*scan).custom_exprs = node::list_of(&printer.expressions);
+        (*scan).custom_private = private.list();
+        (*scan).methods = scan::methods();
+        Ok(scan.cast())
+    }
+}
+
+/// The SQL of a plan.
+struct Sql {
+    template: Pieces,
+    around: (String, String),
+    columns: Vec<(pg_sys::Oid, i32)>,
+    sources: Vec<crate::rows::Source>,
+}
+
+fn print(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) -> Sql {
+    if pushed.is_plain() {
+        print_plain(pushed, yields, printer)
+    } else {
+        print_around(pushed, yields, printer)
+    }
+}
+
+/// One query a shard, whose result is the scan's.
+fn print_plain(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) -> Sql {
+    let (mut select, mut columns, mut sources, mut places) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for output in yields {
+        places.push(select.len() + 1);
+        let own = printer.output(output.expression, select.len());
+        sources.push(own.source);
+        for (text, type_oid, typmod) in own.columns {
+            select.push(text);
+            columns.push((type_oid, typmod));
+        }
+    }
+    let mut template = Pieces::default();
+    let lock = lock_of(pushed);
+    // A locking SELECT may stand in UNION ALL only as a sub-query. See `Statement::with_locks_on_workers`.
+    if lock.is_some() {
+        template.text("SELECT * FROM (");
+    }
+    template.text("SELECT ");
+    template.text(&if select.is_empty() { "NULL".to_owned() } else { select.join(", ") });
+    printer.from_where(&mut template);
+    print_grouping(pushed, &places, printer, &mut template);
+    if let Some(lock) = lock {
+        template.text(&format!(" {lock}) AS locked"));
+    }
+    Sql { template, around: Default::default(), columns, sources }
+}
+
+fn print_grouping(
+    pushed: &Pushed,
+    places: &[usize],
+    printer: &mut Printer<'_>,
+    template: &mut Pieces,
+) {
+    let Some(grouping) = &pushed.grouping else { return };
+    if !grouping.keys.is_empty() {
+        let keys: Vec<String> = grouping.keys.iter().map(|key| places[*key].to_string()).collect();
+        template.text(&format!(" GROUP BY {}", keys.join(", ")));
+    }
+    for (index, clause) in grouping.having.iter().enumerate() {
+        let text = printer.expression(*clause);
+        template.text(&format!("{}({text})", if index == 0 { " HAVING " } else { " AND " }));
+    }
+}
+
+fn lock_of(pushed: &Pushed) -> Option<String> {
+    match pushed.remote.items[..] {
+        // SAFETY: a table of the root's range table.
+        [Item::Table(relation)] => unsafe {
+            path::lock_clause(path::entry_of(pushed.remote.root, relation))
+        },
+        _ => None,
+    }
+}
+
+/// One query a shard whose columns are named `c1`, `c2`, ..., and one around their union.
+fn print_around(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) -> Sql {
+    let mut inner: Vec<String> = Vec::new();
+    let (mut outer, mut keys, mut places) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut columns, mut sources) = (Vec::new(), Vec::new());
+    for output in yields {
+        let (asked, source) = match &output.partial {
+            None => {
+                let Output { columns: own, source } =
+                    printer.output(output.expression, outer.len());
+                let mut asked = Vec::new();
+                let mut first = 0;
+                for (text, type_oid, typmod) in own {
+                    let place = place_of(&mut inner, text);
+                    let name = format!("c{place}");
+                    first = if first == 0 { place } else { first };
+                    keys.push(name.clone());
+                    asked.push((name, type_oid, typmod));
+                }
+                places.push(first);
+                (asked, source)
+            }
+            Some(aggregate) => {
+                places.push(0);
+                let mut named = |expression| {
+                    format!("c{}", place_of(&mut inner, printer.expression(expression)))
+                };
+                let arguments: Vec<String> =
+                    aggregate.arguments.iter().map(|argument| named(*argument)).collect();
+                let filter = (!aggregate.filter.is_null()).then(|| named(aggregate.filter));
+                aggregate.columns(&arguments, filter.as_deref(), outer.len())
+            }
+        };
+        sources.push(source);
+        for (text, type_oid, typmod) in asked {
+            outer.push(text);
+            columns.push((type_oid, typmod));
+        }
+    }
+    let order: Vec<String> = pushed
+        .order
+        .iter()
+        .map(|key| {
+            let name = format!("c{}", place_of(&mut inner, printer.expression(key.expression)));
+            let direction = if key.descending { " DESC" } else { "" };
+            let nulls = if key.nulls_first == key.descending {
+                ""
+            } else if key.nulls_first {
+                " NULLS FIRST"
+            } else {
+                " NULLS LAST"
+            };
+            format!("{name}{direction}{nulls}")
+        })
+        .collect();
+
+    let mut template = Pieces::default();
+    let select: Vec<String> =
+        inner.iter().enumerate().map(|(n, text)| format!("{text} AS c{}", n + 1)).collect();
+    template.text("SELECT ");
+    template.text(&if select.is_empty() { "NULL".to_owned() } else { select.join(", ") });
+    printer.from_where(&mut template);
+    print_grouping(pushed, &places, printer, &mut template);
+
+    let list = if outer.is_empty() { "NULL".to_owned() } else { outer.join(", ") };
+    let distinct = if pushed.distinct { "DISTINCT " } else { "" };
+    let mut closing = ") u".to_owned();
+    if pushed.partial && !keys.is_empty() {
+        closing.push_str(&format!(" GROUP BY {}", keys.join(", ")));
+    }
+    if !order.is_empty() {
+        closing.push_str(&format!(" ORDER BY {}", order.join(", ")));
+    }
+    if let Some(limit) = pushed.limit {
+        closing.push_str(&format!(" LIMIT {limit}"));
+    }
+    Sql { template, around: (format!("SELECT {distinct}{list} FROM ("), closing), columns, sources }
+}
+
+/// The number of the inner column with that text, which is added if there is none yet.
+fn place_of(inner: &mut Vec<String>, text: String) -> usize {
+    let known = inner.iter().position(|known| *known == text);
+    known.unwrap_or_else(|| {
+        inner.push(text);
+        inner.len() - 1
+    }) + 1
+}

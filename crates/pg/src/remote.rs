@@ -1,0 +1,564 @@
+//! A relation of PostgreSQL's planner that the workers can compute, shard by shard, and how it is said in SQL.
+//!
+//! A base relation is one by its distribution; a join of two of them is one if `shardmap::locus` says so. What is
+//! kept here is structure: pointers to the planner's own clauses, put into SQL only when a path with them has won.
+//! Expressions are printed by ruleutils over a range table of our making, so that every relation has an alias that
+//! we know; the FROM clause around them is ours, with holes where shards' names go.
+
+use crate::node::{self, Visit};
+use crate::prepare;
+use crate::query::DistributionKey;
+use crate::rows::Source;
+use crate::shippable;
+use crate::template::Piece;
+use crate::value::type_name;
+use crate::{facts, path};
+use pgrx::pg_sys::{self, NodeTag, Oid};
+use shardmap::Prune;
+use shardmap::locus::{JoinKind, Locus};
+use std::rc::Rc;
+
+/// A column of the query: its relation's number and its own.
+pub(crate) type Column = (u32, i16);
+
+/// Something that stands in FROM.
+#[derive(Clone, Debug)]
+pub(crate) enum Item {
+    /// A relation of the range table.
+    Table(u32),
+    /// LEFT or FULL JOIN of two lists, each of which is a cross product.
+    Join(JoinKind, Vec<Item>, Vec<Item>, Vec<Condition>),
+    /// Rows that are read first and sent along.
+    Broadcast(Rc<Broadcast>),
+}
+
+/// Something that stands in WHERE or ON.
+#[derive(Clone, Debug)]
+pub(crate) enum Condition {
+    /// A clause of the planner.
+    Clause(*mut pg_sys::Node),
+    /// `[NOT] EXISTS (SELECT FROM items WHERE conditions)`.
+    Exists {
+        /// NOT.
+        negated: bool,
+        /// What is looked through.
+        items: Vec<Item>,
+        /// What is looked for.
+        conditions: Vec<Condition>,
+    },
+}
+
+/// Rows that are read here, by whatever plan, and sent to all nodes as arrays, one a column.
+#[derive(Debug)]
+pub(crate) struct Broadcast {
+    /// How they are read.
+    pub(crate) path: *mut pg_sys::Path,
+    /// The relations that they are of.
+    pub(crate) relations: Vec<u32>,
+    /// Their columns.
+    pub(crate) columns: Vec<*mut pg_sys::Var>,
+}
+
+impl Broadcast {
+    /// How many arrays are sent: rows without columns are counted by one.
+    pub(crate) fn arrays(&self) -> usize {
+        self.columns.len().max(1)
+    }
+}
+
+/// What the filters of a relation say of its distribution column.
+#[derive(Clone, Debug)]
+pub(crate) struct Filter {
+    /// The relation.
+    pub(crate) relation: u32,
+    /// How it is cut.
+    pub(crate) key: DistributionKey,
+    /// It has more shards than one.
+    pub(crate) is_sharded: bool,
+    /// All its filters.
+    pub(crate) clauses: Vec<*mut pg_sys::Node>,
+}
+
+/// A relation that the workers can compute.
+#[derive(Clone, Debug)]
+pub(crate) struct Remote {
+    /// The query level that it belongs to.
+    pub(crate) root: *mut pg_sys::PlannerInfo,
+    /// FROM.
+    pub(crate) items: Vec<Item>,
+    /// WHERE.
+    pub(crate) conditions: Vec<Condition>,
+    /// Where its rows lie.
+    pub(crate) locus: Locus<Column>,
+    /// What cuts the list of shards.
+    pub(crate) filters: Vec<Filter>,
+    /// Its distributed tables, one with the most shards first.
+    pub(crate) tables: Vec<Oid>,
+    /// The role whose rights count: a view's owner, or (zero) the current user.
+    pub(crate) user: Oid,
+    /// What all workers together spend on it, in the planner's units.
+    pub(crate) work: f64,
+    /// What is spent before they are asked.
+    pub(crate) before: f64,
+    /// What the path costs for which it is noted.
+    pub(crate) cost: f64,
+    /// It is all of the relation: no filter is left to be applied here.
+    pub(crate) complete: bool,
+}
+
+impl Remote {
+    /// The relation belongs to it.
+    pub(crate) fn covers(&self, relation: u32) -> bool {
+        fn any(items: &[Item], relation: u32) -> bool {
+            items.iter().any(|item| match item {
+                Item::Table(own) => *own == relation,
+                Item::Join(_, left, right, _) => any(left, relation) || any(right, relation),
+                Item::Broadcast(rows) => rows.relations.contains(&relation),
+            })
+        }
+        any(&self.items, relation)
+    }
+
+    /// The rows that are sent along, in the order of their arrays.
+    pub(crate) fn broadcasts(&self) -> Vec<Rc<Broadcast>> {
+        let mut found = Vec::new();
+        walk_items(&self.items, &self.conditions, &mut |item| {
+            if let Item::Broadcast(rows) = item {
+                found.push(Rc::clone(rows));
+            }
+        });
+        found
+    }
+
+    /// The workers can compute the expression.
+    pub(crate) fn can_compute(&self, expression: *mut pg_sys::Node, aggregates: bool) -> bool {
+        // SAFETY: the caller passes a live expression of the planner; the root lives while it plans.
+        unsafe {
+            let init_params = path::init_params(self.root);
+            let own = |relation| self.covers(relation);
+            shippable::is_shippable(expression, &own, &init_params, aggregates)
+        }
+    }
+}
+
+/// What a column of the scan's row is to be.
+pub(crate) struct Output {
+    /// Columns of the remote result that it is made of, as SQL with their types and typmods.
+    pub(crate) columns: Vec<(String, Oid, i32)>,
+    /// How, numbered from the first of them.
+    pub(crate) source: Source,
+}
+
+/// Puts a remote relation into SQL.
+pub(crate) struct Printer<'a> {
+    remote: &'a Remote,
+    context: *mut pg_sys::List,
+    aliases: Vec<(u32, String)>,
+    broadcasts: Vec<Rc<Broadcast>>,
+    /// The range table's length: broadcast rows come behind it.
+    entries: usize,
+    /// How many parameters are arrays of broadcast rows; they come first.
+    arrays: usize,
+    init_params: Vec<i32>,
+    /// What the coordinator computes and sends: the parameters of the SQL.
+    pub(crate) expressions: Vec<*mut pg_sys::Node>,
+}
+
+impl<'a> Printer<'a> {
+    /// A printer for `remote`, to be used within `template::with_portable_output`.
+    pub(crate) fn new(remote: &'a Remote) -> Self {
+        // SAFETY: the root lives while the planner plans; the entries copied are shallow copies that only ruleutils
+        // reads.
+        unsafe {
+            let mut relations = Vec::new();
+            walk_items(&remote.items, &remote.conditions, &mut |item| {
+                if let Item::Table(relation) = item {
+                    relations.push(*relation);
+                }
+            });
+            let broadcasts = remote.broadcasts();
+            let aliases: Vec<(u32, String)> = match relations[..] {
+                [only] => vec![(only, "t".to_owned())],
+                _ => relations
+                    .iter()
+                    .enumerate()
+                    .map(|(index, relation)| (*relation, format!("t{}", index + 1)))
+                    .collect(),
+            };
+            let entries = node::elements::<pg_sys::RangeTblEntry>((*(*remote.root).parse).rtable);
+            let (mut own, mut names) = (Vec::new(), Vec::new());
+            for (index, entry) in entries.into_iter().enumerate() {
+                let relation = index as u32 + 1;
+                match aliases.iter().find(|(known, _)| *known == relation) {
+                    Some((_, alias)) => {
+                        let copy: *mut pg_sys::RangeTblEntry = node::make(NodeTag::T_RangeTblEntry);
+                        std::ptr::copy_nonoverlapping(entry, copy, 1);
+                        // Columns print with the table's names, not with those the user gave them.
+                        (*copy).alias = std::ptr::null_mut();
+                        own.push(copy);
+                        names.push(node::c_text(alias));
+                    }
+                    None => {
+                        let filler: *mut pg_sys::RangeTblEntry =
+                            node::make(NodeTag::T_RangeTblEntry);
+                        (*filler).rtekind = pg_sys::RTEKind::RTE_RESULT;
+                        (*filler).eref =
+                            pg_sys::makeAlias(c"unused".as_ptr(), std::ptr::null_mut());
+                        own.push(filler);
+                        names.push(node::c_text("unused"));
+                    }
+                }
+            }
+            let length = own.len();
+            for (number, rows) in broadcasts.iter().enumerate() {
+                let columns: Vec<*mut pg_sys::Node> =
+                    (1..=rows.arrays()).map(|c| node::string_node(&format!("c{c}"))).collect();
+                let alias = format!("b{}", number + 1);
+                let entry: *mut pg_sys::RangeTblEntry = node::make(NodeTag::T_RangeTblEntry);
+                (*entry).rtekind = pg_sys::RTEKind::RTE_VALUES;
+                (*entry).eref = pg_sys::makeAlias(node::c_text(&alias), node::list_of(&columns));
+                own.push(entry);
+                names.push(node::c_text(&alias));
+            }
+            let plan: *mut pg_sys::PlannedStmt = node::make(NodeTag::T_PlannedStmt);
+            (*plan).rtable = node::list_of(&own);
+            let context = pg_sys::deparse_context_for_plan_tree(plan, node::list_of(&names));
+            Self {
+                remote,
+                context,
+                aliases,
+                entries: length,
+                arrays: broadcasts.iter().map(|rows| rows.arrays()).sum(),
+                broadcasts,
+                init_params: path::init_params(remote.root),
+                expressions: Vec::new(),
+            }
+        }
+    }
+
+    /// An expression.
+    pub(crate) fn expression(&mut self, expression: *mut pg_sys::Node) -> String {
+        // SAFETY: a live expression over relations of the remote; what is printed is a private copy.
+        unsafe {
+            let expression = self.in_terms_of_arrays(expression);
+            let (init_params, expressions) = (&self.init_params, &mut self.expressions);
+            let own = printable(expression, init_params, self.arrays, expressions);
+            node::text_of(pg_sys::deparse_expression(own, self.context, true, false))
+        }
+    }
+
+    /// The expression with columns of broadcast rows named as columns of their arrays.
+    unsafe fn in_terms_of_arrays(&self, expression: *mut pg_sys::Node) -> *mut pg_sys::Node {
+        if self.broadcasts.is_empty() {
+            return expression;
+        }
+        // SAFETY: the caller passes a live expression; the copies are private.
+        unsafe {
+            node::rewrite(expression, &mut |n| {
+                let var = node::cast::<pg_sys::Var, _>(n, NodeTag::T_Var)?;
+                let is_it = |known: &*mut pg_sys::Var| {
+                    (**known).varno == (*var).varno && (**known).varattno == (*var).varattno
+                };
+                let (number, column) = self
+                    .broadcasts
+                    .iter()
+                    .enumerate()
+                    .find_map(|(n, rows)| Some((n, rows.columns.iter().position(is_it)?)))?;
+                let own: *mut pg_sys::Var = node::copy(var);
+                (*own).varno = (self.entries + number + 1) as i32;
+                (*own).varattno = column as i16 + 1;
+                (*own).varnosyn = 0;
+                (*own).varattnosyn = 0;
+                Some(own.cast())
+            })
+        }
+    }
+
+    /// `unnest($1::int4[], ...) AS b1(c1, ...)`.
+    fn broadcast(&self, rows: &Rc<Broadcast>) -> String {
+        let mut first = 1;
+        for (number, known) in self.broadcasts.iter().enumerate() {
+            if !Rc::ptr_eq(known, rows) {
+                first += known.arrays();
+                continue;
+            }
+            // By the catalog's names: `character[]` would be an array of single characters.
+            // SAFETY: the columns are live nodes of the planner.
+            let arrays = (0..rows.arrays()).map(|column| unsafe {
+                let element = match rows.columns.get(column) {
+                    Some(var) => (**var).vartype,
+                    None => pg_sys::INT4OID,
+                };
+                let name = node::c_text(&type_name(element));
+                let name = node::text_of(pg_sys::quote_identifier(name));
+                format!("${}::{name}[]", first + column)
+            });
+            let names = (1..=rows.arrays()).map(|column| format!("c{column}"));
+            return format!(
+                "unnest({}) b{}({})",
+                arrays.collect::<Vec<_>>().join(", "),
+                number + 1,
+                names.collect::<Vec<_>>().join(", ")
+            );
+        }
+        unreachable!("the list was made of the same items")
+    }
+
+    fn alias(&self, relation: u32) -> &str {
+        self.aliases
+            .iter()
+            .find(|(known, _)| *known == relation)
+            .map_or("t", |(_, alias)| alias.as_str())
+    }
+
+    /// What has to come from a worker for this expression; `first` is the number of its first remote column.
+    pub(crate) fn output(&mut self, expression: *mut pg_sys::Node, first: usize) -> Output {
+        // SAFETY: a live expression over relations of the remote, whose entries are tables if they are whole rows
+        // or system columns.
+        unsafe {
+            let var = node::cast::<pg_sys::Var, _>(expression, NodeTag::T_Var);
+            if let Some(var) = var
+                && (*var).varattno <= 0
+                && i32::from((*var).varattno) != pg_sys::SelfItemPointerAttributeNumber
+            {
+                let table = path::table_of(self.remote.root, (*var).varno as u32);
+                if i32::from((*var).varattno) == pg_sys::TableOidAttributeNumber {
+                    return Output { columns: Vec::new(), source: Source::TableOid(table) };
+                }
+                if (*var).varattno == 0 {
+                    let alias = self.alias((*var).varno as u32).to_owned();
+                    let columns: Vec<(String, Oid, i32)> = path::live_columns(table)
+                        .into_iter()
+                        .map(|(column, type_oid, typmod)| {
+                            let name = path::column_name(table, column);
+                            (format!("{alias}.{name}"), type_oid, typmod)
+                        })
+                        .collect();
+                    let places = (first..first + columns.len()).collect();
+                    return Output { columns, source: Source::Row(table, places) };
+                }
+            }
+            let column = (
+                self.expression(expression),
+                pg_sys::exprType(expression),
+                pg_sys::exprTypmod(expression),
+            );
+            Output { columns: vec![column], source: Source::Remote(first) }
+        }
+    }
+
+    /// `FROM ... WHERE ...`.
+    pub(crate) fn from_where(&mut self, sql: &mut Pieces) {
+        let remote = self.remote;
+        sql.text(" FROM ");
+        self.list(&remote.items, ", ", sql);
+        self.conditions(" WHERE ", &remote.conditions, sql);
+    }
+
+    fn list(&mut self, items: &[Item], separator: &str, sql: &mut Pieces) {
+        for (index, item) in items.iter().enumerate() {
+            if index > 0 {
+                sql.text(separator);
+            }
+            self.item(item, sql);
+        }
+    }
+
+    fn item(&mut self, item: &Item, sql: &mut Pieces) {
+        match item {
+            Item::Table(relation) => {
+                // SAFETY: a table of the root's range table.
+                let (table, sample) = unsafe {
+                    let entry = path::entry_of(self.remote.root, *relation);
+                    ((*entry).relid, path::sample_clause((*entry).tablesample))
+                };
+                sql.table(table);
+                sql.text(&format!(" {}{sample}", self.alias(*relation)));
+            }
+            Item::Broadcast(rows) => sql.text(&self.broadcast(rows)),
+            Item::Join(kind, left, right, on) => {
+                sql.text("(");
+                self.side(left, sql);
+                sql.text(if *kind == JoinKind::Full { " FULL JOIN " } else { " LEFT JOIN " });
+                self.side(right, sql);
+                if on.is_empty() {
+                    sql.text(" ON (true)");
+                }
+                self.conditions(" ON ", on, sql);
+                sql.text(")");
+            }
+        }
+    }
+
+    fn side(&mut self, items: &[Item], sql: &mut Pieces) {
+        if let [only] = items {
+            return self.item(only, sql);
+        }
+        sql.text("(");
+        self.list(items, " CROSS JOIN ", sql);
+        sql.text(")");
+    }
+
+    fn conditions(&mut self, opening: &str, conditions: &[Condition], sql: &mut Pieces) {
+        for (index, condition) in conditions.iter().enumerate() {
+            sql.text(if index == 0 { opening } else { " AND " });
+            match condition {
+                Condition::Clause(clause) => {
+                    let text = self.expression(*clause);
+                    sql.text(&format!("({text})"));
+                }
+                Condition::Exists { negated, items, conditions } => {
+                    sql.text(if *negated {
+                        "(NOT EXISTS (SELECT FROM "
+                    } else {
+                        "(EXISTS (SELECT FROM "
+                    });
+                    self.list(items, ", ", sql);
+                    self.conditions(" WHERE ", conditions, sql);
+                    sql.text("))");
+                }
+            }
+        }
+    }
+
+    /// What the filters say of the distribution columns; keys that are not sent yet follow the expressions.
+    pub(crate) fn prune(&mut self) -> Prune<crate::query::Key> {
+        let mut prune = Prune::All;
+        for filter in &self.remote.filters {
+            let expressions = std::mem::take(&mut self.expressions);
+            // SAFETY: the clauses are live clauses of the planner over that relation.
+            let (own, expressions) = unsafe {
+                facts::prune_of_clauses(&filter.clauses, filter.relation, &filter.key, expressions)
+            };
+            self.expressions = expressions;
+            prune = prune.and(own);
+        }
+        prune
+    }
+}
+
+/// The expression as ruleutils shall print it: parameters where the coordinator computes, no placeholders (where
+/// they matter nothing is pushed down), and collations spelled out, which the planner hides in casts.
+unsafe fn printable(
+    expression: *mut pg_sys::Node,
+    init_params: &[i32],
+    first: usize,
+    expressions: &mut Vec<*mut pg_sys::Node>,
+) -> *mut pg_sys::Node {
+    // SAFETY: the caller passes a live expression; each node is cast to the struct of its tag.
+    unsafe {
+        let own = node::rewrite(expression, &mut |n| {
+            if let Some(parameter) = prepare::fold_one(n, false, init_params, first, expressions) {
+                return Some(parameter);
+            }
+            if let Some(holder) =
+                node::cast::<pg_sys::PlaceHolderVar, _>(n, NodeTag::T_PlaceHolderVar)
+            {
+                return Some(printable((*holder).phexpr.cast(), init_params, first, expressions));
+            }
+            let cast = node::cast::<pg_sys::RelabelType, _>(n, NodeTag::T_RelabelType)?;
+            let hidden = (*cast).resultcollid;
+            let below = (*cast).arg.cast::<pg_sys::Node>();
+            if hidden == Oid::INVALID || hidden == pg_sys::exprCollation(below) {
+                return None;
+            }
+            let collate: *mut pg_sys::CollateExpr = node::make(NodeTag::T_CollateExpr);
+            let inner = printable(below, init_params, first, expressions);
+            (*collate).collOid = hidden;
+            (*collate).location = -1;
+            (*collate).arg = if (*cast).resulttype == pg_sys::exprType(below) {
+                inner.cast()
+            } else {
+                let own: *mut pg_sys::RelabelType = node::copy(cast);
+                (*own).arg = inner.cast();
+                (*own).relabelformat = pg_sys::CoercionForm::COERCE_EXPLICIT_CAST;
+                own.cast()
+            };
+            Some(collate.cast())
+        });
+        if own == expression { node::copy(own) } else { own }
+    }
+}
+
+/// Visits all items, those of conditions included, in an order that is always the same.
+fn walk_items(items: &[Item], conditions: &[Condition], visit: &mut dyn FnMut(&Item)) {
+    for item in items {
+        visit(item);
+        if let Item::Join(_, left, right, on) = item {
+            walk_items(left, &[], visit);
+            walk_items(right, on, visit);
+        }
+    }
+    for condition in conditions {
+        if let Condition::Exists { items, conditions, .. } = condition {
+            walk_items(items, conditions, visit);
+        }
+    }
+}
+
+/// SQL with holes, as it grows.
+#[derive(Debug, Default)]
+pub(crate) struct Pieces(pub(crate) Vec<Piece>);
+
+impl Pieces {
+    /// Appends text.
+    pub(crate) fn text(&mut self, text: &str) {
+        match self.0.last_mut() {
+            Some(Piece::Text(last)) => last.push_str(text),
+            _ => self.0.push(Piece::Text(text.to_owned())),
+        }
+    }
+
+    /// Appends a hole.
+    pub(crate) fn table(&mut self, table: Oid) {
+        self.0.push(Piece::Table(table));
+    }
+}
+
+/// Columns of the remote's relations in `expressions`, each once.
+pub(crate) fn columns_in(
+    remote: &Remote,
+    expressions: &[*mut pg_sys::Node],
+) -> Vec<*mut pg_sys::Node> {
+    let mut columns: Vec<*mut pg_sys::Var> = Vec::new();
+    for expression in expressions {
+        // SAFETY: live expressions of the planner.
+        unsafe {
+            node::walk(*expression, &mut |n| {
+                if let Some(var) = node::cast::<pg_sys::Var, _>(n, NodeTag::T_Var)
+                    && (*var).varlevelsup == 0
+                    && (*var).varno > 0
+                    && remote.covers((*var).varno as u32)
+                    && !columns.iter().any(|known| {
+                        (**known).varno == (*var).varno && (**known).varattno == (*var).varattno
+                    })
+                {
+                    columns.push(node::copy(var));
+                }
+                Visit::Into
+            });
+        }
+    }
+    columns.into_iter().map(|var| var.cast()).collect()
+}
+
+/// Notes on a relation of the planner that the workers can compute it.
+pub(crate) fn note(rel: *mut pg_sys::RelOptInfo, remote: Rc<Remote>) {
+    // SAFETY: a live relation of the planner, which is no foreign one, so that nobody else uses the field; the note
+    // lives in the planner's memory and is dropped with it.
+    unsafe {
+        let kept = pgrx::PgMemoryContexts::CurrentMemoryContext.leak_and_drop_on_delete(remote);
+        (*rel).fdw_private = kept.cast();
+    }
+}
+
+/// What is noted on a relation.
+pub(crate) fn noted(rel: *mut pg_sys::RelOptInfo) -> Option<Rc<Remote>> {
+    // SAFETY: `note` alone writes the field of a relation without a foreign data wrapper.
+    unsafe {
+        if !(*rel).fdwroutine.is_null() || (*rel).fdw_private.is_null() {
+            return None;
+        }
+        Some(Rc::clone(&*(*rel).fdw_private.cast::<Rc<Remote>>()))
+    }
+}

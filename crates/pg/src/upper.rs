@@ -1,0 +1,659 @@
+//! What stands above the joins, on the workers: grouping, DISTINCT, ORDER BY with LIMIT, LIMIT.
+//!
+//! Groups that lie in one shard each are made there and are done. Others are made in parts: PostgreSQL plans its
+//! parallel aggregation, with the partial half on the nodes and its own Finalize above (`aggregate.rs`). A node sends
+//! no row twice for DISTINCT, and no more rows than the LIMIT lets through; what is left is done here once more.
+
+use crate::aggregate::PartialAggregate;
+use crate::error::boundary;
+use crate::hooks;
+use crate::node::{self, Visit};
+use crate::path;
+use crate::pushed::{self, Grouping, Order, Pushed, Yield};
+use crate::remote::{self, Column, Remote};
+use pgrx::pg_sys::{self, NodeTag, Oid};
+use std::ffi::c_void;
+use std::rc::Rc;
+
+mod raw {
+    //! Not among pgrx' bindings.
+    use pgrx::pg_sys;
+    unsafe extern "C-unwind" {
+        pub(super) fn get_agg_clause_costs(
+            root: *mut pg_sys::PlannerInfo,
+            split: pg_sys::AggSplit::Type,
+            costs: *mut pg_sys::AggClauseCosts,
+        );
+    }
+}
+
+/// `create_upper_paths_hook`.
+///
+/// # Safety
+///
+/// Called by the planner with its own structures.
+pub(crate) unsafe extern "C-unwind" fn upper_paths(
+    root: *mut pg_sys::PlannerInfo,
+    stage: pg_sys::UpperRelationKind::Type,
+    input: *mut pg_sys::RelOptInfo,
+    output: *mut pg_sys::RelOptInfo,
+    extra: *mut c_void,
+) {
+    // SAFETY: the planner's live structures; `extra` is the struct of the stage.
+    unsafe {
+        if let Some(previous) = hooks::previous_upper_paths() {
+            previous(root, stage, input, output, extra);
+        }
+        boundary(|| {
+            if !hooks::planner().pushes_down()
+                || (*(*root).parse).commandType != pg_sys::CmdType::CMD_SELECT
+                || !(*(*root).parse).rowMarks.is_null()
+                || !(*root).rowMarks.is_null()
+            {
+                return Ok(());
+            }
+            match stage {
+                pg_sys::UpperRelationKind::UPPERREL_GROUP_AGG => {
+                    group(root, input, output, extra.cast());
+                }
+                pg_sys::UpperRelationKind::UPPERREL_DISTINCT => distinct(root, input, output),
+                pg_sys::UpperRelationKind::UPPERREL_ORDERED => order(root, input, output),
+                pg_sys::UpperRelationKind::UPPERREL_FINAL => limit(root, input, output),
+                _ => {}
+            }
+            Ok(())
+        });
+    }
+}
+
+/// GROUP BY and aggregates.
+unsafe fn group(
+    root: *mut pg_sys::PlannerInfo,
+    input: *mut pg_sys::RelOptInfo,
+    output: *mut pg_sys::RelOptInfo,
+    extra: *mut pg_sys::GroupPathExtraData,
+) {
+    // SAFETY: the planner's live structures.
+    unsafe {
+        let parse = (*root).parse;
+        let Some(remote) = remote::noted(input) else { return };
+        if !remote.complete || !(*parse).groupingSets.is_null() {
+            return;
+        }
+        let having = node::elements::<pg_sys::Node>((*extra).havingQual.cast());
+        let target = below_grouping((*output).reltarget, parse, &having);
+        let outputs = node::elements::<pg_sys::Node>((*target).exprs);
+        let is_key = |index: usize| {
+            let reference = if (*target).sortgrouprefs.is_null() {
+                0
+            } else {
+                *(*target).sortgrouprefs.add(index)
+            };
+            reference != 0
+                && !pg_sys::get_sortgroupref_clause_noerr(reference, (*parse).groupClause).is_null()
+        };
+        // What has no column is computed here, from the same parameters that are sent.
+        let comes_back = |index: &usize| !is_free_of_columns(outputs[*index]);
+        let keys: Vec<usize> =
+            (0..outputs.len()).filter(|index| is_key(*index)).filter(comes_back).collect();
+        if keys.is_empty() && !(*parse).groupClause.is_null() {
+            return;
+        }
+        if !outputs.iter().all(|expression| remote.can_compute(*expression, true)) {
+            return distinct_arguments(root, input, output, &remote, extra);
+        }
+        let key_list: Vec<*mut pg_sys::Node> = keys.iter().map(|key| outputs[*key]).collect();
+        let groups = if (*parse).groupClause.is_null() {
+            1.0
+        } else {
+            pg_sys::estimate_num_groups(
+                root,
+                node::list_of(&key_list),
+                (*input).rows,
+                std::ptr::null_mut(),
+                std::ptr::null_mut(),
+            )
+        };
+        let columns: Vec<Column> = key_list.iter().filter_map(|key| column_of(*key)).collect();
+        if remote.locus.keeps_together(&columns)
+            && having.iter().all(|clause| remote.can_compute(*clause, true))
+        {
+            let mut grouped = (*remote).clone();
+            grouped.work += (*input).rows * 0.02;
+            let rows = if having.is_empty() { groups } else { groups / 3.0 };
+            let path = path::make_path(output, target, rows, &grouped);
+            let mut pushed = Pushed::all(Rc::clone(&remote));
+            let wanted: Vec<usize> = (0..outputs.len()).filter(comes_back).collect();
+            let place = |key: &usize| wanted.iter().position(|index| index == key);
+            pushed.grouping =
+                Some(Grouping { keys: keys.iter().filter_map(place).collect(), having });
+            let yields =
+                wanted.iter().map(|index| Yield { expression: outputs[*index], partial: None });
+            pushed.outputs = Some(yields.collect());
+            pushed::attach(path, pushed);
+            let path =
+                pg_sys::apply_projection_to_path(root, output, path.cast(), (*output).reltarget);
+            return pg_sys::add_path(output, path);
+        }
+        if (*root).hasNonPartialAggs || (*root).hasNonSerialAggs {
+            return distinct_arguments(root, input, output, &remote, extra);
+        }
+        // Above, the aggregates are known as partial ones.
+        let target = with_partial_aggregates(root, target);
+        let known_as = node::elements::<pg_sys::Node>((*target).exprs);
+        let mut yields = Vec::new();
+        for index in (0..outputs.len()).filter(comes_back) {
+            let aggregate = node::cast::<pg_sys::Aggref, _>(outputs[index], NodeTag::T_Aggref);
+            let partial = match aggregate.map(|aggregate| PartialAggregate::of(aggregate)) {
+                Some(None) => return,
+                partial => partial.flatten(),
+            };
+            yields.push(Yield { expression: known_as[index], partial });
+        }
+        let nodes = hooks::planner().node_count(remote.tables[0]).max(1) as f64;
+        let rows = (groups * nodes).min((*input).rows.max(1.0));
+        let mut partial = (*remote).clone();
+        partial.work += (*input).rows * 0.02;
+        let partial_rel = pg_sys::fetch_upper_rel(
+            root,
+            pg_sys::UpperRelationKind::UPPERREL_PARTIAL_GROUP_AGG,
+            (*input).relids,
+        );
+        if (*partial_rel).reltarget.is_null()
+            || node::length((*(*partial_rel).reltarget).exprs) == 0
+        {
+            (*partial_rel).reltarget = target;
+        }
+        let path = path::make_path(partial_rel, target, rows, &partial);
+        let mut pushed = Pushed::all(Rc::clone(&remote));
+        pushed.outputs = Some(yields);
+        pushed.partial = true;
+        pushed::attach(path, pushed);
+        finish_groups(root, output, path.cast(), extra, groups);
+    }
+}
+
+/// PostgreSQL's Finalize over partial groups.
+unsafe fn finish_groups(
+    root: *mut pg_sys::PlannerInfo,
+    output: *mut pg_sys::RelOptInfo,
+    partial: *mut pg_sys::Path,
+    extra: *mut pg_sys::GroupPathExtraData,
+    groups: f64,
+) {
+    // SAFETY: the planner's live structures; the costs are filled before they are read.
+    unsafe {
+        let split = pg_sys::AggSplit::AGGSPLIT_FINAL_DESERIAL;
+        let mut costs: pg_sys::AggClauseCosts = std::mem::zeroed();
+        pg_sys::ffi::pg_guard_ffi_boundary(|| {
+            raw::get_agg_clause_costs(root, split, &raw mut costs);
+        });
+        add_aggregate(root, output, partial, split, (*extra).havingQual.cast(), &costs, groups);
+    }
+}
+
+/// Aggregation here over `below`, hashed if the keys can be, else sorted.
+unsafe fn add_aggregate(
+    root: *mut pg_sys::PlannerInfo,
+    output: *mut pg_sys::RelOptInfo,
+    below: *mut pg_sys::Path,
+    split: pg_sys::AggSplit::Type,
+    having: *mut pg_sys::List,
+    costs: &pg_sys::AggClauseCosts,
+    groups: f64,
+) {
+    // SAFETY: the planner's live structures.
+    unsafe {
+        let clause = (*(*root).parse).groupClause;
+        let mut below = below;
+        let hashes_only =
+            split == pg_sys::AggSplit::AGGSPLIT_FINAL_DESERIAL || (*root).numOrderedAggs == 0;
+        let strategy = if clause.is_null() {
+            pg_sys::AggStrategy::AGG_PLAIN
+        } else if hashes_only && pg_sys::grouping_is_hashable(clause) {
+            pg_sys::AggStrategy::AGG_HASHED
+        } else if pg_sys::grouping_is_sortable(clause) {
+            below =
+                pg_sys::create_sort_path(root, output, below, (*root).group_pathkeys, -1.0).cast();
+            pg_sys::AggStrategy::AGG_SORTED
+        } else {
+            return;
+        };
+        let path = pg_sys::create_agg_path(
+            root,
+            output,
+            below,
+            (*output).reltarget,
+            strategy,
+            split,
+            clause,
+            having,
+            costs,
+            groups,
+        );
+        pg_sys::add_path(output, path.cast());
+    }
+}
+
+/// Aggregates that take no value twice, over rows of which a node sends none twice.
+unsafe fn distinct_arguments(
+    root: *mut pg_sys::PlannerInfo,
+    input: *mut pg_sys::RelOptInfo,
+    output: *mut pg_sys::RelOptInfo,
+    remote: &Rc<Remote>,
+    extra: *mut pg_sys::GroupPathExtraData,
+) {
+    // SAFETY: the planner's live structures.
+    unsafe {
+        let mut wanted = node::elements::<pg_sys::Node>((*(*output).reltarget).exprs);
+        wanted.push((*extra).havingQual);
+        let takes_all = wanted.iter().any(|expression| {
+            node::walk(*expression, &mut |n| match node::cast::<pg_sys::Aggref, _>(
+                n,
+                NodeTag::T_Aggref,
+            ) {
+                Some(aggregate) if !ignores_repetition(aggregate) => Visit::Stop,
+                _ => Visit::Into,
+            })
+        });
+        if takes_all || !(*(*root).parse).hasAggs {
+            return;
+        }
+        let Some(path) = distinct_rows(root, input, remote) else { return };
+        let mut costs: pg_sys::AggClauseCosts = std::mem::zeroed();
+        let split = pg_sys::AggSplit::AGGSPLIT_SIMPLE;
+        pg_sys::ffi::pg_guard_ffi_boundary(|| {
+            raw::get_agg_clause_costs(root, split, &raw mut costs);
+        });
+        let groups = (*path).rows;
+        add_aggregate(root, output, path, split, (*extra).havingQual.cast(), &costs, groups);
+    }
+}
+
+/// The result is the same if a row comes twice.
+unsafe fn ignores_repetition(aggregate: *mut pg_sys::Aggref) -> bool {
+    // SAFETY: a live aggregate of the planner.
+    unsafe {
+        if !(*aggregate).aggdistinct.is_null() {
+            return true;
+        }
+        let is_own = (*aggregate).aggfnoid.to_u32() < crate::value::FIRST_USER_OID;
+        let name = node::text_of(pg_sys::get_func_name((*aggregate).aggfnoid));
+        is_own && ["min", "max", "bool_and", "bool_or", "every"].contains(&name.as_str())
+    }
+}
+
+/// The input's rows, each once from a node, if that can be asked for: a row is all columns that are needed.
+unsafe fn distinct_rows(
+    root: *mut pg_sys::PlannerInfo,
+    input: *mut pg_sys::RelOptInfo,
+    remote: &Rc<Remote>,
+) -> Option<*mut pg_sys::Path> {
+    // SAFETY: the planner's live structures.
+    unsafe {
+        let (path, projection) = own_path(input)?;
+        let below = pushed::attached(path.cast())?;
+        if !below.is_plain() || below.grouping.is_some() {
+            return None;
+        }
+        let target = if projection.is_null() { (*path).path.pathtarget } else { projection };
+        let columns = remote::columns_in(remote, &node::elements::<pg_sys::Node>((*target).exprs));
+        if columns.is_empty() || !columns.iter().all(|column| has_equality(*column)) {
+            return None;
+        }
+        let rows = pg_sys::estimate_num_groups(
+            root,
+            node::list_of(&columns),
+            (*input).rows,
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+        );
+        let nodes = hooks::planner().node_count(remote.tables[0]).max(1) as f64;
+        let rows = (rows * nodes).min((*input).rows.max(1.0));
+        let mut worked = (**remote).clone();
+        worked.work += (*input).rows * 0.02;
+        let yields = columns
+            .into_iter()
+            .map(|expression| Yield { expression, partial: None })
+            .collect::<Vec<_>>();
+        let copy = path::make_path(input, (*path).path.pathtarget, rows, &worked);
+        let mut pushed = (*below).clone();
+        pushed.outputs = Some(yields);
+        pushed.distinct = true;
+        pushed::attach(copy, pushed);
+        Some(project(root, input, copy.cast(), projection))
+    }
+}
+
+/// SELECT DISTINCT.
+unsafe fn distinct(
+    root: *mut pg_sys::PlannerInfo,
+    input: *mut pg_sys::RelOptInfo,
+    output: *mut pg_sys::RelOptInfo,
+) {
+    // SAFETY: the planner's live structures.
+    unsafe {
+        let parse = (*root).parse;
+        if (*parse).hasDistinctOn
+            || !(*parse).groupClause.is_null()
+            || !(*parse).groupingSets.is_null()
+            || (*parse).hasAggs
+            || (*parse).hasWindowFuncs
+            || (*parse).hasTargetSRFs
+            || !pg_sys::grouping_is_hashable((*parse).distinctClause)
+        {
+            return;
+        }
+        let Some(remote) = remote::noted(input) else { return };
+        if !remote.complete {
+            return;
+        }
+        let Some(path) = distinct_rows(root, input, &remote) else { return };
+        let costs: pg_sys::AggClauseCosts = std::mem::zeroed();
+        let path = pg_sys::create_agg_path(
+            root,
+            output,
+            path,
+            (*path).pathtarget,
+            pg_sys::AggStrategy::AGG_HASHED,
+            pg_sys::AggSplit::AGGSPLIT_SIMPLE,
+            (*parse).distinctClause,
+            std::ptr::null_mut(),
+            &costs,
+            (*path).rows,
+        );
+        pg_sys::add_path(output, path.cast());
+    }
+}
+
+/// ORDER BY with LIMIT.
+unsafe fn order(
+    root: *mut pg_sys::PlannerInfo,
+    input: *mut pg_sys::RelOptInfo,
+    output: *mut pg_sys::RelOptInfo,
+) {
+    // SAFETY: the planner's live structures.
+    unsafe {
+        let parse = (*root).parse;
+        let Some(limit) = constant_limit(parse) else { return };
+        if (*parse).sortClause.is_null() || !rows_pass_singly(parse) {
+            return;
+        }
+        let Some((path, projection)) = own_path(input) else { return };
+        let Some(below) = pushed::attached(path.cast()) else { return };
+        if !below.is_plain() || !below.remote.complete {
+            return;
+        }
+        let mut keys = Vec::new();
+        for clause in node::elements::<pg_sys::SortGroupClause>((*parse).sortClause) {
+            let expression = pg_sys::get_sortgroupclause_expr(clause, (*root).processed_tlist);
+            let aggregates = below.grouping.is_some();
+            let Some(descending) = direction(clause, expression) else { return };
+            if !below.remote.can_compute(expression, aggregates) {
+                return;
+            }
+            keys.push(Order { expression, descending, nulls_first: (*clause).nulls_first });
+        }
+        let copy = limited(path, &below, keys, limit);
+        let below = project(root, input, copy.cast(), projection);
+        let sorted =
+            pg_sys::create_sort_path(root, output, below, (*root).sort_pathkeys, limit as f64);
+        let target = (*root).upper_targets[pg_sys::UpperRelationKind::UPPERREL_ORDERED as usize];
+        let path = pg_sys::apply_projection_to_path(root, output, sorted.cast(), target);
+        pg_sys::add_path(output, path);
+    }
+}
+
+/// LIMIT without ORDER BY.
+unsafe fn limit(
+    root: *mut pg_sys::PlannerInfo,
+    input: *mut pg_sys::RelOptInfo,
+    output: *mut pg_sys::RelOptInfo,
+) {
+    // SAFETY: the planner's live structures.
+    unsafe {
+        let parse = (*root).parse;
+        let Some(limit) = constant_limit(parse) else { return };
+        if !(*parse).sortClause.is_null() || !rows_pass_singly(parse) {
+            return;
+        }
+        let Some((path, projection)) = own_path(input) else { return };
+        let Some(below) = pushed::attached(path.cast()) else { return };
+        if !below.is_plain() || !below.remote.complete {
+            return;
+        }
+        let copy = limited(path, &below, Vec::new(), limit);
+        let below = project(root, input, copy.cast(), projection);
+        let path = pg_sys::create_limit_path(
+            root,
+            output,
+            below,
+            (*parse).limitOffset,
+            (*parse).limitCount,
+            (*parse).limitOption,
+            0,
+            limit,
+        );
+        pg_sys::add_path(output, path.cast());
+    }
+}
+
+/// A path like `path` of which each node sends the first `limit` rows.
+unsafe fn limited(
+    path: *mut pg_sys::CustomPath,
+    below: &Pushed,
+    order: Vec<Order>,
+    limit: i64,
+) -> *mut pg_sys::CustomPath {
+    // SAFETY: a live path of ours.
+    unsafe {
+        let nodes = hooks::planner().node_count(below.remote.tables[0]).max(1) as f64;
+        let rows = (limit as f64 * nodes).min((*path).path.rows);
+        let mut worked = (*below.remote).clone();
+        if !order.is_empty() {
+            worked.work += (*path).path.rows * 0.01;
+        }
+        let copy = path::make_path((*path).path.parent, (*path).path.pathtarget, rows, &worked);
+        let mut pushed = below.clone();
+        pushed.order = order;
+        pushed.limit = Some(limit);
+        pushed::attach(copy, pushed);
+        copy
+    }
+}
+
+/// Our path among those of a relation, and the target of the projection above it, if there is one.
+unsafe fn own_path(
+    rel: *mut pg_sys::RelOptInfo,
+) -> Option<(*mut pg_sys::CustomPath, *mut pg_sys::PathTarget)> {
+    // SAFETY: a live relation of the planner.
+    unsafe {
+        for path in node::elements::<pg_sys::Path>((*rel).pathlist) {
+            if pushed::attached(path).is_some() {
+                return Some((path.cast(), std::ptr::null_mut()));
+            }
+            if let Some(projection) =
+                node::cast::<pg_sys::ProjectionPath, _>(path, NodeTag::T_ProjectionPath)
+                && pushed::attached((*projection).subpath).is_some()
+            {
+                return Some(((*projection).subpath.cast(), (*projection).path.pathtarget));
+            }
+        }
+        None
+    }
+}
+
+unsafe fn project(
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+    path: *mut pg_sys::Path,
+    target: *mut pg_sys::PathTarget,
+) -> *mut pg_sys::Path {
+    // SAFETY: the planner's live structures.
+    unsafe {
+        if target.is_null() {
+            path
+        } else {
+            pg_sys::create_projection_path(root, rel, path, target).cast()
+        }
+    }
+}
+
+/// How many rows LIMIT and OFFSET together let through, if both are constants.
+unsafe fn constant_limit(parse: *mut pg_sys::Query) -> Option<i64> {
+    // SAFETY: a live query; limits are of type int8.
+    unsafe {
+        if (*parse).limitOption != pg_sys::LimitOption::LIMIT_OPTION_COUNT {
+            return None;
+        }
+        let constant = |n: *mut pg_sys::Node| {
+            let constant = node::cast::<pg_sys::Const, _>(n, NodeTag::T_Const)?;
+            (!(*constant).constisnull).then_some((*constant).constvalue.value() as i64)
+        };
+        let count = constant((*parse).limitCount)?;
+        let offset =
+            if (*parse).limitOffset.is_null() { 0 } else { constant((*parse).limitOffset)? };
+        (count >= 0 && offset >= 0).then(|| count.checked_add(offset)).flatten()
+    }
+}
+
+/// Between the rows of the last grouping and LIMIT nothing makes more or fewer of them.
+unsafe fn rows_pass_singly(parse: *mut pg_sys::Query) -> bool {
+    // SAFETY: a live query.
+    unsafe {
+        (*parse).distinctClause.is_null() && !(*parse).hasWindowFuncs && !(*parse).hasTargetSRFs
+    }
+}
+
+/// The clause sorts by the type's usual order: descending or not.
+unsafe fn direction(
+    clause: *mut pg_sys::SortGroupClause,
+    expression: *mut pg_sys::Node,
+) -> Option<bool> {
+    // SAFETY: a live clause; syscache look-ups by value.
+    unsafe {
+        let (mut family, mut input, mut strategy) = (Oid::INVALID, Oid::INVALID, 0i16);
+        if !pg_sys::get_ordering_op_properties(
+            (*clause).sortop,
+            &raw mut family,
+            &raw mut input,
+            &raw mut strategy,
+        ) {
+            return None;
+        }
+        let usual = pg_sys::GetDefaultOpClass(pg_sys::exprType(expression), pg_sys::BTREE_AM_OID);
+        if usual == Oid::INVALID || pg_sys::get_opclass_family(usual) != family {
+            return None;
+        }
+        Some(strategy == pg_sys::BTGreaterStrategyNumber as i16)
+    }
+}
+
+/// The expression needs no row.
+unsafe fn is_free_of_columns(expression: *mut pg_sys::Node) -> bool {
+    // SAFETY: a live expression of the planner.
+    unsafe {
+        !node::walk(expression, &mut |n| match node::tag(n) {
+            NodeTag::T_Var | NodeTag::T_Aggref => Visit::Stop,
+            _ => Visit::Into,
+        })
+    }
+}
+
+unsafe fn has_equality(expression: *mut pg_sys::Node) -> bool {
+    // SAFETY: a live expression; the cache entry lives as long as the backend.
+    unsafe {
+        let var = node::cast::<pg_sys::Var, _>(expression, NodeTag::T_Var);
+        if var.is_some_and(|var| (*var).varattno <= 0) {
+            return false;
+        }
+        let type_oid = pg_sys::exprType(expression);
+        let entry = pg_sys::lookup_type_cache(
+            type_oid,
+            (pg_sys::TYPECACHE_HASH_PROC | pg_sys::TYPECACHE_EQ_OPR) as i32,
+        );
+        type_oid.to_u32() < crate::value::FIRST_USER_OID
+            && (*entry).hash_proc != Oid::INVALID
+            && crate::facts::is_deterministic(pg_sys::exprCollation(expression))
+    }
+}
+
+/// The column that an expression is.
+unsafe fn column_of(expression: *mut pg_sys::Node) -> Option<Column> {
+    // SAFETY: a live expression of the planner.
+    unsafe {
+        let var =
+            node::cast::<pg_sys::Var, _>(crate::facts::strip_relabel(expression), NodeTag::T_Var)?;
+        ((*var).varlevelsup == 0 && (*var).varno > 0)
+            .then(|| ((*var).varno as u32, (*var).varattno))
+    }
+}
+
+/// What grouping has to yield so that the target above can be computed: the keys, and aggregates.
+///
+/// As `make_partial_grouping_target` of `src/backend/optimizer/plan/planner.c` does, which is not exported.
+unsafe fn below_grouping(
+    above: *mut pg_sys::PathTarget,
+    parse: *mut pg_sys::Query,
+    having: &[*mut pg_sys::Node],
+) -> *mut pg_sys::PathTarget {
+    // SAFETY: the planner's live structures.
+    unsafe {
+        let target = pg_sys::create_empty_pathtarget();
+        let mut others: Vec<*mut pg_sys::Node> = Vec::new();
+        for (index, expression) in
+            node::elements::<pg_sys::Node>((*above).exprs).into_iter().enumerate()
+        {
+            let reference = if (*above).sortgrouprefs.is_null() {
+                0
+            } else {
+                *(*above).sortgrouprefs.add(index)
+            };
+            let is_key = reference != 0
+                && !pg_sys::get_sortgroupref_clause_noerr(reference, (*parse).groupClause)
+                    .is_null();
+            if is_key {
+                pg_sys::add_column_to_pathtarget(target, expression.cast(), reference);
+            } else {
+                others.push(expression);
+            }
+        }
+        others.extend_from_slice(having);
+        let flags = pg_sys::PVC_INCLUDE_AGGREGATES
+            | pg_sys::PVC_RECURSE_WINDOWFUNCS
+            | pg_sys::PVC_INCLUDE_PLACEHOLDERS;
+        let parts = pg_sys::pull_var_clause(node::list_of(&others).cast(), flags as i32);
+        pg_sys::add_new_columns_to_pathtarget(target, parts);
+        target
+    }
+}
+
+/// The same target with each aggregate's transition state in its place.
+unsafe fn with_partial_aggregates(
+    root: *mut pg_sys::PlannerInfo,
+    target: *mut pg_sys::PathTarget,
+) -> *mut pg_sys::PathTarget {
+    // SAFETY: the planner's live structures; the copies are private.
+    unsafe {
+        let partial = pg_sys::copy_pathtarget(target);
+        for index in 0..node::length((*partial).exprs) {
+            let expression: *mut pg_sys::Node = node::nth((*partial).exprs, index);
+            if let Some(aggregate) = node::cast::<pg_sys::Aggref, _>(expression, NodeTag::T_Aggref)
+            {
+                let own: *mut pg_sys::Aggref = node::make(NodeTag::T_Aggref);
+                std::ptr::copy_nonoverlapping(aggregate, own, 1);
+                pg_sys::mark_partial_aggref(own, pg_sys::AggSplit::AGGSPLIT_INITIAL_SERIAL);
+                (*(*(*partial).exprs).elements.add(index)).ptr_value = own.cast();
+            }
+        }
+        set_width(root, partial)
+    }
+}
+
+unsafe fn set_width(
+    root: *mut pg_sys::PlannerInfo,
+    target: *mut pg_sys::PathTarget,
+) -> *mut pg_sys::PathTarget {
+    // SAFETY: the planner's live structures.
+    unsafe { pg_sys::set_pathtarget_cost_width(root, target) }
+}

@@ -1,0 +1,12 @@
+-- Statements that once had another answer on distributed tables than on local ones, each as small as it could be made.
+
+-- LATERAL with an expression of the table inside and the one before it failed: "variable not found in subplan target list".
+SELECT a.id, x.c FROM customers a LEFT JOIN LATERAL (SELECT coalesce(b.note, a.name) AS c FROM orders b WHERE b.customer = a.id) x ON true;
+SELECT b.id, a.n, x.c FROM places b JOIN single a ON a.n = b.id
+  LEFT JOIN LATERAL (SELECT coalesce(o.note, a.word) AS c FROM orders o WHERE o.id = a.id) x ON true;
+SELECT r1.d, c0 FROM single AS r1
+  LEFT JOIN LATERAL (SELECT (CASE WHEN r2.item ~ 'o' THEN r1.word ELSE r2.sku END) AS c0 FROM lines AS r2 WHERE r2.no <= 79) AS r3 ON true
+ WHERE r3.c0 <= 'note b';
+SELECT r1.name FROM customers AS r1
+  LEFT JOIN LATERAL (SELECT (r1.nums)[1] AS c0, nullif(r1.weight, 1.5) * 2 AS c1 FROM of_customer AS r2) AS r3 ON true
+ WHERE r3.c1 <= r1.weight GROUP BY GROUPING SETS ((r1.name), ());
