@@ -341,3 +341,30 @@ fn cursors_move_as_they_do_on_local_tables() {
     assert_eq!(session.text("SELECT count(*) FROM accounts"), "50");
     assert_eq!(cluster.unhealthy("accounts") + cluster.unhealthy("movements"), 0);
 }
+
+#[test]
+fn casts_through_text_are_computed_before_the_filter_is_sent() {
+    // JDBC binds text to an enum's parameter: `state = ?::mood`. PostgreSQL's planner leaves a cstring below the cast, and
+    // the workers got `('sad'::cstring)::mood`, which is no SQL. Casts that are not immutable are now computed here.
+    let cluster = TestCluster::up(2);
+    cluster.on_all_nodes("CREATE TYPE mood AS ENUM ('sad', 'happy')");
+    cluster.create_distributed("CREATE TABLE t (k int, m mood, d date, a int[])", "t", "k", 4, 1);
+    let mut session = cluster.new_session();
+    session.sql(
+        "INSERT INTO t VALUES (1, 'sad', '2024-01-01', '{1}'), (2, 'happy', '2024-01-02', '{2}')",
+    );
+    for (filter, key) in [
+        ("m = 'sad'::text::mood", "1"),
+        ("m = 'happy'::varchar::mood AND k = 2", "2"),
+        ("d = '2024-01-02'::text::date", "2"),
+        ("d < 'now'::text::date AND a = '{1}'::text::int[]", "1"),
+        ("m::text = 'sad'", "1"),
+    ] {
+        assert_eq!(session.text(&format!("SELECT k FROM t WHERE {filter}")), key, "{filter}");
+        session.sql(&format!("UPDATE t SET a = a WHERE {filter}"));
+    }
+    session.sql("PREPARE by_mood (varchar) AS SELECT k FROM t WHERE m = $1::mood");
+    for _ in 0..7 {
+        assert_eq!(session.text("EXECUTE by_mood('happy')"), "2");
+    }
+}

@@ -433,3 +433,42 @@ fn two_updates_of_all_shards_wait_for_each_other_and_end() {
     }
     assert_eq!(cluster.text("SELECT min(v), max(v) FROM counted"), "40|40");
 }
+
+#[test]
+fn a_limit_in_exists_makes_no_difference_and_is_no_obstacle() {
+    // Django put LIMIT 1 into every EXISTS, and UPDATE and DELETE of replicated tables refused it as if it decided which
+    // rows were written. PostgreSQL's planner drops such a LIMIT; now the writes drop it first.
+    let cluster = TestCluster::up(2);
+    cluster.create_distributed("CREATE TABLE t (k int, v int)", "t", "k", 4, 2);
+    cluster.create_distributed("CREATE TABLE u (k int, w int)", "u", "k", 4, 2);
+    cluster.sql("INSERT INTO t SELECT n, 0 FROM generate_series(1, 20) AS n");
+    cluster.sql("INSERT INTO u SELECT n / 2, n FROM generate_series(1, 20) AS n");
+    let mut session = cluster.new_session();
+    expect(
+        &mut session,
+        &[
+            ("UPDATE t SET v = 1 WHERE EXISTS (SELECT 1 AS a FROM u WHERE u.k = t.k LIMIT 1)", ""),
+            ("SELECT count(*), max(k) FROM t WHERE v = 1", "10|10"),
+            (
+                "UPDATE t SET v = 2 WHERE NOT EXISTS (SELECT DISTINCT ON (w) w FROM u WHERE u.k = t.k ORDER BY w, k LIMIT 2)",
+                "",
+            ),
+            ("SELECT count(*), min(k) FROM t WHERE v = 2", "10|11"),
+            (
+                "DELETE FROM t WHERE k = 5 AND EXISTS (SELECT FROM u WHERE u.k = t.k LIMIT 1) RETURNING v",
+                "1",
+            ),
+        ],
+    );
+    for clause in ["LIMIT 0", "LIMIT 1 OFFSET 1", "LIMIT (SELECT 1)"] {
+        let error = session.error(&format!(
+            "DELETE FROM t WHERE EXISTS (SELECT 1 FROM u WHERE u.k = t.k {clause})"
+        ));
+        assert_eq!(
+            error.line(),
+            "0A000: cannot modify distributed table \"t\" this way",
+            "{clause}"
+        );
+    }
+    assert_eq!(cluster.assert_placements_equal("t"), 19);
+}

@@ -57,11 +57,11 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Chore {
-    /// Install what is missing to build and test: PostgreSQL 15 with its headers, libpq, libclang.
+    /// Install what is missing to build and test: PostgreSQL 15 with its headers, libpq, libclang, clients.
     ///
     /// As root on Debian and Ubuntu the packages are installed with apt; as another user the one command to type is
     /// printed. No database cluster is created, and nothing else of the system is touched. When all is there already,
-    /// this takes a few milliseconds.
+    /// this takes some ten milliseconds.
     Setup,
 
     /// Build the extension and the tool `pgshard`, in release mode.
@@ -99,7 +99,12 @@ enum Chore {
     ///
     /// A fresh cluster of five servers is brought up for it and taken down again. Both sides run alternately, so what
     /// disturbs the machine disturbs both; what counts is the ratio. Keep the machine quiet otherwise.
+    #[command(args_conflicts_with_subcommands = true)]
     Bench {
+        /// Something else than statements by key.
+        #[command(subcommand)]
+        what: Option<OtherBench>,
+
         /// How long a run lasts.
         #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
         seconds: u32,
@@ -129,6 +134,68 @@ enum Chore {
     },
 }
 
+#[derive(Debug, Subcommand)]
+enum OtherBench {
+    /// The 22 queries of TPC-H: answers and times beside those of one PostgreSQL.
+    ///
+    /// Lineitem and orders are cut by the order's key, the others by their own. Fails if an answer differs.
+    Tpch {
+        /// The scale factor; 1 is a gigabyte.
+        #[arg(long, value_name = "SF", default_value_t = 0.1)]
+        scale: f64,
+
+        /// How many runs each query gets on each side, beside one that warms up.
+        #[arg(long, value_name = "R", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+
+        /// Only these queries, by number.
+        #[arg(long, value_name = "N", value_delimiter = ',')]
+        only: Vec<usize>,
+
+        /// Use the running cluster of this directory, load it if it has no tables yet, and leave it there.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+
+        /// Do not measure the plans that fetch all rows.
+        #[arg(long)]
+        no_pulling: bool,
+    },
+
+    /// Counting, grouping, joining a million rows, and planning over 1,024 shards.
+    Reads {
+        /// How many runs each read gets on each side, beside one that warms up.
+        #[arg(long, value_name = "R", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+
+        /// How many rows the large table has.
+        #[arg(long, value_name = "N", default_value_t = 1_000_000)]
+        rows: u64,
+
+        /// Use the running cluster of this directory, load it if it has no tables yet, and leave it there.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+
+    /// Measure COPY, INSERT of many rows and INSERT ... SELECT: rows per second of one client.
+    Copy {
+        /// How many reviews are loaded in a run.
+        #[arg(long, value_name = "N", default_value_t = 2_000_000, value_parser = clap::value_parser!(u64).range(10_000..))]
+        rows: u64,
+
+        /// How many runs each side of a case gets; the figures are medians.
+        #[arg(long, value_name = "R", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+
+        /// Only the cases with this in their names: `copy`, `insert` ...
+        #[arg(long, value_name = "NAME")]
+        only: Option<String>,
+
+        /// Write the figures to this file too.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+}
+
 fn main() -> ExitCode {
     run(&Arguments::parse()).unwrap_or_else(|error| {
         render::error(&error);
@@ -140,7 +207,7 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<ExitCode> {
     match &arguments.chore {
         Chore::Setup => {
-            let postgres = setup::ensure()?;
+            let postgres = setup::ensure_for_tests()?;
             render::say(&format!("All there: {}.", postgres.pg_config().display()));
         }
         Chore::Build => {
@@ -157,13 +224,42 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
             rows: *rows,
         })?,
         Chore::Test => return test::run(),
-        Chore::Bench { seconds, rounds, only, sync_off, json } => bench::run(&bench::Options {
-            seconds: *seconds,
-            rounds: *rounds,
-            only: only.clone(),
-            synchronous_commit: !sync_off,
-            json: json.clone(),
-        })?,
+        Chore::Bench {
+            what: Some(OtherBench::Tpch { scale, rounds, only, dir, no_pulling }),
+            ..
+        } => {
+            bench::tpch::run(&bench::tpch::Options {
+                scale: *scale,
+                rounds: *rounds,
+                only: only.clone(),
+                dir: dir.clone(),
+                without_pushdown: !no_pulling,
+            })?;
+        }
+        Chore::Bench { what: Some(OtherBench::Reads { rounds, rows, dir }), .. } => {
+            bench::reads::run(&bench::reads::Options {
+                rounds: *rounds,
+                rows: *rows,
+                dir: dir.clone(),
+            })?;
+        }
+        Chore::Bench { what: Some(OtherBench::Copy { rows, rounds, only, json }), .. } => {
+            bench::bulk::run(&bench::bulk::Options {
+                rows: *rows,
+                rounds: *rounds,
+                only: only.clone(),
+                json: json.clone(),
+            })?;
+        }
+        Chore::Bench { what: None, seconds, rounds, only, sync_off, json } => {
+            bench::run(&bench::Options {
+                seconds: *seconds,
+                rounds: *rounds,
+                only: only.clone(),
+                synchronous_commit: !sync_off,
+                json: json.clone(),
+            })?
+        }
         Chore::Install { pg_config } => install::run(pg_config.as_deref())?,
     }
     Ok(ExitCode::SUCCESS)

@@ -4,7 +4,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -79,6 +79,18 @@ impl Psql {
         for statement in statements {
             command.args(["-c", statement]);
         }
+        process::output_of(&mut command).map(drop)
+    }
+
+    /// Copies a file of rows in COPY's text format into `table`.
+    pub(crate) fn copy_file(&self, table: &str, rows: &Path) -> Result<()> {
+        self.run(&[&format!("\\copy {table} FROM '{}'", rows.display())])
+    }
+
+    /// Runs the statements of a file, in one session.
+    pub(crate) fn run_script(&self, script: &Path) -> Result<()> {
+        let mut command = self.command();
+        command.arg("--quiet").arg("--file").arg(script);
         process::output_of(&mut command).map(drop)
     }
 

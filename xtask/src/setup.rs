@@ -1,9 +1,10 @@
 //! `cargo xtask setup`: what the build and the tests need of the machine.
 //!
 //! The extension is compiled against PostgreSQL's server headers (bindgen reads them through libclang) and linked with
-//! libpq; the clusters of demo, tests and bench are copies of the installed server. We look for files and ask only
-//! `pg_config`, so that finding everything in place costs a few milliseconds. What is missing is installed with apt as
-//! root, and otherwise named in one command to type.
+//! libpq; the clusters of demo, tests and bench are copies of the installed server; the tests use clients in Python,
+//! JavaScript and Java. We look for files and ask only `pg_config`, and for the tests Python whether it can make virtual
+//! environments, so that finding everything in place costs some ten milliseconds. What is missing is installed with apt
+//! as root, and otherwise named in one command to type.
 //!
 //! Debian's server package would also create and start a database cluster of its own. We keep it from that with a
 //! drop-in file, which is there only while apt runs.
@@ -108,10 +109,16 @@ enum Need {
     Clang,
     CCompiler,
     PkgConfig,
+    Python,
+    Node,
+    Npm,
+    Jdk,
+    JdbcDriver,
 }
 
 impl Need {
-    const ALL: [Self; 7] = [
+    /// What the build and the clusters need.
+    const TO_BUILD: &[Self] = &[
         Self::Server,
         Self::ServerHeaders,
         Self::Libpq,
@@ -120,6 +127,9 @@ impl Need {
         Self::CCompiler,
         Self::PkgConfig,
     ];
+
+    /// What the tests with real clients need besides.
+    const OF_CLIENTS: &[Self] = &[Self::Python, Self::Node, Self::Npm, Self::Jdk, Self::JdbcDriver];
 
     /// The Debian package that brings it.
     fn package(self) -> &'static str {
@@ -131,6 +141,11 @@ impl Need {
             Self::Clang => "clang",
             Self::CCompiler => "gcc",
             Self::PkgConfig => "pkg-config",
+            Self::Python => "python3-venv",
+            Self::Node => "nodejs",
+            Self::Npm => "npm",
+            Self::Jdk => "default-jdk-headless",
+            Self::JdbcDriver => "libpostgresql-jdbc-java",
         }
     }
 
@@ -151,6 +166,14 @@ impl Need {
             Self::Clang => process::find("clang").is_some(),
             Self::CCompiler => process::find("cc").is_some(),
             Self::PkgConfig => process::find("pkg-config").is_some(),
+            Self::Python => {
+                let mut python = Command::new("python3");
+                process::output_of(python.args(["-c", "import venv, ensurepip"])).is_ok()
+            }
+            Self::Node => process::find("node").is_some(),
+            Self::Npm => process::find("npm").is_some(),
+            Self::Jdk => process::find("javac").is_some(),
+            Self::JdbcDriver => Path::new("/usr/share/java/postgresql.jar").exists(),
         }
     }
 }
@@ -165,6 +188,11 @@ impl fmt::Display for Need {
             Self::Clang => "clang",
             Self::CCompiler => "a C compiler",
             Self::PkgConfig => "pkg-config",
+            Self::Python => "Python 3 with venv",
+            Self::Node => "node",
+            Self::Npm => "npm",
+            Self::Jdk => "a Java compiler",
+            Self::JdbcDriver => "PostgreSQL's JDBC driver",
         })
     }
 }
@@ -196,9 +224,19 @@ fn is_libclang(file: &str) -> bool {
 
 /// Finds what the build needs, installing what is missing where we may.
 pub(crate) fn ensure() -> Result<Postgres> {
+    ensure_all(Need::TO_BUILD)
+}
+
+/// The same with what the tests need: clients in several languages.
+pub(crate) fn ensure_for_tests() -> Result<Postgres> {
+    ensure_all(&[Need::TO_BUILD, Need::OF_CLIENTS].concat())
+}
+
+/// Finds `needs`, installing what is missing where we may.
+fn ensure_all(needs: &[Need]) -> Result<Postgres> {
     let postgres = Postgres::find();
     let missing: Vec<Need> =
-        Need::ALL.into_iter().filter(|need| !need.is_met(postgres.as_ref())).collect();
+        needs.iter().copied().filter(|need| !need.is_met(postgres.as_ref())).collect();
     if missing.is_empty()
         && let Some(postgres) = postgres
     {
@@ -208,7 +246,7 @@ pub(crate) fn ensure() -> Result<Postgres> {
     install(&missing)?;
 
     let postgres = Postgres::find();
-    let still_missing: Vec<String> = Need::ALL
+    let still_missing: Vec<String> = needs
         .iter()
         .filter(|need| !need.is_met(postgres.as_ref()))
         .map(ToString::to_string)
@@ -365,7 +403,7 @@ mod tests {
 
     #[test]
     fn every_package_is_named_in_the_line_to_type() {
-        let packages: Vec<&str> = Need::ALL.iter().map(|need| need.package()).collect();
+        let packages: Vec<&str> = Need::TO_BUILD.iter().map(|need| need.package()).collect();
         assert_eq!(
             line_for_a_person(&packages),
             "sudo sh -c 'apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y \

@@ -18,8 +18,8 @@ use crate::{extension, process, render};
 /// Runs all steps; the exit code is that of the tests.
 pub(crate) fn run() -> Result<ExitCode> {
     let mut started = Instant::now();
-    render::step(1, 5, "PostgreSQL and the tools to build against it", None);
-    let postgres = setup::ensure()?;
+    render::step(1, 5, "PostgreSQL, the tools to build against it, and clients", None);
+    let postgres = setup::ensure_for_tests()?;
     let workspace = Workspace::find()?;
     ensure_component(&workspace, &postgres, "fmt", "rustfmt")?;
     ensure_component(&workspace, &postgres, "clippy", "clippy")?;

@@ -162,6 +162,16 @@ impl PgError {
         &self.0.message
     }
 
+    /// Lets `rewrite` change each line of the CONTEXT, or take it away.
+    #[must_use]
+    pub fn rewrite_context(mut self, rewrite: impl Fn(&str) -> Option<String>) -> Self {
+        if let Some(context) = self.0.context.take() {
+            let lines: Vec<String> = context.lines().filter_map(rewrite).collect();
+            self.0.context = (!lines.is_empty()).then(|| lines.join("\n"));
+        }
+        self
+    }
+
     /// Lets `rewrite` change every text that a person may read: message, detail, hint, context and names.
     pub fn rewrite(&mut self, rewrite: impl Fn(&str) -> String) {
         let fields = &mut *self.0;

@@ -40,6 +40,7 @@ pub(crate) unsafe fn prune_of_clauses(
         equalities: Equalities::default(),
         prune: Prune::All,
         insert_source: InsertSource::OneRow,
+        keeps_key: false,
         has_returning: false,
         has_on_conflict: false,
         null_key: false,
@@ -71,6 +72,7 @@ impl Prepared {
             equalities: Equalities::default(),
             prune: Prune::All,
             insert_source: InsertSource::OneRow,
+            keeps_key: false,
             // SAFETY: the copy is live.
             has_returning: unsafe { !(*self.query).returningList.is_null() },
             // SAFETY: as above.
@@ -735,6 +737,8 @@ impl Reader<'_> {
             if has_subquery_source(query) {
                 self.facts.insert_source = InsertSource::Query;
                 self.read_source_key(query, value, target);
+                self.facts.keeps_key = value.is_some_and(|value| self.is_stored_key(query, value))
+                    && !has_outer_join(query);
                 return;
             }
             let Some(value) = value else {
@@ -783,6 +787,61 @@ impl Reader<'_> {
                 && !has_outer_join(query)
             {
                 self.facts.equalities.equal(column, target);
+            }
+        }
+    }
+
+    /// A column of a query is the distribution column of a table in its FROM, or below in that of a sub-query: each row
+    /// stands for stored ones.
+    unsafe fn is_stored_key(
+        &self,
+        mut query: *mut pg_sys::Query,
+        mut value: *mut pg_sys::Node,
+    ) -> bool {
+        // SAFETY: a live Query and an expression of it; range table indexes and columns are those of the analyser.
+        unsafe {
+            loop {
+                let Some(var) = node::cast::<pg_sys::Var, _>(strip_relabel(value), NodeTag::T_Var)
+                else {
+                    return false;
+                };
+                if (*var).varlevelsup != 0 || (*var).varattno <= 0 {
+                    return false;
+                }
+                let rte: *mut pg_sys::RangeTblEntry =
+                    node::nth((*query).rtable, (*var).varno as usize - 1);
+                match (*rte).rtekind {
+                    pg_sys::RTEKind::RTE_RELATION => {
+                        return (self.distribution)((*rte).relid)
+                            .is_some_and(|key| key.column == (*var).varattno);
+                    }
+                    pg_sys::RTEKind::RTE_JOIN => {
+                        value = node::nth((*rte).joinaliasvars, (*var).varattno as usize - 1);
+                    }
+                    pg_sys::RTEKind::RTE_SUBQUERY => {
+                        query = (*rte).subquery;
+                        let outputs = node::elements::<pg_sys::TargetEntry>((*query).targetList);
+                        let Some(output) =
+                            outputs.into_iter().find(|it| (**it).resno == (*var).varattno)
+                        else {
+                            return false;
+                        };
+                        let is_grouped = !(*query).groupClause.is_null() || (*query).hasAggs;
+                        let is_group_column =
+                            node::elements::<pg_sys::SortGroupClause>((*query).groupClause)
+                                .iter()
+                                .any(|it| (**it).tleSortGroupRef == (*output).ressortgroupref);
+                        if write_of(query).is_some()
+                            || !(*query).setOperations.is_null()
+                            || !(*query).groupingSets.is_null()
+                            || is_grouped && !is_group_column
+                        {
+                            return false;
+                        }
+                        value = (*output).expr.cast();
+                    }
+                    _ => return false,
+                }
             }
         }
     }

@@ -15,6 +15,7 @@ use crate::transaction;
 use crate::upper;
 use crate::utility::{self, UtilityCall};
 use pgrx::pg_sys::{self, Oid};
+use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};
 use std::sync::OnceLock;
 
@@ -46,6 +47,8 @@ pub trait Extension: Sync {
     fn distribution(&self, table: Oid) -> Option<DistributionKey>;
     /// A guess at the number of rows of a distributed table.
     fn estimated_rows(&self, table: Oid) -> Option<f64>;
+    /// How many pages a distributed table's shards have; none if it is not distributed.
+    fn estimated_pages(&self, table: Oid) -> Option<f64>;
     /// How many shards a distributed table has.
     fn shard_count(&self, table: Oid) -> usize;
     /// How many nodes hold placements of a distributed table.
@@ -63,6 +66,8 @@ pub trait Extension: Sync {
     fn finish(&self, execution: Execution) -> Result<(), PgError>;
     /// Before a utility statement runs; it may do the work itself.
     fn utility(&self, call: &mut UtilityCall) -> Result<utility::Outcome, PgError>;
+    /// A utility statement has run, of which [`Extension::utility`] said that it wants to finish it.
+    fn finish_utility(&self, call: &mut UtilityCall) -> Result<(), PgError>;
     /// A relation is being dropped.
     fn on_drop(&self, table: Oid) -> Result<(), PgError>;
     /// The transaction is about to commit.
@@ -101,6 +106,16 @@ struct Previous {
 }
 
 static PREVIOUS: OnceLock<Previous> = OnceLock::new();
+
+thread_local! {
+    /// The next statement to be planned is known to concern no distributed table.
+    static PASS_ON: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Says so; whoever does calls the planner at once.
+pub(crate) fn pass_on_next() {
+    PASS_ON.set(true);
+}
 
 pub(crate) fn previous_relation_paths() -> pg_sys::set_rel_pathlist_hook_type {
     PREVIOUS.get().and_then(|previous| previous.relation_paths)
@@ -192,8 +207,11 @@ unsafe extern "C-unwind" fn plan(
     // SAFETY: PostgreSQL's own arguments, passed on unchanged; this frame holds plain values only.
     unsafe {
         let scroll = options & pg_sys::CURSOR_OPT_SCROLL as c_int != 0;
-        let verdict =
-            boundary(|| planner().plan(Statement { parse }, BoundParameters(parameters), scroll));
+        let verdict = if PASS_ON.take() {
+            Verdict::NotOurs
+        } else {
+            boundary(|| planner().plan(Statement { parse }, BoundParameters(parameters), scroll))
+        };
         let (parse, metadata, is_pulled) = match verdict {
             Verdict::Planned(plan) => return plan.0,
             Verdict::NotOurs => (parse, None, false),
@@ -231,11 +249,12 @@ unsafe extern "C-unwind" fn process_utility(
 ) {
     // SAFETY: PostgreSQL's own arguments; this frame holds plain values only.
     unsafe {
-        let next = boundary(|| {
+        let (next, finishes) = boundary(|| {
             let mut call = UtilityCall::new(statement, text, completion);
             planner().utility(&mut call).map(|outcome| match outcome {
-                utility::Outcome::Done => std::ptr::null_mut(),
-                utility::Outcome::PassOn => call.statement(),
+                utility::Outcome::Done => (std::ptr::null_mut(), false),
+                utility::Outcome::PassOn => (call.statement(), false),
+                utility::Outcome::ThenFinish => (call.statement(), true),
             })
         });
         if next.is_null() {
@@ -265,6 +284,9 @@ unsafe extern "C-unwind" fn process_utility(
                 receiver,
                 completion,
             ),
+        }
+        if finishes {
+            boundary(|| planner().finish_utility(&mut UtilityCall::new(next, text, completion)));
         }
     }
 }

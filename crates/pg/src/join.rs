@@ -1,4 +1,5 @@
-//! Joins on the workers: two relations that the workers can compute, whose matching rows lie beside each other.
+//! Joins on the workers: two relations that the workers can compute, whose matching rows lie beside each other; or
+//! one of them and any other, whose rows are read first and sent to all nodes.
 //!
 //! `shardmap::locus` has the rule; here are the facts that it needs out of the planner's clauses, and what stands in
 //! the way on PostgreSQL's side: clauses that only this server can compute, rows to be locked, expressions that an
@@ -8,11 +9,11 @@ use crate::error::boundary;
 use crate::facts::{is_deterministic, strip_relabel};
 use crate::hooks;
 use crate::node::{self, Visit};
-use crate::path;
+use crate::path::{self, Spread};
 use crate::pushed::{self, Pushed};
-use crate::remote::{self, Column, Condition, Item, Remote};
+use crate::remote::{self, Broadcast, Column, Condition, Item, Remote};
 use pgrx::pg_sys::{self, NodeTag, Oid};
-use shardmap::locus::JoinKind;
+use shardmap::locus::{JoinKind, Locus};
 use std::rc::Rc;
 
 /// `set_join_pathlist_hook`.
@@ -43,25 +44,119 @@ pub(crate) unsafe extern "C-unwind" fn join_paths(
                 // A right join is offered as a left one too.
                 _ => return Ok(()),
             };
-            if remote::noted(rel).is_some() || !may_join(root, rel) {
+            if !may_join(root, rel) {
                 return Ok(());
             }
-            let (Some(left), Some(right)) = (remote::noted(outer), remote::noted(inner)) else {
-                return Ok(());
-            };
-            let Some(mut joined) = join(root, rel, kind, &left, &right, (*extra).restrictlist)
-            else {
-                return Ok(());
-            };
-            let rows = (*outer).rows + (*inner).rows + (*rel).rows;
-            joined.work = left.work + right.work + rows * 0.01;
-            let joined = Rc::new(joined);
-            remote::note(rel, Rc::clone(&joined));
-            let path = path::make_path(rel, (*rel).reltarget, (*rel).rows, &joined);
-            pushed::attach(path, Pushed::all(joined));
-            pg_sys::add_path(rel, path.cast());
+            let (left, right) = (remote::noted(outer), remote::noted(inner));
+            let clauses = (*extra).restrictlist;
+            let mut ways = Vec::new();
+            if let (Some(left), Some(right)) = (&left, &right) {
+                ways.extend(join(root, rel, kind, left, right, clauses));
+            }
+            // Otherwise one side's rows come here and go to all nodes; which is cheaper, costs tell.
+            if ways.is_empty() {
+                if let Some(left) = &left
+                    && let Some(right) = broadcast(root, rel, inner, left, kind, clauses)
+                {
+                    ways.extend(join(root, rel, kind, left, &right, clauses));
+                }
+                if kind == JoinKind::Inner
+                    && let Some(right) = &right
+                    && let Some(left) = broadcast(root, rel, outer, right, kind, clauses)
+                {
+                    ways.extend(join(root, rel, kind, &left, right, clauses));
+                }
+            }
+            for mut joined in ways {
+                joined.work += ((*outer).rows + (*inner).rows + (*rel).rows) * 0.01;
+                let path = path::make_path(rel, (*rel).reltarget, (*rel).rows, &joined);
+                joined.cost = (*path).path.total_cost;
+                if remote::noted(rel).is_some_and(|known| known.cost <= joined.cost) {
+                    continue;
+                }
+                let joined = Rc::new(joined);
+                remote::note(rel, Rc::clone(&joined));
+                pushed::attach(path, Pushed::all(joined));
+                pg_sys::add_path(rel, path.cast());
+            }
             Ok(())
         });
+    }
+}
+
+/// More rows than that are not sent to all nodes.
+const MOST_BROADCAST: f64 = 2_000_000.0;
+
+/// A relation whose rows are read here first and sent to all nodes, as something that lies everywhere; none if
+/// its columns cannot travel as arrays, or if they are too many.
+unsafe fn broadcast(
+    root: *mut pg_sys::PlannerInfo,
+    joined: *mut pg_sys::RelOptInfo,
+    rel: *mut pg_sys::RelOptInfo,
+    other: &Remote,
+    kind: JoinKind,
+    clauses: *mut pg_sys::List,
+) -> Option<Remote> {
+    // SAFETY: the planner's live structures; inputs of a join have their cheapest path.
+    unsafe {
+        let path = (*rel).cheapest_total_path;
+        if path.is_null()
+            || !(*path).param_info.is_null()
+            || !(*rel).lateral_relids.is_null()
+            || (*path).rows > MOST_BROADCAST
+        {
+            return None;
+        }
+        let mut columns = Vec::new();
+        for expression in node::elements::<pg_sys::Node>((*(*path).pathtarget).exprs) {
+            let var = node::cast::<pg_sys::Var, _>(expression, NodeTag::T_Var)?;
+            let collation = (*var).varcollid;
+            let travels = (*var).varattno > 0
+                && crate::value::is_binary_safe((*var).vartype)
+                && pg_sys::get_element_type((*var).vartype) == Oid::INVALID
+                && pg_sys::get_array_type((*var).vartype) != Oid::INVALID
+                && (collation == Oid::INVALID || collation == pg_sys::DEFAULT_COLLATION_OID);
+            if !travels {
+                return None;
+            }
+            columns.push(var);
+        }
+        let mut relations = Vec::new();
+        let mut relation = -1;
+        loop {
+            relation = pg_sys::bms_next_member((*rel).relids, relation);
+            if relation < 0 {
+                break;
+            }
+            relations.push(relation as u32);
+        }
+        let table = *other.tables.first()?;
+        let spread = node::elements::<pg_sys::RestrictInfo>(clauses)
+            .into_iter()
+            .filter(|info| !is_asked_after(*info, kind, joined))
+            .find_map(|info| spread_by((*info).clause.cast(), &columns, other));
+        let nodes = hooks::planner().node_count(table) as f64;
+        let shards = hooks::planner().shard_count(table) as f64;
+        let width = 1.0 + columns.len() as f64 * 0.5;
+        // Each node gets its rows and looks at them once a shard.
+        let copies = if spread.is_some() { 1.0 } else { nodes };
+        let rows_sent = (*path).rows * copies;
+        let before = (*path).total_cost + rows_sent * width * 0.02;
+        let work = rows_sent * (shards / nodes) * 0.02;
+        let rows = Rc::new(Broadcast { path, relations, columns, spread });
+        Some(Remote {
+            root,
+            items: vec![Item::Broadcast(rows)],
+            conditions: Vec::new(),
+            locus: Locus::Everywhere,
+            filters: Vec::new(),
+            tables: Vec::new(),
+            user: other.user,
+            work,
+            before,
+            cost: 0.0,
+            complete: true,
+        })
     }
 }
 
@@ -96,12 +191,8 @@ unsafe fn join(
             if (*info).pseudoconstant {
                 return None;
             }
-            // Of what an outer join keeps, some clauses are asked after it has been joined.
-            let is_after = matches!(kind, JoinKind::Left | JoinKind::Full | JoinKind::Anti)
-                && ((*info).is_pushed_down
-                    || !pg_sys::bms_is_subset((*info).required_relids, (*rel).relids));
             let clause = (*info).clause.cast::<pg_sys::Node>();
-            if is_after { after.push(clause) } else { on.push(clause) }
+            if is_asked_after(info, kind, rel) { after.push(clause) } else { on.push(clause) }
         }
         let covers = |relation| left.covers(relation) || right.covers(relation);
         let init_params = path::init_params(root);
@@ -125,10 +216,17 @@ unsafe fn join(
                 return None;
             }
         }
-        let family = hooks::planner().distribution(left.tables[0])?.family;
-        let equal: Vec<(Column, Column)> =
-            on.iter().filter_map(|clause| equality(*clause, family, left, right)).collect();
+        let mut equal: Vec<(Column, Column)> = Vec::new();
+        if let (Some(table), Some(_)) = (left.tables.first(), right.tables.first()) {
+            let family = hooks::planner().distribution(*table)?.family;
+            equal.extend(on.iter().filter_map(|clause| equality(*clause, family, left, right)));
+        }
         let locus = left.locus.join(kind, &right.locus, &equal)?;
+        if matches!(locus, Locus::Everywhere) && (left.tables.is_empty() || right.tables.is_empty())
+        {
+            // One node would do it all, where this one can do it as well.
+            return None;
+        }
 
         let mut tables = left.tables.clone();
         tables.extend(right.tables.iter().filter(|table| !left.tables.contains(table)));
@@ -180,9 +278,73 @@ unsafe fn join(
             filters: of_sharded(filters, &tables),
             tables,
             user: left.user,
-            work: 0.0,
+            work: left.work + right.work,
+            before: left.before + right.before,
+            cost: 0.0,
             complete: true,
         })
+    }
+}
+
+/// The clause is asked of what an outer join yields, and does not decide what matches.
+unsafe fn is_asked_after(
+    info: *mut pg_sys::RestrictInfo,
+    kind: JoinKind,
+    rel: *mut pg_sys::RelOptInfo,
+) -> bool {
+    // SAFETY: a live clause and relation of the planner.
+    unsafe {
+        matches!(kind, JoinKind::Left | JoinKind::Full | JoinKind::Anti)
+            && ((*info).is_pushed_down
+                || !pg_sys::bms_is_subset((*info).required_relids, (*rel).relids))
+    }
+}
+
+/// The clause compares a key of `other` with one of `columns`: rows that match lie in the shard of its hash.
+unsafe fn spread_by(
+    clause: *mut pg_sys::Node,
+    columns: &[*mut pg_sys::Var],
+    other: &Remote,
+) -> Option<Spread> {
+    // SAFETY: a live clause of the planner; syscache look-ups by value.
+    unsafe {
+        let key = hooks::planner().distribution(*other.tables.first()?)?;
+        let op = node::cast::<pg_sys::OpExpr, _>(clause, NodeTag::T_OpExpr)?;
+        if node::length((*op).args) != 2
+            || pg_sys::get_op_opfamily_strategy((*op).opno, key.family) != 1
+            || !is_deterministic((*op).inputcollid)
+        {
+            return None;
+        }
+        let column = |index| {
+            let side: *mut pg_sys::Node = node::nth((*op).args, index);
+            node::cast::<pg_sys::Var, _>(strip_relabel(side), NodeTag::T_Var)
+        };
+        let (mut left, mut right) = (Oid::INVALID, Oid::INVALID);
+        pg_sys::op_input_types((*op).opno, &raw mut left, &raw mut right);
+        for (ours, theirs, type_oid) in
+            [(column(0)?, column(1)?, right), (column(1)?, column(0)?, left)]
+        {
+            let is_key = other
+                .locus
+                .keys()
+                .iter()
+                .any(|key| key.column == ((*ours).varno as u32, (*ours).varattno));
+            let place = columns.iter().position(|known| {
+                (**known).varno == (*theirs).varno && (**known).varattno == (*theirs).varattno
+            });
+            if let (true, Some(column)) = (is_key, place)
+                && crate::value::Hasher::find(key.family, type_oid, key.collation).is_some()
+            {
+                return Some(Spread {
+                    column,
+                    family: key.family,
+                    type_oid,
+                    collation: key.collation,
+                });
+            }
+        }
+        None
     }
 }
 

@@ -50,6 +50,9 @@ mod upper;
 /// What a path of ours sends, and its plan.
 mod pushed;
 
+/// What the planner knows of a table's rows.
+pub mod statistics;
+
 /// Plans as PostgreSQL keeps them.
 pub mod plan;
 
@@ -64,6 +67,9 @@ mod prepare;
 
 /// Reading what a statement touches and says.
 mod facts;
+
+/// Correlated sub-queries as joins.
+mod decorrelate;
 
 /// What may run where.
 mod shippable;

@@ -21,6 +21,9 @@ use std::time::Duration;
 /// The longest single wait in a read.
 const TICK: Duration = Duration::from_millis(100);
 
+/// Bytes that have been sent are not kept beside those that still wait, if they are more than this.
+const KEPT_SENT: usize = 256 * 1024;
+
 /// A connection and what is on its way over it.
 #[derive(Debug)]
 pub struct Link {
@@ -126,13 +129,24 @@ impl Link {
             };
             match moved.map_err(|error| lost(&error))? {
                 Moved::Bytes(n) => self.sent += n,
-                Moved::Nothing => return Ok(false),
+                Moved::Nothing => {
+                    if self.sent > KEPT_SENT && self.sent > self.unsent() {
+                        self.flight.forget(self.sent);
+                        self.sent = 0;
+                    }
+                    return Ok(false);
+                }
                 Moved::Interrupted => {}
             }
         }
         self.flight.clear();
         self.sent = 0;
         Ok(true)
+    }
+
+    /// Bytes that are queued and not sent.
+    pub fn unsent(&self) -> usize {
+        self.flight.bytes().len() - self.sent
     }
 
     /// Reads what has come, without waiting; true if something has.

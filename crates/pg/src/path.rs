@@ -40,12 +40,28 @@ pub struct ShardScan {
     pub sources: Vec<Source>,
     /// What the filters say of the distribution column.
     pub prune: Prune<Key>,
+    /// The plan's children yield rows whose columns are the first parameters of the SQL, as arrays; how each child's
+    /// rows are spread over the nodes, all of them going everywhere if it is not said.
+    pub broadcasts: Vec<Option<Spread>>,
     /// How many of the plan's expressions are parameters of the SQL.
     pub sent: usize,
     /// The SQL locks the rows it reads.
     pub locks: bool,
     /// Its rows are going to be changed; see [`crate::pulled`].
     pub is_target: bool,
+}
+
+/// Rows that are sent go where they match: by the hash of a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spread {
+    /// The column.
+    pub column: usize,
+    /// The hash operator family of the distribution column.
+    pub family: Oid,
+    /// The type that the column is hashed as.
+    pub type_oid: Oid,
+    /// The distribution column's collation.
+    pub collation: Oid,
 }
 
 struct Shared<T>(T);
@@ -77,7 +93,8 @@ pub(crate) unsafe extern "C-unwind" fn relation_info(
             {
                 (*rel).indexlist = std::ptr::null_mut();
                 (*rel).tuples = rows;
-                (*rel).pages = (rows / 50.0).ceil().max(1.0) as u32;
+                let pages = hooks::planner().estimated_pages(table).unwrap_or(rows / 50.0);
+                (*rel).pages = pages.ceil().max(1.0) as u32;
                 (*rel).allvisfrac = 0.0;
             }
             Ok(())
@@ -117,9 +134,11 @@ pub(crate) unsafe extern "C-unwind" fn relation_paths(
             (*rel).pathlist = std::ptr::null_mut();
             (*rel).partial_pathlist = std::ptr::null_mut();
             (*rel).consider_parallel = false;
-            let remote = Rc::new(base(root, rel, rti, rte)?);
-            remote::note(rel, Rc::clone(&remote));
+            let mut remote = base(root, rel, rti, rte)?;
             let custom = make_path(rel, (*rel).reltarget, (*rel).rows, &remote);
+            remote.cost = (*custom).path.total_cost;
+            let remote = Rc::new(remote);
+            remote::note(rel, Rc::clone(&remote));
             let path = &mut (*custom).path;
             // Its target list or filters may hold columns of what LATERAL refers to (`set_plain_rel_pathlist`).
             path.param_info = pg_sys::get_baserel_parampathinfo(root, rel, (*rel).lateral_relids);
@@ -188,6 +207,8 @@ unsafe fn base(
             tables: vec![table],
             user: (*rte).checkAsUser,
             work,
+            before: 0.0,
+            cost: 0.0,
             complete,
         })
     }
@@ -215,8 +236,11 @@ pub(crate) unsafe fn make_path(
         path.pathtarget = target;
         path.rows = rows.max(1.0);
         let nodes = hooks::planner().node_count(remote.tables[0]).max(1) as f64;
-        path.startup_cost = ROUND_TRIP;
-        path.total_cost = ROUND_TRIP + remote.work / nodes + path.rows * TRANSFER;
+        path.startup_cost = ROUND_TRIP + remote.before;
+        path.total_cost = path.startup_cost + remote.work / nodes + path.rows * TRANSFER;
+        for rows in remote.broadcasts() {
+            (*custom).custom_paths = pg_sys::lappend((*custom).custom_paths, rows.path.cast());
+        }
         (*custom).flags = pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
         (*custom).methods = methods();
         custom
@@ -277,10 +301,10 @@ unsafe extern "C-unwind" fn plan_path(
     path: *mut pg_sys::CustomPath,
     target_list: *mut pg_sys::List,
     clauses: *mut pg_sys::List,
-    _plans: *mut pg_sys::List,
+    plans: *mut pg_sys::List,
 ) -> *mut pg_sys::Plan {
     // SAFETY: the planner's live structures.
-    unsafe { boundary(|| pushed::plan(root, rel, path, target_list, clauses)) }
+    unsafe { boundary(|| pushed::plan(root, rel, path, target_list, clauses, plans)) }
 }
 
 /// TABLESAMPLE as SQL; empty if there is none.

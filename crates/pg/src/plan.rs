@@ -204,6 +204,12 @@ impl Statement {
         unsafe { Plan(pg_sys::planner(self.parse, c"".as_ptr(), 0, parameters.0)) }
     }
 
+    /// The same of a statement that reads no distributed table: we need not look at it again.
+    pub fn plan_without_us(&self, parameters: BoundParameters) -> Plan {
+        crate::hooks::pass_on_next();
+        self.plan_by_postgres(parameters)
+    }
+
     /// A PlannedStmt around `top` with the statement's own range table.
     unsafe fn finish(&self, top: *mut pg_sys::Plan, metadata: Oid) -> *mut pg_sys::PlannedStmt {
         // SAFETY: the caller passes a finished plan; the Query is live.

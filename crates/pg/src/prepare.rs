@@ -26,6 +26,7 @@ impl Statement {
                 complete_source_query(writing);
                 take_target_out_of_from(writing);
                 tidy_conflict_clause(writing);
+                simplify_exists(writing);
             }
             fold(query, computes_once(query), 0)
         }
@@ -86,6 +87,56 @@ impl Statement {
         }
     }
 
+    /// The same INSERT with two of its rows only, if it is one of many rows that read no table: whatever there is to
+    /// say about the statement, two rows tell, and the others are not copied each time it is looked at. Neither ON
+    /// CONFLICT nor RETURNING is in it.
+    pub fn with_two_rows(&self) -> Option<Statement> {
+        /// Fewer may all go to one shard, as they stand.
+        const MANY: usize = 16;
+        // SAFETY: a live Query of the planner hook, of which only what is changed is copied.
+        unsafe {
+            let query = self.parse;
+            let is_plain = (*query).commandType == pg_sys::CmdType::CMD_INSERT
+                && (*query).onConflict.is_null()
+                && (*query).returningList.is_null()
+                && (*query).cteList.is_null()
+                && !(*query).hasSubLinks
+                && node::length((*query).rtable) == 2;
+            if !is_plain {
+                return None;
+            }
+            let values: *mut pg_sys::RangeTblEntry = node::nth((*query).rtable, 1);
+            let target: *mut pg_sys::RangeTblEntry = node::nth((*query).rtable, 0);
+            if (*values).rtekind != pg_sys::RTEKind::RTE_VALUES
+                || node::length((*values).values_lists) < MANY
+            {
+                return None;
+            }
+            let rows = node::elements::<pg_sys::List>((*values).values_lists);
+            let short: *mut pg_sys::RangeTblEntry = node::make(NodeTag::T_RangeTblEntry);
+            std::ptr::copy_nonoverlapping(values, short, 1);
+            (*short).values_lists = node::list_of(&rows[..2]);
+            let own: *mut pg_sys::Query = node::make(NodeTag::T_Query);
+            std::ptr::copy_nonoverlapping(query, own, 1);
+            (*own).rtable = node::list_of(&[target, short]);
+            Some(Statement { parse: node::copy(own) })
+        }
+    }
+
+    /// As [`Self::insert_source`] for a statement that has [`Self::with_two_rows`]. The rows are not copied: the
+    /// planner, which may change what it is given, makes its plan of them.
+    pub fn values_source(&self) -> Statement {
+        // SAFETY: a live Query of the planner hook, an INSERT; what is changed here is copied.
+        unsafe {
+            let query: *mut pg_sys::Query = node::make(NodeTag::T_Query);
+            std::ptr::copy_nonoverlapping(self.parse, query, 1);
+            (*query).targetList = node::copy((*query).targetList);
+            (*query).jointree = node::copy((*query).jointree);
+            make_select(query);
+            Statement { parse: query }
+        }
+    }
+
     /// The rows that an INSERT brings, as a SELECT of its own: one column for each column of the target list.
     ///
     /// The target's entry stays in the range table, so that the executor checks the right to INSERT.
@@ -94,19 +145,27 @@ impl Statement {
         unsafe {
             let query = node::copy(self.parse);
             complete_values_lists(query);
-            (*query).commandType = pg_sys::CmdType::CMD_SELECT;
-            (*query).resultRelation = 0;
-            (*query).returningList = std::ptr::null_mut();
-            (*query).onConflict = std::ptr::null_mut();
-            for (index, entry) in
-                node::elements::<pg_sys::TargetEntry>((*query).targetList).into_iter().enumerate()
-            {
-                (*entry).resno = index as i16 + 1;
-                if (*entry).resname.is_null() {
-                    (*entry).resname = node::c_text(&format!("column{}", index + 1));
-                }
-            }
+            make_select(query);
             Statement { parse: query }
+        }
+    }
+}
+
+/// Makes an INSERT a SELECT of the rows that it brings.
+unsafe fn make_select(query: *mut pg_sys::Query) {
+    // SAFETY: the caller passes a live copy of a Query whose target list is private.
+    unsafe {
+        (*query).commandType = pg_sys::CmdType::CMD_SELECT;
+        (*query).resultRelation = 0;
+        (*query).returningList = std::ptr::null_mut();
+        (*query).onConflict = std::ptr::null_mut();
+        for (index, entry) in
+            node::elements::<pg_sys::TargetEntry>((*query).targetList).into_iter().enumerate()
+        {
+            (*entry).resno = index as i16 + 1;
+            if (*entry).resname.is_null() {
+                (*entry).resname = node::c_text(&format!("column{}", index + 1));
+            }
         }
     }
 }
@@ -185,6 +244,65 @@ unsafe fn tidy_conflict_clause(query: *mut pg_sys::Query) {
                     pg_sys::makeAlias(c"excluded of the view".as_ptr(), std::ptr::null_mut());
             }
         }
+    }
+}
+
+/// Takes out of EXISTS what makes no difference there: order, DISTINCT and a LIMIT above zero.
+///
+/// Only in writes, where LIMIT and DISTINCT ON are refused since they pick other rows on each placement. ORMs put
+/// `LIMIT 1` into every EXISTS. PostgreSQL's planner does the same later (`simplify_EXISTS_query`,
+/// `src/backend/optimizer/plan/subselect.c`), under the same conditions.
+unsafe fn simplify_exists(query: *mut pg_sys::Query) {
+    // SAFETY: the caller passes a private, live copy of a Query; each node is cast to the struct of its tag.
+    unsafe {
+        if !(*query).hasSubLinks {
+            return;
+        }
+        node::walk(query, &mut |n| {
+            if let Some(link) = node::cast::<pg_sys::SubLink, _>(n, NodeTag::T_SubLink)
+                && (*link).subLinkType == pg_sys::SubLinkType::EXISTS_SUBLINK
+                && let Some(inner) =
+                    node::cast::<pg_sys::Query, _>((*link).subselect, NodeTag::T_Query)
+                && is_plain_select(inner)
+                && lets_a_row_through((*inner).limitCount)
+            {
+                (*inner).limitCount = std::ptr::null_mut();
+                (*inner).distinctClause = std::ptr::null_mut();
+                (*inner).hasDistinctOn = false;
+                (*inner).sortClause = std::ptr::null_mut();
+            }
+            Visit::Into
+        });
+    }
+}
+
+/// A SELECT that yields a row exactly if its FROM and WHERE, and GROUP BY, do.
+unsafe fn is_plain_select(query: *mut pg_sys::Query) -> bool {
+    // SAFETY: the caller passes a live Query.
+    unsafe {
+        (*query).commandType == pg_sys::CmdType::CMD_SELECT
+            && (*query).setOperations.is_null()
+            && !(*query).hasAggs
+            && (*query).groupingSets.is_null()
+            && !(*query).hasWindowFuncs
+            && !(*query).hasTargetSRFs
+            && !(*query).hasModifyingCTE
+            && (*query).havingQual.is_null()
+            && (*query).limitOffset.is_null()
+            && (*query).rowMarks.is_null()
+    }
+}
+
+/// No LIMIT, or one that is known to be above zero; LIMIT NULL is none.
+unsafe fn lets_a_row_through(limit: *mut pg_sys::Node) -> bool {
+    if limit.is_null() {
+        return true;
+    }
+    // SAFETY: the caller passes a live LIMIT clause, which is of type bigint; the copy is folded in its place.
+    unsafe {
+        let value = pg_sys::eval_const_expressions(std::ptr::null_mut(), node::copy(limit));
+        node::cast::<pg_sys::Const, _>(value, NodeTag::T_Const)
+            .is_some_and(|value| (*value).constisnull || (*value).constvalue.value() as i64 > 0)
     }
 }
 
@@ -320,10 +438,12 @@ pub(crate) unsafe fn is_foldable(
                 };
                 if known { Visit::Skip } else { Visit::Stop }
             }
-            NodeTag::T_NextValueExpr | NodeTag::T_SQLValueFunction | NodeTag::T_CoerceViaIO => {
-                mutable |= node::tag(part) != NodeTag::T_CoerceViaIO;
+            NodeTag::T_NextValueExpr | NodeTag::T_SQLValueFunction => {
+                mutable = true;
                 Visit::Into
             }
+            // Also casts through text. PostgreSQL's planner leaves a cstring below those that it may not compute, which
+            // no SQL can say.
             _ => {
                 mutable |= pg_sys::check_functions_in_node(
                     part,

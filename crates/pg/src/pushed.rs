@@ -116,6 +116,7 @@ pub(crate) unsafe fn plan(
     path: *mut pg_sys::CustomPath,
     target_list: *mut pg_sys::List,
     clauses: *mut pg_sys::List,
+    plans: *mut pg_sys::List,
 ) -> Result<*mut pg_sys::Plan, PgError> {
     let pushed = attached(path.cast())
         .ok_or_else(|| PgError::internal("a path of ours without what it sends"))?;
@@ -176,6 +177,7 @@ pub(crate) unsafe fn plan(
             remote: sql.columns,
             sources: sql.sources,
             prune,
+            broadcasts: remote.broadcasts().iter().map(|rows| rows.spread).collect(),
             sent,
             locks,
             is_target,
@@ -187,6 +189,7 @@ pub(crate) unsafe fn plan(
         (*scan).scan.plan.qual = node::list_of(&local);
         (*scan).scan.scanrelid = relation;
         (*scan).flags = pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
+        (*scan).custom_plans = plans;
         (*scan).custom_scan_tlist = node::list_of(&scan_list);
         (*scan).custom_exprs = node::list_of(&printer.expressions);
         (*scan).custom_private = private.list();

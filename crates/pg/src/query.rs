@@ -167,6 +167,8 @@ pub struct Facts {
     pub prune: Prune<Key>,
     /// The INSERT's rows come from VALUES with several rows, or a sub-query.
     pub insert_source: InsertSource,
+    /// Each row that an INSERT's query yields has the key of a stored row that it is made of.
+    pub keeps_key: bool,
     /// It has a RETURNING clause.
     pub has_returning: bool,
     /// It has an ON CONFLICT clause.

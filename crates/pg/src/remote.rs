@@ -6,11 +6,13 @@
 //! we know; the FROM clause around them is ours, with holes where shards' names go.
 
 use crate::node::{self, Visit};
+use crate::path::Spread;
 use crate::prepare;
 use crate::query::DistributionKey;
 use crate::rows::Source;
 use crate::shippable;
 use crate::template::Piece;
+use crate::value::type_name;
 use crate::{facts, path};
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use shardmap::Prune;
@@ -27,6 +29,8 @@ pub(crate) enum Item {
     Table(u32),
     /// LEFT or FULL JOIN of two lists, each of which is a cross product.
     Join(JoinKind, Vec<Item>, Vec<Item>, Vec<Condition>),
+    /// Rows that are read first and sent along.
+    Broadcast(Rc<Broadcast>),
 }
 
 /// Something that stands in WHERE or ON.
@@ -43,6 +47,26 @@ pub(crate) enum Condition {
         /// What is looked for.
         conditions: Vec<Condition>,
     },
+}
+
+/// Rows that are read here, by whatever plan, and sent to all nodes as arrays, one a column.
+#[derive(Debug)]
+pub(crate) struct Broadcast {
+    /// How they are read.
+    pub(crate) path: *mut pg_sys::Path,
+    /// The relations that they are of.
+    pub(crate) relations: Vec<u32>,
+    /// Their columns.
+    pub(crate) columns: Vec<*mut pg_sys::Var>,
+    /// Each node needs the rows only that match in its shards.
+    pub(crate) spread: Option<Spread>,
+}
+
+impl Broadcast {
+    /// How many arrays are sent: rows without columns are counted by one.
+    pub(crate) fn arrays(&self) -> usize {
+        self.columns.len().max(1)
+    }
 }
 
 /// What the filters of a relation say of its distribution column.
@@ -77,6 +101,10 @@ pub(crate) struct Remote {
     pub(crate) user: Oid,
     /// What all workers together spend on it, in the planner's units.
     pub(crate) work: f64,
+    /// What is spent before they are asked.
+    pub(crate) before: f64,
+    /// What the path costs for which it is noted.
+    pub(crate) cost: f64,
     /// It is all of the relation: no filter is left to be applied here.
     pub(crate) complete: bool,
 }
@@ -88,9 +116,21 @@ impl Remote {
             items.iter().any(|item| match item {
                 Item::Table(own) => *own == relation,
                 Item::Join(_, left, right, _) => any(left, relation) || any(right, relation),
+                Item::Broadcast(rows) => rows.relations.contains(&relation),
             })
         }
         any(&self.items, relation)
+    }
+
+    /// The rows that are sent along, in the order of their arrays.
+    pub(crate) fn broadcasts(&self) -> Vec<Rc<Broadcast>> {
+        let mut found = Vec::new();
+        walk_items(&self.items, &self.conditions, &mut |item| {
+            if let Item::Broadcast(rows) = item {
+                found.push(Rc::clone(rows));
+            }
+        });
+        found
     }
 
     /// The workers can compute the expression.
@@ -117,6 +157,11 @@ pub(crate) struct Printer<'a> {
     remote: &'a Remote,
     context: *mut pg_sys::List,
     aliases: Vec<(u32, String)>,
+    broadcasts: Vec<Rc<Broadcast>>,
+    /// The range table's length: broadcast rows come behind it.
+    entries: usize,
+    /// How many parameters are arrays of broadcast rows; they come first.
+    arrays: usize,
     init_params: Vec<i32>,
     /// What the coordinator computes and sends: the parameters of the SQL.
     pub(crate) expressions: Vec<*mut pg_sys::Node>,
@@ -129,7 +174,12 @@ impl<'a> Printer<'a> {
         // reads.
         unsafe {
             let mut relations = Vec::new();
-            relations_of(&remote.items, &remote.conditions, &mut relations);
+            walk_items(&remote.items, &remote.conditions, &mut |item| {
+                if let Item::Table(relation) = item {
+                    relations.push(*relation);
+                }
+            });
+            let broadcasts = remote.broadcasts();
             let aliases: Vec<(u32, String)> = match relations[..] {
                 [only] => vec![(only, "t".to_owned())],
                 _ => relations
@@ -162,6 +212,17 @@ impl<'a> Printer<'a> {
                     }
                 }
             }
+            let length = own.len();
+            for (number, rows) in broadcasts.iter().enumerate() {
+                let columns: Vec<*mut pg_sys::Node> =
+                    (1..=rows.arrays()).map(|c| node::string_node(&format!("c{c}"))).collect();
+                let alias = format!("b{}", number + 1);
+                let entry: *mut pg_sys::RangeTblEntry = node::make(NodeTag::T_RangeTblEntry);
+                (*entry).rtekind = pg_sys::RTEKind::RTE_VALUES;
+                (*entry).eref = pg_sys::makeAlias(node::c_text(&alias), node::list_of(&columns));
+                own.push(entry);
+                names.push(node::c_text(&alias));
+            }
             let plan: *mut pg_sys::PlannedStmt = node::make(NodeTag::T_PlannedStmt);
             (*plan).rtable = node::list_of(&own);
             let context = pg_sys::deparse_context_for_plan_tree(plan, node::list_of(&names));
@@ -169,6 +230,9 @@ impl<'a> Printer<'a> {
                 remote,
                 context,
                 aliases,
+                entries: length,
+                arrays: broadcasts.iter().map(|rows| rows.arrays()).sum(),
+                broadcasts,
                 init_params: path::init_params(remote.root),
                 expressions: Vec::new(),
             }
@@ -179,10 +243,68 @@ impl<'a> Printer<'a> {
     pub(crate) fn expression(&mut self, expression: *mut pg_sys::Node) -> String {
         // SAFETY: a live expression over relations of the remote; what is printed is a private copy.
         unsafe {
+            let expression = self.in_terms_of_arrays(expression);
             let (init_params, expressions) = (&self.init_params, &mut self.expressions);
-            let own = printable(expression, init_params, expressions);
+            let own = printable(expression, init_params, self.arrays, expressions);
             node::text_of(pg_sys::deparse_expression(own, self.context, true, false))
         }
+    }
+
+    /// The expression with columns of broadcast rows named as columns of their arrays.
+    unsafe fn in_terms_of_arrays(&self, expression: *mut pg_sys::Node) -> *mut pg_sys::Node {
+        if self.broadcasts.is_empty() {
+            return expression;
+        }
+        // SAFETY: the caller passes a live expression; the copies are private.
+        unsafe {
+            node::rewrite(expression, &mut |n| {
+                let var = node::cast::<pg_sys::Var, _>(n, NodeTag::T_Var)?;
+                let is_it = |known: &*mut pg_sys::Var| {
+                    (**known).varno == (*var).varno && (**known).varattno == (*var).varattno
+                };
+                let (number, column) = self
+                    .broadcasts
+                    .iter()
+                    .enumerate()
+                    .find_map(|(n, rows)| Some((n, rows.columns.iter().position(is_it)?)))?;
+                let own: *mut pg_sys::Var = node::copy(var);
+                (*own).varno = (self.entries + number + 1) as i32;
+                (*own).varattno = column as i16 + 1;
+                (*own).varnosyn = 0;
+                (*own).varattnosyn = 0;
+                Some(own.cast())
+            })
+        }
+    }
+
+    /// `unnest($1::int4[], ...) AS b1(c1, ...)`.
+    fn broadcast(&self, rows: &Rc<Broadcast>) -> String {
+        let mut first = 1;
+        for (number, known) in self.broadcasts.iter().enumerate() {
+            if !Rc::ptr_eq(known, rows) {
+                first += known.arrays();
+                continue;
+            }
+            // By the catalog's names: `character[]` would be an array of single characters.
+            // SAFETY: the columns are live nodes of the planner.
+            let arrays = (0..rows.arrays()).map(|column| unsafe {
+                let element = match rows.columns.get(column) {
+                    Some(var) => (**var).vartype,
+                    None => pg_sys::INT4OID,
+                };
+                let name = node::c_text(&type_name(element));
+                let name = node::text_of(pg_sys::quote_identifier(name));
+                format!("${}::{name}[]", first + column)
+            });
+            let names = (1..=rows.arrays()).map(|column| format!("c{column}"));
+            return format!(
+                "unnest({}) b{}({})",
+                arrays.collect::<Vec<_>>().join(", "),
+                number + 1,
+                names.collect::<Vec<_>>().join(", ")
+            );
+        }
+        unreachable!("the list was made of the same items")
     }
 
     fn alias(&self, relation: u32) -> &str {
@@ -264,6 +386,7 @@ impl<'a> Printer<'a> {
                 sql.table(table);
                 sql.text(&format!(" {}{sample}", self.alias(*relation)));
             }
+            Item::Broadcast(rows) => sql.text(&self.broadcast(rows)),
             Item::Join(kind, left, right, on) => {
                 sql.text("(");
                 self.side(left, sql);
@@ -330,18 +453,19 @@ impl<'a> Printer<'a> {
 unsafe fn printable(
     expression: *mut pg_sys::Node,
     init_params: &[i32],
+    first: usize,
     expressions: &mut Vec<*mut pg_sys::Node>,
 ) -> *mut pg_sys::Node {
     // SAFETY: the caller passes a live expression; each node is cast to the struct of its tag.
     unsafe {
         let own = node::rewrite(expression, &mut |n| {
-            if let Some(parameter) = prepare::fold_one(n, false, init_params, 0, expressions) {
+            if let Some(parameter) = prepare::fold_one(n, false, init_params, first, expressions) {
                 return Some(parameter);
             }
             if let Some(holder) =
                 node::cast::<pg_sys::PlaceHolderVar, _>(n, NodeTag::T_PlaceHolderVar)
             {
-                return Some(printable((*holder).phexpr.cast(), init_params, expressions));
+                return Some(printable((*holder).phexpr.cast(), init_params, first, expressions));
             }
             let cast = node::cast::<pg_sys::RelabelType, _>(n, NodeTag::T_RelabelType)?;
             let hidden = (*cast).resultcollid;
@@ -350,7 +474,7 @@ unsafe fn printable(
                 return None;
             }
             let collate: *mut pg_sys::CollateExpr = node::make(NodeTag::T_CollateExpr);
-            let inner = printable(below, init_params, expressions);
+            let inner = printable(below, init_params, first, expressions);
             (*collate).collOid = hidden;
             (*collate).location = -1;
             (*collate).arg = if (*cast).resulttype == pg_sys::exprType(below) {
@@ -367,19 +491,18 @@ unsafe fn printable(
     }
 }
 
-fn relations_of(items: &[Item], conditions: &[Condition], found: &mut Vec<u32>) {
+/// Visits all items, those of conditions included, in an order that is always the same.
+fn walk_items(items: &[Item], conditions: &[Condition], visit: &mut dyn FnMut(&Item)) {
     for item in items {
-        match item {
-            Item::Table(relation) => found.push(*relation),
-            Item::Join(_, left, right, on) => {
-                relations_of(left, &[], found);
-                relations_of(right, on, found);
-            }
+        visit(item);
+        if let Item::Join(_, left, right, on) = item {
+            walk_items(left, &[], visit);
+            walk_items(right, on, visit);
         }
     }
     for condition in conditions {
         if let Condition::Exists { items, conditions, .. } = condition {
-            relations_of(items, conditions, found);
+            walk_items(items, conditions, visit);
         }
     }
 }

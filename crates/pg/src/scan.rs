@@ -5,12 +5,13 @@
 
 use crate::error::{PgError, boundary};
 use crate::node;
+use crate::path::Spread;
 use crate::plan::PlanReader;
 use crate::query::Key;
 use crate::rows::{Codecs, RowStore, Source};
 use crate::value::{Encoder, Hasher};
 use pgrx::pg_sys::{self, Datum, NodeTag, Oid};
-use protocol::{Arguments, Row};
+use protocol::{Arguments, Elements, Row};
 use shardmap::KeyValue;
 use std::cell::RefCell;
 use std::ffi::{CString, c_int};
@@ -93,6 +94,22 @@ pub struct ScanIo {
     rows: Rc<RefCell<RowStore>>,
     kept_slot: *mut pg_sys::TupleTableSlot,
     buffered: Option<Buffered>,
+    /// How many arguments are arrays of the children's columns.
+    array_count: usize,
+    /// The children's rows, once they have been read.
+    arrays: Option<Rc<Vec<ChildRows>>>,
+}
+
+/// The rows of a child that are sent along.
+struct ChildRows {
+    types: Vec<u32>,
+    lots: Vec<Lot>,
+}
+
+/// Those that can match in one shard, or (none) anywhere, column by column.
+struct Lot {
+    shard: Option<usize>,
+    columns: Vec<Elements>,
 }
 
 /// All rows of the child plan, read before the first of them is used.
@@ -157,6 +174,8 @@ unsafe extern "C-unwind" fn begin(
                 rows: Rc::new(RefCell::new(rows)),
                 kept_slot: std::ptr::null_mut(),
                 buffered: None,
+                array_count: 0,
+                arrays: None,
             };
             let begin = BEGIN.get().ok_or_else(|| PgError::internal("no scan is registered"))?;
             let explain_only = flags & pg_sys::EXEC_FLAG_EXPLAIN_ONLY as c_int != 0;
@@ -247,6 +266,12 @@ unsafe extern "C-unwind" fn rescan(custom: *mut pg_sys::CustomScanState) {
             for expression in running.io.expressions.iter_mut().filter(|_| changed) {
                 expression.computed = None;
             }
+            if changed && running.io.arrays.take().is_some() {
+                for child in node::elements::<pg_sys::PlanState>((*custom).custom_ps) {
+                    pg_sys::UpdateChangedParamSet(child, (*custom).ss.ps.chgParam);
+                    pg_sys::ExecReScan(child);
+                }
+            }
             pg_sys::ExecScanReScan(&raw mut (*custom).ss);
             running.scan.rescan(&mut running.io, changed)
         });
@@ -291,9 +316,130 @@ impl ScanIo {
     /// Codecs of a remote result with these columns (types and typmods), of which the scan's row is made as
     /// `sources` say; the first `sent` expressions are arguments.
     pub fn make_codecs(&self, remote: &[(Oid, i32)], sources: Vec<Source>, sent: usize) -> Codecs {
-        let arguments: Vec<Oid> =
-            self.expressions.iter().take(sent).map(|expression| expression.type_oid).collect();
+        let mut arguments = Vec::with_capacity(self.array_count + sent);
+        if self.array_count > 0 {
+            for element in self.array_elements().into_iter().flatten() {
+                // SAFETY: a syscache look-up by value.
+                arguments.push(unsafe { pg_sys::get_array_type(element) });
+            }
+        }
+        arguments.extend(self.expressions.iter().take(sent).map(|expression| expression.type_oid));
         Codecs::new(remote, sources, &arguments)
+    }
+
+    /// The columns of the children's rows are arguments too, as arrays, before the others.
+    pub fn send_children_as_arrays(&mut self) {
+        self.array_count = self.array_elements().iter().map(Vec::len).sum();
+    }
+
+    /// The children's rows are arguments.
+    pub fn sends_arrays(&self) -> bool {
+        self.array_count > 0
+    }
+
+    /// The types of each child's columns; a child without columns counts rows by numbers.
+    fn array_elements(&self) -> Vec<Vec<Oid>> {
+        // SAFETY: the children were initialised by `begin`.
+        unsafe {
+            node::elements::<pg_sys::PlanState>((*self.node).custom_ps)
+                .into_iter()
+                .map(|child| {
+                    let descriptor = (*child).ps_ResultTupleDesc;
+                    let columns = (*descriptor).natts as usize;
+                    if columns == 0 {
+                        return vec![pg_sys::INT4OID];
+                    }
+                    (0..columns)
+                        .map(|index| (*(*descriptor).attrs.as_ptr().add(index)).atttypid)
+                        .collect()
+                })
+                .collect()
+        }
+    }
+
+    /// Reads the children's rows, if they are to be sent and that has not been done. Where a child's rows are spread,
+    /// `owner` says which shard a hash belongs to.
+    pub fn read_arrays(
+        &mut self,
+        spread: &[Option<Spread>],
+        owner: &dyn Fn(i32) -> Option<usize>,
+    ) -> Result<(), PgError> {
+        if self.array_count == 0 || self.arrays.is_some() {
+            return Ok(());
+        }
+        let codecs = self.codecs();
+        let mut read = Vec::new();
+        let mut first = 0;
+        // SAFETY: the children were initialised by `begin`; each element's encoder is made for its column's type, each
+        // hasher for the type that the planner has found.
+        unsafe {
+            let memory = (*(*self.node).ss.ps.state).es_query_cxt;
+            let children = node::elements::<pg_sys::PlanState>((*self.node).custom_ps);
+            for (number, (child, types)) in
+                children.into_iter().zip(self.array_elements()).enumerate()
+            {
+                let encoders: Vec<Encoder> = {
+                    let before = pg_sys::MemoryContextSwitchTo(memory);
+                    let made = types.iter().map(|element| Encoder::new(*element)).collect();
+                    pg_sys::MemoryContextSwitchTo(before);
+                    made
+                };
+                let spread = match spread.get(number).copied().flatten() {
+                    None => None,
+                    Some(by) => {
+                        let hasher = codecs.hasher(by.family, by.type_oid, by.collation);
+                        let hasher = hasher.ok_or_else(|| {
+                            PgError::internal("a hash function is gone since the plan was made")
+                        })?;
+                        Some((by.column, hasher))
+                    }
+                };
+                let mut lots: Vec<Lot> = Vec::new();
+                loop {
+                    let slot = pg_sys::ExecProcNode(child);
+                    if slot.is_null() || (*slot).tts_flags & pg_sys::TTS_FLAG_EMPTY as u16 != 0 {
+                        break;
+                    }
+                    pg_sys::slot_getallattrs(slot);
+                    let columns = (*(*slot).tts_tupleDescriptor).natts as usize;
+                    let value = |index: usize| {
+                        if columns == 0 {
+                            return Some(Datum::from(0));
+                        }
+                        (!*(*slot).tts_isnull.add(index)).then(|| *(*slot).tts_values.add(index))
+                    };
+                    self.in_tuple_context(|_| {
+                        let shard = match &spread {
+                            None => None,
+                            Some((column, hasher)) => {
+                                // A row that can match nowhere is not sent.
+                                let hash = value(*column).map(|value| hasher.hash(value));
+                                let Some(shard) = hash.and_then(owner) else { return };
+                                Some(shard)
+                            }
+                        };
+                        let known = lots.iter().position(|lot| lot.shard == shard);
+                        let lot = known.unwrap_or_else(|| {
+                            let columns = vec![Elements::default(); types.len()];
+                            lots.push(Lot { shard, columns });
+                            lots.len() - 1
+                        });
+                        for (index, encoder) in encoders.iter().enumerate() {
+                            let value = value(index);
+                            let place = lots[lot].columns[index].next(value.is_none());
+                            encoder.append(value, place);
+                        }
+                    });
+                    self.reset_row_memory();
+                }
+                let types = types.iter().map(|element| element.to_u32()).collect();
+                read.push(ChildRows { types, lots });
+                first += encoders.len();
+            }
+        }
+        debug_assert_eq!(first, self.array_count);
+        self.arrays = Some(Rc::new(read));
+        Ok(())
     }
 
     /// Codecs of a remote result whose columns are the scan's row, one to one.
@@ -379,11 +525,26 @@ impl ScanIo {
         }
     }
 
-    /// The values of the expressions that are sent, as a statement's arguments; each is computed once.
-    pub fn arguments(&mut self) -> Arguments {
+    /// The values of the expressions that are sent, as a statement's arguments, each computed once; before them the
+    /// children's rows that concern these shards.
+    pub fn arguments(&mut self, shards: &[usize]) -> Arguments {
         let codecs = self.codecs();
         let mut arguments = Arguments::start(codecs.encoders().iter().map(Encoder::is_binary));
-        for (index, encoder) in codecs.encoders().iter().enumerate() {
+        if let Some(children) = self.arrays.clone() {
+            for child in &*children {
+                let concerns = |lot: &&Lot| lot.shard.is_none_or(|shard| shards.contains(&shard));
+                for (column, element) in child.types.iter().enumerate() {
+                    let parts: Vec<&Elements> = child
+                        .lots
+                        .iter()
+                        .filter(concerns)
+                        .map(|lot| &lot.columns[column])
+                        .collect();
+                    Elements::append_to(&parts, *element, &mut arguments);
+                }
+            }
+        }
+        for (index, encoder) in codecs.encoders().iter().skip(self.array_count).enumerate() {
             let value = self.evaluate(index);
             // SAFETY: the encoder was made for the expression's type.
             self.in_tuple_context(|_| unsafe { encoder.append(value, &mut arguments) });
@@ -396,7 +557,8 @@ impl ScanIo {
     pub fn describe_arguments(&mut self) -> String {
         let codecs = self.codecs();
         let mut described = Vec::new();
-        for index in 0..codecs.encoders().len() {
+        let arrays = self.array_count;
+        for index in 0..codecs.encoders().len() - arrays {
             let value = self.evaluate(index);
             let type_oid = self.expressions[index].type_oid;
             let text = self.in_tuple_context(|_| {
@@ -407,8 +569,8 @@ impl ScanIo {
                 })
             });
             described.push(match text {
-                Some(text) => format!("${} = '{}'", index + 1, text.replace('\'', "''")),
-                None => format!("${} = NULL", index + 1),
+                Some(text) => format!("${} = '{}'", arrays + index + 1, text.replace('\'', "''")),
+                None => format!("${} = NULL", arrays + index + 1),
             });
         }
         described.join(", ")
@@ -653,11 +815,15 @@ impl ScanIo {
     /// Runs `body` in memory that is freed afterwards.
     pub fn with_row_memory<T>(&mut self, body: impl FnOnce(&mut Self) -> T) -> T {
         let value = self.in_tuple_context(body);
-        // SAFETY: the node's own per-row context, in which nothing is in use now.
+        self.reset_row_memory();
+        value
+    }
+
+    fn reset_row_memory(&mut self) {
+        // SAFETY: the node's own per-row context, in which nothing is in use when rows are done with.
         unsafe {
             pg_sys::MemoryContextReset((*(*self.node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory);
         }
-        value
     }
 }
 

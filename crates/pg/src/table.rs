@@ -28,6 +28,8 @@ pub enum Search {
     Oid(Oid),
     /// A bigint.
     Int8(i64),
+    /// Every row.
+    All,
 }
 
 /// A row that is being read.
@@ -91,7 +93,9 @@ pub fn scan(
         let (function, argument) = match value {
             Search::Oid(oid) => (pg_sys::F_OIDEQ, Datum::from(oid)),
             Search::Int8(number) => (pg_sys::F_INT8EQ, Datum::from(number)),
+            Search::All => (pg_sys::F_OIDEQ, Datum::from(0)),
         };
+        let keys = if matches!(value, Search::All) { 0 } else { 1 };
         pg_sys::ScanKeyInit(
             &raw mut key,
             column,
@@ -105,7 +109,7 @@ pub fn scan(
             index.unwrap_or(Oid::INVALID),
             index.is_some(),
             snapshot,
-            1,
+            keys,
             &raw mut key,
         );
         loop {
@@ -138,8 +142,10 @@ pub struct Relation {
     pub has_children: bool,
     /// Row security is on.
     pub row_security: bool,
-    /// `pg_class.reltuples` of the local table.
+    /// `pg_class.reltuples`, which ANALYZE sets to what the shards have.
     pub rows: f32,
+    /// `pg_class.relpages`, which ANALYZE sets to what the shards have.
+    pub pages: i32,
 }
 
 /// Reads `pg_class`; none if the relation does not exist.
@@ -163,6 +169,7 @@ pub fn describe(table: Oid) -> Option<Relation> {
             has_children: form.relhassubclass,
             row_security: form.relrowsecurity,
             rows: form.reltuples,
+            pages: form.relpages,
         };
         pg_sys::ReleaseSysCache(tuple);
         Some(relation)

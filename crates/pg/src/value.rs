@@ -61,7 +61,8 @@ fn has_portable_binary_form(type_oid: Oid) -> bool {
     has_binary_io(type_oid)
 }
 
-fn type_name(type_oid: Oid) -> String {
+/// A type's name in the catalog.
+pub(crate) fn type_name(type_oid: Oid) -> String {
     // SAFETY: a syscache look-up by value; the tuple is released before the name is used.
     unsafe {
         let tuple = pg_sys::SearchSysCache1(

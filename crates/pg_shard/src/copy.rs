@@ -1,15 +1,17 @@
 //! COPY FROM a client or a file into a distributed table.
 //!
-//! PostgreSQL parses the rows here; each goes to its shard as a line of COPY's text format. The whole COPY is
-//! one transaction on every node, so a bad line leaves nothing behind.
+//! Each record goes to its shard as the client wrote it, if the workers read it as this server would; otherwise
+//! PostgreSQL parses the rows here and they travel in COPY's text format. The whole COPY is one transaction on every
+//! node, so a bad line leaves nothing behind.
 
-use crate::catalog;
+use crate::catalog::{self, DistributedTable};
 use crate::execute::sink::Sink;
 use pg::PgError;
-use pg::copy::CopyInput;
+use pg::copy::{CopyInput, Lines};
 use pg::utility::UtilityCall;
 use pg::value::Hasher;
 use pgrx::pg_sys::Oid;
+use std::rc::Rc;
 
 /// Runs COPY FROM.
 pub(crate) fn copy_from(call: &mut UtilityCall, oid: Oid) -> Result<(), PgError> {
@@ -22,17 +24,63 @@ pub(crate) fn copy_from(call: &mut UtilityCall, oid: Oid) -> Result<(), PgError>
         .ok_or_else(|| {
             PgError::internal("the distribution column's type has lost its hash function")
         })?;
-    let mut sink = Sink::new(table.clone(), Oid::INVALID, &input.column_names());
-    let mut rows = 0;
-    while input.read_row() {
-        let hash = input
-            .hash(table.key.column, &hasher)
-            .ok_or_else(|| crate::plan::null_key(Some(oid)))?;
-        sink.add(hash, |line| input.line(line))?;
-        rows += 1;
-    }
-    sink.finish()?;
+    let rows = match input.lines(table.key.column)? {
+        Some(mut lines) => hand_on(&mut input, &mut lines, &table, &hasher)?,
+        None => parse(&mut input, &table, &hasher)?,
+    };
     input.close();
     call.complete_copy(rows);
     Ok(())
+}
+
+/// Records travel as they are.
+fn hand_on(
+    input: &mut CopyInput,
+    lines: &mut Lines,
+    table: &Rc<DistributedTable>,
+    hasher: &Hasher,
+) -> Result<u64, PgError> {
+    let (columns, options) = input.columns_and_options();
+    let mut sink = Sink::new(Rc::clone(table), Oid::INVALID, &columns, options);
+    while lines.next(input)? {
+        let hash =
+            lines.hash(input, hasher)?.ok_or_else(|| crate::plan::null_key(Some(table.oid)))?;
+        let mut refused = None;
+        let added = sink.add(hash, |lot| {
+            lot.note_line(lines.height(lot.is_empty()), lines.line());
+            lines.append(input, &mut lot.data).inspect_err(|error| refused = Some(error.clone()))
+        });
+        if refused.is_none() && added.is_err() {
+            input.forget_line();
+        }
+        added?;
+    }
+    input.forget_line();
+    sink.finish()?;
+    Ok(lines.rows())
+}
+
+/// Rows are parsed here.
+fn parse(
+    input: &mut CopyInput,
+    table: &Rc<DistributedTable>,
+    hasher: &Hasher,
+) -> Result<u64, PgError> {
+    let mut sink = Sink::new(Rc::clone(table), Oid::INVALID, &input.column_names(), String::new());
+    let mut rows = 0;
+    while input.read_row() {
+        let hash = input
+            .hash(table.key.column, hasher)
+            .ok_or_else(|| crate::plan::null_key(Some(table.oid)))?;
+        let added = sink.add(hash, |lot| {
+            lot.note_line(1, input.line_number());
+            input.line(&mut lot.data);
+            Ok(())
+        });
+        added.inspect_err(|_| input.forget_line())?;
+        rows += 1;
+    }
+    input.forget_line();
+    sink.finish()?;
+    Ok(rows)
 }

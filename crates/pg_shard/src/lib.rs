@@ -80,6 +80,12 @@ impl Extension for PgShard {
         Some(if counted > 0.0 { counted } else { 1000.0 * distributed.map.len() as f64 })
     }
 
+    fn estimated_pages(&self, table: Oid) -> Option<f64> {
+        catalog::find(table)?;
+        let counted = table::describe(table).map_or(0, |relation| relation.pages);
+        (counted > 0).then_some(f64::from(counted))
+    }
+
     fn shard_count(&self, table: Oid) -> usize {
         catalog::find(table).map_or(0, |table| table.map.len())
     }
@@ -111,6 +117,10 @@ impl Extension for PgShard {
 
     fn utility(&self, call: &mut UtilityCall) -> Result<Outcome, PgError> {
         ddl::utility(call)
+    }
+
+    fn finish_utility(&self, call: &mut UtilityCall) -> Result<(), PgError> {
+        ddl::finish_utility(call)
     }
 
     fn on_drop(&self, table: Oid) -> Result<(), PgError> {

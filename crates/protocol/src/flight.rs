@@ -64,6 +64,26 @@ impl Arguments {
         self.bytes.len()
     }
 
+    /// Values without what stands before and behind them.
+    pub(crate) fn bare() -> Self {
+        Self { bytes: Vec::new() }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The next argument, in pieces.
+    pub(crate) fn value_of(&mut self, head: &[u8], bodies: &[&[u8]]) {
+        let total = head.len() + bodies.iter().map(|body| body.len()).sum::<usize>();
+        self.bytes.reserve(total + 4);
+        self.bytes.extend_from_slice(&length(total));
+        self.bytes.extend_from_slice(head);
+        for body in bodies {
+            self.bytes.extend_from_slice(body);
+        }
+    }
+
     /// The next argument.
     pub fn value(&mut self, value: &[u8]) {
         self.bytes.extend_from_slice(&length(value.len()));
@@ -115,6 +135,11 @@ impl Flight {
         if self.bytes.capacity() > 256 * 1024 {
             self.bytes = Vec::new();
         }
+    }
+
+    /// The first bytes have been sent.
+    pub fn forget(&mut self, sent: usize) {
+        self.bytes.drain(..sent);
     }
 
     fn message(&mut self, kind: u8, body: impl FnOnce(&mut Vec<u8>)) {
@@ -234,6 +259,15 @@ mod tests {
         let mut flight = Flight::default();
         flight.query("a\0b");
         assert_eq!(flight.bytes(), b"Q\0\0\0\x07ab\0");
+    }
+
+    #[test]
+    fn what_was_sent_is_forgotten_and_the_rest_stays() {
+        let mut flight = Flight::default();
+        flight.copy_data(b"ab");
+        flight.copy_done();
+        flight.forget(7);
+        assert_eq!(flight.bytes(), b"c\0\0\0\x04");
     }
 
     #[test]

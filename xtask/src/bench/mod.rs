@@ -8,6 +8,12 @@
 //! Settings are those of the cluster library with two exceptions: autovacuum is off, so that it does not fall into one
 //! side's run, and on request commits do not wait for the disk.
 
+/// The same tables plain and distributed.
+mod both;
+
+/// COPY, INSERT of many rows, INSERT ... SELECT.
+pub(crate) mod bulk;
+
 /// What is measured.
 mod case;
 
@@ -17,8 +23,14 @@ mod cpu;
 /// Runs of pgbench.
 mod pgbench;
 
+/// Reads over all shards.
+pub(crate) mod reads;
+
 /// Figures of all rounds, and what they come to.
 mod report;
+
+/// TPC-H.
+pub(crate) mod tpch;
 
 use std::path::{Path, PathBuf};
 use std::{env, fs, process};

@@ -164,7 +164,7 @@ impl Summary {
 }
 
 /// The middle one of `values`, or the mean of the two in the middle; zero of none.
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     match (values.len() % 2, values.get(middle)) {

@@ -52,13 +52,15 @@ impl InsertRows {
 
     fn by_copy(&self, io: &mut ScanIo, hasher: &Hasher) -> Result<u64, PgError> {
         let table = catalog::get(self.plan.table)?;
-        let mut sink = Sink::new(Rc::clone(&table), self.plan.user, &self.plan.columns);
+        let mut sink =
+            Sink::new(Rc::clone(&table), self.plan.user, &self.plan.columns, String::new());
         let encoders = io.child_text_encoders();
         let mut count = 0;
         while let Some(row) = io.child_row() {
             io.with_row_memory(|_| {
                 let hash = self.hash(&row, hasher)?;
-                sink.add(hash, |line| {
+                sink.add(hash, |lot| {
+                    let line = &mut lot.data;
                     for (column, encoder) in
                         encoders.iter().take(self.plan.columns.len()).enumerate()
                     {
@@ -71,6 +73,7 @@ impl InsertRows {
                         }
                     }
                     line.push(b'\n');
+                    Ok(())
                 })
             })?;
             count += 1;

@@ -41,6 +41,9 @@ pub(crate) fn begin(
     _explain_only: bool,
 ) -> Result<Box<dyn Scan>, PgError> {
     let compiled = compiled::find(reader);
+    if matches!(&compiled.plan, Plan::ShardScan(plan) if !plan.broadcasts.is_empty()) {
+        io.send_children_as_arrays();
+    }
     let codecs = compiled.codecs(|| match &compiled.plan {
         Plan::Routed(plan) => io.make_plain_codecs(plan.sent),
         Plan::ShardScan(plan) => io.make_codecs(&plan.remote, plan.sources.clone(), plan.sent),

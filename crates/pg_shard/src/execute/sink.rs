@@ -1,22 +1,24 @@
 //! Rows on their way to the shards of one table, as COPY data.
 //!
 //! Lines are collected per shard. When a shard's lot is full it goes to every healthy placement as one COPY in
-//! the node's session and transaction, without waiting for the node to have stored it; the next use of the
-//! session waits. So a node never has more than one session with us, rows of the same transaction see each
-//! other, and memory is bounded by the lots.
+//! the node's session and transaction. Nothing is waited for: lots are queued on the sessions and sent as the nodes
+//! take them, so that all nodes work at once while the next lots are made. So a node never has more than one session
+//! with us, rows of the same transaction see each other, and memory is bounded by the lots and by what is queued.
 
 use super::write::{MOST_KEYS, Order, lock_for, refreshed, writable};
 use crate::catalog::{DistributedTable, quote};
 use crate::health;
-use crate::naming::tell_as_table;
+use crate::naming::{tell_as_table, tell_client_line};
 use crate::session::Failure;
 use crate::session::pool::{self, SessionRef};
+use crate::settings;
 use crate::transaction::{self, NodeFailure};
 use pg::query::Command;
+use pg::wait::{Readiness, WaitSet, clock};
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use shardmap::{NodeAddress, PlacementId, ShardId};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
 /// Bytes of a shard's lot.
@@ -25,37 +27,98 @@ const LOT_BYTES: usize = 256 * 1024;
 /// Bytes over all lots, for tables of many shards.
 const ALL_LOTS_BYTES: usize = 32 * 1024 * 1024;
 
+/// Bytes that may wait to be sent, over all nodes.
+const UNSENT_BYTES: usize = 16 * 1024 * 1024;
+
+/// Rows for one shard.
+#[derive(Debug, Default)]
+pub(crate) struct Lot {
+    /// Lines of COPY data.
+    pub(crate) data: Vec<u8>,
+    lines: LineNumbers,
+}
+
+impl Lot {
+    /// No row has been added.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.data.is_empty()
+    }
+
+    /// The next row is `height` lines of the lot and ends with this line of the client's data.
+    pub(crate) fn note_line(&mut self, height: u32, of_client: u64) {
+        self.lines.height += height;
+        self.lines.ends.push((self.lines.height, of_client));
+    }
+}
+
+/// Which lines of a lot are which of the client's data.
+#[derive(Debug, Default)]
+struct LineNumbers {
+    height: u32,
+    /// The last line of each row, here and there.
+    ends: Vec<(u32, u64)>,
+}
+
+impl LineNumbers {
+    fn of_client(&self, line: u64) -> Option<u64> {
+        let at = self.ends.partition_point(|(end, _)| u64::from(*end) < line);
+        self.ends.get(at).map(|(_, of_client)| *of_client)
+    }
+}
+
+/// A lot that a node has been sent and has not said to have stored.
+struct Sent {
+    number: u64,
+    index: usize,
+    placement: PlacementId,
+    lines: Rc<LineNumbers>,
+}
+
+/// A node with lots under way.
+struct Node {
+    address: NodeAddress,
+    session: SessionRef,
+    sent: VecDeque<Sent>,
+}
+
 /// Collects lines and sends them.
 pub(crate) struct Sink {
     tables: Vec<Rc<DistributedTable>>,
     /// The role whose rights count: a view's owner, or (zero) the current user.
     user: Oid,
+    /// What follows the table's name in COPY.
     columns: String,
-    lots: Vec<Vec<u8>>,
+    options: String,
+    lots: Vec<Lot>,
     collected: usize,
     /// The keys of each shard's rows by their hashes; none if they are too many to be locked one by one.
     keys: Vec<Option<BTreeSet<i32>>>,
     /// Shards that are locked for any key.
     locked: Vec<bool>,
-    /// Nodes that still store a lot, and whose lot it is.
-    pending: Vec<(NodeAddress, SessionRef, usize, PlacementId)>,
+    nodes: Vec<Node>,
     missed: Vec<(ShardId, PlacementId)>,
 }
 
 impl Sink {
-    /// A sink for the columns named.
-    pub(crate) fn new(table: Rc<DistributedTable>, user: Oid, columns: &[String]) -> Self {
+    /// A sink for the columns named; `options` is what COPY must be told of the lines' format.
+    pub(crate) fn new(
+        table: Rc<DistributedTable>,
+        user: Oid,
+        columns: &[String],
+        options: String,
+    ) -> Self {
         let shards = table.map.len();
         let columns: Vec<String> = columns.iter().map(|name| quote(name)).collect();
         Self {
             tables: vec![table],
             user,
             columns: columns.join(", "),
-            lots: vec![Vec::new(); shards],
+            options,
+            lots: std::iter::repeat_with(Lot::default).take(shards).collect(),
             collected: 0,
             keys: vec![Some(BTreeSet::new()); shards],
             locked: vec![false; shards],
-            pending: Vec::new(),
+            nodes: Vec::new(),
             missed: Vec::new(),
         }
     }
@@ -64,23 +127,23 @@ impl Sink {
         &self.tables[0]
     }
 
-    /// Adds a row by its key's hash; `write` appends its line.
+    /// Adds a row by its key's hash; `write` appends it to its shard's lot.
     pub(crate) fn add(
         &mut self,
         hash: i32,
-        write: impl FnOnce(&mut Vec<u8>),
+        write: impl FnOnce(&mut Lot) -> Result<(), PgError>,
     ) -> Result<(), PgError> {
         let index = self.table().map.owner(hash).ok_or_else(super::write::no_destination)?;
-        let before = self.lots[index].len();
-        write(&mut self.lots[index]);
-        self.collected += self.lots[index].len() - before;
+        let before = self.lots[index].data.len();
+        write(&mut self.lots[index])?;
+        self.collected += self.lots[index].data.len() - before;
         if let Some(keys) = &mut self.keys[index] {
             keys.insert(hash);
             if keys.len() > MOST_KEYS {
                 self.keys[index] = None;
             }
         }
-        if self.lots[index].len() >= LOT_BYTES {
+        if self.lots[index].data.len() >= LOT_BYTES {
             self.send(index)?;
         }
         if self.collected >= ALL_LOTS_BYTES {
@@ -98,10 +161,11 @@ impl Sink {
         Ok(())
     }
 
-    /// Sends a shard's lot to its placements.
+    /// Queues a shard's lot for its placements.
     fn send(&mut self, index: usize) -> Result<(), PgError> {
-        let lot = std::mem::take(&mut self.lots[index]);
-        self.collected -= lot.len();
+        let Lot { data, lines } = std::mem::take(&mut self.lots[index]);
+        self.collected -= data.len();
+        let lines = Rc::new(lines);
         if !self.locked[index] {
             let shard = self.table().shard_id(index);
             let keys =
@@ -111,29 +175,23 @@ impl Sink {
             // A repair may have ended while we waited for the lock.
             self.tables = refreshed(&[self.table().oid], index, shard)?;
         }
-        let sql = format!("COPY {} ({}) FROM STDIN", self.table().shard_name(index), self.columns);
-        let missed = self.missed.clone();
+        let sql = format!(
+            "COPY {} ({}) FROM STDIN{}",
+            self.table().shard_name(index),
+            self.columns,
+            self.options
+        );
+        let is_missed = |placement: PlacementId| self.missed.iter().any(|(_, id)| *id == placement);
         let placements: Vec<_> = writable(&self.tables, index)?
             .into_iter()
-            .filter(|placement| !missed.iter().any(|(_, gone)| *gone == placement.id))
+            .filter(|placement| !is_missed(placement.id))
             .collect();
         let mut leads = true;
         for placement in placements {
-            self.settle(Some(&placement.node))?;
-            let mut attempt = |session: &SessionRef| {
-                let mut open = session.borrow_mut();
-                let (level, isolation) = transaction::level_for_write();
-                open.begin(level, isolation)?;
-                open.wrote = true;
-                open.start_copy_in(&sql)?;
-                open.put_copy(&lot)?;
-                open.end_copy()
-            };
-            let outcome = pool::acting_as(self.user, || {
-                transaction::with_session(&placement.node, &mut attempt)
-            });
-            match outcome {
-                Ok((session, ())) => {
+            match self.session(&placement.node) {
+                Ok(at) => {
+                    let queued = self.nodes[at].session.borrow_mut().queue_copy(&sql, &data);
+                    // From here on the node's loss is ours: what it has of this transaction is gone.
                     transaction::note_written(
                         self.table(),
                         index,
@@ -141,14 +199,33 @@ impl Sink {
                         &placement.node,
                         leads,
                     );
-                    leads = false;
-                    self.pending.push((placement.node, session, index, placement.id));
+                    match queued {
+                        Ok(number) => {
+                            let lines = Rc::clone(&lines);
+                            let sent = Sent { number, index, placement: placement.id, lines };
+                            self.nodes[at].sent.push_back(sent);
+                            leads = false;
+                        }
+                        Err(Failure::Statement(error)) => {
+                            return Err(tell_as_table(
+                                error,
+                                &[(self.table(), index)],
+                                &placement.node,
+                            ));
+                        }
+                        Err(Failure::Lost(error)) => {
+                            self.missed.push((self.table().shard_id(index), placement.id));
+                            self.lose(at, &error)?;
+                        }
+                    }
                 }
                 Err(NodeFailure::Error(error)) => {
                     return Err(tell_as_table(error, &[(self.table(), index)], &placement.node));
                 }
                 Err(NodeFailure::Unreachable(error)) => {
-                    self.miss(index, placement.id, &placement.node, &error)?
+                    pg::error::warning(pool::connection_failed(&placement.node, &error));
+                    self.missed.push((self.table().shard_id(index), placement.id));
+                    transaction::lose_node(&placement.node, &error)?;
                 }
             }
         }
@@ -163,46 +240,117 @@ impl Sink {
                 self.table().name
             )));
         }
+        self.progress()?;
+        while self.nodes.iter().map(|node| node.session.borrow().unsent()).sum::<usize>()
+            > UNSENT_BYTES
+        {
+            self.wait()?;
+        }
         Ok(())
     }
 
-    fn miss(
-        &mut self,
-        index: usize,
-        placement: PlacementId,
-        node: &NodeAddress,
-        error: &PgError,
-    ) -> Result<(), PgError> {
-        pg::error::warning(pool::connection_failed(node, error));
-        transaction::lose_node(node, error)?;
-        self.missed.push((self.table().shard_id(index), placement));
-        Ok(())
+    /// The node's place among ours, with a session inside the transaction.
+    fn session(&mut self, node: &NodeAddress) -> Result<usize, NodeFailure> {
+        let known = self.nodes.iter().position(|known| known.address == *node);
+        let (level, isolation) = transaction::level_for_write();
+        if let Some(at) = known {
+            let session = &self.nodes[at].session;
+            let open = session.borrow();
+            if open.is_usable() && open.depth == level && open.reader.is_none() {
+                return Ok(at);
+            }
+        }
+        let mut begin = |session: &SessionRef| {
+            let mut open = session.borrow_mut();
+            open.begin(level, isolation)?;
+            open.wrote = true;
+            Ok(())
+        };
+        let (session, ()) =
+            pool::acting_as(self.user, || transaction::with_session(node, &mut begin))?;
+        Ok(if let Some(at) = known {
+            self.nodes[at].session = session;
+            at
+        } else {
+            self.nodes.push(Node { address: node.clone(), session, sent: VecDeque::new() });
+            self.nodes.len() - 1
+        })
     }
 
-    /// Waits for a node (or all) to have stored its lot.
-    fn settle(&mut self, node: Option<&NodeAddress>) -> Result<(), PgError> {
-        let (waiting, rest) = std::mem::take(&mut self.pending)
-            .into_iter()
-            .partition(|(pending, ..)| node.is_none_or(|node| node == pending));
-        self.pending = rest;
-        let waiting: Vec<(NodeAddress, SessionRef, usize, PlacementId)> = waiting;
-        for (node, session, index, placement) in waiting {
-            let stored = session.borrow_mut().finish_copy();
-            match stored {
-                Ok(()) => {}
-                Err(Failure::Statement(error)) => {
-                    return Err(tell_as_table(error, &[(self.table(), index)], &node));
+    /// A node is lost, and with it all lots that it was sent.
+    fn lose(&mut self, at: usize, error: &PgError) -> Result<(), PgError> {
+        let Node { address, sent, .. } = self.nodes.remove(at);
+        pg::error::warning(pool::connection_failed(&address, error));
+        let missed = sent.iter().map(|sent| (self.table().shard_id(sent.index), sent.placement));
+        let missed: Vec<_> = missed.collect();
+        self.missed.extend(missed);
+        transaction::lose_node(&address, error)
+    }
+
+    /// Sends and receives what goes without waiting.
+    fn progress(&mut self) -> Result<(), PgError> {
+        let mut at = 0;
+        while at < self.nodes.len() {
+            let moved = self.nodes[at].session.borrow_mut().move_copies();
+            loop {
+                let node = &mut self.nodes[at];
+                let Some(sent) = node.sent.front() else { break };
+                let Some(outcome) = node.session.borrow_mut().stored(sent.number) else { break };
+                if let Err(Failure::Statement(error) | Failure::Lost(error)) = outcome {
+                    return Err(self.tell(error, at));
                 }
-                Err(Failure::Lost(error)) => self.miss(index, placement, &node, &error)?,
+                node.sent.pop_front();
+            }
+            match moved {
+                Ok(()) => at += 1,
+                Err(Failure::Statement(error) | Failure::Lost(error)) => self.lose(at, &error)?,
             }
         }
         Ok(())
     }
 
+    /// A node's error about the first of its lots, as the user is told.
+    fn tell(&self, error: PgError, at: usize) -> PgError {
+        let node = &self.nodes[at];
+        let Some(Sent { index, lines, .. }) = node.sent.front() else { return error };
+        let error = tell_as_table(error, &[(self.table(), *index)], &node.address);
+        tell_client_line(error, &self.table().name, |line| lines.of_client(line))
+    }
+
+    /// Waits until some node has taken or said something.
+    fn wait(&mut self) -> Result<(), PgError> {
+        let sockets: Vec<_> = self
+            .nodes
+            .iter()
+            .filter(|node| !node.sent.is_empty())
+            .map(|node| {
+                let session = node.session.borrow();
+                let is_sending = session.unsent() > 0;
+                let readiness = if is_sending { Readiness::Writable } else { Readiness::Readable };
+                (session.socket(), readiness)
+            })
+            .collect();
+        let set = WaitSet::new(&sockets);
+        let limit = settings::silence_timeout();
+        let since = clock();
+        while set.wait(limit).is_none() {
+            if limit.is_some_and(|limit| clock() - since >= limit) {
+                for node in &self.nodes {
+                    // Whether it is lost is seen when it is used.
+                    let _ = node.session.borrow_mut().check_alive();
+                }
+                break;
+            }
+        }
+        self.progress()
+    }
+
     /// Sends what is left and waits for everything to be stored.
     pub(crate) fn finish(mut self) -> Result<(), PgError> {
         self.send_all()?;
-        self.settle(None)?;
+        while self.nodes.iter().any(|node| !node.sent.is_empty()) {
+            self.wait()?;
+        }
         if !self.missed.is_empty() {
             health::mark_inactive(&self.missed)?;
         }

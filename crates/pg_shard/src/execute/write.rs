@@ -65,7 +65,7 @@ impl RoutedWrite {
         let codecs = io.codecs();
         let types = codecs.argument_types();
         let template = self.compiled.template_number(("", ""), &plan.template, types)?;
-        let arguments = io.arguments();
+        let arguments = io.arguments(&[]);
         let mut rows = Returned { rows: io.rows(), wanted: plan.returning };
         let with_request = |index: usize, run: &mut dyn FnMut(&Request<'_>)| {
             let key = StatementKey { template, part: tables[0].shard_id(index).0 };

@@ -1,6 +1,6 @@
 //! The private part of our plans: what a scan needs to know at execution, as a flat list.
 
-use pg::path::ShardScan;
+use pg::path::{ShardScan, Spread};
 use pg::plan::{PlanReader, PlanWriter};
 use pg::query::{Command, Key};
 use pg::rows::{Source, StateKind};
@@ -137,7 +137,16 @@ impl Plan {
                     w.oid(*table);
                 }
                 w.oid(plan.user).text(&plan.around.0).text(&plan.around.1);
-                w.int(count(plan.sent)).int(i32::from(plan.locks)).int(i32::from(plan.is_target));
+                w.int(count(plan.sent))
+                    .int(i32::from(plan.locks))
+                    .int(i32::from(plan.is_target))
+                    .int(count(plan.broadcasts.len()));
+                for spread in &plan.broadcasts {
+                    w.int(i32::from(spread.is_some()));
+                    if let Some(by) = spread {
+                        w.int(count(by.column)).oid(by.family).oid(by.type_oid).oid(by.collation);
+                    }
+                }
                 write_prune(&mut w, &plan.prune);
                 write_template(&mut w, &plan.template);
                 w.int(count(plan.remote.len()));
@@ -204,6 +213,7 @@ impl Plan {
                 let sent = read_count(reader);
                 let locks = reader.int() != 0;
                 let is_target = reader.int() != 0;
+                let broadcasts = (0..read_count(reader)).map(|_| read_spread(reader)).collect();
                 let prune = read_prune(reader);
                 let template = read_template(reader);
                 let remote =
@@ -217,6 +227,7 @@ impl Plan {
                     remote,
                     sources,
                     prune,
+                    broadcasts,
                     sent,
                     locks,
                     is_target,
@@ -254,6 +265,15 @@ impl Plan {
             }),
         }
     }
+}
+
+fn read_spread(reader: &mut PlanReader) -> Option<Spread> {
+    (reader.int() != 0).then(|| Spread {
+        column: read_count(reader),
+        family: reader.oid(),
+        type_oid: reader.oid(),
+        collation: reader.oid(),
+    })
 }
 
 fn write_template(w: &mut PlanWriter, template: &[Piece]) {

@@ -6,14 +6,14 @@
 use super::data::{InsertedRows, Plan};
 use crate::catalog;
 use pg::PgError;
-use pg::plan::BoundParameters;
 use pg::query::{Facts, Statement};
 use pgrx::pg_sys::Oid;
 
-/// The plan of an INSERT whose rows are computed here; none if its RETURNING or ON CONFLICT reads more than the row.
+/// The plan of an INSERT whose rows are computed here, by `source`; none if its
+/// RETURNING or ON CONFLICT reads more than the row.
 pub(crate) fn plan(
     statement: Statement,
-    parameters: BoundParameters,
+    source: pg::plan::Plan,
     facts: &Facts,
     target: Oid,
 ) -> Result<Option<pg::plan::Plan>, PgError> {
@@ -29,7 +29,6 @@ pub(crate) fn plan(
         .position(|column| column.number == table.key.column)
         .ok_or_else(|| super::null_key(Some(target)))?;
     let template = row.prepared.template(&|oid| oid == target)?;
-    let source = statement.insert_source().plan_by_postgres(parameters);
     let plan = Plan::InsertedRows(InsertedRows {
         command: facts.command,
         table: target,

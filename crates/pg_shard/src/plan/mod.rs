@@ -26,6 +26,7 @@ mod shapes;
 
 use crate::catalog::{self, DistributedTable};
 use crate::execute::common_nodes;
+use crate::settings;
 use pg::hooks::Verdict;
 use pg::plan::BoundParameters;
 use pg::pulled::Unpullable;
@@ -40,8 +41,9 @@ pub(crate) fn plan(
     parameters: BoundParameters,
     scroll: bool,
 ) -> Result<Verdict, PgError> {
+    let shorter = statement.with_two_rows();
     let tables: Vec<Rc<DistributedTable>> =
-        statement.tables().into_iter().filter_map(catalog::find).collect();
+        shorter.unwrap_or(statement).tables().into_iter().filter_map(catalog::find).collect();
     if tables.is_empty() {
         return Ok(Verdict::NotOurs);
     }
@@ -60,6 +62,19 @@ pub(crate) fn plan(
         return Err(no_placements(table.shard_id(index).0));
     }
 
+    if let Some(shorter) = shorter {
+        let facts = shorter
+            .prepare()
+            .facts(Command::Insert, &|oid| catalog::find(oid).map(|table| table.key));
+        check(&facts)?;
+        let target = facts.target.ok_or_else(|| PgError::internal("an INSERT has no target"))?;
+        if inserts_rows(&facts) && !shorter.prepare_row_insert().reads_more {
+            let source = statement.values_source().plan_without_us(parameters);
+            if let Some(plan) = insert::plan(shorter, source, &facts, target)? {
+                return Ok(Verdict::Planned(plan));
+            }
+        }
+    }
     if let Some(plan) = plan_by_shape(statement, scroll)? {
         return Ok(Verdict::Planned(plan));
     }
@@ -74,13 +89,14 @@ pub(crate) fn plan(
     let inserts = matches!(command, Command::Insert | Command::Upsert);
     match (command, facts.target) {
         (Command::Insert | Command::Upsert, Some(target)) if inserts_rows(&facts) => {
-            if let Some(plan) = insert::plan(statement, parameters, &facts, target)? {
+            let source = statement.insert_source().plan_by_postgres(parameters);
+            if let Some(plan) = insert::plan(statement, source, &facts, target)? {
                 return Ok(Verdict::Planned(plan));
             }
         }
         _ if !facts.writes.is_empty()
             || statement.nested_local_write(&is_distributed).is_some() => {}
-        (Command::Select, _) => return Ok(catalog::planned_by_postgres()),
+        (Command::Select, _) => return read_many(&statement),
         (Command::SelectForUpdate, _) => return lock_on_workers(&statement, &tables[0]),
         // An INSERT into a local table reads like a SELECT.
         _ if inserts => return Ok(catalog::planned_by_postgres()),
@@ -182,6 +198,18 @@ pub(crate) fn null_key(target: Option<Oid>) -> PgError {
         )),
         None => error,
     }
+}
+
+/// A SELECT over several shards: PostgreSQL plans it, with sub-queries that it would compute row by row as joins.
+fn read_many(statement: &Statement) -> Result<Verdict, PgError> {
+    let metadata = catalog::metadata().ok_or_else(|| PgError::internal("the extension is gone"))?;
+    let joined = settings::enable_pushdown()
+        .then(|| statement.decorrelated(&|oid| catalog::find(oid).is_some()))
+        .flatten();
+    Ok(match joined {
+        Some(joined) => Verdict::RewrittenForPostgres(joined, metadata.partition),
+        None => catalog::planned_by_postgres(),
+    })
 }
 
 /// FOR UPDATE over several shards: the scans lock on the workers, and PostgreSQL what is here.

@@ -81,6 +81,15 @@ pub(crate) fn decide(facts: &Facts, prepared: &Prepared) -> Option<Way> {
     {
         return Some(Way { prune: facts.prune.clone(), holds_for_all_values: true });
     }
+    if let ([write], true) = (&facts.writes[..], facts.keeps_key)
+        && facts.equalities.reaches_all(write.column, &columns)
+        && facts.obstacles.is_empty()
+        && !replicated
+        && !is_mixed()
+        && others.iter().all(|other| lies_beside(first, other) && lies_beside(other, first))
+    {
+        return Some(Way { prune: Prune::All, holds_for_all_values: true });
+    }
     match &facts.insert_source {
         InsertSource::Values(keys) if !keys.is_empty() && others.is_empty() => {
             return same_shard(keys, first, prepared);
@@ -141,6 +150,13 @@ fn are_colocated(left: &DistributedTable, right: &DistributedTable) -> bool {
             left.healthy(index)
                 .any(|ours| right.healthy(index).any(|theirs| theirs.node == ours.node))
         })
+}
+
+/// Wherever a shard of the first table is healthy, that of the other one is too.
+fn lies_beside(table: &DistributedTable, other: &DistributedTable) -> bool {
+    (0..table.map.len()).all(|index| {
+        table.healthy(index).all(|ours| other.healthy(index).any(|theirs| theirs.node == ours.node))
+    })
 }
 
 /// All VALUES rows belong to one shard, and that can be known now. Each key is kept, since each is locked.
@@ -224,8 +240,9 @@ pub(crate) fn plan(
         user: user(facts),
         writes,
         brings_row: facts.writes.iter().any(|write| write.brings_row),
-        spreads: matches!(facts.command, Command::Update | Command::Delete)
-            && !prepared.computes_volatile(),
+        spreads: facts.keeps_key
+            || matches!(facts.command, Command::Update | Command::Delete)
+                && !prepared.computes_volatile(),
         prune: way.prune.clone(),
         template,
         sent: prepared.sent,

@@ -1,7 +1,7 @@
 //! COPY on a session: data to a node, which may still be storing them when the session is wanted again, and data
 //! from a node.
 
-use super::{Copying, Failure, Session};
+use super::{Failure, Session};
 use pg::PgError;
 use protocol::{Kind, Message};
 
@@ -17,22 +17,13 @@ impl Session {
         }
     }
 
-    /// Starts `COPY ... FROM STDIN`; data follow by [`Self::put_copy`].
-    pub(crate) fn start_copy_in(&mut self, sql: &str) -> Result<(), Failure> {
-        self.start_copy(sql, Kind::CopyIn)
-    }
-
     /// Starts `COPY ... TO STDOUT`; data follow by [`Self::get_copy`].
     pub(crate) fn start_copy_out(&mut self, sql: &str) -> Result<(), Failure> {
-        self.start_copy(sql, Kind::CopyOut)
-    }
-
-    fn start_copy(&mut self, sql: &str, wanted: Kind) -> Result<(), Failure> {
         self.link.flight().query(sql);
         self.flush()?;
         let message = self.next_message()?;
-        if message.kind == wanted {
-            self.copy = Copying::Moving;
+        if message.kind == Kind::CopyOut {
+            self.copying_out = true;
             return Ok(());
         }
         let error = if message.kind == Kind::Error {
@@ -66,46 +57,92 @@ impl Session {
         }
     }
 
-    /// Sends COPY data.
-    pub(crate) fn put_copy(&mut self, data: &[u8]) -> Result<(), Failure> {
-        for piece in data.chunks(64 * 1024) {
-            self.link.flight().copy_data(piece);
-            self.flush()?;
+    /// Queues `COPY ... FROM STDIN` with all of its data, without waiting for anything: a node that refuses the
+    /// statement passes over the data. Several may be queued; [`Self::stored`] tells by the number returned what became of each.
+    pub(crate) fn queue_copy(&mut self, sql: &str, data: &[u8]) -> Result<u64, Failure> {
+        if let Some(failure) = self.broken() {
+            return Err(failure);
+        }
+        let flight = self.link.flight();
+        flight.query(sql);
+        for piece in data.chunks(1024 * 1024) {
+            flight.copy_data(piece);
+        }
+        flight.copy_done();
+        self.storing += 1;
+        self.copies += 1;
+        self.move_copies()?;
+        Ok(self.copies)
+    }
+
+    /// Sends and reads of queued COPYs what goes without waiting.
+    pub(crate) fn move_copies(&mut self) -> Result<(), Failure> {
+        if self.storing == 0 {
+            return Ok(());
+        }
+        if let Some(failure) = self.broken() {
+            return Err(failure);
+        }
+        self.link.send_some().map_err(|error| self.lose_unless_told(error))?;
+        self.consume()?;
+        self.read_answers()
+    }
+
+    /// Takes in the answers to queued COPYs that are here.
+    fn read_answers(&mut self) -> Result<(), Failure> {
+        while self.storing > 0 {
+            let message = match self.link.message() {
+                Ok(Some(message)) => message,
+                Ok(None) => return Ok(()),
+                Err(error) => return Err(self.lose(error)),
+            };
+            match message.kind {
+                Kind::Error => {
+                    let (error, is_fatal) = self.link.error(&message);
+                    if is_fatal {
+                        return Err(self.lose(error));
+                    }
+                    self.error.get_or_insert(error);
+                }
+                Kind::Ready(status) => {
+                    self.status = status;
+                    self.storing -= 1;
+                    let failed = self.error.take().map(Failure::Statement);
+                    let number = self.copies - self.storing;
+                    self.stored.push((number, failed.map_or(Ok(()), Err)));
+                }
+                _ => {}
+            }
         }
         Ok(())
     }
 
-    /// Ends the data without waiting for the node to have stored them.
-    pub(crate) fn end_copy(&mut self) -> Result<(), Failure> {
-        self.link.flight().copy_done();
-        self.copy = Copying::Storing;
-        self.flush()
+    /// What became of a queued COPY, once it is known.
+    pub(crate) fn stored(&mut self, number: u64) -> Option<Result<(), Failure>> {
+        let at = self.stored.iter().position(|(stored, _)| *stored == number)?;
+        Some(self.stored.swap_remove(at).1)
     }
 
-    /// Waits for the end of a COPY that the node is still storing, so that the session can be used.
-    pub(crate) fn settle_copy(&mut self) {
-        if matches!(self.copy, Copying::Storing) {
-            let outcome = self.finish_copy();
-            self.copy = Copying::Ended(outcome);
-        }
+    /// Bytes that wait to be sent.
+    pub(crate) fn unsent(&self) -> usize {
+        self.link.unsent()
     }
 
-    /// Waits for the node to have stored the data.
-    pub(crate) fn finish_copy(&mut self) -> Result<(), Failure> {
-        if let Copying::Ended(outcome) = std::mem::replace(&mut self.copy, Copying::Moving) {
-            self.copy = Copying::No;
-            return outcome;
+    /// Waits for all queued COPYs, so that the session can be used; what became of them is kept.
+    pub(crate) fn settle_copies(&mut self) {
+        while self.storing > 0 {
+            let moved = self.flush().and_then(|()| self.read_answers());
+            if moved.is_err() || self.storing > 0 && self.wait().is_err() {
+                return;
+            }
         }
-        let outcome = self.broken().map_or_else(|| self.read_to_ready(), Err);
-        self.copy = Copying::No;
-        outcome
     }
 
     /// The next COPY data; empty at the end.
     pub(crate) fn get_copy(&mut self) -> Result<Vec<u8>, Failure> {
         const MUCH: usize = 64 * 1024;
         let mut data = Vec::new();
-        if matches!(self.copy, Copying::No) {
+        if !self.copying_out {
             return Ok(data);
         }
         loop {
@@ -126,7 +163,7 @@ impl Session {
                     }
                 }
                 Kind::CopyDone => {
-                    self.finish_copy()?;
+                    self.finish_copy_out()?;
                     // If there are data, the caller asks once more and is told the end.
                     return Ok(data);
                 }
@@ -135,11 +172,16 @@ impl Session {
                     if is_fatal {
                         return Err(self.lose(error));
                     }
-                    self.finish_copy()?;
+                    self.finish_copy_out()?;
                     return Err(Failure::Statement(error));
                 }
                 _ => {}
             }
         }
+    }
+
+    fn finish_copy_out(&mut self) -> Result<(), Failure> {
+        self.copying_out = false;
+        self.read_to_ready()
     }
 }

@@ -97,19 +97,6 @@ enum Expect {
     Sync,
 }
 
-/// Where a COPY on a session stands.
-#[derive(Debug)]
-enum Copying {
-    /// There is none.
-    No,
-    /// Data are being sent or received.
-    Moving,
-    /// All data are sent; the node is storing them.
-    Storing,
-    /// Somebody else needed the session and waited for the end; this is what the node said.
-    Ended(Result<(), Failure>),
-}
-
 /// A connection to a node.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -128,7 +115,14 @@ pub(crate) struct Session {
     error: Option<PgError>,
     affected: u64,
     status: TransactionStatus,
-    copy: Copying,
+    /// Rows of a COPY TO are coming.
+    copying_out: bool,
+    /// How many COPYs have been queued; each is known by its number.
+    copies: u64,
+    /// How many of them the node has not answered: the last ones.
+    storing: u64,
+    /// What became of those that it has answered, until somebody asks.
+    stored: Vec<(u64, Result<(), Failure>)>,
     /// Whoever reads rows right now.
     pub(crate) reader: Option<Stream>,
 }
@@ -158,7 +152,10 @@ impl Session {
             error: None,
             affected: 0,
             status: TransactionStatus::Idle,
-            copy: Copying::No,
+            copying_out: false,
+            copies: 0,
+            storing: 0,
+            stored: Vec::new(),
             reader: None,
         };
         // Settings that never change.
@@ -204,7 +201,7 @@ impl Session {
 
     /// A statement or a COPY is under way.
     pub(crate) fn is_busy(&self) -> bool {
-        !self.expects.is_empty() || !matches!(self.copy, Copying::No)
+        !self.expects.is_empty() || self.copying_out || self.storing > 0
     }
 
     /// Usable, with nothing under way and no remote transaction.
@@ -390,6 +387,7 @@ impl Session {
     pub(crate) fn left_transaction(&mut self) {
         self.depth = 0;
         self.wrote = false;
+        self.stored.clear();
     }
 
     /// Rolls the remote transaction back, if there is one.
@@ -637,11 +635,12 @@ impl Session {
         }
     }
 
-    /// Begins the remote transaction (or savepoints) if need be, waiting for it.
+    /// Begins the remote transaction (or savepoints) if need be, and sets what has changed, waiting for it.
     pub(crate) fn begin(&mut self, level: u32, isolation: Isolation) -> Result<(), Failure> {
-        if self.depth >= level {
+        if self.depth >= level && self.settings == Some(table::output_settings()) {
             return Ok(());
         }
+        self.settle_copies();
         self.run("SELECT", Some((level, isolation)), &mut |_| Ok(())).map(drop)
     }
 
@@ -650,11 +649,11 @@ impl Session {
     /// For use while a transaction aborts: raises nothing, serves no interrupts, and takes no longer than
     /// `limit` for the cancel request and as long again for the node to obey.
     pub(crate) fn stop(&mut self, limit: Duration) -> bool {
-        if matches!(self.copy, Copying::Moving | Copying::Storing) {
+        if self.copying_out || self.storing > 0 {
             // A COPY cannot be resumed; without the connection the node rolls it back.
             self.give_up(PgError::new(SqlState::CONNECTION_FAILURE, "COPY was given up"));
         }
-        self.copy = Copying::No;
+        (self.copying_out, self.storing) = (false, 0);
         if !self.is_usable() {
             return false;
         }

@@ -94,7 +94,7 @@ pub(crate) fn session(node: &NodeAddress, stale: Stale) -> Result<SessionRef, No
                 Failure::Lost(error) => NoSession::Unreachable(error),
                 Failure::Statement(error) => NoSession::Refused(error),
             })?;
-            session.borrow_mut().settle_copy();
+            session.borrow_mut().settle_copies();
             if session.borrow().is_usable() {
                 return Ok(session);
             }

@@ -4,6 +4,14 @@
 //! with a row is replaced. The other half, [`receive`], feeds rows that come from another node into
 //! PostgreSQL's own COPY, so that indexes, constraints and generated columns are its affair.
 
+/// Records that travel as they are.
+mod lines;
+
+/// PostgreSQL's state of a COPY.
+mod state;
+
+pub use lines::Lines;
+
 use crate::error::{PgError, SqlState};
 use crate::node;
 use crate::utility::{UtilityCall, copied_columns};
@@ -20,6 +28,11 @@ pub struct CopyInput {
     filter: *mut pg_sys::ExprState,
     slot: *mut pg_sys::TupleTableSlot,
     columns: Vec<OutColumn>,
+    /// The columns in the data, by number.
+    numbers: Vec<i16>,
+    rows: i64,
+    excluded: i64,
+    tells_line: bool,
 }
 
 struct OutColumn {
@@ -105,7 +118,21 @@ impl CopyInput {
                 })
                 .collect();
             push_error_context(state);
-            Ok(Self { relation, state, estate, filter, slot, columns })
+            let numbers = (0..node::length(numbers))
+                .map(|index| (*(*numbers).elements.add(index)).int_value as i16)
+                .collect();
+            Ok(Self {
+                relation,
+                state,
+                estate,
+                filter,
+                slot,
+                columns,
+                numbers,
+                rows: 0,
+                excluded: 0,
+                tells_line: true,
+            })
         }
     }
 
@@ -136,6 +163,8 @@ impl CopyInput {
                 }
                 pg_sys::ExecStoreVirtualTuple(self.slot);
                 if self.filter.is_null() {
+                    self.rows += 1;
+                    self.tell_progress(self.rows);
                     return true;
                 }
                 (*context).ecxt_scantuple = self.slot;
@@ -147,10 +176,47 @@ impl CopyInput {
                 });
                 pg_sys::MemoryContextSwitchTo(before);
                 if !is_null && passes.value() != 0 {
+                    self.rows += 1;
+                    self.tell_progress(self.rows);
                     return true;
                 }
+                self.excluded += 1;
+                pg_sys::pgstat_progress_update_param(
+                    pg_sys::PROGRESS_COPY_TUPLES_EXCLUDED as c_int,
+                    self.excluded,
+                );
             }
         }
+    }
+
+    /// Tells pg_stat_progress_copy how many rows have been read.
+    fn tell_progress(&self, rows: i64) {
+        // SAFETY: writes this backend's own entry.
+        unsafe {
+            pg_sys::pgstat_progress_update_param(
+                pg_sys::PROGRESS_COPY_TUPLES_PROCESSED as c_int,
+                rows,
+            );
+        }
+    }
+
+    /// The number of the line that has been read last.
+    pub fn line_number(&self) -> u64 {
+        // SAFETY: the state that `open` has got from PostgreSQL.
+        unsafe { (*state::of(self.state)).line_number }
+    }
+
+    /// Errors are not about the line that has been read last.
+    pub fn forget_line(&mut self) {
+        if std::mem::replace(&mut self.tells_line, false) {
+            // SAFETY: `open` has pushed one.
+            unsafe { pop_error_context() };
+        }
+    }
+
+    fn name_of(&self, number: i16) -> String {
+        let name = self.columns.iter().find(|column| column.number == number);
+        name.map_or_else(String::new, |column| column.name.clone())
     }
 
     fn datum(&self, number: i16) -> Option<Datum> {
@@ -194,10 +260,10 @@ impl CopyInput {
     }
 
     /// Closes the input; the table's lock stays to the end of the transaction.
-    pub fn close(self) {
+    pub fn close(mut self) {
+        self.forget_line();
         // SAFETY: the structures that `open` made, closed once.
         unsafe {
-            pop_error_context();
             pg_sys::EndCopyFrom(self.state);
             pg_sys::ExecDropSingleTupleTableSlot(self.slot);
             pg_sys::FreeExecutorState(self.estate);

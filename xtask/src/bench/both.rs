@@ -1,0 +1,215 @@
+//! The same tables twice: plain in a database of worker 1, and distributed; and the time of a statement on either side.
+//!
+//! Runs alternate, so what disturbs the machine disturbs both; figures are medians.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use std::{env, process};
+
+use anyhow::{Context, Result, bail};
+use cluster::postgres::error::SqlState;
+use cluster::postgres::{Client, Config, NoTls, SimpleQueryMessage};
+use cluster::{Cluster, ClusterSpec, DownOnDrop, NodeName, free_ports};
+
+use crate::psql::Psql;
+use crate::workspace::Workspace;
+use crate::{extension, render, setup};
+
+/// The database of the plain tables, on worker 1.
+const PLAIN: &str = "plain";
+
+/// How many workers there are.
+const WORKERS: u16 = 4;
+
+/// How long a statement may take before it counts as endless.
+const PATIENCE: &str = "120s";
+
+/// A cluster with the two sides.
+pub(crate) struct Both {
+    cluster: Kept,
+}
+
+/// Ours for this run, or one that somebody keeps.
+enum Kept {
+    Ours(DownOnDrop),
+    Theirs(Cluster),
+}
+
+/// A session on one side.
+pub(crate) struct Side {
+    client: Client,
+}
+
+/// What a statement came to.
+#[derive(Clone, Debug)]
+pub(crate) enum Run {
+    /// Its rows, and how long it took.
+    Done(Vec<String>, Duration),
+    /// It took longer than anybody waits.
+    Endless,
+}
+
+impl Both {
+    /// A new cluster of this build, or the one in `kept`, which stays.
+    pub(crate) fn new(kept: Option<&Path>) -> Result<Self> {
+        if let Some(dir) = kept {
+            let cluster = Cluster::open(dir)?;
+            return Ok(Self { cluster: Kept::Theirs(cluster) });
+        }
+        let postgres = setup::ensure()?;
+        let workspace = Workspace::find()?;
+        let files = extension::build(&workspace, &postgres)?;
+        let dir: PathBuf = env::temp_dir().join(format!("pg_shard-bench-{}", process::id()));
+        let spec = ClusterSpec::new(&dir, WORKERS, free_ports(WORKERS)?)
+            .set("autovacuum", "off")
+            .set("fsync", "off")
+            .set("shared_buffers", "512MB")
+            .set("work_mem", "32MB")
+            .set("max_wal_size", "8GB");
+        render::say(&format!(
+            "Measuring on a cluster in {}; if this is interrupted, take it down with: {} down --dir {0}",
+            dir.display(),
+            workspace.release_dir().join("pgshard").display(),
+        ));
+        let cluster = render::while_busy("Starting a coordinator and four workers", || {
+            Cluster::up_from(&spec, &files.artifacts())
+        })?;
+        Ok(Self { cluster: Kept::Ours(cluster.down_on_drop()) })
+    }
+
+    fn cluster(&self) -> &Cluster {
+        match &self.cluster {
+            Kept::Ours(cluster) => cluster,
+            Kept::Theirs(cluster) => cluster,
+        }
+    }
+
+    /// psql for the plain tables.
+    pub(crate) fn plain(&self) -> Psql {
+        Psql::on(self.cluster(), NodeName::Worker(1)).in_database(PLAIN)
+    }
+
+    /// psql for the distributed ones.
+    pub(crate) fn distributed(&self) -> Psql {
+        Psql::on(self.cluster(), NodeName::Coordinator)
+    }
+
+    /// Makes the database of the plain tables, unless it is there with this table; tells whether it was.
+    pub(crate) fn has_both(&self, table: &str) -> Result<bool> {
+        let worker = Psql::on(self.cluster(), NodeName::Worker(1));
+        let is_there =
+            worker.value(&format!("SELECT count(*) FROM pg_database WHERE datname = '{PLAIN}'"))?;
+        if is_there == "0" {
+            worker.run(&[&format!("CREATE DATABASE {PLAIN}")])?;
+        }
+        let found = format!("SELECT to_regclass('{table}') IS NOT NULL");
+        Ok(self.plain().value(&found)? == "t" && self.distributed().value(&found)? == "t")
+    }
+
+    /// Collects statistics on all sides.
+    pub(crate) fn analyze(&self) -> Result<()> {
+        for worker in self.cluster().workers() {
+            Psql::on(self.cluster(), worker).run(&["VACUUM ANALYZE"])?;
+        }
+        self.plain().run(&["VACUUM ANALYZE"])?;
+        self.distributed().run(&["VACUUM ANALYZE"])
+    }
+
+    /// A session on the plain tables and one on the distributed ones.
+    pub(crate) fn sides(&self) -> Result<(Side, Side)> {
+        let side = |node: NodeName, database: &str| {
+            let mut config = Config::new();
+            config
+                .host("127.0.0.1")
+                .port(self.cluster().port(node))
+                .user("postgres")
+                .dbname(database);
+            let mut client = config.connect(NoTls).context("cannot connect")?;
+            client.batch_execute(&format!("SET statement_timeout = '{PATIENCE}'"))?;
+            anyhow::Ok(Side { client })
+        };
+        Ok((side(NodeName::Worker(1), PLAIN)?, side(NodeName::Coordinator, "postgres")?))
+    }
+}
+
+impl Side {
+    /// Runs a statement.
+    pub(crate) fn run(&mut self, sql: &str) -> Result<Run> {
+        let started = Instant::now();
+        match self.client.simple_query(sql) {
+            Ok(messages) => {
+                let took = started.elapsed();
+                let rows = messages.iter().filter_map(|message| match message {
+                    SimpleQueryMessage::Row(row) => Some(
+                        (0..row.len())
+                            .map(|at| row.get(at).unwrap_or("NULL"))
+                            .collect::<Vec<_>>()
+                            .join("|"),
+                    ),
+                    _ => None,
+                });
+                Ok(Run::Done(rows.collect(), took))
+            }
+            Err(error) if error.code() == Some(&SqlState::QUERY_CANCELED) => Ok(Run::Endless),
+            Err(error) => match error.as_db_error() {
+                Some(told) => bail!("{told}\n{sql}"),
+                None => Err(error).with_context(|| sql.to_owned()),
+            },
+        }
+    }
+
+    /// The value of a setting, if there is such a setting.
+    pub(crate) fn setting(&mut self, name: &str) -> Result<Option<String>> {
+        let row = self.client.query_one("SELECT current_setting($1, true)", &[&name])?;
+        Ok(row.get(0))
+    }
+}
+
+impl Run {
+    /// Milliseconds, if it came to an end.
+    pub(crate) fn millis(&self) -> Option<f64> {
+        match self {
+            Run::Done(_, took) => Some(took.as_secs_f64() * 1e3),
+            Run::Endless => None,
+        }
+    }
+}
+
+/// The median of the runs that came to an end, in milliseconds; none if one did not.
+pub(crate) fn median(runs: &[Run]) -> Option<f64> {
+    let times: Option<Vec<f64>> = runs.iter().map(Run::millis).collect();
+    times.filter(|times| !times.is_empty()).map(super::report::median)
+}
+
+/// Whether two answers have the same rows, in any order; fractions may differ by what another order of additions changes.
+pub(crate) fn is_same_answer(left: &Run, right: &Run) -> bool {
+    let (Run::Done(left, _), Run::Done(right, _)) = (left, right) else { return true };
+    let sorted = |rows: &[String]| {
+        let mut rows: Vec<Vec<String>> =
+            rows.iter().map(|row| row.split('|').map(str::to_owned).collect()).collect();
+        rows.sort();
+        rows
+    };
+    let is_same_value = |left: &String, right: &String| {
+        left == right
+            || match (left.parse::<f64>(), right.parse::<f64>()) {
+                (Ok(left), Ok(right)) => (left - right).abs() <= 1e-9 * left.abs(),
+                _ => false,
+            }
+    };
+    let (left, right) = (sorted(left), sorted(right));
+    left.len() == right.len()
+        && left.iter().zip(&right).all(|(left, right)| {
+            left.len() == right.len()
+                && left.iter().zip(right).all(|(left, right)| is_same_value(left, right))
+        })
+}
+
+/// Milliseconds for a person.
+pub(crate) fn shown(millis: Option<f64>) -> String {
+    match millis {
+        None => format!("over {PATIENCE}"),
+        Some(millis) if millis < 100.0 => format!("{millis:.1}"),
+        Some(millis) => format!("{millis:.0}"),
+    }
+}
