@@ -11,7 +11,8 @@ use testkit::{Session, TestCluster};
 /// In each of the schemas. The keys cannot be NULL: then a missing key is an error on both sides.
 const TABLES: &str = "
     CREATE TABLE items (k int PRIMARY KEY, a text, b int CHECK (b > -1000), c numeric(10,2), g int GENERATED ALWAYS AS (b * 2) STORED);
-    CREATE TABLE notes (k int NOT NULL, v varchar(12), w int, j json, f float8);
+    CREATE TABLE notes (k int NOT NULL, gone int, v varchar(12), w int, j json, f float8, m mood, l place, p positive);
+    ALTER TABLE notes DROP COLUMN gone;
     CREATE TABLE \"Odd Names\" (\"Key\" text PRIMARY KEY, \"Val ue\" text DEFAULT 'none', n int, tags text[], at timestamptz);
 ";
 
@@ -25,7 +26,8 @@ const LOCAL: &str = "
 const ROWS: &str = "
     TRUNCATE items, notes, \"Odd Names\", here;
     INSERT INTO items (k, a, b, c) SELECT i, 'item ' || i, i * 3 % 40, i * 1.5 FROM generate_series(1, 24) AS i;
-    INSERT INTO notes SELECT i % 12, 'note ' || i % 7, i % 9, format('{\"n\": %s}', i % 3)::json, i % 4 / 4.0 FROM generate_series(1, 40) AS i;
+    INSERT INTO notes SELECT i % 12, 'note ' || i % 7, i % 9, format('{\"n\": %s}', i % 3)::json, i % 4 / 4.0,
+        (ARRAY['sad', 'ok'])[i % 3]::mood, (CASE WHEN i % 5 > 0 THEN ROW('Main, \"St\"', i % 3)::place END), i % 2 + 1 FROM generate_series(1, 40) AS i;
     INSERT INTO notes SELECT 3, 'twin', 1, '{\"n\":  1}', NULL FROM generate_series(1, 3);
     INSERT INTO \"Odd Names\" SELECT 'k' || i, nullif('v' || i % 5, 'v2'), i, ARRAY['a', 't' || i % 3], timestamptz '2024-02-28 12:00Z' + i * interval '7 hours' FROM generate_series(1, 16) AS i;
     INSERT INTO here SELECT i * 2, 'here ' || i, i / 3.0 FROM generate_series(1, 10) AS i;
@@ -53,6 +55,13 @@ impl Numbers {
     }
 }
 
+/// On all nodes.
+const TYPES: &str = "
+    CREATE TYPE mood AS ENUM ('sad', 'ok');
+    CREATE TYPE place AS (street text, number int);
+    CREATE DOMAIN positive AS int CHECK (value > 0);
+";
+
 /// Filters on the rows of `items`, named `t`.
 const OF_ITEMS: [&str; 14] = [
     "t.b > 15",
@@ -72,7 +81,10 @@ const OF_ITEMS: [&str; 14] = [
 ];
 
 /// Filters on the rows of `notes`, named `t`.
-const OF_NOTES: [&str; 12] = [
+const OF_NOTES: [&str; 15] = [
+    "t.m = 'ok'",
+    "(t.l).number = 1",
+    "t.p = (SELECT max(p) FROM notes)",
     "t.w < 4",
     "t.k = 5",
     "t.k IN (1, 4)",
@@ -106,7 +118,12 @@ const SET_ITEMS: [&str; 14] = [
 ];
 
 /// New values for a row of `notes`, named `t`.
-const SET_NOTES: [&str; 11] = [
+const SET_NOTES: [&str; 16] = [
+    "m = 'sad', l = ROW(t.v, t.w)",
+    "l.number = t.w, p = t.p + 1",
+    "p = t.p - 1",
+    "m = NULL, k = t.k + t.p",
+    "(m, l) = (SELECT m, l FROM notes WHERE l IS NOT NULL ORDER BY notes::text LIMIT 1)",
     "w = t.w + 10",
     "v = t.v || '!', f = t.f * 2",
     "v = 'far too long a text'",
@@ -255,7 +272,20 @@ fn compare(cluster: &TestCluster, replicas: u32, seed: u64, count: usize) {
             }
         }
         let statement = statement(&mut numbers);
+        // Each third as a plan for all values.
+        let statement = if turn % 3 == 0 {
+            format!(
+                "SET plan_cache_mode = force_generic_plan; PREPARE it AS {statement}; EXECUTE it; RESET plan_cache_mode"
+            )
+        } else {
+            statement
+        };
         let [expected, found] = [&mut plain, &mut sharded].map(|session| run(session, &statement));
+        if turn % 3 == 0 {
+            for session in [&mut plain, &mut sharded] {
+                session.sql("DEALLOCATE ALL");
+            }
+        }
         let is_same = expected == found || is_missing_key(&expected, &found);
         match &expected {
             Ok(_) => done += 1,
@@ -313,6 +343,7 @@ fn is_missing_key(
 #[test]
 fn generated_writes_do_what_they_do_on_local_tables() {
     let cluster = TestCluster::up(3);
+    cluster.on_all_nodes(TYPES);
     compare(&cluster, 1, 1, 500);
     compare(&cluster, 2, 2, 500);
 }

@@ -98,7 +98,7 @@ fn changes_computed_here_reach_what_is_left_of_each_shard() {
     session.sql("BEGIN");
     assert_eq!(session.count("UPDATE items SET v = v || x FROM here WHERE x = key"), 45);
     cluster.kill(WORKER_2).expect("worker 2 is up");
-    assert_eq!(session.count("UPDATE loose SET v = v || x FROM here WHERE x = key + 1"), 45);
+    assert_eq!(session.count("UPDATE loose SET v = v || x FROM here WHERE x = key + 1"), 50);
     session.sql("COMMIT");
     cluster.start(WORKER_2).expect("worker 2 is down");
     cluster.repair("items");

@@ -75,7 +75,7 @@ pub(crate) fn plan(
             .facts(Command::Insert, &|oid| catalog::find(oid).map(|table| table.key));
         check(&facts)?;
         let target = facts.target.ok_or_else(|| PgError::internal("an INSERT has no target"))?;
-        if inserts_rows(&facts) {
+        if inserts_rows(&facts) && !shorter.prepare_row_insert().reads_more {
             let source = statement.values_source().plan_without_us(parameters);
             if let Some(plan) = insert::plan(shorter, source, &facts, target)? {
                 return Ok(Verdict::Planned(plan));
