@@ -144,7 +144,7 @@ fn statement(numbers: &mut Numbers) -> String {
     let of_notes = numbers.one_of(&OF_NOTES);
     let set_items = numbers.one_of(&SET_ITEMS);
     let set_notes = numbers.one_of(&SET_NOTES);
-    match numbers.below(36) {
+    match numbers.below(41) {
         0..3 => format!("UPDATE items AS t SET {set_items} WHERE {of_items}"),
         3 => format!(
             "UPDATE items AS t SET {set_items} WHERE {of_items} RETURNING t.*, t.b + {n}, t"
@@ -241,6 +241,11 @@ fn statement(numbers: &mut Numbers) -> String {
             "UPDATE barred AS t SET v = 'b' || w, k = k + {} WHERE w > {n} RETURNING *",
             n % 2
         ),
+        36 => format!("INSERT INTO items (k, a, b) SELECT x, y, {n} FROM here ON CONFLICT (k) DO UPDATE SET a = excluded.a, b = (SELECT count(*) FROM notes) RETURNING k, a, b, g"),
+        37 => format!("INSERT INTO items AS t (k, a) VALUES ({n}, 'up'), ({n} + 30, 'up') ON CONFLICT (k) DO UPDATE SET k = t.k + 500, a = excluded.a || t.b WHERE t.b > 5 RETURNING k, a, b"),
+        38 => format!("WITH made AS (INSERT INTO \"Odd Names\" AS t (\"Key\", n) SELECT 'k' || x, x FROM here WHERE x <> {n} ON CONFLICT (\"Key\") DO UPDATE SET n = t.n + excluded.n RETURNING *) SELECT \"Key\", n, tags FROM made"),
+        39 => format!("INSERT INTO checked AS t VALUES ({n}, 'c', {n}) ON CONFLICT (k) DO UPDATE SET b = t.b + 1 RETURNING *"),
+        40 => format!("INSERT INTO items (k, a) SELECT x + {n}, y FROM here ON CONFLICT DO NOTHING RETURNING k, (SELECT count(*) FROM here)"),
         _ => format!(
             "INSERT INTO items (k, a, b) SELECT k + {}, v, w FROM (SELECT DISTINCT ON (k) * FROM notes ORDER BY k, w DESC, v) AS s RETURNING k, a, g, (SELECT count(*) FROM items)",
             n * 12

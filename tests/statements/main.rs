@@ -196,7 +196,7 @@ fn what_cannot_run_says_so_with_the_tables_name() {
         "ALTER TABLE t ADD COLUMN x int",
         "CREATE INDEX ON t (v)",
         "CREATE TABLE child (a int REFERENCES t)",
-        "INSERT INTO t (k, v) VALUES (1, 1), (2, 2) ON CONFLICT (k) DO UPDATE SET v = (SELECT max(w) FROM u)",
+        "INSERT INTO t (k, v) VALUES (1, 1), (2, 2) ON CONFLICT (k) DO UPDATE SET v = (SELECT max(o.v) FROM t AS o)",
     ] {
         let error = cluster.error(statement);
         assert_eq!(error.sqlstate, "0A000", "{statement}: {}", error.message);

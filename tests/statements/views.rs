@@ -92,6 +92,7 @@ fn a_view_checks_the_rows_that_are_written_through_it() {
         "UPDATE checked SET weight = 100 WHERE number = 1",
         "UPDATE checked SET weight = weight + 13",
         "WITH made AS (INSERT INTO checked VALUES (4, 100) RETURNING 1) SELECT * FROM made",
+        "INSERT INTO checked VALUES (1, 1) ON CONFLICT (number) DO UPDATE SET weight = 100",
     ] {
         assert_eq!(
             cluster.error(statement).line(),
@@ -99,9 +100,6 @@ fn a_view_checks_the_rows_that_are_written_through_it() {
             "{statement}"
         );
     }
-    let refused = cluster
-        .error("INSERT INTO checked VALUES (1, 1) ON CONFLICT (number) DO UPDATE SET weight = 100");
-    assert_eq!(refused.sqlstate, "0A000");
     assert_eq!(cluster.text("SELECT * FROM parcels ORDER BY 1"), "1|1\n2|2\n3|30");
     for (statement, rows) in [
         ("INSERT INTO checked VALUES (4, 4), (5, 5) RETURNING number", "4\n5"),

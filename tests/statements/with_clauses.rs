@@ -188,7 +188,7 @@ fn a_with_clause_over_several_shards_sees_what_was_there_before() {
     );
     assert_eq!(
         session
-            .error("WITH made AS (INSERT INTO done VALUES (1, 1), (2, 2) ON CONFLICT DO NOTHING RETURNING 1) SELECT * FROM made")
+            .error("WITH made AS (INSERT INTO done VALUES (1, 1), (2, 2) ON CONFLICT DO NOTHING RETURNING 1) SELECT * FROM made, done")
             .sqlstate,
         "0A000"
     );

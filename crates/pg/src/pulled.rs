@@ -15,10 +15,11 @@ use crate::error::{PgError, boundary};
 use crate::hooks;
 use crate::node::{self, Visit};
 use crate::query::{Command, Lookup, Statement, write_of, writing_queries};
+use crate::rows::{Codecs, RowStore, Source};
 use crate::scan::{self, ScanIo};
 use crate::value::{Encoder, Hasher};
 use pgrx::pg_sys::{self, Datum, NodeTag, Oid};
-use protocol::Arguments;
+use protocol::{Arguments, Row};
 use std::ffi::{CStr, c_int};
 
 /// Opens the lock clause of a scan whose rows are going to be changed.
@@ -48,7 +49,7 @@ pub struct PulledTarget {
 /// Why a write cannot be computed here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unpullable {
-    /// An INSERT with ON CONFLICT.
+    /// An INSERT with ON CONFLICT into a table that the statement also reads or writes elsewhere.
     Conflict,
     /// A system column that only the worker knows.
     SystemColumn,
@@ -79,7 +80,9 @@ impl Statement {
                 let command = write_of(writing);
                 match (distribution((*target).relid), command) {
                     (Some(_), Some(Command::Insert | Command::Upsert)) => {
-                        if !(*writing).onConflict.is_null() {
+                        if !(*writing).onConflict.is_null()
+                            && !stands_once(query, writing, (*target).relid)
+                        {
                             return Err(Unpullable::Conflict);
                         }
                         check_returning(writing)?;
@@ -132,6 +135,36 @@ impl Statement {
 unsafe fn target_of(query: *mut pg_sys::Query) -> *mut pg_sys::RangeTblEntry {
     // SAFETY: the caller passes a live Query that writes.
     unsafe { node::nth((*query).rtable, (*query).resultRelation as usize - 1) }
+}
+
+/// The statement names the table nowhere but as the target of `writing`.
+unsafe fn stands_once(query: *mut pg_sys::Query, writing: *mut pg_sys::Query, table: Oid) -> bool {
+    let mut count = 0;
+    // SAFETY: the caller passes a live Query and one of its levels, which has ON CONFLICT.
+    unsafe {
+        let excluded = (*(*writing).onConflict).exclRelIndex;
+        let excluded: *mut pg_sys::RangeTblEntry = if excluded > 0 {
+            node::nth((*writing).rtable, excluded as usize - 1)
+        } else {
+            std::ptr::null_mut()
+        };
+        node::walk(query, &mut |n| {
+            if node::tag(n) == NodeTag::T_Query {
+                let entries =
+                    node::elements::<pg_sys::RangeTblEntry>((*n.cast::<pg_sys::Query>()).rtable);
+                count += entries
+                    .into_iter()
+                    .filter(|rte| {
+                        (**rte).rtekind == pg_sys::RTEKind::RTE_RELATION
+                            && (**rte).relid == table
+                            && *rte != excluded
+                    })
+                    .count();
+            }
+            Visit::Into
+        });
+    }
+    count == 1
 }
 
 /// The statement assigns a column of its target.
@@ -532,6 +565,19 @@ struct Action {
     set: usize,
 }
 
+/// What an INSERT does with a row that is there already.
+struct Conflict {
+    updates: bool,
+    /// The columns of the index that is meant; none for any.
+    columns: Option<Vec<i16>>,
+    condition: *mut pg_sys::ExprState,
+    projection: *mut pg_sys::ProjectionInfo,
+    set: usize,
+    excluded: *mut pg_sys::TupleTableSlot,
+    /// How a row that is there comes from a worker: its place, then its live columns.
+    existing: RowStore,
+}
+
 /// The rows of a plan below a write, as changes.
 pub struct Changes {
     node: *mut pg_sys::CustomScanState,
@@ -552,6 +598,7 @@ pub struct Changes {
     sets: Vec<Vec<i16>>,
     returning: *mut pg_sys::ProjectionInfo,
     actions: Vec<Action>,
+    conflict: Option<Conflict>,
 }
 
 impl ScanIo {
@@ -642,6 +689,31 @@ impl ScanIo {
                 });
             }
 
+            let conflict = if (*write).onConflictAction == pg_sys::OnConflictAction::ONCONFLICT_NONE
+            {
+                None
+            } else {
+                let list = (*write).onConflictSet;
+                let updates =
+                    (*write).onConflictAction == pg_sys::OnConflictAction::ONCONFLICT_UPDATE;
+                let projection = if updates {
+                    let slot = virtual_slot(pg_sys::ExecTypeFromTL(list));
+                    pg_sys::ExecBuildProjectionInfo(list, context, slot, ps, descriptor)
+                } else {
+                    std::ptr::null_mut()
+                };
+                sets.push(numbers((*write).onConflictCols));
+                Some(Conflict {
+                    updates,
+                    columns: arbiter((*write).arbiterIndexes)?,
+                    condition: pg_sys::ExecInitQual((*write).onConflictWhere.cast(), ps),
+                    projection,
+                    set: sets.len() - 1,
+                    excluded: virtual_slot(descriptor),
+                    existing: existing_rows(estate, descriptor),
+                })
+            };
+
             let child: *mut pg_sys::PlanState = node::nth((*custom).custom_ps, 0);
             let columns = (*(*child).plan).targetlist;
             let place_of = |name: &CStr| {
@@ -682,6 +754,7 @@ impl ScanIo {
                 sets,
                 returning,
                 actions,
+                conflict,
             })
         }
     }
@@ -884,11 +957,7 @@ impl Changes {
         let shard = shard.ok_or_else(|| PgError::internal("a row without its shard"))?;
         // SAFETY: filled by `fill_old`.
         let id = unsafe { (*self.old).tts_tid };
-        let block = u64::from(id.ip_blkid.bi_hi) << 16 | u64::from(id.ip_blkid.bi_lo);
-        Ok(Place {
-            shard: shard.value() as u32 as usize,
-            ctid: block << 16 | u64::from(id.ip_posid),
-        })
+        Ok(Place { shard: shard.value() as u32 as usize, ctid: number_of(id) })
     }
 
     /// The hash of the new row's value in a column (from 1); none for NULL.
@@ -955,13 +1024,170 @@ impl Changes {
 
     /// Appends the old row's place to a statement's arguments.
     pub fn append_place(&self, encoder: &Encoder, arguments: &mut Arguments) {
-        // SAFETY: the row is a matched one, whose ctid is not NULL.
+        // SAFETY: the row is a matched one, whose ctid is in the slot.
         unsafe {
             let memory = (*(*self.node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory;
             let before = pg_sys::MemoryContextSwitchTo(memory);
-            encoder.append(value(self.input, self.ctid_at - 1), arguments);
+            let place = Datum::from((&raw const (*self.old).tts_tid).cast::<std::ffi::c_void>());
+            encoder.append(Some(place), arguments);
             pg_sys::MemoryContextSwitchTo(before);
         }
+    }
+}
+
+/// A row that an INSERT cannot add, and how it goes on.
+impl Changes {
+    /// The INSERT has an ON CONFLICT clause.
+    pub fn has_conflict_clause(&self) -> bool {
+        self.conflict.is_some()
+    }
+
+    /// It is DO UPDATE.
+    pub fn updates_on_conflict(&self) -> bool {
+        self.conflict.as_ref().is_some_and(|conflict| conflict.updates)
+    }
+
+    /// The columns that conflicts are looked for in; none for any unique index.
+    pub fn conflict_columns(&self) -> Option<&[i16]> {
+        self.conflict.as_ref()?.columns.as_deref()
+    }
+
+    /// In which formats the columns of a row that is there are asked for; see [`Self::take_existing`].
+    pub fn existing_formats(&self) -> Vec<bool> {
+        let codecs = self.conflict.as_ref().and_then(|conflict| conflict.existing.codecs.clone());
+        codecs.map_or_else(Vec::new, |codecs| codecs.binary_columns().to_vec())
+    }
+
+    /// The row is about to be inserted: its generated columns, and what policies say of it.
+    pub fn propose(&mut self) {
+        // SAFETY: as in `complete`; the excluded slot's values point to where those of the new row do.
+        unsafe {
+            if self.has_generated {
+                let (estate, new) = ((*self.node).ss.ps.state, self.new);
+                let (relation, command) = (self.inserting, pg_sys::CmdType::CMD_INSERT);
+                pg_sys::ffi::pg_guard_ffi_boundary(|| {
+                    raw::ExecComputeStoredGenerated(relation, estate, new, command);
+                });
+            }
+            self.check(self.inserting, pg_sys::WCOKind::WCO_RLS_INSERT_CHECK, self.new);
+            if let Some(conflict) = &self.conflict {
+                let new = self.new;
+                fill(conflict.excluded, self.old_at.len(), |column| value(new, column));
+                (*conflict.excluded).tts_tableOid = (*self.relation).rd_id;
+            }
+        }
+    }
+
+    /// Takes the row that is there, from a worker: its `ctid` and its live columns.
+    pub fn take_existing(&mut self, row: Row<'_>) -> Result<(), PgError> {
+        let Some(conflict) = &mut self.conflict else { return Ok(()) };
+        let natts = self.old_at.len();
+        let (mut values, mut nulls) = (vec![Datum::from(0); natts + 1], vec![true; natts + 1]);
+        // SAFETY: the arrays are as long as the store's row can be; what is decoded lives in per-row memory, as the
+        // slots' values do.
+        unsafe {
+            let memory = (*(*self.node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory;
+            let before = pg_sys::MemoryContextSwitchTo(memory);
+            let decoded = conflict.existing.decode(values.as_mut_ptr(), nulls.as_mut_ptr(), row);
+            pg_sys::MemoryContextSwitchTo(before);
+            decoded?;
+            let descriptor = (*self.relation).rd_att;
+            let mut next = 0;
+            fill(self.old, natts, |column| {
+                if (*(*descriptor).attrs.as_ptr().add(column)).attisdropped {
+                    return None;
+                }
+                next += 1;
+                (!nulls[next]).then(|| values[next])
+            });
+            (*self.old).tts_tableOid = (*self.relation).rd_id;
+            (*self.old).tts_tid = *values[0].cast_mut_ptr::<pg_sys::ItemPointerData>();
+        }
+        self.has_old = true;
+        Ok(())
+    }
+
+    /// What is done with the row that is there, as ExecOnConflictUpdate does it.
+    pub fn resolve(&mut self) -> Change {
+        let Some(Conflict { condition, projection, set, excluded, .. }) = self.conflict else {
+            return Change::Nothing;
+        };
+        // SAFETY: the expressions were made for this node; the slots are filled.
+        unsafe {
+            let context = (*self.node).ss.ps.ps_ExprContext;
+            (*context).ecxt_scantuple = self.old;
+            (*context).ecxt_innertuple = excluded;
+            (*context).ecxt_outertuple = std::ptr::null_mut();
+            self.check(self.updating, pg_sys::WCOKind::WCO_VIEW_CONFLICT_CHECK, self.old);
+            if !holds(condition, context) {
+                return Change::Nothing;
+            }
+            self.check(self.updating, pg_sys::WCOKind::WCO_RLS_CONFLICT_CHECK, self.old);
+            let row = project(projection);
+            self.assign(row, set);
+        }
+        Change::Update(set)
+    }
+
+    /// Where the row that is there lies.
+    pub fn existing_place(&self, shard: usize) -> Place {
+        // SAFETY: filled by `take_existing`.
+        Place { shard, ctid: number_of(unsafe { (*self.old).tts_tid }) }
+    }
+}
+
+fn number_of(id: pg_sys::ItemPointerData) -> u64 {
+    let block = u64::from(id.ip_blkid.bi_hi) << 16 | u64::from(id.ip_blkid.bi_lo);
+    block << 16 | u64::from(id.ip_posid)
+}
+
+/// The columns of the index by which ON CONFLICT knows a row; none if it means any.
+unsafe fn arbiter(indexes: *mut pg_sys::List) -> Result<Option<Vec<i16>>, PgError> {
+    if indexes.is_null() {
+        return Ok(None);
+    }
+    // SAFETY: a list of indexes of the target, which is locked.
+    unsafe {
+        let relation =
+            pg_sys::index_open((*(*indexes).elements).oid_value, pg_sys::AccessShareLock as c_int);
+        let form = &*(*relation).rd_index;
+        let columns =
+            std::slice::from_raw_parts(form.indkey.values.as_ptr(), form.indnkeyatts as usize)
+                .to_vec();
+        let is_plain = form.indisunique
+            && pg_sys::RelationGetIndexPredicate(relation).is_null()
+            && columns.iter().all(|column| {
+                *column > 0
+                    && pg_sys::get_atttype(form.indrelid, *column).to_u32()
+                        < crate::value::FIRST_USER_OID
+            });
+        pg_sys::index_close(relation, pg_sys::AccessShareLock as c_int);
+        if is_plain {
+            return Ok(Some(columns));
+        }
+        Err(PgError::unsupported(
+            "cannot compute ON CONFLICT by this index on the coordinator",
+            "Leave sub-queries and the distribution column out of ON CONFLICT and RETURNING.",
+        )
+        .detail("The index is partial, over an expression, or of a type of users."))
+    }
+}
+
+/// Where rows that are there already are decoded.
+unsafe fn existing_rows(estate: *mut pg_sys::EState, descriptor: pg_sys::TupleDesc) -> RowStore {
+    // SAFETY: the caller passes the target's descriptor and the query's state.
+    unsafe {
+        let mut remote = vec![(pg_sys::TIDOID, -1)];
+        for index in 0..(*descriptor).natts as usize {
+            let attribute = &*(*descriptor).attrs.as_ptr().add(index);
+            if !attribute.attisdropped {
+                remote.push((attribute.atttypid, attribute.atttypmod));
+            }
+        }
+        let sources = (0..remote.len()).map(Source::Remote).collect();
+        let mut rows = RowStore::new((*estate).es_query_cxt, descriptor);
+        rows.codecs = Some(std::rc::Rc::new(Codecs::new(&remote, sources, &[])));
+        rows
     }
 }
 
@@ -974,7 +1200,7 @@ unsafe fn value(slot: *mut pg_sys::TupleTableSlot, column: usize) -> Option<Datu
 unsafe fn fill(
     slot: *mut pg_sys::TupleTableSlot,
     columns: usize,
-    from: impl Fn(usize) -> Option<Datum>,
+    mut from: impl FnMut(usize) -> Option<Datum>,
 ) {
     // SAFETY: the caller passes a virtual slot with that many columns.
     unsafe {

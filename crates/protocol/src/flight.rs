@@ -32,7 +32,7 @@ impl StatementName {
 
 /// The arguments of one execution, as the tail of a Bind message: made once, sent as often as there are
 /// placements to send it to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Arguments {
     bytes: Vec<u8>,
 }

@@ -24,7 +24,7 @@ use pg::template::Piece;
 use pg::value::{Encoder, Hasher};
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
-use protocol::Arguments;
+use protocol::{Arguments, Row};
 use shardmap::ShardId;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
@@ -75,6 +75,8 @@ pub(crate) struct PulledRows {
     plan: PulledWrite,
     changes: Changes,
     seen: HashSet<Place>,
+    /// The shards and unique values of rows that ON CONFLICT DO UPDATE has inserted or changed.
+    upserted: HashSet<(usize, Arguments)>,
     done: bool,
 }
 
@@ -93,6 +95,10 @@ enum Find {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Kind {
     Insert,
+    /// Insert it unless there is a row that it conflicts with.
+    Offer,
+    /// Lock and fetch the row that it conflicts with.
+    Existing,
     Update(usize, Find),
     Delete(Find),
 }
@@ -136,7 +142,7 @@ impl PulledRows {
     /// The scan of a plan.
     pub(crate) fn new(plan: PulledWrite, io: &mut ScanIo) -> Result<Self, PgError> {
         let changes = io.open_changes()?;
-        Ok(Self { plan, changes, seen: HashSet::new(), done: false })
+        Ok(Self { plan, changes, seen: HashSet::new(), upserted: HashSet::new(), done: false })
     }
 
     fn run(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
@@ -174,6 +180,10 @@ impl PulledRows {
                     Some(place)
                 }
             };
+            if self.changes.has_conflict_clause() {
+                count += u64::from(self.upsert(io, &mut packer, &mut outbox)?);
+                continue;
+            }
             self.changes.complete(io, change)?;
             packer.pack(&self.changes, change, place, &mut outbox)?;
             count += 1;
@@ -191,6 +201,69 @@ impl PulledRows {
         let waiting = Waiting { execution: io.execution(), level, outbox };
         WAITING.with_borrow_mut(|all| all.push(waiting));
         Ok(())
+    }
+}
+
+/// How often a row is tried that was there and is gone again.
+const TRIES: usize = 100;
+
+impl PulledRows {
+    /// Inserts the row, or does what ON CONFLICT says with the one that is there; true if it changed something.
+    ///
+    /// The steps are those of ExecInsert and ExecOnConflictUpdate, each of them sent at once: nothing else in the statement
+    /// reads or writes the table.
+    fn upsert(
+        &mut self,
+        io: &mut ScanIo,
+        packer: &mut Packer,
+        outbox: &mut Outbox,
+    ) -> Result<bool, PgError> {
+        self.changes.propose();
+        let index = packer.shard_of_new(&self.changes, outbox)?;
+        let hash = packer.hash_of_new(&self.changes, outbox)?;
+        let order =
+            if self.changes.updates_on_conflict() { Command::Upsert } else { Command::Insert };
+        lock_for(Order::of(order), &outbox.table, index, Some(&[hash]));
+        for _ in 0..TRIES {
+            packer.add(&self.changes, Kind::Offer, index, outbox);
+            if outbox.send_counted(&mut |_| Ok(()))? > 0 {
+                let key = packer.conflict_key(&self.changes);
+                self.upserted.insert((index, key));
+                self.changes.complete(io, Change::Insert)?;
+                return Ok(true);
+            }
+            if !self.changes.updates_on_conflict() {
+                return Ok(false);
+            }
+            let key = packer.conflict_key(&self.changes);
+            if self.upserted.contains(&(index, key.clone())) {
+                return Err(PgError::new(
+                    SqlState(*b"21000"),
+                    "ON CONFLICT DO UPDATE command cannot affect row a second time",
+                )
+                .hint("Ensure that no rows proposed for insertion within the same command have duplicate constrained values."));
+            }
+            packer.add(&self.changes, Kind::Existing, index, outbox);
+            let changes = &mut self.changes;
+            if outbox.send_counted(&mut |row| changes.take_existing(row))? == 0 {
+                continue;
+            }
+            let change = self.changes.resolve();
+            if change == Change::Nothing {
+                return Ok(false);
+            }
+            self.upserted.insert((index, key));
+            let place = self.changes.existing_place(index);
+            packer.pack(&self.changes, change, Some(place), outbox)?;
+            outbox.send_all()?;
+            self.upserted.insert((index, packer.conflict_key(&self.changes)));
+            self.changes.complete(io, change)?;
+            return Ok(true);
+        }
+        Err(PgError::new(
+            SqlState(*b"40001"),
+            "a row that an INSERT met was changed again and again",
+        ))
     }
 }
 
@@ -250,13 +323,33 @@ impl Packer {
         Ok(())
     }
 
-    /// The shard of the new row.
+    fn hash_of_new(&self, changes: &Changes, outbox: &Outbox) -> Result<i32, PgError> {
+        changes
+            .hash_new(outbox.table.key.column, &self.hasher)
+            .ok_or_else(|| crate::plan::null_key(Some(outbox.table.oid)))
+    }
+
+    fn shard_of_new(&self, changes: &Changes, outbox: &Outbox) -> Result<usize, PgError> {
+        let hash = self.hash_of_new(changes, outbox)?;
+        outbox.table.map.owner(hash).ok_or_else(no_destination)
+    }
+
+    /// The values by which the new row conflicts with others.
+    fn conflict_key(&self, changes: &Changes) -> Arguments {
+        let columns = changes.conflict_columns().unwrap_or_default();
+        let mut key =
+            Arguments::start(columns.iter().map(|column| self.encoder(*column).is_binary()));
+        for column in columns {
+            changes.append_new(*column, self.encoder(*column), &mut key);
+        }
+        key
+    }
+
+    /// The shard of the new row, locked for it.
     fn destination(&self, changes: &Changes, outbox: &Outbox) -> Result<usize, PgError> {
         let table = &outbox.table;
-        let hash = changes
-            .hash_new(table.key.column, &self.hasher)
-            .ok_or_else(|| crate::plan::null_key(Some(table.oid)))?;
-        let index = table.map.owner(hash).ok_or_else(no_destination)?;
+        let hash = self.hash_of_new(changes, outbox)?;
+        let index = self.shard_of_new(changes, outbox)?;
         lock_for(Order::of(Command::Insert), table, index, Some(&[hash]));
         Ok(index)
     }
@@ -307,7 +400,8 @@ impl Packer {
     /// The columns of the new row that a statement has among its arguments, which come first.
     fn new_columns(&self, changes: &Changes, kind: Kind) -> Vec<i16> {
         match kind {
-            Kind::Insert => self.inserted().collect(),
+            Kind::Insert | Kind::Offer => self.inserted().collect(),
+            Kind::Existing => changes.conflict_columns().unwrap_or_default().to_vec(),
             Kind::Update(set, _) => changes.sets()[set].clone(),
             Kind::Delete(_) => Vec::new(),
         }
@@ -341,12 +435,42 @@ impl Packer {
         let names: Vec<String> = new.iter().map(|column| self.column(*column)).collect();
         let text = |text: String| Piece::Text(text);
         let mut template = match kind {
-            Kind::Insert => {
+            Kind::Insert | Kind::Offer => {
                 let values: Vec<String> = (1..=new.len()).map(|n| format!("${n}")).collect();
+                let conflict = match (kind, changes.conflict_columns()) {
+                    (Kind::Offer, Some(columns)) => {
+                        let names: Vec<String> =
+                            columns.iter().map(|column| self.column(*column)).collect();
+                        format!(" ON CONFLICT ({}) DO NOTHING", names.join(", "))
+                    }
+                    (Kind::Offer, None) => " ON CONFLICT DO NOTHING".to_owned(),
+                    _ => String::new(),
+                };
                 vec![
                     text("INSERT INTO ".to_owned()),
                     Piece::Table(table),
-                    text(format!(" ({}) VALUES ({})", names.join(", "), values.join(", "))),
+                    text(format!(
+                        " ({}) VALUES ({}){conflict}",
+                        names.join(", "),
+                        values.join(", ")
+                    )),
+                ]
+            }
+            Kind::Existing => {
+                let columns: Vec<String> = self
+                    .columns
+                    .iter()
+                    .map(|column| format!("t.{}", quote(&column.name)))
+                    .collect();
+                let equal: Vec<String> = names
+                    .iter()
+                    .enumerate()
+                    .map(|(n, name)| format!("t.{name} = ${}", n + 1))
+                    .collect();
+                vec![
+                    text(format!("SELECT t.ctid, {} FROM ", columns.join(", "))),
+                    Piece::Table(table),
+                    text(format!(" AS t WHERE {} FOR UPDATE", equal.join(" AND "))),
                 ]
             }
             Kind::Update(..) => {
@@ -367,7 +491,7 @@ impl Packer {
         };
         let first = new.len() + 1;
         match kind {
-            Kind::Insert => {}
+            Kind::Insert | Kind::Offer | Kind::Existing => {}
             Kind::Update(_, Find::Place) | Kind::Delete(Find::Place) => {
                 template.push(text(format!(" WHERE t.ctid = ${first}")));
             }
@@ -418,7 +542,11 @@ impl Packer {
         if Self::has_place(kind) {
             changes.append_place(&self.place, &mut arguments);
         }
-        arguments.finish(&[]);
+        if kind == Kind::Existing {
+            arguments.finish(&changes.existing_formats());
+        } else {
+            arguments.finish(&[]);
+        }
         arguments
     }
 }
@@ -428,18 +556,40 @@ impl Outbox {
     fn send_all(&mut self) -> Result<(), PgError> {
         self.bytes = 0;
         while !self.parcels.is_empty() {
-            let mut lots: BTreeMap<usize, Vec<Parcel>> = BTreeMap::new();
-            for (index, parcels) in &mut self.parcels {
-                let n = parcels.len().min(LOT);
-                lots.insert(*index, parcels.drain(..n).collect());
+            let lots = self.next_lots();
+            let changed = self.send(&lots, &mut |_| Ok(()))?;
+            let expected: usize = lots.values().map(Vec::len).sum();
+            if self.is_alone && changed != expected as u64 {
+                return Err(self.gone(changed, expected));
             }
-            self.parcels.retain(|_, parcels| !parcels.is_empty());
-            self.send(&lots)?;
         }
         Ok(())
     }
 
-    fn send(&self, lots: &BTreeMap<usize, Vec<Parcel>>) -> Result<(), PgError> {
+    /// The same for one parcel, of which it is not known what it finds; `each` gets the rows. Tells how many they were.
+    fn send_counted(
+        &mut self,
+        each: &mut dyn FnMut(Row<'_>) -> Result<(), PgError>,
+    ) -> Result<u64, PgError> {
+        let lots = self.next_lots();
+        self.send(&lots, each)
+    }
+
+    fn next_lots(&mut self) -> BTreeMap<usize, Vec<Parcel>> {
+        let mut lots: BTreeMap<usize, Vec<Parcel>> = BTreeMap::new();
+        for (index, parcels) in &mut self.parcels {
+            let n = parcels.len().min(LOT);
+            lots.insert(*index, parcels.drain(..n).collect());
+        }
+        self.parcels.retain(|_, parcels| !parcels.is_empty());
+        lots
+    }
+
+    fn send(
+        &self,
+        lots: &BTreeMap<usize, Vec<Parcel>>,
+        each: &mut dyn FnMut(Row<'_>) -> Result<(), PgError>,
+    ) -> Result<u64, PgError> {
         let table = catalog::get(self.table.oid)?;
         let ids = |table: &DistributedTable| -> Vec<ShardId> {
             table.map.shards().iter().map(|shard| shard.id).collect()
@@ -476,20 +626,19 @@ impl Outbox {
                 .collect();
             send(&requests)
         };
-        let changed = write_shards(targets, &mut request, &mut |_| Ok(()))?;
-        let expected: usize = lots.values().map(Vec::len).sum();
-        if self.is_alone && changed != expected as u64 {
-            return Err(PgError::new(
-                SqlState(*b"27000"),
-                format!(
-                    "rows of table \"{}\" that were to be changed are not there any more",
-                    self.table.name
-                ),
-            )
-            .detail(format!("{changed} of {expected} changes found their row."))
-            .hint("A function that the statement calls may have changed them."));
-        }
-        Ok(())
+        write_shards(targets, &mut request, each)
+    }
+
+    fn gone(&self, changed: u64, expected: usize) -> PgError {
+        PgError::new(
+            SqlState(*b"27000"),
+            format!(
+                "rows of table \"{}\" that were to be changed are not there any more",
+                self.table.name
+            ),
+        )
+        .detail(format!("{changed} of {expected} changes found their row."))
+        .hint("A function that the statement calls may have changed them.")
     }
 }
 

@@ -129,8 +129,8 @@ fn inserts_rows(facts: &Facts) -> bool {
 fn unpullable(facts: &Facts, reason: Unpullable, table: &DistributedTable) -> PgError {
     let (detail, hint) = match reason {
         Unpullable::Conflict => (
-            "INSERT ... ON CONFLICT cannot assign the distribution column, use a sub-query in ON CONFLICT or RETURNING, \
-             write through a view that checks rows or under row-level security, nor stand beside another write.",
+            "INSERT ... ON CONFLICT whose rows are computed on the coordinator needs a table that the statement names \
+             nowhere else.",
             "Use a statement of its own, or MERGE.",
         ),
         Unpullable::SystemColumn => (
