@@ -1,7 +1,9 @@
 //! COPY in and out, and INSERT of rows for many shards: all or nothing, and what comes out is what went in.
 
+mod convert;
 mod formats;
 mod insert_select;
+mod many_rows;
 
 use testkit::{NodeName, TestCluster};
 

@@ -58,6 +58,21 @@ impl Arguments {
         Self { bytes }
     }
 
+    /// Values that become part of a list later.
+    pub fn loose() -> Self {
+        Self { bytes: Vec::new() }
+    }
+
+    /// The bytes that the values so far take.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The next arguments: all that are in `values`, which are loose.
+    pub fn values(&mut self, values: &Self) {
+        self.bytes.extend_from_slice(&values.bytes);
+    }
+
     /// The next argument.
     pub fn value(&mut self, value: &[u8]) {
         self.bytes.extend_from_slice(&length(value.len()));
@@ -206,6 +221,21 @@ mod tests {
         ]
         .concat();
         assert_eq!(flight.bytes(), expected);
+    }
+
+    #[test]
+    fn loose_values_become_part_of_a_list() {
+        let mut loose = Arguments::loose();
+        loose.value(b"b");
+        loose.null();
+        let mut whole = Arguments::start([false; 3].into_iter());
+        whole.value(b"a");
+        whole.values(&loose);
+        let mut expected = Arguments::start([false; 3].into_iter());
+        expected.value(b"a");
+        expected.value(b"b");
+        expected.null();
+        assert_eq!(whole, expected);
     }
 
     #[test]

@@ -15,4 +15,4 @@ mod flight;
 mod inbox;
 
 pub use flight::{Arguments, Flight, StatementName};
-pub use inbox::{Inbox, Kind, Malformed, Message, Row, TransactionStatus, error_fields};
+pub use inbox::{Inbox, Kind, Malformed, Message, OwnedRow, Row, TransactionStatus, error_fields};
