@@ -58,19 +58,35 @@ impl Arguments {
         Self { bytes }
     }
 
-    /// Values that become part of a list later.
-    pub fn loose() -> Self {
+    /// The next arguments: all that are in `values`, which are bare.
+    pub fn values(&mut self, values: &Self) {
+        self.bytes.extend_from_slice(&values.bytes);
+    }
+
+    /// Values without what stands before and behind them, to become part of a list later.
+    pub fn bare() -> Self {
         Self { bytes: Vec::new() }
     }
 
-    /// The bytes that the values so far take.
-    pub fn size(&self) -> usize {
-        self.bytes.len()
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
-    /// The next arguments: all that are in `values`, which are loose.
-    pub fn values(&mut self, values: &Self) {
-        self.bytes.extend_from_slice(&values.bytes);
+    /// The next argument, in pieces.
+    pub(crate) fn value_of(&mut self, head: &[u8], bodies: &[&[u8]]) {
+        let total = head.len() + bodies.iter().map(|body| body.len()).sum::<usize>();
+        self.bytes.reserve(total + 4);
+        self.bytes.extend_from_slice(&length(total));
+        self.bytes.extend_from_slice(head);
+        for body in bodies {
+            self.bytes.extend_from_slice(body);
+        }
+    }
+
+    /// How many bytes they are on the wire.
+    #[allow(clippy::len_without_is_empty, reason = "a Bind message's tail is never empty")]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
     }
 
     /// The next argument.
@@ -224,13 +240,13 @@ mod tests {
     }
 
     #[test]
-    fn loose_values_become_part_of_a_list() {
-        let mut loose = Arguments::loose();
-        loose.value(b"b");
-        loose.null();
+    fn bare_values_become_part_of_a_list() {
+        let mut bare = Arguments::bare();
+        bare.value(b"b");
+        bare.null();
         let mut whole = Arguments::start([false; 3].into_iter());
         whole.value(b"a");
-        whole.values(&loose);
+        whole.values(&bare);
         let mut expected = Arguments::start([false; 3].into_iter());
         expected.value(b"a");
         expected.value(b"b");

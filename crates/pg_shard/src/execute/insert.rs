@@ -117,11 +117,11 @@ impl InsertRows {
                 rows.hashes.insert(hash);
                 rows.numbers.push(number);
                 let values = if rows.numbers.len() == 1 { &mut rows.first } else { &mut rows.rest };
-                let before = values.size();
+                let before = values.len();
                 for (column, encoder) in encoders.iter().enumerate() {
                     row.append(column, encoder, values);
                 }
-                batch.bytes += values.size() - before;
+                batch.bytes += values.len() - before;
                 Ok::<bool, PgError>(rows.numbers.len() >= most || batch.bytes >= BATCH_BYTES)
             })?;
             number += 1;
@@ -162,8 +162,8 @@ impl Default for ShardRows {
         Self {
             hashes: BTreeSet::new(),
             numbers: Vec::new(),
-            first: Arguments::loose(),
-            rest: Arguments::loose(),
+            first: Arguments::bare(),
+            rest: Arguments::bare(),
         }
     }
 }

@@ -28,8 +28,8 @@ struct Part<'a> {
 /// Hands the statement for a shard, given by its index, to whoever sends it.
 pub(super) type WithRequest<'a> = dyn FnMut(usize, Send<'_>) -> Result<(), Failure> + 'a;
 
-/// Sends a statement.
-pub(super) type Send<'a> = &'a mut dyn FnMut(&Request<'_>) -> Result<(), Failure>;
+/// Sends statements in one flight.
+pub(super) type Send<'a> = &'a mut dyn FnMut(&[Request<'_>]) -> Result<(), Failure>;
 
 /// Runs the statement on all placements of the targets' shards; `each` gets the leaders' rows, with the shard's index.
 /// Returns how many rows the leaders changed.
@@ -178,8 +178,8 @@ fn ask(
             Err(NoSession::Refused(error)) => return Err(error),
         };
         let had_transaction = session.borrow().depth > 0;
-        let sent = request(target.index, &mut |request| {
-            session.borrow_mut().send(request, Some(transaction::level_for_write()))
+        let sent = request(target.index, &mut |requests| {
+            session.borrow_mut().send_all(requests, Some(transaction::level_for_write()))
         });
         match sent {
             Ok(()) => return Ok(Ok(session)),
