@@ -476,7 +476,7 @@ impl Outbox {
                 .collect();
             send(&requests)
         };
-        let changed = write_shards(targets, &mut request, &mut |_| Ok(()))?;
+        let changed = write_shards(targets, &mut request, &mut |_, _| Ok(()))?;
         let expected: usize = lots.values().map(Vec::len).sum();
         if self.is_alone && changed != expected as u64 {
             return Err(PgError::new(
