@@ -102,6 +102,20 @@ CREATE FUNCTION master_create_worker_shards(table_name text, shard_count integer
 COMMENT ON FUNCTION master_create_worker_shards(text, integer, integer)
     IS 'creates the shards of a distributed table on the workers of pg_worker_list.conf';
 
+/* New in 2.0: a table becomes distributed with its rows, and local again. */
+
+CREATE FUNCTION create_distributed_table(table_name regclass, distribution_column text,
+                                         shard_count integer DEFAULT 16, replication_factor integer DEFAULT 1,
+                                         colocate_with regclass DEFAULT NULL)
+    RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'create_distributed_table_wrapper';
+COMMENT ON FUNCTION create_distributed_table(regclass, text, integer, integer, regclass)
+    IS 'distributes a table by the hash of a column, creates its shards, and takes its rows along';
+
+CREATE FUNCTION undistribute_table(table_name regclass)
+    RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'undistribute_table_wrapper';
+COMMENT ON FUNCTION undistribute_table(regclass)
+    IS 'brings the rows of a distributed table back into the local table, and drops the shards';
+
 CREATE FUNCTION master_copy_shard_placement(shard_id bigint, source_node_name text, source_node_port integer,
                                             target_node_name text, target_node_port integer)
     RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'master_copy_shard_placement_wrapper';

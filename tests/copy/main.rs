@@ -1,7 +1,10 @@
 //! COPY in and out, and INSERT of rows for many shards: all or nothing, and what comes out is what went in.
 
+mod bad_input;
+mod convert;
 mod formats;
 mod insert_select;
+mod many_rows;
 
 use testkit::{NodeName, TestCluster};
 

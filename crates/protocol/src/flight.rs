@@ -58,8 +58,13 @@ impl Arguments {
         Self { bytes }
     }
 
-    /// Values without what stands before and behind them.
-    pub(crate) fn bare() -> Self {
+    /// The next arguments: all that are in `values`, which are bare.
+    pub fn values(&mut self, values: &Self) {
+        self.bytes.extend_from_slice(&values.bytes);
+    }
+
+    /// Values without what stands before and behind them, to become part of a list later.
+    pub fn bare() -> Self {
         Self { bytes: Vec::new() }
     }
 
@@ -232,6 +237,21 @@ mod tests {
         ]
         .concat();
         assert_eq!(flight.bytes(), expected);
+    }
+
+    #[test]
+    fn bare_values_become_part_of_a_list() {
+        let mut bare = Arguments::bare();
+        bare.value(b"b");
+        bare.null();
+        let mut whole = Arguments::start([false; 3].into_iter());
+        whole.value(b"a");
+        whole.values(&bare);
+        let mut expected = Arguments::start([false; 3].into_iter());
+        expected.value(b"a");
+        expected.value(b"b");
+        expected.null();
+        assert_eq!(whole, expected);
     }
 
     #[test]

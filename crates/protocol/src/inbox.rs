@@ -213,6 +213,12 @@ impl Row<'_> {
         Ok(())
     }
 
+    /// The row to be kept.
+    pub fn to_owned(&self) -> OwnedRow {
+        // With the byte behind it, which readers may change for a while.
+        OwnedRow { bytes: [&self.bytes[..self.length], &[0]].concat() }
+    }
+
     /// A value's bytes.
     pub fn value(&self, place: Range<usize>) -> &[u8] {
         &self.bytes[..self.length][place]
@@ -229,6 +235,20 @@ impl Row<'_> {
         self.columns(&mut places).ok()?;
         let place = places.into_iter().next()??;
         Some(String::from_utf8_lossy(self.value(place)).into_owned())
+    }
+}
+
+/// A row that somebody keeps.
+#[derive(Clone, Debug)]
+pub struct OwnedRow {
+    bytes: Vec<u8>,
+}
+
+impl OwnedRow {
+    /// The row, to be read.
+    pub fn as_row(&mut self) -> Row<'_> {
+        let length = self.bytes.len() - 1;
+        Row { bytes: &mut self.bytes, length }
     }
 }
 

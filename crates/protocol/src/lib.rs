@@ -19,4 +19,4 @@ mod inbox;
 
 pub use array::Elements;
 pub use flight::{Arguments, Flight, StatementName};
-pub use inbox::{Inbox, Kind, Malformed, Message, Row, TransactionStatus, error_fields};
+pub use inbox::{Inbox, Kind, Malformed, Message, OwnedRow, Row, TransactionStatus, error_fields};

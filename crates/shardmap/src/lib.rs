@@ -24,6 +24,9 @@ pub mod route;
 /// SQL in which the shard's id is left open.
 pub mod shard_template;
 
+/// INSERT of several rows from an INSERT of one.
+pub mod values_list;
+
 pub use ids::{NodeAddress, PlacementId, PlacementState, ShardId};
 pub use map::{HashRange, Shard, ShardMap};
 pub use placement::choose_nodes;

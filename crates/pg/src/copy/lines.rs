@@ -278,6 +278,7 @@ impl Lines {
     /// Reads some more data.
     fn read(&mut self, input: &mut CopyInput) -> Result<(), PgError> {
         pgrx::check_for_interrupts!();
+        input.tell_progress(self.rows);
         let before = self.data.len();
         // SAFETY: the state that `open` has got from PostgreSQL.
         unsafe {
@@ -296,7 +297,6 @@ impl Lines {
                 bytes,
             );
         }
-        input.tell_progress(self.rows);
         Ok(())
     }
 

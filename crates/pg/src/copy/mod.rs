@@ -7,6 +7,9 @@
 /// Records that travel as they are.
 mod lines;
 
+/// Rows of a table of this server.
+pub mod local;
+
 /// PostgreSQL's state of a COPY.
 mod state;
 

@@ -134,15 +134,19 @@ pub(crate) fn on_drop(oid: Oid) -> Result<(), PgError> {
     if oid.to_u32() < 16384 || catalog::metadata().is_none() {
         return Ok(());
     }
-    let Some(table) = catalog::find(oid) else { return Ok(()) };
-    drop_shards(&table)?;
+    catalog::find(oid).map_or(Ok(()), |table| forget_table(&table))
+}
+
+/// Drops a table's shards, and what the metadata say of it.
+pub(crate) fn forget_table(table: &Rc<DistributedTable>) -> Result<(), PgError> {
+    drop_shards(table)?;
     table::as_extension_owner(|| {
         Spi::run(&format!(
             "DELETE FROM pgs_distribution_metadata.shard_placement WHERE shard_id IN \
                (SELECT id FROM pgs_distribution_metadata.shard WHERE relation_id = {0}); \
              DELETE FROM pgs_distribution_metadata.shard WHERE relation_id = {0}; \
              DELETE FROM pgs_distribution_metadata.partition WHERE relation_id = {0}",
-            oid.to_u32()
+            table.oid.to_u32()
         ))
     })
     .map_err(|error| PgError::internal(error.to_string()))

@@ -626,7 +626,7 @@ impl Outbox {
                 .collect();
             send(&requests)
         };
-        write_shards(targets, &mut request, each)
+        write_shards(targets, &mut request, &mut |_, row| each(row))
     }
 
     fn gone(&self, changed: u64, expected: usize) -> PgError {

@@ -31,12 +31,12 @@ pub(super) type WithRequest<'a> = dyn FnMut(usize, Send<'_>) -> Result<(), Failu
 /// Sends statements in one flight.
 pub(super) type Send<'a> = &'a mut dyn FnMut(&[Request<'_>]) -> Result<(), Failure>;
 
-/// Runs the statement on all placements of the targets' shards; `each` gets the leaders' rows. Returns how many rows
-/// the leaders changed.
+/// Runs the statement on all placements of the targets' shards; `each` gets the leaders' rows, with the shard's index.
+/// Returns how many rows the leaders changed.
 pub(super) fn write_shards(
     targets: Vec<Target<'_>>,
     request: &mut WithRequest<'_>,
-    each: &mut dyn FnMut(Row<'_>) -> Result<(), PgError>,
+    each: &mut dyn FnMut(usize, Row<'_>) -> Result<(), PgError>,
 ) -> Result<u64, PgError> {
     let mut parts = Vec::with_capacity(targets.len());
     for target in targets {
@@ -62,7 +62,8 @@ pub(super) fn write_shards(
             continue;
         }
         let (at, outcome) = next_answer(&asked, &mut |at, row| {
-            if parts[asked[at].part].affected.is_none() { each(row) } else { Ok(()) }
+            let Part { target, affected, .. } = &parts[asked[at].part];
+            if affected.is_none() { each(target.index, row) } else { Ok(()) }
         });
         let Asked { part, placement, session } = asked.swap_remove(at);
         let Part { target, affected, .. } = &mut parts[part];

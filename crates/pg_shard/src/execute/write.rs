@@ -105,7 +105,7 @@ impl RoutedWrite {
                 });
                 outcome
             };
-            write_shards(targets, &mut send, &mut |row| rows.take(row))?
+            write_shards(targets, &mut send, &mut |_, row| rows.take(row))?
         };
         if counts {
             io.add_processed(affected);
@@ -293,9 +293,18 @@ pub(crate) fn lock_for(
     index: usize,
     hashes: Option<&[i32]>,
 ) {
-    if !is_replicated(table, index) {
-        return;
+    if is_replicated(table, index) {
+        lock_always(order, table, index, hashes);
     }
+}
+
+/// The same for shards with one placement too.
+pub(crate) fn lock_always(
+    order: Order,
+    table: &DistributedTable,
+    index: usize,
+    hashes: Option<&[i32]>,
+) {
     let shard = table.shard_id(index);
     let (shard_mode, key_mode) = match (order, hashes) {
         (Order::Any, Some(_)) => (Mode::InsertByKey, Mode::Share),

@@ -1,7 +1,7 @@
 //! Distributing tables and creating their shards.
 
 use super::{change_metadata, check_owner, columns, literal, worker_list};
-use crate::catalog;
+use crate::catalog::{self, DistributedTable};
 use crate::ddl;
 use crate::session::pool;
 use crate::transaction::{self, NodeFailure};
@@ -12,13 +12,22 @@ use pgrx::pg_sys::Oid;
 use pgrx::prelude::*;
 use shardmap::{HashRange, NodeAddress, ShardId, choose_nodes};
 use std::collections::HashMap;
+use std::rc::Rc;
 
 #[pg_extern]
 fn master_create_distributed_table(table_name: &str, partition_column: &str, partition_method: i8) {
-    raise(distribute(table_name, partition_column, partition_method.cast_unsigned()));
+    let method = partition_method.cast_unsigned();
+    raise(distribute(table_name, partition_column, method, Rows::None));
 }
 
-fn distribute(name: &str, column: &str, method: u8) -> Result<(), PgError> {
+/// Whether a table that is to be distributed may hold rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rows {
+    None,
+    Any,
+}
+
+pub(super) fn distribute(name: &str, column: &str, method: u8, rows: Rows) -> Result<(), PgError> {
     let oid = table::resolve(name, RelationLock::Exclusive);
     let relation =
         table::describe(oid).ok_or_else(|| PgError::internal("the table has vanished"))?;
@@ -47,13 +56,13 @@ fn distribute(name: &str, column: &str, method: u8) -> Result<(), PgError> {
     check_objects(oid, &relation.name)?;
     let number = columns::find_column(oid, column)?;
     check_method(oid, number, method)?;
-    if relation.kind == b'r' && has_rows(oid)? {
+    if rows == Rows::None && relation.kind == b'r' && has_rows(oid)? {
         return Err(PgError::new(
             SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("cannot distribute table \"{}\": it holds rows", relation.name),
         )
         .detail("Rows of the local table are not visible once the table is distributed.")
-        .hint("Rename the table, distribute an empty one of the old name, and INSERT ... SELECT the rows."));
+        .hint("create_distributed_table takes the rows along."));
     }
     // The names of the shards to come must not be too long; indexes that are created later are looked at then.
     ddl::definition(oid)?
@@ -165,10 +174,23 @@ fn has_rows(oid: Oid) -> Result<bool, PgError> {
 
 #[pg_extern]
 fn master_create_worker_shards(table_name: &str, shard_count: i32, replication_factor: i32) {
-    raise(create_shards(table_name, shard_count, replication_factor));
+    raise(create_shards(table_name, &Layout::Spread { shard_count, replication_factor }));
 }
 
-fn create_shards(name: &str, shard_count: i32, replication_factor: i32) -> Result<(), PgError> {
+/// How a table is cut, and where its shards go.
+pub(super) enum Layout {
+    /// In equal parts, over all workers in turn.
+    Spread {
+        /// How many parts.
+        shard_count: i32,
+        /// How many placements each has.
+        replication_factor: i32,
+    },
+    /// As another table, on the same nodes.
+    Beside(Rc<DistributedTable>),
+}
+
+pub(super) fn create_shards(name: &str, layout: &Layout) -> Result<(), PgError> {
     let oid = table::resolve(name, RelationLock::None);
     let table = catalog::get(oid)?;
     if table.method != b'h' {
@@ -194,37 +216,58 @@ fn create_shards(name: &str, shard_count: i32, replication_factor: i32) -> Resul
             PgError::new(SqlState::INVALID_PARAMETER_VALUE, format!("{what} must be positive"))
         })
     };
-    let shard_count = positive(shard_count, "shard_count")?;
-    let replication = positive(replication_factor, "replication_factor")? as usize;
-    let workers = worker_list::read()?;
     let definition = ddl::definition(oid)?;
-    if replication > workers.len() {
-        return Err(PgError::new(
-            SqlState::INVALID_PARAMETER_VALUE,
-            format!(
-                "replication_factor ({replication}) exceeds number of worker nodes ({})",
-                workers.len()
-            ),
-        )
-        .hint("Add more worker nodes or try again with a lower replication factor."));
-    }
+    let (ranges, workers, replication) = match layout {
+        Layout::Spread { shard_count, replication_factor } => {
+            let shard_count = positive(*shard_count, "shard_count")?;
+            let replication = positive(*replication_factor, "replication_factor")? as usize;
+            let workers = worker_list::read()?;
+            if replication > workers.len() {
+                return Err(PgError::new(
+                    SqlState::INVALID_PARAMETER_VALUE,
+                    format!(
+                        "replication_factor ({replication}) exceeds number of worker nodes ({})",
+                        workers.len()
+                    ),
+                )
+                .hint("Add more worker nodes or try again with a lower replication factor."));
+            }
+            (HashRange::cut(shard_count), workers, replication)
+        }
+        Layout::Beside(other) => {
+            (other.map.shards().iter().map(|shard| shard.range).collect(), Vec::new(), 0)
+        }
+    };
     let storage =
         if table::describe(oid).is_some_and(|relation| relation.kind == b'f') { 'f' } else { 't' };
 
     let mut nodes = Nodes::default();
     let mut shards = Vec::new();
     let mut placements = Vec::new();
-    for (index, range) in HashRange::cut(shard_count).into_iter().enumerate() {
+    for (index, range) in ranges.into_iter().enumerate() {
         let shard = ShardId(next_shard_id()?);
         let statements =
             definition.statements(shard.0).map_err(|error| ddl::definition_error(&error))?;
         let mut failed = None;
-        let chosen = choose_nodes(index, workers.len(), replication, |worker| {
-            nodes.create(&workers[worker], &statements).unwrap_or_else(|error| {
+        let mut create = |node: &NodeAddress| {
+            nodes.create(node, &statements).unwrap_or_else(|error| {
                 failed.get_or_insert(error);
                 false
             })
-        });
+        };
+        let (chosen, replication): (Vec<NodeAddress>, usize) = match layout {
+            Layout::Spread { .. } => {
+                let chosen =
+                    choose_nodes(index, workers.len(), replication, |at| create(&workers[at]));
+                (chosen.into_iter().map(|at| workers[at].clone()).collect(), replication)
+            }
+            Layout::Beside(other) => {
+                let beside: Vec<NodeAddress> =
+                    other.healthy(index).map(|placement| placement.node.clone()).collect();
+                let wanted = beside.len();
+                (beside.into_iter().filter(|node| create(node)).collect(), wanted)
+            }
+        };
         if let Some(error) = failed {
             return Err(error);
         }
@@ -245,8 +288,7 @@ fn create_shards(name: &str, shard_count: i32, replication_factor: i32) -> Resul
             range.first(),
             range.last()
         ));
-        for worker in chosen {
-            let NodeAddress { host, port } = &workers[worker];
+        for NodeAddress { host, port } in &chosen {
             placements.push(format!("({}, 1, {}, {port})", shard.0, literal(host)));
         }
     }

@@ -6,6 +6,9 @@
 /// Distributing tables and creating their shards.
 mod distribute;
 
+/// Tables that become distributed with their rows, and local again.
+mod convert;
+
 /// Columns as node-tree texts.
 mod columns;
 

@@ -70,10 +70,12 @@ pub(crate) struct InsertedRows {
     pub(crate) template: Vec<Piece>,
     /// How many expressions follow as parameters.
     pub(crate) sent: usize,
-    /// Row by row, because of ON CONFLICT or RETURNING.
+    /// As statements of many rows, because of ON CONFLICT or RETURNING; otherwise as COPY data.
     pub(crate) by_statement: bool,
     /// It returns rows.
     pub(crate) returning: bool,
+    /// It has ON CONFLICT.
+    pub(crate) on_conflict: bool,
     /// The rows are computed from distributed tables: all of them before the first is stored.
     pub(crate) buffered: bool,
 }
@@ -163,7 +165,8 @@ impl Plan {
                 w.int(count(plan.key_position));
                 w.int(count(plan.sent))
                     .int(i32::from(plan.by_statement))
-                    .int(i32::from(plan.returning));
+                    .int(i32::from(plan.returning))
+                    .int(i32::from(plan.on_conflict));
                 w.int(i32::from(plan.buffered)).int(count(plan.columns.len()));
                 for column in &plan.columns {
                     w.text(column);
@@ -240,6 +243,7 @@ impl Plan {
                 let sent = read_count(reader);
                 let by_statement = reader.int() != 0;
                 let returning = reader.int() != 0;
+                let on_conflict = reader.int() != 0;
                 let buffered = reader.int() != 0;
                 let columns = (0..read_count(reader)).map(|_| reader.text()).collect();
                 let template = read_template(reader);
@@ -253,6 +257,7 @@ impl Plan {
                     sent,
                     by_statement,
                     returning,
+                    on_conflict,
                     buffered,
                 })
             }

@@ -1,7 +1,7 @@
 //! INSERT of rows for several shards: PostgreSQL computes the rows here, we send each to its shard.
 //!
-//! Without ON CONFLICT and RETURNING the rows travel as COPY data, in batches per shard; otherwise each row is
-//! a statement of its own.
+//! Without ON CONFLICT and RETURNING the rows travel as COPY data, in batches per shard; otherwise as one statement
+//! for each shard.
 
 use super::data::{InsertedRows, Plan};
 use crate::catalog;
@@ -43,6 +43,7 @@ pub(crate) fn plan(
         sent: row.prepared.sent,
         by_statement: facts.has_returning || facts.has_on_conflict,
         returning: facts.has_returning,
+        on_conflict: facts.has_on_conflict,
         buffered: facts.relations.len() > 1,
     });
     Ok(Some(statement.plan_over_source(source, &row.prepared, &plan.write(), metadata.partition)))

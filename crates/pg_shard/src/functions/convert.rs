@@ -1,0 +1,189 @@
+//! Tables that become distributed with their rows, and local again with them: each in one transaction, under a lock
+//! that keeps everybody else away from the table.
+
+use super::check_owner;
+use super::distribute::{Layout, Rows, create_shards, distribute};
+use crate::catalog::{self, DistributedTable, quote};
+use crate::ddl;
+use crate::execute::sink::Sink;
+use crate::session::Failure;
+use crate::session::pool::{self, SessionRef};
+use crate::transaction::{self, NodeFailure};
+use pg::copy::{self, CopySource, local};
+use pg::error::raise;
+use pg::lock::{Mode, ShardLock, lock_shard};
+use pg::table;
+use pg::utility::copied_columns;
+use pg::value::Hasher;
+use pg::{PgError, SqlState};
+use pgrx::pg_sys::Oid;
+use pgrx::prelude::*;
+use shardmap::NodeAddress;
+use std::rc::Rc;
+
+#[pg_extern]
+fn create_distributed_table(
+    table_name: Oid,
+    distribution_column: &str,
+    shard_count: i32,
+    replication_factor: i32,
+    colocate_with: Option<Oid>,
+) {
+    let layout = match colocate_with {
+        Some(other) => raise(catalog::get(other).map(Layout::Beside)),
+        None => Layout::Spread { shard_count, replication_factor },
+    };
+    raise(distribute_with_rows(table_name, distribution_column, &layout));
+}
+
+fn distribute_with_rows(oid: Oid, column: &str, layout: &Layout) -> Result<(), PgError> {
+    check_owner(oid)?;
+    if let Layout::Beside(other) = layout {
+        check_owner(other.oid)?;
+        if other.map.is_empty() {
+            return Err(other.no_shards());
+        }
+    }
+    table::lock_for_truncate(oid);
+    let name = pg::template::qualified_name(oid);
+    if catalog::find(oid).is_some() {
+        return Err(PgError::new(
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("table \"{}\" is distributed already", catalog::get(oid)?.name),
+        ));
+    }
+    distribute(&name, column, b'h', Rows::Any)?;
+    catalog::forget(Some(oid));
+    if let Layout::Beside(other) = layout {
+        let table = catalog::get(oid)?;
+        if table.key.family != other.key.family || table.key.collation != other.key.collation {
+            return Err(PgError::new(
+                SqlState::INVALID_PARAMETER_VALUE,
+                format!("cannot colocate table \"{}\" with table \"{}\"", table.name, other.name),
+            )
+            .detail("Their distribution columns have types or collations that hash differently."));
+        }
+    }
+    create_shards(&name, layout)?;
+    catalog::forget(Some(oid));
+    let table = catalog::get(oid)?;
+    if table::describe(oid).is_none_or(|relation| relation.kind != b'r') {
+        return Ok(());
+    }
+    send_rows(&table)?;
+    local::empty(oid);
+    Ok(())
+}
+
+/// Sends the local table's rows to its shards.
+fn send_rows(table: &Rc<DistributedTable>) -> Result<(), PgError> {
+    let hasher = Hasher::find(table.key.family, table.key.type_oid, table.key.collation)
+        .ok_or_else(|| {
+            PgError::internal("the distribution column's type has lost its hash function")
+        })?;
+    let columns: Vec<String> =
+        copied_columns(table.oid).into_iter().map(|(_, name)| name).collect();
+    let mut sink = Sink::new(Rc::clone(table), Oid::INVALID, &columns, String::new());
+    local::for_each_row(table.oid, table.key.column, &mut |row| {
+        let hash = row.hash(&hasher).ok_or_else(|| {
+            PgError::new(
+                SqlState::NULL_VALUE_NOT_ALLOWED,
+                format!(
+                    "cannot distribute table \"{}\": a row has NULL in column \"{}\"",
+                    table.name, table.key_name
+                ),
+            )
+            .detail("The distribution column decides where a row is stored.")
+        })?;
+        sink.add(hash, |lot| {
+            row.append(&mut lot.data);
+            Ok(())
+        })
+    })?;
+    sink.finish()
+}
+
+#[pg_extern]
+fn undistribute_table(table_name: Oid) {
+    raise(bring_back(table_name));
+}
+
+fn bring_back(oid: Oid) -> Result<(), PgError> {
+    check_owner(oid)?;
+    table::lock_for_truncate(oid);
+    catalog::forget(Some(oid));
+    let table = catalog::get(oid)?;
+    if table::describe(oid).is_none_or(|relation| relation.kind != b'r') {
+        return Err(PgError::new(
+            SqlState(*b"42809"),
+            format!("cannot undistribute foreign table \"{}\"", table.name),
+        ));
+    }
+    let columns: Vec<String> = copied_columns(oid).into_iter().map(|(_, name)| name).collect();
+    for index in 0..table.map.len() {
+        // A repair of the shard ends first.
+        lock_shard(ShardLock::Data(table.shard_id(index)), Mode::Exclusive);
+    }
+    catalog::forget(Some(oid));
+    let table = catalog::get(oid)?;
+    for index in 0..table.map.len() {
+        let (session, node) = fetch(&table, index, &columns)?;
+        let rows = ShardRows { session, node };
+        copy::receive(oid, &columns, Box::new(rows))?;
+    }
+    ddl::forget_table(&table)
+}
+
+/// Has a node send a shard's rows.
+fn fetch(
+    table: &DistributedTable,
+    index: usize,
+    columns: &[String],
+) -> Result<(SessionRef, NodeAddress), PgError> {
+    let columns: Vec<String> = columns.iter().map(|name| quote(name)).collect();
+    let sql = format!(
+        "COPY (SELECT {} FROM ONLY {}) TO STDOUT",
+        columns.join(", "),
+        table.shard_name(index)
+    );
+    let (level, isolation) = transaction::level_for_write();
+    for placement in table.healthy(index) {
+        let mut start = |session: &SessionRef| {
+            let mut session = session.borrow_mut();
+            session.begin(level, isolation)?;
+            session.start_copy_out(&sql)
+        };
+        match transaction::with_session(&placement.node, &mut start) {
+            Ok((session, ())) => return Ok((session, placement.node.clone())),
+            Err(NodeFailure::Error(error)) => {
+                return Err(
+                    error.context(format!("while executing on node \"{}\"", placement.node))
+                );
+            }
+            Err(NodeFailure::Unreachable(error)) => {
+                pg::error::warning(pool::connection_failed(&placement.node, &error));
+                transaction::lose_node(&placement.node, &error)?;
+            }
+        }
+    }
+    Err(PgError::new(SqlState::INTERNAL_ERROR, "could not receive query results").detail(format!(
+        "No placement of shard {} of table \"{}\" can be read.",
+        table.shard_id(index).0,
+        table.name
+    )))
+}
+
+/// A shard's rows on their way here.
+struct ShardRows {
+    session: SessionRef,
+    node: NodeAddress,
+}
+
+impl CopySource for ShardRows {
+    fn read(&mut self) -> Result<Vec<u8>, PgError> {
+        self.session.borrow_mut().get_copy().map_err(|failure| {
+            let (Failure::Lost(error) | Failure::Statement(error)) = failure;
+            error.context(format!("while reading from node \"{}\"", self.node))
+        })
+    }
+}
