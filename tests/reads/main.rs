@@ -19,20 +19,28 @@ mod expression;
 /// Answers, and whether two are the same.
 mod answer;
 
+/// ANALYZE and VACUUM.
+mod statistics;
+
+/// TPC-H.
+mod tpch;
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use testkit::{Session, TestCluster};
+use testkit::postgres::{Config, SimpleQueryMessage};
+use testkit::{NodeName, Rows, Session, SqlError, TestCluster, wait_until};
 
 use crate::answer::{Answer, is_same};
 use crate::generator::Statement;
 use crate::random::Random;
-use crate::schema::{LOCAL, TABLES, TYPES, VIEWS};
+use crate::schema::{LOCAL, TABLES, TYPES, Type, VIEWS};
 
 const ROWS: &str = include_str!("tables.sql");
 const ONCE_WRONG: &str = include_str!("once_wrong.sql");
+const ERRORS: &str = include_str!("errors.sql");
 
 /// How many made-up statements are always run.
 const USUAL: u64 = 1500;
@@ -40,8 +48,33 @@ const USUAL: u64 = 1500;
 /// The SQLSTATE of a statement that ran into its timeout.
 const QUERY_CANCELED: &str = "57014";
 
+/// The SQLSTATE that stands for a server that hung up, and what it says when another session has crashed.
+const LOST: &str = "08006";
+const CRASH_SHUTDOWN: &str = "57P02";
+
 /// How many sessions on each side run them.
 const THREADS: usize = 3;
+
+/// The statements of a file, without its remarks; `[int8 39] SELECT $1` has a parameter.
+fn statements(file: &str) -> Vec<Statement> {
+    let lines: Vec<&str> = file.lines().filter(|line| !line.starts_with("--")).collect();
+    let text = lines.join("\n") + "\n";
+    let parts = text.split(";\n").map(str::trim).filter(|part| !part.is_empty());
+    parts
+        .map(|part| {
+            let (list, sql) = match part.strip_prefix('[').and_then(|rest| rest.split_once("] ")) {
+                Some((list, sql)) => (list, sql),
+                None => ("", part),
+            };
+            let parameters = list.split(", ").filter_map(|one| one.split_once(' '));
+            let parameters = parameters.map(|(name, value)| {
+                let of = Type::ALL.into_iter().find(|of| of.name() == name);
+                (of.expect("a type of the generator"), value.to_owned())
+            });
+            Statement { sql: sql.to_owned(), parameters: parameters.collect(), ordered: false }
+        })
+        .collect()
+}
 
 /// A cluster with the tables in the schemas `plain` and `sharded`.
 fn cluster_with_tables() -> TestCluster {
@@ -90,8 +123,19 @@ struct Sides {
 
 impl Sides {
     fn of(cluster: &TestCluster, role: &str) -> Self {
+        let mut config: Config = cluster
+            .conninfo(NodeName::Coordinator)
+            .parse()
+            .expect("a cluster knows how to reach its nodes");
+        config.user(role);
         let session = |schema: &str| {
-            let mut session = cluster.session_as(role);
+            // After a crash the server takes a moment.
+            let mut found = None;
+            wait_until("the coordinator accepts sessions", || {
+                found = Session::try_open(&config).ok();
+                found.is_some()
+            });
+            let mut session = found.expect("it was waited for");
             session.sql(&format!("SET search_path = {schema}, public; SET statement_timeout = '5s'; SET timezone = 'UTC'"));
             session
         };
@@ -110,7 +154,8 @@ impl Sides {
         let expected = run(&mut self.plain, statement, &way);
         let settings = random_settings(&mut random);
         if !settings.is_empty() {
-            self.sharded.sql(
+            let _ = ask(
+                &mut self.sharded,
                 &settings.iter().fold(String::new(), |all, (name, value)| {
                     format!("{all}SET {name} = {value};")
                 }),
@@ -118,13 +163,19 @@ impl Sides {
         }
         let found = run(&mut self.sharded, statement, &way);
         if !settings.is_empty() {
-            self.sharded.sql(
+            let _ = ask(
+                &mut self.sharded,
                 &settings
                     .iter()
                     .fold(String::new(), |all, (name, _)| format!("{all}RESET {name};")),
             );
         }
         match (expected, found) {
+            (Answer::Error(error), _) | (_, Answer::Error(error))
+                if [LOST, CRASH_SHUTDOWN].contains(&error.sqlstate.as_str()) =>
+            {
+                Verdict::Crash
+            }
             (Answer::Error(error), _) | (_, Answer::Error(error))
                 if error.sqlstate == QUERY_CANCELED =>
             {
@@ -147,7 +198,21 @@ enum Verdict {
     SameRows,
     SameError(String),
     TooSlow,
+    Crash,
     Wrong(String, Vec<(&'static str, &'static str)>),
+}
+
+impl Verdict {
+    /// The verdict for a person.
+    fn text(&self) -> String {
+        match self {
+            Verdict::SameRows => "the same rows".to_owned(),
+            Verdict::SameError(error) => format!("the same error: {error}"),
+            Verdict::TooSlow => "too slow".to_owned(),
+            Verdict::Crash => "the server crashed".to_owned(),
+            Verdict::Wrong(difference, settings) => format!("with {settings:?}: {difference}"),
+        }
+    }
 }
 
 /// Settings that lead to other plans and to no other rows.
@@ -163,6 +228,7 @@ fn random_settings(random: &mut Random) -> Vec<(&'static str, &'static str)> {
         ("work_mem", "'64kB'"),
         ("join_collapse_limit", "1"),
         ("geqo_threshold", "2"),
+        ("pg_shard.enable_pushdown", "off"),
     ];
     if random.chance(60) {
         return Vec::new();
@@ -172,7 +238,7 @@ fn random_settings(random: &mut Random) -> Vec<(&'static str, &'static str)> {
 
 fn run(session: &mut Session, statement: &Statement, way: &Way) -> Answer {
     let outcome = match way {
-        Way::AsItStands => session.try_sql(&statement.sql),
+        Way::AsItStands => ask(session, &statement.sql),
         Way::Prepared => {
             let types: Vec<&str> = statement.parameters.iter().map(|(of, _)| of.name()).collect();
             let values: Vec<&str> =
@@ -182,35 +248,63 @@ fn run(session: &mut Session, statement: &Statement, way: &Way) -> Answer {
             };
             let generic =
                 if statement.sql.len().is_multiple_of(2) { "force_generic_plan" } else { "auto" };
-            session
-                .try_sql(&format!(
-                    "SET plan_cache_mode = {generic}; PREPARE it{} AS {}",
-                    list(&types),
-                    statement.sql
-                ))
-                .and_then(|_| {
-                    let once = format!("EXECUTE it{}", list(&values));
-                    let rows = session.try_sql(&once).and_then(|_| session.try_sql(&once));
-                    session.sql("DEALLOCATE it");
-                    rows
-                })
+            let prepare = format!(
+                "SET plan_cache_mode = {generic}; PREPARE it{} AS {}",
+                list(&types),
+                statement.sql
+            );
+            ask(session, &prepare).and_then(|_| {
+                let once = format!("EXECUTE it{}", list(&values));
+                let rows = ask(session, &once).and_then(|_| ask(session, &once));
+                ask(session, "DEALLOCATE it").and(rows)
+            })
         }
         Way::Cursor => {
-            session.sql("BEGIN");
-            let rows = session
-                .try_sql(&format!("DECLARE it NO SCROLL CURSOR FOR {}", statement.sql))
-                .and_then(|_| {
-                    let mut rows = session.try_sql("FETCH 3 FROM it")?;
-                    rows.extend(session.try_sql("FETCH ALL FROM it")?);
-                    Ok(rows)
-                });
-            session.sql("ROLLBACK");
-            rows
+            let declare = format!("BEGIN; DECLARE it NO SCROLL CURSOR FOR {}", statement.sql);
+            let rows = ask(session, &declare).and_then(|_| {
+                let mut rows = ask(session, "FETCH 3 FROM it")?;
+                rows.extend(ask(session, "FETCH ALL FROM it")?);
+                Ok(rows)
+            });
+            ask(session, "ROLLBACK").and(rows)
         }
     };
     match outcome {
         Ok(rows) => Answer::Rows(rows),
         Err(error) => Answer::Error(error),
+    }
+}
+
+/// The rows of a statement; that the server hung up is an error like others.
+fn ask(session: &mut Session, sql: &str) -> Result<Rows, SqlError> {
+    if session.client().is_closed() {
+        return Err(lost());
+    }
+    let outcome = session.client().simple_query(sql);
+    match outcome {
+        Ok(messages) => Ok(messages
+            .iter()
+            .filter_map(|message| match message {
+                SimpleQueryMessage::Row(row) => Some(
+                    (0..row.len()).map(|at| row.get(at).unwrap_or("NULL").to_owned()).collect(),
+                ),
+                _ => None,
+            })
+            .collect()),
+        Err(error) => Err(error.as_db_error().map_or_else(lost, SqlError::from)),
+    }
+}
+
+fn lost() -> SqlError {
+    let text = String::new;
+    SqlError {
+        sqlstate: LOST.to_owned(),
+        message: "the server hung up".to_owned(),
+        detail: text(),
+        hint: text(),
+        constraint: text(),
+        table: text(),
+        context: text(),
     }
 }
 
@@ -258,6 +352,15 @@ fn run_some_seeds(
                 }
                 "the same error"
             }
+            Verdict::Crash => {
+                *sides = Sides::of(cluster, if seed % 6 == 5 { "reader" } else { "postgres" });
+                let text = format!(
+                    "seed {seed}: the server crashed, or another session's: {}\n",
+                    statement.sql
+                );
+                wrong.write_str(&text).expect("a string takes all text");
+                "a crash"
+            }
             Verdict::TooSlow => {
                 if is_told {
                     eprintln!("{seed}: too slow\n    {}", statement.sql);
@@ -293,13 +396,31 @@ fn reads_made_up_from_seeds_yield_the_rows_that_they_yield_on_local_tables() {
 fn what_was_once_answered_wrongly_is_answered_as_on_local_tables() {
     let cluster = cluster_with_tables();
     let mut sides = Sides::of(&cluster, "postgres");
-    let text: Vec<&str> = ONCE_WRONG.lines().filter(|line| !line.starts_with("--")).collect();
     let mut wrong = String::new();
-    for sql in text.join("\n").split(";\n").map(str::trim).filter(|sql| !sql.is_empty()) {
-        let statement = Statement { sql: sql.to_owned(), parameters: Vec::new(), ordered: false };
+    for statement in statements(ONCE_WRONG) {
+        for seed in 0..6 {
+            let verdict = sides.compare(&statement, seed);
+            if !matches!(verdict, Verdict::SameRows) {
+                writeln!(wrong, "{}\n    {}", statement.sql, verdict.text())
+                    .expect("a string takes all text");
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "different answers:\n{wrong}");
+}
+
+#[test]
+fn what_fails_on_local_tables_fails_with_the_same_sqlstate() {
+    let cluster = cluster_with_tables();
+    let mut sides = Sides::of(&cluster, "postgres");
+    let mut wrong = String::new();
+    let all = statements(ERRORS);
+    assert!(all.len() >= 50, "statements got lost");
+    for statement in all {
         for seed in 0..4 {
-            if let Verdict::Wrong(difference, settings) = sides.compare(&statement, seed) {
-                writeln!(wrong, "{sql}\n    settings {settings:?}\n    {difference}")
+            let verdict = sides.compare(&statement, seed);
+            if !matches!(verdict, Verdict::SameError(_)) {
+                writeln!(wrong, "{}\n    {}", statement.sql, verdict.text())
                     .expect("a string takes all text");
             }
         }

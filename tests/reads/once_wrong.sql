@@ -10,3 +10,8 @@ SELECT r1.d, c0 FROM single AS r1
 SELECT r1.name FROM customers AS r1
   LEFT JOIN LATERAL (SELECT (r1.nums)[1] AS c0, nullif(r1.weight, 1.5) * 2 AS c1 FROM of_customer AS r2) AS r3 ON true
  WHERE r3.c1 <= r1.weight GROUP BY GROUPING SETS ((r1.name), ());
+
+-- Grouping by a parameter crashed the session when the workers grouped.
+[int8 39] SELECT $1 + 1, count(*) FROM stock GROUP BY ($1 + 1);
+[int8 39] SELECT $1 FROM stock AS r1 GROUP BY ($1);
+[mood 'ok', int8 39] SELECT $1 AS c0, $2 + 1 + r2.size AS c1 FROM stock AS r1 JOIN products AS r2 ON r2.sku = r1.sku GROUP BY ($1), ($2 + 1 + r2.size);

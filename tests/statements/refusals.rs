@@ -20,19 +20,7 @@ fn what_would_miss_the_shards_is_refused_and_names_the_table() {
     cluster.sql("GRANT SELECT ON ALL TABLES IN SCHEMA elsewhere TO reader; ALTER PUBLICATION of_plain DROP TABLE plain");
     let before = cluster.text("SELECT * FROM events ORDER BY 1");
     let refused = [
-        "UPDATE events SET v = (random() * 10)::int",
-        "UPDATE events SET v = nextval('numbers') WHERE device IN ('d1', 'd2', 'd3', 'd4', 'd5')",
-        "DELETE FROM events WHERE random() < 0.5",
-        "DELETE FROM events WHERE ctid = '(0,1)'",
-        "DELETE FROM events WHERE device IN (SELECT device FROM events ORDER BY v LIMIT 3)",
-        "UPDATE events SET v = other.v FROM events AS other WHERE other.v = events.v + 1",
-        "UPDATE events SET v = plain.v FROM plain WHERE plain.device = events.device",
-        "UPDATE seen SET v = (random() * 10)::int",
-        "UPDATE events SET v = (SELECT count(*) FROM events) WHERE device = 'd1'",
-        "DELETE FROM events USING plain WHERE plain.device = events.device",
-        "UPDATE events SET device = 'x' WHERE device = 'd1'",
         "INSERT INTO events VALUES ('d1') ON CONFLICT (device) DO UPDATE SET device = 'x'",
-        "MERGE INTO events USING plain ON events.device = plain.device WHEN MATCHED THEN DELETE",
         "ALTER TABLE events ADD COLUMN w int",
         "ALTER TABLE events DROP COLUMN v",
         "ALTER TABLE events ALTER COLUMN v TYPE bigint",

@@ -8,6 +8,7 @@ use crate::error::{PgError, boundary};
 use crate::join;
 use crate::path::{self, ShardScan};
 use crate::plan::{BoundParameters, Plan, PlanWriter};
+use crate::pulled::{self, Execution, PulledTarget};
 use crate::query::{DistributionKey, Statement};
 use crate::scan::{self, BeginScan};
 use crate::transaction;
@@ -27,6 +28,8 @@ pub enum Verdict {
     PlannedByPostgres(Oid),
     /// The same with this statement in place of the client's.
     RewrittenForPostgres(Statement, Oid),
+    /// PostgreSQL plans this statement, and our scans take over what it writes; see [`crate::pulled`].
+    Pulled(Statement, Oid),
     /// This plan.
     Planned(Plan),
 }
@@ -44,6 +47,8 @@ pub trait Extension: Sync {
     fn distribution(&self, table: Oid) -> Option<DistributionKey>;
     /// A guess at the number of rows of a distributed table.
     fn estimated_rows(&self, table: Oid) -> Option<f64>;
+    /// How many pages a distributed table's shards have; none if it is not distributed.
+    fn estimated_pages(&self, table: Oid) -> Option<f64>;
     /// How many shards a distributed table has.
     fn shard_count(&self, table: Oid) -> usize;
     /// How many nodes hold placements of a distributed table.
@@ -55,8 +60,14 @@ pub trait Extension: Sync {
     fn pushes_down(&self) -> bool;
     /// The private part of a scan over tables' shards.
     fn plan_scan(&self, scan: &ShardScan) -> PlanWriter;
+    /// The private part of a write that is taken over from PostgreSQL's plan.
+    fn plan_pulled(&self, target: &PulledTarget) -> PlanWriter;
+    /// A statement has been executed to its end.
+    fn finish(&self, execution: Execution) -> Result<(), PgError>;
     /// Before a utility statement runs; it may do the work itself.
     fn utility(&self, call: &mut UtilityCall) -> Result<utility::Outcome, PgError>;
+    /// A utility statement has run, of which [`Extension::utility`] said that it wants to finish it.
+    fn finish_utility(&self, call: &mut UtilityCall) -> Result<(), PgError>;
     /// A relation is being dropped.
     fn on_drop(&self, table: Oid) -> Result<(), PgError>;
     /// The transaction is about to commit.
@@ -158,6 +169,7 @@ pub fn install(extension: &'static dyn Extension, begin: BeginScan) {
             Some(function_changed),
             pg_sys::Datum::from(0),
         );
+        pulled::install();
         transaction::register();
     }
 }
@@ -200,11 +212,14 @@ unsafe extern "C-unwind" fn plan(
         } else {
             boundary(|| planner().plan(Statement { parse }, BoundParameters(parameters), scroll))
         };
-        let (parse, metadata) = match verdict {
+        let (parse, metadata, is_pulled) = match verdict {
             Verdict::Planned(plan) => return plan.0,
-            Verdict::NotOurs => (parse, None),
-            Verdict::PlannedByPostgres(metadata) => (parse, Some(metadata)),
-            Verdict::RewrittenForPostgres(statement, metadata) => (statement.parse, Some(metadata)),
+            Verdict::NotOurs => (parse, None, false),
+            Verdict::PlannedByPostgres(metadata) => (parse, Some(metadata), false),
+            Verdict::RewrittenForPostgres(statement, metadata) => {
+                (statement.parse, Some(metadata), false)
+            }
+            Verdict::Pulled(statement, metadata) => (statement.parse, Some(metadata), true),
         };
         let planned = match PREVIOUS.get() {
             Some(Previous { planner: Some(previous), .. }) => {
@@ -215,7 +230,7 @@ unsafe extern "C-unwind" fn plan(
         if let Some(metadata) = metadata {
             boundary(|| {
                 Plan(planned).depends_on(metadata);
-                Ok(())
+                if is_pulled { pulled::take_over(planned) } else { Ok(()) }
             });
         }
         planned
@@ -234,11 +249,12 @@ unsafe extern "C-unwind" fn process_utility(
 ) {
     // SAFETY: PostgreSQL's own arguments; this frame holds plain values only.
     unsafe {
-        let next = boundary(|| {
+        let (next, finishes) = boundary(|| {
             let mut call = UtilityCall::new(statement, text, completion);
             planner().utility(&mut call).map(|outcome| match outcome {
-                utility::Outcome::Done => std::ptr::null_mut(),
-                utility::Outcome::PassOn => call.statement(),
+                utility::Outcome::Done => (std::ptr::null_mut(), false),
+                utility::Outcome::PassOn => (call.statement(), false),
+                utility::Outcome::ThenFinish => (call.statement(), true),
             })
         });
         if next.is_null() {
@@ -268,6 +284,9 @@ unsafe extern "C-unwind" fn process_utility(
                 receiver,
                 completion,
             ),
+        }
+        if finishes {
+            boundary(|| planner().finish_utility(&mut UtilityCall::new(next, text, completion)));
         }
     }
 }

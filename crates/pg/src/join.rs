@@ -9,7 +9,7 @@ use crate::error::boundary;
 use crate::facts::{is_deterministic, strip_relabel};
 use crate::hooks;
 use crate::node::{self, Visit};
-use crate::path;
+use crate::path::{self, Spread};
 use crate::pushed::{self, Pushed};
 use crate::remote::{self, Broadcast, Column, Condition, Item, Remote};
 use pgrx::pg_sys::{self, NodeTag, Oid};
@@ -56,27 +56,19 @@ pub(crate) unsafe extern "C-unwind" fn join_paths(
             // Otherwise one side's rows come here and go to all nodes; which is cheaper, costs tell.
             if ways.is_empty() {
                 if let Some(left) = &left
-                    && let Some(right) = broadcast(root, inner, left)
+                    && let Some(right) = broadcast(root, rel, inner, left, kind, clauses)
                 {
                     ways.extend(join(root, rel, kind, left, &right, clauses));
                 }
-                if let Some(right) = &right
-                    && let Some(left) = broadcast(root, outer, right)
+                if kind == JoinKind::Inner
+                    && let Some(right) = &right
+                    && let Some(left) = broadcast(root, rel, outer, right, kind, clauses)
                 {
                     ways.extend(join(root, rel, kind, &left, right, clauses));
                 }
             }
             for mut joined in ways {
-                let shards = hooks::planner().shard_count(joined.tables[0]) as f64;
-                let times = |side: &Option<Rc<Remote>>| {
-                    if side.as_ref().is_some_and(|s| matches!(s.locus, Locus::Sharded(_))) {
-                        1.0
-                    } else {
-                        shards
-                    }
-                };
-                let rows = (*outer).rows * times(&left) + (*inner).rows * times(&right);
-                joined.work += (rows + (*rel).rows) * 0.01;
+                joined.work += ((*outer).rows + (*inner).rows + (*rel).rows) * 0.01;
                 let path = path::make_path(rel, (*rel).reltarget, (*rel).rows, &joined);
                 joined.cost = (*path).path.total_cost;
                 if remote::noted(rel).is_some_and(|known| known.cost <= joined.cost) {
@@ -99,8 +91,11 @@ const MOST_BROADCAST: f64 = 2_000_000.0;
 /// its columns cannot travel as arrays, or if they are too many.
 unsafe fn broadcast(
     root: *mut pg_sys::PlannerInfo,
+    joined: *mut pg_sys::RelOptInfo,
     rel: *mut pg_sys::RelOptInfo,
     other: &Remote,
+    kind: JoinKind,
+    clauses: *mut pg_sys::List,
 ) -> Option<Remote> {
     // SAFETY: the planner's live structures; inputs of a join have their cheapest path.
     unsafe {
@@ -135,10 +130,20 @@ unsafe fn broadcast(
             }
             relations.push(relation as u32);
         }
-        let nodes = hooks::planner().node_count(*other.tables.first()?) as f64;
+        let table = *other.tables.first()?;
+        let spread = node::elements::<pg_sys::RestrictInfo>(clauses)
+            .into_iter()
+            .filter(|info| !is_asked_after(*info, kind, joined))
+            .find_map(|info| spread_by((*info).clause.cast(), &columns, other));
+        let nodes = hooks::planner().node_count(table) as f64;
+        let shards = hooks::planner().shard_count(table) as f64;
         let width = 1.0 + columns.len() as f64 * 0.5;
-        let before = (*path).total_cost + (*path).rows * nodes * width * 0.02;
-        let rows = Rc::new(Broadcast { path, relations, columns });
+        // Each node gets its rows and looks at them once a shard.
+        let copies = if spread.is_some() { 1.0 } else { nodes };
+        let rows_sent = (*path).rows * copies;
+        let before = (*path).total_cost + rows_sent * width * 0.02;
+        let work = rows_sent * (shards / nodes) * 0.02;
+        let rows = Rc::new(Broadcast { path, relations, columns, spread });
         Some(Remote {
             root,
             items: vec![Item::Broadcast(rows)],
@@ -147,7 +152,7 @@ unsafe fn broadcast(
             filters: Vec::new(),
             tables: Vec::new(),
             user: other.user,
-            work: 0.0,
+            work,
             before,
             cost: 0.0,
             complete: true,
@@ -186,12 +191,8 @@ unsafe fn join(
             if (*info).pseudoconstant {
                 return None;
             }
-            // Of what an outer join keeps, some clauses are asked after it has been joined.
-            let is_after = matches!(kind, JoinKind::Left | JoinKind::Full | JoinKind::Anti)
-                && ((*info).is_pushed_down
-                    || !pg_sys::bms_is_subset((*info).required_relids, (*rel).relids));
             let clause = (*info).clause.cast::<pg_sys::Node>();
-            if is_after { after.push(clause) } else { on.push(clause) }
+            if is_asked_after(info, kind, rel) { after.push(clause) } else { on.push(clause) }
         }
         let covers = |relation| left.covers(relation) || right.covers(relation);
         let init_params = path::init_params(root);
@@ -282,6 +283,68 @@ unsafe fn join(
             cost: 0.0,
             complete: true,
         })
+    }
+}
+
+/// The clause is asked of what an outer join yields, and does not decide what matches.
+unsafe fn is_asked_after(
+    info: *mut pg_sys::RestrictInfo,
+    kind: JoinKind,
+    rel: *mut pg_sys::RelOptInfo,
+) -> bool {
+    // SAFETY: a live clause and relation of the planner.
+    unsafe {
+        matches!(kind, JoinKind::Left | JoinKind::Full | JoinKind::Anti)
+            && ((*info).is_pushed_down
+                || !pg_sys::bms_is_subset((*info).required_relids, (*rel).relids))
+    }
+}
+
+/// The clause compares a key of `other` with one of `columns`: rows that match lie in the shard of its hash.
+unsafe fn spread_by(
+    clause: *mut pg_sys::Node,
+    columns: &[*mut pg_sys::Var],
+    other: &Remote,
+) -> Option<Spread> {
+    // SAFETY: a live clause of the planner; syscache look-ups by value.
+    unsafe {
+        let key = hooks::planner().distribution(*other.tables.first()?)?;
+        let op = node::cast::<pg_sys::OpExpr, _>(clause, NodeTag::T_OpExpr)?;
+        if node::length((*op).args) != 2
+            || pg_sys::get_op_opfamily_strategy((*op).opno, key.family) != 1
+            || !is_deterministic((*op).inputcollid)
+        {
+            return None;
+        }
+        let column = |index| {
+            let side: *mut pg_sys::Node = node::nth((*op).args, index);
+            node::cast::<pg_sys::Var, _>(strip_relabel(side), NodeTag::T_Var)
+        };
+        let (mut left, mut right) = (Oid::INVALID, Oid::INVALID);
+        pg_sys::op_input_types((*op).opno, &raw mut left, &raw mut right);
+        for (ours, theirs, type_oid) in
+            [(column(0)?, column(1)?, right), (column(1)?, column(0)?, left)]
+        {
+            let is_key = other
+                .locus
+                .keys()
+                .iter()
+                .any(|key| key.column == ((*ours).varno as u32, (*ours).varattno));
+            let place = columns.iter().position(|known| {
+                (**known).varno == (*theirs).varno && (**known).varattno == (*theirs).varattno
+            });
+            if let (true, Some(column)) = (is_key, place)
+                && crate::value::Hasher::find(key.family, type_oid, key.collation).is_some()
+            {
+                return Some(Spread {
+                    column,
+                    family: key.family,
+                    type_oid,
+                    collation: key.collation,
+                });
+            }
+        }
+        None
     }
 }
 

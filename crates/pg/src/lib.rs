@@ -50,8 +50,14 @@ mod upper;
 /// What a path of ours sends, and its plan.
 mod pushed;
 
+/// What the planner knows of a table's rows.
+pub mod statistics;
+
 /// Plans as PostgreSQL keeps them.
 pub mod plan;
+
+/// Writes whose rows are computed here.
+pub mod pulled;
 
 /// What an analysed query is and says.
 pub mod query;
@@ -61,6 +67,9 @@ mod prepare;
 
 /// Reading what a statement touches and says.
 mod facts;
+
+/// Correlated sub-queries as joins.
+mod decorrelate;
 
 /// What may run where.
 mod shippable;

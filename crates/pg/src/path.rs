@@ -8,6 +8,7 @@
 use crate::error::{PgError, boundary};
 use crate::hooks;
 use crate::node;
+use crate::pulled::TARGET_MARK;
 use crate::pushed::{self, Pushed};
 use crate::query::Key;
 use crate::remote::{self, Condition, Filter, Item, Remote};
@@ -18,6 +19,9 @@ use pgrx::pg_sys::{self, NodeTag, Oid};
 use shardmap::Prune;
 use shardmap::locus::Locus;
 use std::rc::Rc;
+
+/// Stands for the shard's index in SQL that is being put together: no SQL has a zero byte.
+pub(crate) const SHARD_INDEX: char = '\0';
 
 /// A scan over the shards of one table, or of several that lie beside each other.
 #[derive(Clone, Debug)]
@@ -36,12 +40,28 @@ pub struct ShardScan {
     pub sources: Vec<Source>,
     /// What the filters say of the distribution column.
     pub prune: Prune<Key>,
-    /// The plan's children yield rows whose columns are the first parameters of the SQL, as arrays.
-    pub broadcasts: bool,
+    /// The plan's children yield rows whose columns are the first parameters of the SQL, as arrays; how each child's
+    /// rows are spread over the nodes, all of them going everywhere if it is not said.
+    pub broadcasts: Vec<Option<Spread>>,
     /// How many of the plan's expressions are parameters of the SQL.
     pub sent: usize,
     /// The SQL locks the rows it reads.
     pub locks: bool,
+    /// Its rows are going to be changed; see [`crate::pulled`].
+    pub is_target: bool,
+}
+
+/// Rows that are sent go where they match: by the hash of a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spread {
+    /// The column.
+    pub column: usize,
+    /// The hash operator family of the distribution column.
+    pub family: Oid,
+    /// The type that the column is hashed as.
+    pub type_oid: Oid,
+    /// The distribution column's collation.
+    pub collation: Oid,
 }
 
 struct Shared<T>(T);
@@ -73,7 +93,8 @@ pub(crate) unsafe extern "C-unwind" fn relation_info(
             {
                 (*rel).indexlist = std::ptr::null_mut();
                 (*rel).tuples = rows;
-                (*rel).pages = (rows / 50.0).ceil().max(1.0) as u32;
+                let pages = hooks::planner().estimated_pages(table).unwrap_or(rows / 50.0);
+                (*rel).pages = pages.ceil().max(1.0) as u32;
                 (*rel).allvisfrac = 0.0;
             }
             Ok(())
@@ -247,17 +268,18 @@ pub(crate) unsafe fn entry_of(
     unsafe { node::nth((*(*root).parse).rtable, relation as usize - 1) }
 }
 
-/// The table of an entry.
-pub(crate) unsafe fn table_of(root: *mut pg_sys::PlannerInfo, relation: u32) -> Oid {
-    // SAFETY: as in `entry_of`.
-    unsafe { (*entry_of(root, relation)).relid }
-}
-
 /// FOR UPDATE or alike, if the relation's rows are to be locked. See `Statement::with_locks_on_workers`.
 pub(crate) unsafe fn lock_clause(entry: *mut pg_sys::RangeTblEntry) -> Option<String> {
     // SAFETY: a live entry for a table.
-    let lock = unsafe { node::text_of((*entry).enrname) };
-    (!lock.is_empty()).then_some(lock)
+    let mark = unsafe { node::text_of((*entry).enrname) };
+    let lock = mark.strip_prefix(TARGET_MARK).unwrap_or(&mark);
+    (!lock.is_empty()).then(|| lock.to_owned())
+}
+
+/// The relation's rows are going to be changed; see [`crate::pulled`].
+pub(crate) unsafe fn is_target(entry: *mut pg_sys::RangeTblEntry) -> bool {
+    // SAFETY: a live entry for a table.
+    unsafe { node::text_of((*entry).enrname) }.starts_with(TARGET_MARK)
 }
 
 /// The planner has proved that the relation yields nothing.

@@ -6,6 +6,7 @@
 //! we know; the FROM clause around them is ours, with holes where shards' names go.
 
 use crate::node::{self, Visit};
+use crate::path::Spread;
 use crate::prepare;
 use crate::query::DistributionKey;
 use crate::rows::Source;
@@ -57,6 +58,8 @@ pub(crate) struct Broadcast {
     pub(crate) relations: Vec<u32>,
     /// Their columns.
     pub(crate) columns: Vec<*mut pg_sys::Var>,
+    /// Each node needs the rows only that match in its shards.
+    pub(crate) spread: Option<Spread>,
 }
 
 impl Broadcast {
@@ -321,7 +324,15 @@ impl<'a> Printer<'a> {
                 && (*var).varattno <= 0
                 && i32::from((*var).varattno) != pg_sys::SelfItemPointerAttributeNumber
             {
-                let table = path::table_of(self.remote.root, (*var).varno as u32);
+                let entry = path::entry_of(self.remote.root, (*var).varno as u32);
+                if i32::from((*var).varattno) == pg_sys::MaxCommandIdAttributeNumber
+                    && path::is_target(entry)
+                {
+                    let column = format!("'{}'::pg_catalog.cid AS shard", path::SHARD_INDEX);
+                    let columns = vec![(column, (*var).vartype, (*var).vartypmod)];
+                    return Output { columns, source: Source::Remote(first) };
+                }
+                let table = (*entry).relid;
                 if i32::from((*var).varattno) == pg_sys::TableOidAttributeNumber {
                     return Output { columns: Vec::new(), source: Source::TableOid(table) };
                 }
@@ -348,7 +359,7 @@ impl<'a> Printer<'a> {
     }
 
     /// `FROM ... WHERE ...`.
-    pub(crate) fn from_where(&mut self, sql: &mut Pieces) {
+    pub(crate) fn put_from_where(&mut self, sql: &mut Pieces) {
         let remote = self.remote;
         sql.text(" FROM ");
         self.list(&remote.items, ", ", sql);
@@ -505,9 +516,14 @@ pub(crate) struct Pieces(pub(crate) Vec<Piece>);
 impl Pieces {
     /// Appends text.
     pub(crate) fn text(&mut self, text: &str) {
-        match self.0.last_mut() {
-            Some(Piece::Text(last)) => last.push_str(text),
-            _ => self.0.push(Piece::Text(text.to_owned())),
+        for (number, text) in text.split(path::SHARD_INDEX).enumerate() {
+            if number > 0 {
+                self.0.push(Piece::Index);
+            }
+            match self.0.last_mut() {
+                Some(Piece::Text(last)) => last.push_str(text),
+                _ => self.0.push(Piece::Text(text.to_owned())),
+            }
         }
     }
 

@@ -5,12 +5,13 @@
 
 use crate::error::{PgError, boundary};
 use crate::node;
+use crate::path::Spread;
 use crate::plan::PlanReader;
 use crate::query::Key;
 use crate::rows::{Codecs, RowStore, Source};
 use crate::value::{Encoder, Hasher};
 use pgrx::pg_sys::{self, Datum, NodeTag, Oid};
-use protocol::{Arguments, Row};
+use protocol::{Arguments, Elements, Row};
 use shardmap::KeyValue;
 use std::cell::RefCell;
 use std::ffi::{CString, c_int};
@@ -95,8 +96,20 @@ pub struct ScanIo {
     buffered: Option<Buffered>,
     /// How many arguments are arrays of the children's columns.
     array_count: usize,
-    /// These arrays, once the children have been read.
-    arrays: Option<Vec<Datum>>,
+    /// The children's rows, once they have been read.
+    arrays: Option<Rc<Vec<ChildRows>>>,
+}
+
+/// The rows of a child that are sent along.
+struct ChildRows {
+    types: Vec<u32>,
+    lots: Vec<Lot>,
+}
+
+/// Those that can match in one shard, or (none) anywhere, column by column.
+struct Lot {
+    shard: Option<usize>,
+    columns: Vec<Elements>,
 }
 
 /// All rows of the child plan, read before the first of them is used.
@@ -280,6 +293,10 @@ unsafe extern "C-unwind" fn explain(
 }
 
 impl ScanIo {
+    pub(crate) fn node(&self) -> *mut pg_sys::CustomScanState {
+        self.node
+    }
+
     /// Where remote rows are decoded and kept.
     pub fn rows(&self) -> Rc<RefCell<RowStore>> {
         Rc::clone(&self.rows)
@@ -315,6 +332,11 @@ impl ScanIo {
         self.array_count = self.array_elements().iter().map(Vec::len).sum();
     }
 
+    /// The children's rows are arguments.
+    pub fn sends_arrays(&self) -> bool {
+        self.array_count > 0
+    }
+
     /// The types of each child's columns; a child without columns counts rows by numbers.
     fn array_elements(&self) -> Vec<Vec<Oid>> {
         // SAFETY: the children were initialised by `begin`.
@@ -335,21 +357,44 @@ impl ScanIo {
         }
     }
 
-    /// Reads the children's rows, if they are to be sent and that has not been done, and makes an array of each column.
-    pub fn read_arrays(&mut self) {
+    /// Reads the children's rows, if they are to be sent and that has not been done. Where a child's rows are spread,
+    /// `owner` says which shard a hash belongs to.
+    pub fn read_arrays(
+        &mut self,
+        spread: &[Option<Spread>],
+        owner: &dyn Fn(i32) -> Option<usize>,
+    ) -> Result<(), PgError> {
         if self.array_count == 0 || self.arrays.is_some() {
-            return;
+            return Ok(());
         }
-        let mut arrays = Vec::new();
-        // SAFETY: the children were initialised by `begin`; the arrays live in the query's memory.
+        let codecs = self.codecs();
+        let mut read = Vec::new();
+        let mut first = 0;
+        // SAFETY: the children were initialised by `begin`; each element's encoder is made for its column's type, each
+        // hasher for the type that the planner has found.
         unsafe {
             let memory = (*(*self.node).ss.ps.state).es_query_cxt;
             let children = node::elements::<pg_sys::PlanState>((*self.node).custom_ps);
-            for (child, elements) in children.into_iter().zip(self.array_elements()) {
-                let states: Vec<*mut pg_sys::ArrayBuildState> = elements
-                    .iter()
-                    .map(|element| pg_sys::initArrayResult(*element, memory, true))
-                    .collect();
+            for (number, (child, types)) in
+                children.into_iter().zip(self.array_elements()).enumerate()
+            {
+                let encoders: Vec<Encoder> = {
+                    let before = pg_sys::MemoryContextSwitchTo(memory);
+                    let made = types.iter().map(|element| Encoder::new(*element)).collect();
+                    pg_sys::MemoryContextSwitchTo(before);
+                    made
+                };
+                let spread = match spread.get(number).copied().flatten() {
+                    None => None,
+                    Some(by) => {
+                        let hasher = codecs.hasher(by.family, by.type_oid, by.collation);
+                        let hasher = hasher.ok_or_else(|| {
+                            PgError::internal("a hash function is gone since the plan was made")
+                        })?;
+                        Some((by.column, hasher))
+                    }
+                };
+                let mut lots: Vec<Lot> = Vec::new();
                 loop {
                     let slot = pg_sys::ExecProcNode(child);
                     if slot.is_null() || (*slot).tts_flags & pg_sys::TTS_FLAG_EMPTY as u16 != 0 {
@@ -357,20 +402,44 @@ impl ScanIo {
                     }
                     pg_sys::slot_getallattrs(slot);
                     let columns = (*(*slot).tts_tupleDescriptor).natts as usize;
-                    for (index, (state, element)) in states.iter().zip(&elements).enumerate() {
-                        let (value, is_null) = if columns == 0 {
-                            (Datum::from(0), false)
-                        } else {
-                            (*(*slot).tts_values.add(index), *(*slot).tts_isnull.add(index))
+                    let value = |index: usize| {
+                        if columns == 0 {
+                            return Some(Datum::from(0));
+                        }
+                        (!*(*slot).tts_isnull.add(index)).then(|| *(*slot).tts_values.add(index))
+                    };
+                    self.in_tuple_context(|_| {
+                        let shard = match &spread {
+                            None => None,
+                            Some((column, hasher)) => {
+                                // A row that can match nowhere is not sent.
+                                let hash = value(*column).map(|value| hasher.hash(value));
+                                let Some(shard) = hash.and_then(owner) else { return };
+                                Some(shard)
+                            }
                         };
-                        pg_sys::accumArrayResult(*state, value, is_null, *element, memory);
-                    }
+                        let known = lots.iter().position(|lot| lot.shard == shard);
+                        let lot = known.unwrap_or_else(|| {
+                            let columns = vec![Elements::default(); types.len()];
+                            lots.push(Lot { shard, columns });
+                            lots.len() - 1
+                        });
+                        for (index, encoder) in encoders.iter().enumerate() {
+                            let value = value(index);
+                            let place = lots[lot].columns[index].next(value.is_none());
+                            encoder.append(value, place);
+                        }
+                    });
+                    self.reset_row_memory();
                 }
-                let made = states.into_iter().map(|state| pg_sys::makeArrayResult(state, memory));
-                arrays.extend(made);
+                let types = types.iter().map(|element| element.to_u32()).collect();
+                read.push(ChildRows { types, lots });
+                first += encoders.len();
             }
         }
-        self.arrays = Some(arrays);
+        debug_assert_eq!(first, self.array_count);
+        self.arrays = Some(Rc::new(read));
+        Ok(())
     }
 
     /// Codecs of a remote result whose columns are the scan's row, one to one.
@@ -456,17 +525,28 @@ impl ScanIo {
         }
     }
 
-    /// The values of the expressions that are sent, as a statement's arguments; each is computed once.
-    pub fn arguments(&mut self) -> Arguments {
+    /// The values of the expressions that are sent, as a statement's arguments, each computed once; before them the
+    /// children's rows that concern these shards.
+    pub fn arguments(&mut self, shards: &[usize]) -> Arguments {
         let codecs = self.codecs();
         let mut arguments = Arguments::start(codecs.encoders().iter().map(Encoder::is_binary));
-        let arrays = self.arrays.clone().unwrap_or_default();
-        for (index, encoder) in codecs.encoders().iter().enumerate() {
-            let value = match arrays.get(index) {
-                Some(array) => Some(*array),
-                None => self.evaluate(index - arrays.len()),
-            };
-            // SAFETY: the encoder was made for the array's or the expression's type.
+        if let Some(children) = self.arrays.clone() {
+            for child in &*children {
+                let concerns = |lot: &&Lot| lot.shard.is_none_or(|shard| shards.contains(&shard));
+                for (column, element) in child.types.iter().enumerate() {
+                    let parts: Vec<&Elements> = child
+                        .lots
+                        .iter()
+                        .filter(concerns)
+                        .map(|lot| &lot.columns[column])
+                        .collect();
+                    Elements::append_to(&parts, *element, &mut arguments);
+                }
+            }
+        }
+        for (index, encoder) in codecs.encoders().iter().skip(self.array_count).enumerate() {
+            let value = self.evaluate(index);
+            // SAFETY: the encoder was made for the expression's type.
             self.in_tuple_context(|_| unsafe { encoder.append(value, &mut arguments) });
         }
         arguments.finish(codecs.binary_columns());
@@ -735,11 +815,15 @@ impl ScanIo {
     /// Runs `body` in memory that is freed afterwards.
     pub fn with_row_memory<T>(&mut self, body: impl FnOnce(&mut Self) -> T) -> T {
         let value = self.in_tuple_context(body);
-        // SAFETY: the node's own per-row context, in which nothing is in use now.
+        self.reset_row_memory();
+        value
+    }
+
+    fn reset_row_memory(&mut self) {
+        // SAFETY: the node's own per-row context, in which nothing is in use when rows are done with.
         unsafe {
             pg_sys::MemoryContextReset((*(*self.node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory);
         }
-        value
     }
 }
 
@@ -821,6 +905,10 @@ pub struct ChildRow {
 }
 
 impl ChildRow {
+    pub(crate) fn slot(&self) -> *mut pg_sys::TupleTableSlot {
+        self.slot
+    }
+
     /// How many columns it has.
     pub fn columns(&self) -> usize {
         // SAFETY: the slot is live until the next row.

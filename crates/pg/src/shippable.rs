@@ -115,6 +115,22 @@ unsafe extern "C-unwind" fn note_function(function: Oid, found: *mut c_void) -> 
     false
 }
 
+/// Values of the type name an object of this server.
+pub(crate) fn names_object(type_oid: Oid) -> bool {
+    [
+        pg_sys::REGCLASSOID,
+        pg_sys::REGTYPEOID,
+        pg_sys::REGPROCOID,
+        pg_sys::REGPROCEDUREOID,
+        pg_sys::REGOPEROID,
+        pg_sys::REGOPERATOROID,
+        pg_sys::REGROLEOID,
+        pg_sys::REGNAMESPACEOID,
+        pg_sys::REGCOLLATIONOID,
+    ]
+    .contains(&type_oid)
+}
+
 /// A stable function of the server whose answer depends on the node it runs on.
 ///
 /// Decided by its name and types: functions of the catalogs and of names, settings, privileges, sizes.
@@ -123,19 +139,7 @@ pub(crate) fn reads_local_state(function: Oid) -> bool {
     unsafe {
         let name = node::text_of(pg_sys::get_func_name(function));
         let result = pg_sys::get_func_rettype(function);
-        let is_reg = [
-            pg_sys::REGCLASSOID,
-            pg_sys::REGTYPEOID,
-            pg_sys::REGPROCOID,
-            pg_sys::REGPROCEDUREOID,
-            pg_sys::REGOPEROID,
-            pg_sys::REGOPERATOROID,
-            pg_sys::REGROLEOID,
-            pg_sys::REGNAMESPACEOID,
-            pg_sys::REGCOLLATIONOID,
-        ]
-        .contains(&result);
-        is_reg
+        names_object(result)
             || [
                 "pg_",
                 "has_",

@@ -28,6 +28,8 @@ pub enum Search {
     Oid(Oid),
     /// A bigint.
     Int8(i64),
+    /// Every row.
+    All,
 }
 
 /// A row that is being read.
@@ -92,7 +94,9 @@ pub fn scan(
         let (function, argument) = match value {
             Search::Oid(oid) => (pg_sys::F_OIDEQ, Datum::from(oid)),
             Search::Int8(number) => (pg_sys::F_INT8EQ, Datum::from(number)),
+            Search::All => (pg_sys::F_OIDEQ, Datum::from(0)),
         };
+        let keys = if matches!(value, Search::All) { 0 } else { 1 };
         pg_sys::ScanKeyInit(
             &raw mut key,
             column,
@@ -105,7 +109,7 @@ pub fn scan(
             index.unwrap_or(Oid::INVALID),
             index.is_some(),
             std::ptr::null_mut(),
-            1,
+            keys,
             &raw mut key,
         );
         loop {
@@ -137,8 +141,10 @@ pub struct Relation {
     pub has_children: bool,
     /// Row security is on.
     pub row_security: bool,
-    /// `pg_class.reltuples` of the local table.
+    /// `pg_class.reltuples`, which ANALYZE sets to what the shards have.
     pub rows: f32,
+    /// `pg_class.relpages`, which ANALYZE sets to what the shards have.
+    pub pages: i32,
 }
 
 /// Reads `pg_class`; none if the relation does not exist.
@@ -162,6 +168,7 @@ pub fn describe(table: Oid) -> Option<Relation> {
             has_children: form.relhassubclass,
             row_security: form.relrowsecurity,
             rows: form.reltuples,
+            pages: form.relpages,
         };
         pg_sys::ReleaseSysCache(tuple);
         Some(relation)
@@ -450,4 +457,82 @@ pub fn column_name(table: Oid, column: i16) -> Option<String> {
         let name = pg_sys::get_attname(table, column, true);
         (!name.is_null()).then(|| node::text_of(name))
     }
+}
+
+/// A live column of a table.
+#[derive(Clone, Debug)]
+pub struct TableColumn {
+    /// Its number.
+    pub number: i16,
+    /// Its name, not quoted.
+    pub name: String,
+    /// Its type as SQL spells it on any server.
+    pub type_name: String,
+    /// Its value is computed from other columns by whoever stores the row.
+    pub is_generated: bool,
+}
+
+/// The live columns of a table.
+pub fn columns(table: Oid) -> Vec<TableColumn> {
+    // SAFETY: the relation is opened without a new lock: callers hold one.
+    unsafe {
+        let relation = pg_sys::RelationIdGetRelation(table);
+        if relation.is_null() {
+            return Vec::new();
+        }
+        let descriptor = (*relation).rd_att;
+        let columns = (0..(*descriptor).natts as usize)
+            .map(|index| &*(*descriptor).attrs.as_ptr().add(index))
+            .filter(|attribute| !attribute.attisdropped)
+            .map(|attribute| TableColumn {
+                number: attribute.attnum,
+                name: node::text_of(attribute.attname.data.as_ptr()),
+                type_name: node::text_of(pg_sys::format_type_extended(
+                    attribute.atttypid,
+                    attribute.atttypmod,
+                    (pg_sys::FORMAT_TYPE_TYPEMOD_GIVEN | pg_sys::FORMAT_TYPE_FORCE_QUALIFY) as u16,
+                )),
+                is_generated: attribute.attgenerated != 0,
+            })
+            .collect();
+        pg_sys::RelationClose(relation);
+        columns
+    }
+}
+
+/// The columns of each index that no two rows of the table can ever agree in; the primary key comes first.
+///
+/// Deferrable constraints, partial indexes and those over expressions are no such index, nor are columns that may be
+/// NULL, or of types of users, whose operators the search path of a session need not find.
+pub fn row_identities(table: Oid) -> Vec<Vec<i16>> {
+    let mut found: Vec<(bool, Vec<i16>)> = Vec::new();
+    for (index, _) in index_names(table) {
+        // SAFETY: an index of the table, opened with a lock for the look; the table itself is locked by the caller.
+        unsafe {
+            let relation = pg_sys::index_open(index, pg_sys::AccessShareLock as c_int);
+            let form = &*(*relation).rd_index;
+            let keys =
+                std::slice::from_raw_parts(form.indkey.values.as_ptr(), form.indnkeyatts as usize);
+            let is_plain = form.indisunique
+                && form.indimmediate
+                && form.indisvalid
+                && pg_sys::RelationGetIndexPredicate(relation).is_null()
+                && keys.iter().all(|column| *column > 0);
+            if is_plain {
+                let owner = pg_sys::RelationIdGetRelation(table);
+                let fits = keys.iter().all(|column| {
+                    let attribute = (*(*owner).rd_att).attrs.as_ptr().add(*column as usize - 1);
+                    (*attribute).attnotnull
+                        && (*attribute).atttypid.to_u32() < crate::value::FIRST_USER_OID
+                });
+                pg_sys::RelationClose(owner);
+                if fits {
+                    found.push((form.indisprimary, keys.to_vec()));
+                }
+            }
+            pg_sys::index_close(relation, pg_sys::AccessShareLock as c_int);
+        }
+    }
+    found.sort_by_key(|(is_primary, _)| !is_primary);
+    found.into_iter().map(|(_, columns)| columns).collect()
 }

@@ -18,6 +18,8 @@ pub enum Piece {
     Text(String),
     /// The name of a shard of this table.
     Table(Oid),
+    /// The shard's index, as a number.
+    Index,
 }
 
 /// Runs `body` with only `pg_catalog` in the search path and dates and numbers printed for any reader.

@@ -124,9 +124,10 @@ unsafe fn group(
             let path = path::make_path(output, target, rows, &grouped);
             let mut pushed = Pushed::all(Rc::clone(&remote));
             let wanted: Vec<usize> = (0..outputs.len()).filter(comes_back).collect();
-            let place = |key: &usize| wanted.iter().position(|index| index == key);
-            pushed.grouping =
-                Some(Grouping { keys: keys.iter().filter_map(place).collect(), having });
+            // Columns that depend on the keys are no keys here, but may have to be where there is no primary key.
+            let is_aggregate = |index: usize| node::tag(outputs[index]) == NodeTag::T_Aggref;
+            let keys = (0..wanted.len()).filter(|place| !is_aggregate(wanted[*place])).collect();
+            pushed.grouping = Some(Grouping { keys, having });
             let yields =
                 wanted.iter().map(|index| Yield { expression: outputs[*index], partial: None });
             pushed.outputs = Some(yields.collect());

@@ -11,6 +11,19 @@ pub enum Outcome {
     Done,
     /// Nothing, or it changed the statement: PostgreSQL goes on.
     PassOn,
+    /// PostgreSQL goes on, and then the extension is asked once more.
+    ThenFinish,
+}
+
+/// VACUUM or ANALYZE.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vacuum {
+    /// The command with its options, up to the names of tables.
+    pub command: String,
+    /// It collects statistics.
+    pub analyzes: bool,
+    /// The tables, each with the columns that are named; none for all tables of the database.
+    pub tables: Option<Vec<(Oid, Vec<String>)>>,
 }
 
 /// What a utility statement is about.
@@ -22,6 +35,8 @@ pub enum Utility {
     CopyTo(Oid),
     /// TRUNCATE.
     Truncate(Vec<Oid>),
+    /// VACUUM or ANALYZE.
+    Vacuum(Vacuum),
     /// Something that changes the definition of these tables; with the command as SQL spells it.
     Define(&'static str, Vec<Oid>),
     /// The same for tables that are not named one by one.
@@ -96,6 +111,7 @@ impl UtilityCall {
                 NodeTag::T_TruncateStmt => {
                     Utility::Truncate(resolve_all((*n.cast::<pg_sys::TruncateStmt>()).relations))
                 }
+                NodeTag::T_VacuumStmt => vacuum(n.cast()),
                 NodeTag::T_AlterTableStmt => {
                     let alter = n.cast::<pg_sys::AlterTableStmt>();
                     let mut tables: Vec<Oid> = resolve((*alter).relation).into_iter().collect();
@@ -287,6 +303,45 @@ impl UtilityCall {
                 (*self.completion).nprocessed = rows;
             }
         }
+    }
+}
+
+unsafe fn vacuum(statement: *mut pg_sys::VacuumStmt) -> Utility {
+    // SAFETY: the caller passes a live VACUUM or ANALYZE; lists hold what the grammar puts there.
+    unsafe {
+        let is_vacuum = (*statement).is_vacuumcmd;
+        let mut analyzes = !is_vacuum;
+        let mut options = Vec::new();
+        for option in node::elements::<pg_sys::DefElem>((*statement).options) {
+            let name = node::text_of((*option).defname);
+            if name == "analyze" {
+                analyzes = pg_sys::defGetBoolean(option);
+            }
+            let value = if (*option).arg.is_null() {
+                String::new()
+            } else {
+                format!(" {}", node::text_of(pg_sys::defGetString(option)))
+            };
+            options.push(format!("{name}{value}"));
+        }
+        let command = if is_vacuum { "VACUUM" } else { "ANALYZE" };
+        let command = if options.is_empty() {
+            command.to_owned()
+        } else {
+            format!("{command} ({})", options.join(", "))
+        };
+        let tables = (!(*statement).rels.is_null()).then(|| {
+            node::elements::<pg_sys::VacuumRelation>((*statement).rels)
+                .into_iter()
+                .filter_map(|named| {
+                    let columns = node::elements::<pg_sys::String>((*named).va_cols);
+                    let columns =
+                        columns.into_iter().map(|name| node::text_of((*name).sval)).collect();
+                    Some((resolve((*named).relation)?, columns))
+                })
+                .collect()
+        });
+        Utility::Vacuum(Vacuum { command, analyzes, tables })
     }
 }
 

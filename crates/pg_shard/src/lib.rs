@@ -39,6 +39,7 @@ mod functions;
 use pg::hooks::{self, Extension, Verdict};
 use pg::path::ShardScan;
 use pg::plan::{BoundParameters, PlanWriter};
+use pg::pulled::{Execution, PulledTarget};
 use pg::query::{DistributionKey, Statement};
 use pg::utility::{Outcome, UtilityCall};
 use pg::{PgError, background, table};
@@ -79,6 +80,12 @@ impl Extension for PgShard {
         Some(if counted > 0.0 { counted } else { 1000.0 * distributed.map.len() as f64 })
     }
 
+    fn estimated_pages(&self, table: Oid) -> Option<f64> {
+        catalog::find(table)?;
+        let counted = table::describe(table).map_or(0, |relation| relation.pages);
+        (counted > 0).then_some(f64::from(counted))
+    }
+
     fn shard_count(&self, table: Oid) -> usize {
         catalog::find(table).map_or(0, |table| table.map.len())
     }
@@ -100,8 +107,20 @@ impl Extension for PgShard {
         plan::data::Plan::ShardScan(scan.clone()).write()
     }
 
+    fn plan_pulled(&self, target: &PulledTarget) -> PlanWriter {
+        plan::pulled::private(target)
+    }
+
+    fn finish(&self, execution: Execution) -> Result<(), PgError> {
+        execute::pulled::finish(execution)
+    }
+
     fn utility(&self, call: &mut UtilityCall) -> Result<Outcome, PgError> {
         ddl::utility(call)
+    }
+
+    fn finish_utility(&self, call: &mut UtilityCall) -> Result<(), PgError> {
+        ddl::finish_utility(call)
     }
 
     fn on_drop(&self, table: Oid) -> Result<(), PgError> {

@@ -58,6 +58,32 @@ impl Arguments {
         Self { bytes }
     }
 
+    /// Values without what stands before and behind them.
+    pub(crate) fn bare() -> Self {
+        Self { bytes: Vec::new() }
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The next argument, in pieces.
+    pub(crate) fn value_of(&mut self, head: &[u8], bodies: &[&[u8]]) {
+        let total = head.len() + bodies.iter().map(|body| body.len()).sum::<usize>();
+        self.bytes.reserve(total + 4);
+        self.bytes.extend_from_slice(&length(total));
+        self.bytes.extend_from_slice(head);
+        for body in bodies {
+            self.bytes.extend_from_slice(body);
+        }
+    }
+
+    /// How many bytes they are on the wire.
+    #[allow(clippy::len_without_is_empty, reason = "a Bind message's tail is never empty")]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// The next argument.
     pub fn value(&mut self, value: &[u8]) {
         self.bytes.extend_from_slice(&length(value.len()));

@@ -5,6 +5,9 @@
 //! Connecting and logging in are not here: libpq does that, and hands over a connection that is ready for a
 //! statement. Source of the formats: PostgreSQL's documentation, "Message Formats".
 
+/// Columns of rows as arrays.
+mod array;
+
 /// The text and CSV formats of COPY.
 pub mod copy;
 
@@ -14,5 +17,6 @@ mod flight;
 /// Messages from a node.
 mod inbox;
 
+pub use array::Elements;
 pub use flight::{Arguments, Flight, StatementName};
 pub use inbox::{Inbox, Kind, Malformed, Message, Row, TransactionStatus, error_fields};

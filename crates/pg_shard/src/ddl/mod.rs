@@ -4,6 +4,9 @@
 /// Reading a table's definition from the catalogs.
 mod shard_catalog;
 
+/// VACUUM and ANALYZE.
+mod statistics;
+
 /// TRUNCATE.
 mod truncate;
 
@@ -40,12 +43,21 @@ pub(crate) fn utility(call: &mut UtilityCall) -> Result<Outcome, PgError> {
                 truncate::truncate(&table)?;
             }
         }
+        Utility::Vacuum(_) => return Ok(Outcome::ThenFinish),
         Utility::Define(command, tables) => refuse(command, &tables)?,
         Utility::DefineAll(command, which) => refuse(command, &tables_of(&which)?)?,
         Utility::DropExtension { cascade } => drop_extension(cascade)?,
         Utility::CopyFrom(_) | Utility::CopyTo(_) | Utility::Other => {}
     }
     Ok(Outcome::PassOn)
+}
+
+/// After PostgreSQL has run a statement of which [`utility`] wanted more.
+pub(crate) fn finish_utility(call: &mut UtilityCall) -> Result<(), PgError> {
+    match call.read() {
+        Utility::Vacuum(vacuum) => statistics::on_shards(&vacuum),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses what would reach the local table only.

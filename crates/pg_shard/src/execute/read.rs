@@ -5,6 +5,7 @@
 //! delivered a row, is replaced by other placements of its shards. After that a lost node is an error, never a
 //! short result.
 
+use super::write::lock_rows_of;
 use super::{prune, render, tables};
 use crate::catalog::DistributedTable;
 use crate::naming::tell_as_table;
@@ -34,6 +35,8 @@ pub(crate) struct Read {
     state: State,
     /// Rows are kept while they are read, because the executor asks for them again.
     keeping: bool,
+    /// What the kept rows are the answer to.
+    kept_for: Option<(Vec<usize>, Arguments)>,
 }
 
 enum State {
@@ -54,14 +57,14 @@ struct NodeRead {
 impl Read {
     /// The scan of a plan.
     pub(crate) fn new(compiled: Rc<Compiled>) -> Self {
-        Self { compiled, state: State::Ready, keeping: false }
+        Self { compiled, state: State::Ready, keeping: false, kept_for: None }
     }
 
     fn tables(&self) -> Result<Vec<Rc<DistributedTable>>, PgError> {
         match &self.compiled.plan {
             Plan::Routed(plan) => tables(&plan.tables),
             Plan::ShardScan(plan) => tables(&plan.tables),
-            Plan::InsertedRows(_) => Ok(Vec::new()),
+            Plan::InsertedRows(_) | Plan::PulledWrite(_) => Ok(Vec::new()),
         }
     }
 
@@ -69,7 +72,7 @@ impl Read {
         match &self.compiled.plan {
             Plan::Routed(plan) => &plan.template,
             Plan::ShardScan(plan) => &plan.template,
-            Plan::InsertedRows(_) => &[],
+            Plan::InsertedRows(_) | Plan::PulledWrite(_) => &[],
         }
     }
 
@@ -77,7 +80,7 @@ impl Read {
     fn around(&self) -> (&str, &str) {
         match &self.compiled.plan {
             Plan::ShardScan(plan) => (&plan.around.0, &plan.around.1),
-            Plan::Routed(_) | Plan::InsertedRows(_) => ("", ""),
+            Plan::Routed(_) | Plan::InsertedRows(_) | Plan::PulledWrite(_) => ("", ""),
         }
     }
 
@@ -85,7 +88,7 @@ impl Read {
         match &self.compiled.plan {
             Plan::Routed(plan) => &plan.prune,
             Plan::ShardScan(plan) => &plan.prune,
-            Plan::InsertedRows(_) => &Prune::All,
+            Plan::InsertedRows(_) | Plan::PulledWrite(_) => &Prune::All,
         }
     }
 
@@ -95,6 +98,7 @@ impl Read {
             Plan::Routed(plan) => plan.user,
             Plan::ShardScan(plan) => plan.user,
             Plan::InsertedRows(plan) => plan.user,
+            Plan::PulledWrite(plan) => plan.user,
         }
     }
 
@@ -102,7 +106,7 @@ impl Read {
         match &self.compiled.plan {
             Plan::Routed(plan) => plan.command == Command::SelectForUpdate,
             Plan::ShardScan(plan) => plan.locks,
-            Plan::InsertedRows(_) => false,
+            Plan::InsertedRows(_) | Plan::PulledWrite(_) => false,
         }
     }
 
@@ -120,11 +124,29 @@ impl Read {
     }
 
     fn start(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
-        let tables = self.tables()?;
-        let shards = self.shards(io, &tables[0])?;
+        let mut tables = self.tables()?;
+        let mut shards = self.shards(io, &tables[0])?;
+        if matches!(&self.compiled.plan, Plan::ShardScan(plan) if plan.is_target) {
+            // What is read is going to be written: the order of writers is settled before.
+            loop {
+                lock_rows_of(&tables[0], &shards);
+                let now = self.tables()?;
+                if Rc::ptr_eq(&now[0], &tables[0]) {
+                    break;
+                }
+                tables = now;
+                shards = self.shards(io, &tables[0])?;
+            }
+        }
         // With no shard to ask, nothing is read for them either.
-        if !shards.is_empty() {
-            io.read_arrays();
+        if !shards.is_empty()
+            && let Plan::ShardScan(plan) = &self.compiled.plan
+        {
+            let owner = |hash| tables[0].map.owner(hash);
+            io.read_arrays(&plan.broadcasts, &owner)?;
+        }
+        if self.keeping {
+            self.kept_for = Some((shards.clone(), io.arguments(&shards)));
         }
         let reads = self.open(io, &tables, &shards, Vec::new())?;
         self.state = State::Reading(reads);
@@ -168,7 +190,7 @@ impl Read {
         shards: &[usize],
     ) -> Result<Result<NodeRead, PgError>, PgError> {
         let codecs = io.codecs();
-        let arguments = io.arguments();
+        let arguments = io.arguments(shards);
         for attempt in 0..2 {
             let found = pool::acting_as(self.user(), || pool::session(node, Stale::IsHarmless));
             let session = match found {
@@ -348,6 +370,17 @@ impl Read {
         }
     }
 
+    /// The kept rows answer what would be asked now: a sub-query for each row of another asks the nodes twice at most.
+    fn would_ask_the_same(&self, io: &mut ScanIo) -> Result<bool, PgError> {
+        let Some((shards, arguments)) = &self.kept_for else { return Ok(false) };
+        // Rows that are sent along would have to be read again to know.
+        if io.sends_arrays() {
+            return Ok(false);
+        }
+        let tables = self.tables()?;
+        Ok(self.shards(io, &tables[0])? == *shards && io.arguments(shards) == *arguments)
+    }
+
     fn stop(&mut self) {
         if let State::Reading(reads) = &mut self.state {
             for read in reads.drain(..) {
@@ -524,7 +557,9 @@ impl Scan for Read {
     fn rescan(&mut self, io: &mut ScanIo, changed: bool) -> Result<(), PgError> {
         match self.state {
             State::Ready => {}
-            State::Finished if self.keeping && !changed => io.rows().borrow_mut().rewind(),
+            State::Finished if self.keeping && (!changed || self.would_ask_the_same(io)?) => {
+                io.rows().borrow_mut().rewind();
+            }
             _ => {
                 // Asked for again: from now on the rows are kept, so that the nodes are asked twice at most.
                 self.stop();
@@ -590,6 +625,7 @@ pub(crate) fn render_generic(template: &[Piece]) -> Result<String, PgError> {
         .iter()
         .map(|piece| match piece {
             Piece::Text(text) => text.clone(),
+            Piece::Index => "n".to_owned(),
             Piece::Table(oid) => pg::template::qualified_name(*oid),
         })
         .collect())

@@ -35,6 +35,6 @@ fn change_metadata(sql: &str) -> Result<(), PgError> {
 }
 
 /// A text as an SQL literal.
-fn literal(text: &str) -> String {
+pub(crate) fn literal(text: &str) -> String {
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }

@@ -1,6 +1,6 @@
 //! The private part of our plans: what a scan needs to know at execution, as a flat list.
 
-use pg::path::ShardScan;
+use pg::path::{ShardScan, Spread};
 use pg::plan::{PlanReader, PlanWriter};
 use pg::query::{Command, Key};
 use pg::rows::{Source, StateKind};
@@ -17,6 +17,8 @@ pub(crate) enum Plan {
     ShardScan(ShardScan),
     /// Rows computed here for the shards of one table.
     InsertedRows(InsertedRows),
+    /// A write whose rows are computed by the plan below it.
+    PulledWrite(PulledWrite),
 }
 
 /// A whole statement for one shard group.
@@ -76,6 +78,21 @@ pub(crate) struct InsertedRows {
     pub(crate) buffered: bool,
 }
 
+/// A write whose rows are computed by the plan below it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PulledWrite {
+    /// The table.
+    pub(crate) table: Oid,
+    /// The role whose rights on it count: a view's owner, or (zero) the current user.
+    pub(crate) user: Oid,
+    /// How it is written.
+    pub(crate) command: Command,
+    /// No other part of the statement writes.
+    pub(crate) is_alone: bool,
+    /// Sub-queries are evaluated while rows are taken, which must not see what the statement changes.
+    pub(crate) has_subqueries: bool,
+}
+
 /// A plan's serial number, which stands first.
 pub(super) fn read_serial(reader: &mut PlanReader) -> u64 {
     let mut half = || u64::from(reader.int().cast_unsigned());
@@ -120,7 +137,16 @@ impl Plan {
                     w.oid(*table);
                 }
                 w.oid(plan.user).text(&plan.around.0).text(&plan.around.1);
-                w.int(count(plan.sent)).int(i32::from(plan.locks)).int(i32::from(plan.broadcasts));
+                w.int(count(plan.sent))
+                    .int(i32::from(plan.locks))
+                    .int(i32::from(plan.is_target))
+                    .int(count(plan.broadcasts.len()));
+                for spread in &plan.broadcasts {
+                    w.int(i32::from(spread.is_some()));
+                    if let Some(by) = spread {
+                        w.int(count(by.column)).oid(by.family).oid(by.type_oid).oid(by.collation);
+                    }
+                }
                 write_prune(&mut w, &plan.prune);
                 write_template(&mut w, &plan.template);
                 w.int(count(plan.remote.len()));
@@ -143,6 +169,10 @@ impl Plan {
                     w.text(column);
                 }
                 write_template(&mut w, &plan.template);
+            }
+            Self::PulledWrite(plan) => {
+                w.int(3).int(plan.command.code()).oid(plan.table).oid(plan.user);
+                w.int(i32::from(plan.is_alone)).int(i32::from(plan.has_subqueries));
             }
         }
         w
@@ -182,7 +212,8 @@ impl Plan {
                 let around = (reader.text(), reader.text());
                 let sent = read_count(reader);
                 let locks = reader.int() != 0;
-                let broadcasts = reader.int() != 0;
+                let is_target = reader.int() != 0;
+                let broadcasts = (0..read_count(reader)).map(|_| read_spread(reader)).collect();
                 let prune = read_prune(reader);
                 let template = read_template(reader);
                 let remote =
@@ -199,9 +230,10 @@ impl Plan {
                     broadcasts,
                     sent,
                     locks,
+                    is_target,
                 })
             }
-            _ => {
+            2 => {
                 let command = Command::from_code(reader.int());
                 let (table, user) = (reader.oid(), reader.oid());
                 let key_position = read_count(reader);
@@ -224,8 +256,24 @@ impl Plan {
                     buffered,
                 })
             }
+            _ => Self::PulledWrite(PulledWrite {
+                command: Command::from_code(reader.int()),
+                table: reader.oid(),
+                user: reader.oid(),
+                is_alone: reader.int() != 0,
+                has_subqueries: reader.int() != 0,
+            }),
         }
     }
+}
+
+fn read_spread(reader: &mut PlanReader) -> Option<Spread> {
+    (reader.int() != 0).then(|| Spread {
+        column: read_count(reader),
+        family: reader.oid(),
+        type_oid: reader.oid(),
+        collation: reader.oid(),
+    })
 }
 
 fn write_template(w: &mut PlanWriter, template: &[Piece]) {
@@ -234,14 +282,17 @@ fn write_template(w: &mut PlanWriter, template: &[Piece]) {
         match piece {
             Piece::Text(text) => w.int(0).text(text),
             Piece::Table(table) => w.int(1).oid(*table),
+            Piece::Index => w.int(2),
         };
     }
 }
 
 fn read_template(reader: &mut PlanReader) -> Vec<Piece> {
     (0..read_count(reader))
-        .map(|_| {
-            if reader.int() == 0 { Piece::Text(reader.text()) } else { Piece::Table(reader.oid()) }
+        .map(|_| match reader.int() {
+            0 => Piece::Text(reader.text()),
+            1 => Piece::Table(reader.oid()),
+            _ => Piece::Index,
         })
         .collect()
 }

@@ -1,0 +1,208 @@
+//! VACUUM and ANALYZE of distributed tables: of all healthy placements of their shards, all nodes at once.
+//!
+//! PostgreSQL has run the statement on the coordinator's own tables before, and has refused or warned where it should.
+//! ANALYZE then brings the shards' row counts here, and what a sample of the rows says of the columns; both are kept where
+//! PostgreSQL keeps them for any table, so every session's planner sees them.
+
+use crate::catalog::{self, DistributedTable, METADATA_SCHEMA, quote};
+use crate::naming::tell_as_table;
+use crate::session::pool::{self, SessionRef, Stale};
+use crate::session::{Failure, NoSession, Request, Sql};
+use crate::transaction;
+use pg::PgError;
+use pg::statistics::{self, Known};
+use pg::table::{self, Search};
+use pg::utility::Vacuum;
+use pgrx::pg_sys::Oid;
+use protocol::Arguments;
+use shardmap::NodeAddress;
+use std::rc::Rc;
+
+/// What all shards of a table come to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    rows: f64,
+    pages: f64,
+    /// Different values of the distribution column: no value is in two shards.
+    keys: f64,
+}
+
+/// Runs the statement on the shards of the distributed tables that it concerns.
+pub(super) fn on_shards(vacuum: &Vacuum) -> Result<(), PgError> {
+    let named = match &vacuum.tables {
+        Some(tables) => tables.clone(),
+        None => distributed_tables().into_iter().map(|oid| (oid, Vec::new())).collect(),
+    };
+    for (oid, columns) in named {
+        let Some(table) = catalog::find(oid).filter(|table| !table.map.is_empty()) else {
+            continue;
+        };
+        // PostgreSQL has warned already.
+        if !statistics::may_analyze(oid) {
+            continue;
+        }
+        run(vacuum, &table, &columns)?;
+        if vacuum.analyzes {
+            let counts = count(&table)?;
+            statistics::gather(&Known {
+                table: oid,
+                columns,
+                rows: counts.rows,
+                pages: counts.pages,
+                distinct: (table.key.column, counts.keys),
+            })?;
+        }
+    }
+    Ok(())
+}
+
+/// All distributed tables of the database.
+fn distributed_tables() -> Vec<Oid> {
+    let mut tables = Vec::new();
+    if let Some(partition) = table::relation_oid(METADATA_SCHEMA, "partition") {
+        table::scan(partition, None, 1, Search::All, &mut |row| tables.push(row.oid(1)));
+    }
+    tables
+}
+
+/// The command on all healthy placements.
+fn run(vacuum: &Vacuum, table: &Rc<DistributedTable>, columns: &[String]) -> Result<(), PgError> {
+    let mut nodes: Vec<(NodeAddress, Vec<usize>)> = Vec::new();
+    for index in 0..table.map.len() {
+        for placement in table.healthy(index) {
+            add(&mut nodes, &placement.node, index);
+        }
+    }
+    let columns: Vec<String> = columns.iter().map(|name| quote(name)).collect();
+    let columns =
+        if columns.is_empty() { String::new() } else { format!(" ({})", columns.join(", ")) };
+    let statements = nodes.iter().map(|(node, shards)| {
+        let names: Vec<String> =
+            shards.iter().map(|index| format!("{}{columns}", table.shard_name(*index))).collect();
+        (node.clone(), shards[0], format!("{} {}", vacuum.command, names.join(", ")))
+    });
+    for (node, error) in everywhere(table, statements.collect(), &mut |_| {})? {
+        pg::error::warning(pool::connection_failed(&node, &error));
+    }
+    Ok(())
+}
+
+/// What the first reachable placements of the shards say after ANALYZE.
+fn count(table: &Rc<DistributedTable>) -> Result<Counts, PgError> {
+    let mut counts = Counts::default();
+    let mut left: Vec<usize> = (0..table.map.len()).collect();
+    let mut gone: Vec<NodeAddress> = Vec::new();
+    while !left.is_empty() {
+        let mut nodes: Vec<(NodeAddress, Vec<usize>)> = Vec::new();
+        for index in left.drain(..) {
+            if let Some(placement) = table.healthy(index).find(|it| !gone.contains(&it.node)) {
+                add(&mut nodes, &placement.node, index);
+            }
+        }
+        let statements = nodes
+            .iter()
+            .map(|(node, shards)| (node.clone(), shards[0], count_query(table, shards)))
+            .collect();
+        let unreachable = everywhere(table, statements, &mut |text| {
+            let mut numbers = text.split(' ').map(|number| number.parse().unwrap_or(0.0));
+            let mut next = || numbers.next().unwrap_or(0.0);
+            counts.rows += next();
+            counts.pages += next();
+            counts.keys += next();
+        })?;
+        for (node, shards) in nodes {
+            if unreachable.iter().any(|(lost, _)| *lost == node) {
+                left.extend(shards);
+                gone.push(node);
+            }
+        }
+    }
+    Ok(counts)
+}
+
+/// Rows, pages and different keys of some shards of a node, as one text.
+fn count_query(table: &DistributedTable, shards: &[usize]) -> String {
+    let names: Vec<String> = shards
+        .iter()
+        .map(|index| {
+            crate::functions::literal(&format!("{}_{}", table.name, table.shard_id(*index).0))
+        })
+        .collect();
+    format!(
+        "SELECT concat_ws(' ', sum(greatest(c.reltuples, 0)), sum(c.relpages), \
+                sum(CASE WHEN s.n_distinct < 0 THEN -s.n_distinct * greatest(c.reltuples, 0) ELSE s.n_distinct END)) \
+           FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace \
+           LEFT JOIN pg_stats AS s ON s.schemaname = n.nspname AND s.tablename = c.relname \
+                AND s.attname = {key} AND NOT s.inherited \
+          WHERE n.nspname = {schema} AND c.relname IN ({names})",
+        key = crate::functions::literal(&table.key_name),
+        schema = crate::functions::literal(&table.schema),
+        names = names.join(", "),
+    )
+}
+
+fn add(nodes: &mut Vec<(NodeAddress, Vec<usize>)>, node: &NodeAddress, index: usize) {
+    match nodes.iter_mut().find(|(known, _)| known == node) {
+        Some((_, list)) => list.push(index),
+        None => nodes.push((node.clone(), vec![index])),
+    }
+}
+
+/// Runs a statement on each node, all at once; `each` gets the first field of every row. The result is which nodes could
+/// not be reached.
+///
+/// In a transaction block the statements run in the remote transactions: ANALYZE then sees what the transaction has written.
+fn everywhere(
+    table: &Rc<DistributedTable>,
+    statements: Vec<(NodeAddress, usize, String)>,
+    each: &mut dyn FnMut(&str),
+) -> Result<Vec<(NodeAddress, PgError)>, PgError> {
+    let level = pg::transaction::is_in_block().then(transaction::level_for_write);
+    let mut unreachable = Vec::new();
+    let mut asked: Vec<(NodeAddress, usize, SessionRef)> = Vec::new();
+    for (node, shard, sql) in statements {
+        let session = match pool::session(&node, Stale::Matters) {
+            Ok(session) => session,
+            Err(NoSession::Unreachable(error)) => {
+                unreachable.push((node, error));
+                continue;
+            }
+            Err(NoSession::Refused(error)) => return Err(error),
+        };
+        let arguments = Arguments::none();
+        let request = Request { sql: Sql::Once(&sql), types: &[], arguments: &arguments };
+        let sent = session.borrow_mut().send(&request, level);
+        match sent {
+            Ok(()) => asked.push((node, shard, session)),
+            Err(Failure::Statement(error)) => return Err(error),
+            Err(Failure::Lost(error)) => {
+                transaction::lose_node(&node, &error)?;
+                unreachable.push((node, error));
+            }
+        }
+    }
+    for (node, shard, session) in asked {
+        let outcome = session.borrow_mut().finish(&mut |row| {
+            if let Some(text) = row.first_text() {
+                each(&text);
+            }
+            Ok(())
+        });
+        match outcome {
+            Ok(_) => {
+                if level.is_some() {
+                    session.borrow_mut().wrote = true;
+                }
+            }
+            Err(Failure::Statement(error)) => {
+                return Err(tell_as_table(error, &[(&**table, shard)], &node));
+            }
+            Err(Failure::Lost(error)) => {
+                pool::discard_broken();
+                transaction::lose_node(&node, &error)?;
+                unreachable.push((node, error));
+            }
+        }
+    }
+    Ok(unreachable)
+}
