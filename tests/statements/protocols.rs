@@ -368,3 +368,28 @@ fn casts_through_text_are_computed_before_the_filter_is_sent() {
         assert_eq!(session.text("EXECUTE by_mood('happy')"), "2");
     }
 }
+
+#[test]
+fn a_statement_may_have_as_many_parameters_as_the_protocol_allows() {
+    // Each parameter was compared with all before it, so the time grew with the square of their number. Equal ones are
+    // now found at once.
+    use testkit::postgres::types::ToSql;
+    let cluster = TestCluster::up(2);
+    cluster.create_distributed("CREATE TABLE t (k int PRIMARY KEY, v int)", "t", "k", 4, 2);
+    let mut session = cluster.new_session();
+    let numbers: Vec<i32> = (0..30_000).collect();
+    let parameters: Vec<&(dyn ToSql + Sync)> =
+        numbers.iter().map(|number| number as &(dyn ToSql + Sync)).collect();
+    let rows: Vec<String> =
+        (1..=15_000).map(|row| format!("(${}, ${})", row * 2 - 1, row * 2)).collect();
+    let values = rows.join(", ");
+    let upsert = format!(
+        "INSERT INTO t VALUES {values} ON CONFLICT (k) DO UPDATE SET v = -excluded.v RETURNING v"
+    );
+    for sum in [225_000_000, -225_000_000] {
+        let returned = session.client().query(upsert.as_str(), &parameters).expect("it can be run");
+        let total: i64 = returned.iter().map(|row| i64::from(row.get::<_, i32>(0))).sum();
+        assert_eq!((returned.len(), total), (15_000, sum));
+    }
+    assert_eq!(cluster.assert_placements_equal("t"), 15_000);
+}

@@ -5,8 +5,9 @@ use testkit::TestCluster;
 #[test]
 fn what_would_miss_the_shards_is_refused_and_names_the_table() {
     let cluster = TestCluster::up(2);
+    cluster.on_all_nodes("CREATE DOMAIN grade AS text");
     cluster.create_distributed(
-        "CREATE TABLE events (device text PRIMARY KEY, v int, at date)",
+        "CREATE TABLE events (device text PRIMARY KEY, v int, at date, grade grade)",
         "events",
         "device",
         4,
@@ -39,6 +40,7 @@ fn what_would_miss_the_shards_is_refused_and_names_the_table() {
         "CREATE STATISTICS s ON device, v FROM events",
         "GRANT SELECT ON events TO reader",
         "REVOKE ALL ON events FROM reader",
+        "DROP DOMAIN grade CASCADE",
         "GRANT SELECT ON ALL TABLES IN SCHEMA elsewhere, public TO reader",
         "REVOKE SELECT ON ALL TABLES IN SCHEMA public FROM reader",
         "REASSIGN OWNED BY postgres TO reader",
@@ -84,6 +86,14 @@ fn what_would_miss_the_shards_is_refused_and_names_the_table() {
         assert_eq!(session.count(nothing), 0, "{nothing}");
     }
     assert_eq!(cluster.text("SELECT * FROM events ORDER BY 1"), before);
+
+    // What takes table and type along is not refused.
+    let together = "CREATE SCHEMA whole; CREATE DOMAIN whole.grade AS text; CREATE TYPE whole.pair AS (a int, b text)";
+    cluster.on_all_nodes(together);
+    let table = "CREATE TABLE whole.t (k int, a whole.grade, b whole.pair)";
+    cluster.create_distributed(table, "whole.t", "k", 2, 1);
+    cluster.sql("DROP SCHEMA whole CASCADE");
+    assert_eq!(cluster.text("SELECT count(*) FROM pgs_distribution_metadata.partition"), "1");
 }
 
 #[test]

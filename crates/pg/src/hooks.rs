@@ -70,6 +70,8 @@ pub trait Extension: Sync {
     fn finish_utility(&self, call: &mut UtilityCall) -> Result<(), PgError>;
     /// A relation is being dropped.
     fn on_drop(&self, table: Oid) -> Result<(), PgError>;
+    /// A column is being dropped, by ALTER TABLE or with what it depends on.
+    fn on_drop_column(&self, table: Oid) -> Result<(), PgError>;
     /// The transaction is about to commit.
     fn before_commit(&self) -> Result<(), PgError>;
     /// The transaction is about to be prepared.
@@ -303,11 +305,11 @@ unsafe extern "C-unwind" fn access(
         if let Some(Previous { access: Some(previous), .. }) = PREVIOUS.get() {
             previous(kind, class, object, sub_object, argument);
         }
-        if kind == pg_sys::ObjectAccessType::OAT_DROP
-            && class == pg_sys::RelationRelationId
-            && sub_object == 0
-        {
-            boundary(|| planner().on_drop(object));
+        if kind == pg_sys::ObjectAccessType::OAT_DROP && class == pg_sys::RelationRelationId {
+            boundary(|| match sub_object {
+                0 => planner().on_drop(object),
+                _ => planner().on_drop_column(object),
+            });
         }
     }
 }

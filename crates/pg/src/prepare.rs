@@ -12,6 +12,7 @@ use crate::query::{
 };
 use crate::value::FIRST_USER_OID;
 use pgrx::pg_sys::{self, NodeTag, Oid};
+use std::collections::HashMap;
 use std::ffi::c_void;
 
 impl Statement {
@@ -178,8 +179,9 @@ unsafe fn fold(query: *mut pg_sys::Query, fold_volatile: bool, first: usize) -> 
             name_conflict_columns(writing);
         }
         expand_whole_rows(query);
-        let mut expressions: Vec<*mut pg_sys::Node> = Vec::new();
-        let query = fold_query(query, fold_volatile, first, &mut expressions);
+        let mut computed = Computed::default();
+        let query = fold_query(query, fold_volatile, first, &mut computed);
+        let expressions = computed.expressions;
         let sent = expressions.len();
         Prepared { query, expressions, sent, folded: true }
     }
@@ -190,7 +192,7 @@ unsafe fn fold_query(
     query: *mut pg_sys::Query,
     fold_volatile: bool,
     first: usize,
-    expressions: &mut Vec<*mut pg_sys::Node>,
+    computed: &mut Computed,
 ) -> *mut pg_sys::Query {
     // SAFETY: the caller passes a private, live copy; the rewriter gets nodes of it.
     unsafe {
@@ -198,17 +200,70 @@ unsafe fn fold_query(
             if n != query.cast() && node::tag(n) == NodeTag::T_Query {
                 let nested = n.cast::<pg_sys::Query>();
                 if write_of(nested).is_some() {
-                    return Some(
-                        fold_query(nested, computes_once(nested), first, expressions).cast(),
-                    );
+                    return Some(fold_query(nested, computes_once(nested), first, computed).cast());
                 }
             }
             if is_own_parameter(n) {
                 return Some(n);
             }
-            fold_one(n, fold_volatile, &[], first, expressions)
+            fold_one(n, fold_volatile, &[], first, &mut |n| computed.number_of(n))
         })
     }
+}
+
+/// What the coordinator computes, each expression once; an INSERT of many rows may bring tens of thousands.
+#[derive(Default)]
+struct Computed {
+    expressions: Vec<*mut pg_sys::Node>,
+    /// Numbers of the expressions whose outermost node and first parameter are these: only they can be equal.
+    alike: HashMap<(u32, i32), Vec<usize>>,
+}
+
+impl Computed {
+    /// The expression's number, a new one if none is equal.
+    unsafe fn number_of(&mut self, n: *mut pg_sys::Node) -> usize {
+        let mut first = 0;
+        // SAFETY: the caller passes a live expression, as did those who passed the ones kept.
+        unsafe {
+            node::walk(
+                n,
+                &mut |part| match node::cast::<pg_sys::Param, _>(part, NodeTag::T_Param) {
+                    Some(param) => {
+                        first = (*param).paramid;
+                        Visit::Stop
+                    }
+                    None => Visit::Into,
+                },
+            );
+            let alike = self.alike.entry((node::tag(n) as u32, first)).or_default();
+            let equal = |index: &&usize| pg_sys::equal(self.expressions[**index].cast(), n.cast());
+            if let Some(known) = alike.iter().find(equal)
+                && !pg_sys::contain_volatile_functions(n)
+            {
+                return *known;
+            }
+            alike.push(self.expressions.len());
+        }
+        self.expressions.push(n);
+        self.expressions.len() - 1
+    }
+}
+
+/// The number of an expression in a short list, appended if none is equal.
+pub(crate) unsafe fn number_in(
+    expressions: &mut Vec<*mut pg_sys::Node>,
+    n: *mut pg_sys::Node,
+) -> usize {
+    // SAFETY: the caller passes live expressions.
+    let known = unsafe {
+        (!pg_sys::contain_volatile_functions(n))
+            .then(|| expressions.iter().position(|e| pg_sys::equal((*e).cast(), n.cast())))
+            .flatten()
+    };
+    known.unwrap_or_else(|| {
+        expressions.push(n);
+        expressions.len() - 1
+    })
 }
 
 /// Each volatile function of the query is to be computed once: it writes one row or by key.
@@ -319,27 +374,20 @@ unsafe fn take_target_out_of_from(query: *mut pg_sys::Query) {
     }
 }
 
-/// The parameter that takes the node's place, if it is to be computed here.
+/// The parameter that takes the node's place, if it is to be computed here; `number_of` keeps what is computed.
 pub(crate) unsafe fn fold_one(
     n: *mut pg_sys::Node,
     fold_volatile: bool,
     init_params: &[i32],
     first: usize,
-    expressions: &mut Vec<*mut pg_sys::Node>,
+    number_of: &mut dyn FnMut(*mut pg_sys::Node) -> usize,
 ) -> Option<*mut pg_sys::Node> {
     // SAFETY: the caller passes a live node of the tree that it rewrites.
     unsafe {
         if !is_foldable(n, fold_volatile, init_params) {
             return None;
         }
-        let known = (!pg_sys::contain_volatile_functions(n))
-            .then(|| expressions.iter().position(|e| pg_sys::equal((*e).cast(), n.cast())))
-            .flatten();
-        let index = known.unwrap_or_else(|| {
-            expressions.push(n);
-            expressions.len() - 1
-        });
-        Some(parameter_for(n, first + index))
+        Some(parameter_for(n, first + number_of(n)))
     }
 }
 

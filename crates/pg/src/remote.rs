@@ -513,7 +513,9 @@ unsafe fn printable(
     // SAFETY: the caller passes a live expression; each node is cast to the struct of its tag.
     unsafe {
         let own = node::rewrite(expression, &mut |n| {
-            if let Some(parameter) = prepare::fold_one(n, false, init_params, first, expressions) {
+            let mut number_of = |n| prepare::number_in(expressions, n);
+            if let Some(parameter) = prepare::fold_one(n, false, init_params, first, &mut number_of)
+            {
                 return Some(parameter);
             }
             if let Some(holder) =

@@ -94,6 +94,23 @@ impl UtilityCall {
         self.text
     }
 
+    /// It drops types, functions or the like, and what depends on them, but neither tables nor schemas.
+    pub fn drops_below_tables(&self) -> bool {
+        use pg_sys::ObjectType as Kind;
+        // SAFETY: a live utility statement, cast to the struct of its tag.
+        unsafe {
+            node::cast::<pg_sys::DropStmt, _>(self.node(), NodeTag::T_DropStmt).is_some_and(
+                |drop| {
+                    (*drop).behavior == pg_sys::DropBehavior::DROP_CASCADE
+                        && !matches!(
+                            (*drop).removeType,
+                            Kind::OBJECT_SCHEMA | Kind::OBJECT_TABLE | Kind::OBJECT_FOREIGN_TABLE
+                        )
+                },
+            )
+        }
+    }
+
     /// What the statement is about.
     pub fn read(&self) -> Utility {
         // SAFETY: a live utility statement; each node is cast to the struct of its tag.

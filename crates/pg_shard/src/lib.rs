@@ -127,6 +127,10 @@ impl Extension for PgShard {
         ddl::on_drop(table)
     }
 
+    fn on_drop_column(&self, table: Oid) -> Result<(), PgError> {
+        ddl::on_drop_column(table)
+    }
+
     fn before_commit(&self) -> Result<(), PgError> {
         transaction::before_commit()
     }

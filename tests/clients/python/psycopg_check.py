@@ -173,7 +173,7 @@ def copies(connection):
             with cursor.copy("COPY counted (k, n) FROM STDIN") as copy:
                 copy.write("5000\t1\n5001\tx\n")
         except errors.Error as error:
-            show("bad line", (error.sqlstate, error.diag.message_primary, error.diag.context))
+            show("bad line", (error.sqlstate, error.diag.message_primary, error.diag.context.splitlines()[0]))
         try:
             with cursor.copy("COPY counted (k, n) FROM STDIN") as copy:
                 copy.write("5000\t1\n")

@@ -22,6 +22,7 @@ use pg::{PgError, SqlState};
 use pgrx::Spi;
 use pgrx::pg_sys::Oid;
 use shard_definition::{DefinitionError, ShardDefinition};
+use std::cell::Cell;
 use std::rc::Rc;
 
 /// Before a utility statement runs.
@@ -29,6 +30,7 @@ pub(crate) fn utility(call: &mut UtilityCall) -> Result<Outcome, PgError> {
     if catalog::metadata().is_none() {
         return Ok(Outcome::PassOn);
     }
+    DROPS_BELOW_TABLES.set(call.drops_below_tables());
     match call.read() {
         Utility::CopyFrom(oid) if catalog::find(oid).is_some() => {
             crate::copy::copy_from(call, oid)?;
@@ -127,6 +129,18 @@ fn drop_extension(cascade: bool) -> Result<(), PgError> {
     )
     .detail("Existing distributed tables depend on extension pg_shard")
     .hint("Use DROP ... CASCADE to drop the dependent objects too."))
+}
+
+thread_local! {
+    /// The utility statement that began last drops types, functions or the like with what depends on them.
+    static DROPS_BELOW_TABLES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A column goes with its type, say: the shards would keep it.
+///
+/// A statement that drops tables or schemas may take column and table together, in any order, and is let through.
+pub(crate) fn on_drop_column(table: Oid) -> Result<(), PgError> {
+    if DROPS_BELOW_TABLES.get() { refuse("DROP ... CASCADE", &[table]) } else { Ok(()) }
 }
 
 /// A relation is being dropped: of a distributed table the shards and the metadata go too.
