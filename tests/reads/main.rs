@@ -22,6 +22,9 @@ mod answer;
 /// ANALYZE and VACUUM.
 mod statistics;
 
+/// Plans.
+mod plans;
+
 /// TPC-H.
 mod tpch;
 
