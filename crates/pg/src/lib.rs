@@ -65,6 +65,9 @@ mod prepare;
 /// Reading what a statement touches and says.
 mod facts;
 
+/// Correlated sub-queries as joins.
+mod decorrelate;
+
 /// What may run where.
 mod shippable;
 

@@ -328,6 +328,11 @@ impl ScanIo {
         self.array_count = self.array_elements().iter().map(Vec::len).sum();
     }
 
+    /// The children's rows are arguments.
+    pub fn sends_arrays(&self) -> bool {
+        self.array_count > 0
+    }
+
     /// The types of each child's columns; a child without columns counts rows by numbers.
     fn array_elements(&self) -> Vec<Vec<Oid>> {
         // SAFETY: the children were initialised by `begin`.

@@ -34,6 +34,8 @@ pub(crate) struct Read {
     state: State,
     /// Rows are kept while they are read, because the executor asks for them again.
     keeping: bool,
+    /// What the kept rows are the answer to.
+    kept_for: Option<(Vec<usize>, Arguments)>,
 }
 
 enum State {
@@ -54,7 +56,7 @@ struct NodeRead {
 impl Read {
     /// The scan of a plan.
     pub(crate) fn new(compiled: Rc<Compiled>) -> Self {
-        Self { compiled, state: State::Ready, keeping: false }
+        Self { compiled, state: State::Ready, keeping: false, kept_for: None }
     }
 
     fn tables(&self) -> Result<Vec<Rc<DistributedTable>>, PgError> {
@@ -128,6 +130,9 @@ impl Read {
                 let owner = |hash| tables[0].map.owner(hash);
                 io.read_arrays(&plan.broadcasts, &owner)?;
             }
+        }
+        if self.keeping {
+            self.kept_for = Some((shards.clone(), io.arguments(&shards)));
         }
         let reads = self.open(io, &tables, &shards, Vec::new())?;
         self.state = State::Reading(reads);
@@ -351,6 +356,17 @@ impl Read {
         }
     }
 
+    /// The kept rows answer what would be asked now: a sub-query for each row of another asks the nodes twice at most.
+    fn would_ask_the_same(&self, io: &mut ScanIo) -> Result<bool, PgError> {
+        let Some((shards, arguments)) = &self.kept_for else { return Ok(false) };
+        // Rows that are sent along would have to be read again to know.
+        if io.sends_arrays() {
+            return Ok(false);
+        }
+        let tables = self.tables()?;
+        Ok(self.shards(io, &tables[0])? == *shards && io.arguments(shards) == *arguments)
+    }
+
     fn stop(&mut self) {
         if let State::Reading(reads) = &mut self.state {
             for read in reads.drain(..) {
@@ -527,7 +543,9 @@ impl Scan for Read {
     fn rescan(&mut self, io: &mut ScanIo, changed: bool) -> Result<(), PgError> {
         match self.state {
             State::Ready => {}
-            State::Finished if self.keeping && !changed => io.rows().borrow_mut().rewind(),
+            State::Finished if self.keeping && (!changed || self.would_ask_the_same(io)?) => {
+                io.rows().borrow_mut().rewind();
+            }
             _ => {
                 // Asked for again: from now on the rows are kept, so that the nodes are asked twice at most.
                 self.stop();

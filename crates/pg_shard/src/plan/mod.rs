@@ -23,6 +23,7 @@ mod shapes;
 
 use crate::catalog::{self, DistributedTable};
 use crate::execute::common_nodes;
+use crate::settings;
 use pg::hooks::Verdict;
 use pg::plan::BoundParameters;
 use pg::query::{Command, Facts, InsertSource, Obstacle, Statement};
@@ -88,7 +89,7 @@ pub(crate) fn plan(
             let source = statement.insert_source().plan_by_postgres(parameters);
             insert::plan(statement, source, &facts, target).map(Verdict::Planned)
         }
-        (Command::Select, _) => Ok(catalog::planned_by_postgres()),
+        (Command::Select, _) => read_many(&statement),
         (Command::SelectForUpdate, _) => lock_on_workers(&statement, &tables[0]),
         (_, Some(target)) => Err(refuse_write(&facts, &*catalog::get(target)?)),
         // An INSERT into a local table reads like a SELECT; other writes would need to re-read distributed rows.
@@ -216,6 +217,18 @@ pub(crate) fn null_key(target: Option<Oid>) -> PgError {
         )),
         None => error,
     }
+}
+
+/// A SELECT over several shards: PostgreSQL plans it, with sub-queries that it would compute row by row as joins.
+fn read_many(statement: &Statement) -> Result<Verdict, PgError> {
+    let metadata = catalog::metadata().ok_or_else(|| PgError::internal("the extension is gone"))?;
+    let joined = settings::enable_pushdown()
+        .then(|| statement.decorrelated(&|oid| catalog::find(oid).is_some()))
+        .flatten();
+    Ok(match joined {
+        Some(joined) => Verdict::RewrittenForPostgres(joined, metadata.partition),
+        None => catalog::planned_by_postgres(),
+    })
 }
 
 /// FOR UPDATE over several shards: the scans lock on the workers.
