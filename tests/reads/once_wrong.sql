@@ -15,3 +15,7 @@ SELECT r1.name FROM customers AS r1
 [int8 39] SELECT $1 + 1, count(*) FROM stock GROUP BY ($1 + 1);
 [int8 39] SELECT $1 FROM stock AS r1 GROUP BY ($1);
 [mood 'ok', int8 39] SELECT $1 AS c0, $2 + 1 + r2.size AS c1 FROM stock AS r1 JOIN products AS r2 ON r2.sku = r1.sku GROUP BY ($1), ($2 + 1 + r2.size);
+
+-- What EXTRACT asks for was made a parameter, and printing the statement crashed the session.
+SELECT word FROM single WHERE extract(month from d)::int4 = 2;
+SELECT name, extract(year from born) FROM customers WHERE id = 3 AND extract(month from born) = 1 AND normalize(name, NFC) = 'name 3';
