@@ -5,6 +5,9 @@
 //! order). Each SELECT runs as it stands, as a prepared statement with a generic plan, through a cursor, and
 //! under settings that change how values look as text.
 
+/// Writes made up by rule.
+mod generated;
+
 use std::fmt::Write;
 
 use testkit::{Rows, Session, SqlError, TestCluster};

@@ -11,7 +11,7 @@ use crate::query::{
     Column, Command, DistributedRelation, DistributionKey, Facts, InsertSource, Key, Lookup,
     Obstacle, Prepared, Write, write_of, writing_queries,
 };
-use crate::shippable::{functions_of, is_plain_value, reads_local_state};
+use crate::shippable::{functions_of, is_plain_value, names_object, reads_local_state};
 use crate::value::{FIRST_USER_OID, Hasher};
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use shardmap::prune::Prune;
@@ -574,6 +574,10 @@ impl Reader<'_> {
                     } else if (*var).varattno < 0 && self.writes {
                         self.facts.obstacles.push(Obstacle::PlacementDependent);
                     }
+                }
+                // Values that name an object, which has another OID elsewhere, if it is there.
+                NodeTag::T_Const | NodeTag::T_Param if names_object(pg_sys::exprType(n)) => {
+                    self.facts.obstacles.push(Obstacle::LocalState);
                 }
                 NodeTag::T_NextValueExpr => self.facts.obstacles.push(Obstacle::LocalState),
                 // The workers know a user's collation by name only if a shard uses it.

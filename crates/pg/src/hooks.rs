@@ -8,6 +8,7 @@ use crate::error::{PgError, boundary};
 use crate::join;
 use crate::path::{self, ShardScan};
 use crate::plan::{BoundParameters, Plan, PlanWriter};
+use crate::pulled::{self, Execution, PulledTarget};
 use crate::query::{DistributionKey, Statement};
 use crate::scan::{self, BeginScan};
 use crate::transaction;
@@ -27,6 +28,8 @@ pub enum Verdict {
     PlannedByPostgres(Oid),
     /// The same with this statement in place of the client's.
     RewrittenForPostgres(Statement, Oid),
+    /// PostgreSQL plans this statement, and our scans take over what it writes; see [`crate::pulled`].
+    Pulled(Statement, Oid),
     /// This plan.
     Planned(Plan),
 }
@@ -57,6 +60,10 @@ pub trait Extension: Sync {
     fn pushes_down(&self) -> bool;
     /// The private part of a scan over tables' shards.
     fn plan_scan(&self, scan: &ShardScan) -> PlanWriter;
+    /// The private part of a write that is taken over from PostgreSQL's plan.
+    fn plan_pulled(&self, target: &PulledTarget) -> PlanWriter;
+    /// A statement has been executed to its end.
+    fn finish(&self, execution: Execution) -> Result<(), PgError>;
     /// Before a utility statement runs; it may do the work itself.
     fn utility(&self, call: &mut UtilityCall) -> Result<utility::Outcome, PgError>;
     /// A utility statement has run, of which [`Extension::utility`] said that it wants to finish it.
@@ -162,6 +169,7 @@ pub fn install(extension: &'static dyn Extension, begin: BeginScan) {
             Some(function_changed),
             pg_sys::Datum::from(0),
         );
+        pulled::install();
         transaction::register();
     }
 }
@@ -204,11 +212,14 @@ unsafe extern "C-unwind" fn plan(
         } else {
             boundary(|| planner().plan(Statement { parse }, BoundParameters(parameters), scroll))
         };
-        let (parse, metadata) = match verdict {
+        let (parse, metadata, is_pulled) = match verdict {
             Verdict::Planned(plan) => return plan.0,
-            Verdict::NotOurs => (parse, None),
-            Verdict::PlannedByPostgres(metadata) => (parse, Some(metadata)),
-            Verdict::RewrittenForPostgres(statement, metadata) => (statement.parse, Some(metadata)),
+            Verdict::NotOurs => (parse, None, false),
+            Verdict::PlannedByPostgres(metadata) => (parse, Some(metadata), false),
+            Verdict::RewrittenForPostgres(statement, metadata) => {
+                (statement.parse, Some(metadata), false)
+            }
+            Verdict::Pulled(statement, metadata) => (statement.parse, Some(metadata), true),
         };
         let planned = match PREVIOUS.get() {
             Some(Previous { planner: Some(previous), .. }) => {
@@ -219,7 +230,7 @@ unsafe extern "C-unwind" fn plan(
         if let Some(metadata) = metadata {
             boundary(|| {
                 Plan(planned).depends_on(metadata);
-                Ok(())
+                if is_pulled { pulled::take_over(planned) } else { Ok(()) }
             });
         }
         planned

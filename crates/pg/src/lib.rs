@@ -56,6 +56,9 @@ pub mod statistics;
 /// Plans as PostgreSQL keeps them.
 pub mod plan;
 
+/// Writes whose rows are computed here.
+pub mod pulled;
+
 /// What an analysed query is and says.
 pub mod query;
 

@@ -8,6 +8,7 @@
 use crate::error::{PgError, boundary};
 use crate::hooks;
 use crate::node;
+use crate::pulled::TARGET_MARK;
 use crate::pushed::{self, Pushed};
 use crate::query::Key;
 use crate::remote::{self, Condition, Filter, Item, Remote};
@@ -18,6 +19,9 @@ use pgrx::pg_sys::{self, NodeTag, Oid};
 use shardmap::Prune;
 use shardmap::locus::Locus;
 use std::rc::Rc;
+
+/// Stands for the shard's index in SQL that is being put together: no SQL has a zero byte.
+pub(crate) const SHARD_INDEX: char = '\0';
 
 /// A scan over the shards of one table, or of several that lie beside each other.
 #[derive(Clone, Debug)]
@@ -43,6 +47,8 @@ pub struct ShardScan {
     pub sent: usize,
     /// The SQL locks the rows it reads.
     pub locks: bool,
+    /// Its rows are going to be changed; see [`crate::pulled`].
+    pub is_target: bool,
 }
 
 /// Rows that are sent go where they match: by the hash of a column.
@@ -167,7 +173,7 @@ unsafe fn base(
             ));
         }
         let init_params = init_params(root);
-        let own = |relation| relation == rti;
+        let own = |var: &pg_sys::Var| var.varno as u32 == rti;
         let (mut conditions, mut clauses) = (Vec::new(), Vec::new());
         let mut complete = (*root).qual_security_level == 0
             && lock_clause(rte).is_none()
@@ -200,6 +206,7 @@ unsafe fn base(
             filters,
             tables: vec![table],
             user: (*rte).checkAsUser,
+            stand_ins: Vec::new(),
             work,
             before: 0.0,
             cost: 0.0,
@@ -262,17 +269,18 @@ pub(crate) unsafe fn entry_of(
     unsafe { node::nth((*(*root).parse).rtable, relation as usize - 1) }
 }
 
-/// The table of an entry.
-pub(crate) unsafe fn table_of(root: *mut pg_sys::PlannerInfo, relation: u32) -> Oid {
-    // SAFETY: as in `entry_of`.
-    unsafe { (*entry_of(root, relation)).relid }
-}
-
 /// FOR UPDATE or alike, if the relation's rows are to be locked. See `Statement::with_locks_on_workers`.
 pub(crate) unsafe fn lock_clause(entry: *mut pg_sys::RangeTblEntry) -> Option<String> {
     // SAFETY: a live entry for a table.
-    let lock = unsafe { node::text_of((*entry).enrname) };
-    (!lock.is_empty()).then_some(lock)
+    let mark = unsafe { node::text_of((*entry).enrname) };
+    let lock = mark.strip_prefix(TARGET_MARK).unwrap_or(&mark);
+    (!lock.is_empty()).then(|| lock.to_owned())
+}
+
+/// The relation's rows are going to be changed; see [`crate::pulled`].
+pub(crate) unsafe fn is_target(entry: *mut pg_sys::RangeTblEntry) -> bool {
+    // SAFETY: a live entry for a table.
+    unsafe { node::text_of((*entry).enrname) }.starts_with(TARGET_MARK)
 }
 
 /// The planner has proved that the relation yields nothing.

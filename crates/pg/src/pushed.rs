@@ -168,6 +168,7 @@ pub(crate) unsafe fn plan(
             _ => 0,
         };
         let locks = relation > 0 && path::lock_clause(path::entry_of(root, relation)).is_some();
+        let is_target = locks && path::is_target(path::entry_of(root, relation));
         let described = ShardScan {
             tables: remote.tables.clone(),
             user: remote.user,
@@ -179,6 +180,7 @@ pub(crate) unsafe fn plan(
             broadcasts: remote.broadcasts().iter().map(|rows| rows.spread).collect(),
             sent,
             locks,
+            is_target,
         };
         let private = hooks::planner().plan_scan(&described);
 
@@ -233,7 +235,7 @@ fn print_plain(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) -> 
     }
     template.text("SELECT ");
     template.text(&if select.is_empty() { "NULL".to_owned() } else { select.join(", ") });
-    printer.from_where(&mut template);
+    printer.put_from_where(&mut template);
     print_grouping(pushed, &places, printer, &mut template);
     if let Some(lock) = lock {
         template.text(&format!(" {lock}) AS locked"));
@@ -329,7 +331,7 @@ fn print_around(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) ->
         inner.iter().enumerate().map(|(n, text)| format!("{text} AS c{}", n + 1)).collect();
     template.text("SELECT ");
     template.text(&if select.is_empty() { "NULL".to_owned() } else { select.join(", ") });
-    printer.from_where(&mut template);
+    printer.put_from_where(&mut template);
     print_grouping(pushed, &places, printer, &mut template);
 
     let list = if outer.is_empty() { "NULL".to_owned() } else { outer.join(", ") };

@@ -186,6 +186,11 @@ impl Facts {
             .map_or(Oid::INVALID, |relation| relation.user)
     }
 
+    /// A column of what is written equals a value that is known before any row is read.
+    pub fn fixes(&self, write: &Write, column: i16) -> bool {
+        !self.equalities.keys_of(Column { number: column, ..write.column }).is_empty()
+    }
+
     /// It changes rows, at the top or in a WITH clause.
     pub fn is_write(&self) -> bool {
         self.command.is_write() || !self.writes.is_empty()

@@ -370,6 +370,18 @@ impl RowStore {
         }
     }
 
+    /// Keeps a row that was computed here.
+    ///
+    /// # Safety
+    ///
+    /// A live, filled slot with the store's descriptor.
+    pub(crate) unsafe fn keep_slot(&mut self, slot: *mut pg_sys::TupleTableSlot) {
+        self.open();
+        // SAFETY: the caller vouches for the slot; the store copies the row.
+        unsafe { pg_sys::tuplestore_puttupleslot(self.store, slot) };
+        self.kept += 1;
+    }
+
     fn open(&mut self) {
         if !self.store.is_null() {
             return;

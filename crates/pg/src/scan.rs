@@ -293,6 +293,10 @@ unsafe extern "C-unwind" fn explain(
 }
 
 impl ScanIo {
+    pub(crate) fn node(&self) -> *mut pg_sys::CustomScanState {
+        self.node
+    }
+
     /// Where remote rows are decoded and kept.
     pub fn rows(&self) -> Rc<RefCell<RowStore>> {
         Rc::clone(&self.rows)
@@ -901,6 +905,10 @@ pub struct ChildRow {
 }
 
 impl ChildRow {
+    pub(crate) fn slot(&self) -> *mut pg_sys::TupleTableSlot {
+        self.slot
+    }
+
     /// How many columns it has.
     pub fn columns(&self) -> usize {
         // SAFETY: the slot is live until the next row.

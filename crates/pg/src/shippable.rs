@@ -6,14 +6,14 @@ use crate::value::FIRST_USER_OID;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use std::ffi::c_void;
 
-/// An expression that a worker can compute with the same outcome, from relations for which `own` holds.
+/// An expression that a worker can compute with the same outcome, from columns for which `own` holds.
 ///
 /// # Safety
 ///
 /// `clause` is a live expression of the planner.
 pub(crate) unsafe fn is_shippable(
     clause: *mut pg_sys::Node,
-    own: &dyn Fn(u32) -> bool,
+    own: &dyn Fn(&pg_sys::Var) -> bool,
     init_params: &[i32],
     aggregates: bool,
 ) -> bool {
@@ -26,8 +26,7 @@ pub(crate) unsafe fn is_shippable(
             match node::tag(n) {
                 NodeTag::T_Var => {
                     let var = n.cast::<pg_sys::Var>();
-                    let ours =
-                        (*var).varno > 0 && own((*var).varno as u32) && (*var).varlevelsup == 0;
+                    let ours = (*var).varlevelsup == 0 && own(&*var);
                     let plain = (*var).varattno > 0
                         || i32::from((*var).varattno) == pg_sys::SelfItemPointerAttributeNumber;
                     if ours && plain { Visit::Into } else { Visit::Stop }
@@ -115,6 +114,22 @@ unsafe extern "C-unwind" fn note_function(function: Oid, found: *mut c_void) -> 
     false
 }
 
+/// Values of the type name an object of this server.
+pub(crate) fn names_object(type_oid: Oid) -> bool {
+    [
+        pg_sys::REGCLASSOID,
+        pg_sys::REGTYPEOID,
+        pg_sys::REGPROCOID,
+        pg_sys::REGPROCEDUREOID,
+        pg_sys::REGOPEROID,
+        pg_sys::REGOPERATOROID,
+        pg_sys::REGROLEOID,
+        pg_sys::REGNAMESPACEOID,
+        pg_sys::REGCOLLATIONOID,
+    ]
+    .contains(&type_oid)
+}
+
 /// A stable function of the server whose answer depends on the node it runs on.
 ///
 /// Decided by its name and types: functions of the catalogs and of names, settings, privileges, sizes.
@@ -123,19 +138,7 @@ pub(crate) fn reads_local_state(function: Oid) -> bool {
     unsafe {
         let name = node::text_of(pg_sys::get_func_name(function));
         let result = pg_sys::get_func_rettype(function);
-        let is_reg = [
-            pg_sys::REGCLASSOID,
-            pg_sys::REGTYPEOID,
-            pg_sys::REGPROCOID,
-            pg_sys::REGPROCEDUREOID,
-            pg_sys::REGOPEROID,
-            pg_sys::REGOPERATOROID,
-            pg_sys::REGROLEOID,
-            pg_sys::REGNAMESPACEOID,
-            pg_sys::REGCOLLATIONOID,
-        ]
-        .contains(&result);
-        is_reg
+        names_object(result)
             || [
                 "pg_",
                 "has_",

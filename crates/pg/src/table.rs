@@ -77,7 +77,7 @@ impl Row {
     }
 }
 
-/// Visits the rows of `table` whose `column` equals `value`, through `index` if it exists.
+/// Visits the rows of `table` whose `column` equals `value`, through `index` if it exists, as they are committed now.
 pub fn scan(
     table: Oid,
     index: Option<Oid>,
@@ -85,8 +85,9 @@ pub fn scan(
     value: Search,
     visit: &mut dyn FnMut(&Row),
 ) {
-    // SAFETY: the table is opened and locked for the scan; the key is a complete ScanKey for the column's type;
-    // the snapshot is registered and released; the tuple is read before the next one is fetched.
+    // SAFETY: the table is opened and locked for the scan; the key is a complete ScanKey for the column's type; the
+    // tuple is read before the next one is fetched. Without a snapshot the scan takes a fresh one for itself, as scans
+    // of catalogs do; that is allowed in parallel operations too, where GetLatestSnapshot is not.
     unsafe {
         let relation = pg_sys::table_open(table, pg_sys::AccessShareLock as c_int);
         let mut key: pg_sys::ScanKeyData = std::mem::zeroed();
@@ -103,12 +104,11 @@ pub fn scan(
             Oid::from(function),
             argument,
         );
-        let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
         let scan = pg_sys::systable_beginscan(
             relation,
             index.unwrap_or(Oid::INVALID),
             index.is_some(),
-            snapshot,
+            std::ptr::null_mut(),
             keys,
             &raw mut key,
         );
@@ -120,7 +120,6 @@ pub fn scan(
             visit(&Row { tuple, descriptor: (*relation).rd_att });
         }
         pg_sys::systable_endscan(scan);
-        pg_sys::UnregisterSnapshot(snapshot);
         pg_sys::table_close(relation, pg_sys::AccessShareLock as c_int);
     }
 }
@@ -337,6 +336,12 @@ pub fn current_role() -> Oid {
     unsafe { pg_sys::GetUserId() }
 }
 
+/// This process helps another with a part of its plan.
+pub fn is_parallel_worker() -> bool {
+    // SAFETY: a number of this process, set at its start.
+    unsafe { pg_sys::ParallelWorkerNumber >= 0 }
+}
+
 /// The current user is a superuser.
 pub fn is_superuser() -> bool {
     // SAFETY: a syscache look-up.
@@ -452,4 +457,82 @@ pub fn column_name(table: Oid, column: i16) -> Option<String> {
         let name = pg_sys::get_attname(table, column, true);
         (!name.is_null()).then(|| node::text_of(name))
     }
+}
+
+/// A live column of a table.
+#[derive(Clone, Debug)]
+pub struct TableColumn {
+    /// Its number.
+    pub number: i16,
+    /// Its name, not quoted.
+    pub name: String,
+    /// Its type as SQL spells it on any server.
+    pub type_name: String,
+    /// Its value is computed from other columns by whoever stores the row.
+    pub is_generated: bool,
+}
+
+/// The live columns of a table.
+pub fn columns(table: Oid) -> Vec<TableColumn> {
+    // SAFETY: the relation is opened without a new lock: callers hold one.
+    unsafe {
+        let relation = pg_sys::RelationIdGetRelation(table);
+        if relation.is_null() {
+            return Vec::new();
+        }
+        let descriptor = (*relation).rd_att;
+        let columns = (0..(*descriptor).natts as usize)
+            .map(|index| &*(*descriptor).attrs.as_ptr().add(index))
+            .filter(|attribute| !attribute.attisdropped)
+            .map(|attribute| TableColumn {
+                number: attribute.attnum,
+                name: node::text_of(attribute.attname.data.as_ptr()),
+                type_name: node::text_of(pg_sys::format_type_extended(
+                    attribute.atttypid,
+                    attribute.atttypmod,
+                    (pg_sys::FORMAT_TYPE_TYPEMOD_GIVEN | pg_sys::FORMAT_TYPE_FORCE_QUALIFY) as u16,
+                )),
+                is_generated: attribute.attgenerated != 0,
+            })
+            .collect();
+        pg_sys::RelationClose(relation);
+        columns
+    }
+}
+
+/// The columns of each index that no two rows of the table can ever agree in; the primary key comes first.
+///
+/// Deferrable constraints, partial indexes and those over expressions are no such index, nor are columns that may be
+/// NULL, or of types of users, whose operators the search path of a session need not find.
+pub fn row_identities(table: Oid) -> Vec<Vec<i16>> {
+    let mut found: Vec<(bool, Vec<i16>)> = Vec::new();
+    for (index, _) in index_names(table) {
+        // SAFETY: an index of the table, opened with a lock for the look; the table itself is locked by the caller.
+        unsafe {
+            let relation = pg_sys::index_open(index, pg_sys::AccessShareLock as c_int);
+            let form = &*(*relation).rd_index;
+            let keys =
+                std::slice::from_raw_parts(form.indkey.values.as_ptr(), form.indnkeyatts as usize);
+            let is_plain = form.indisunique
+                && form.indimmediate
+                && form.indisvalid
+                && pg_sys::RelationGetIndexPredicate(relation).is_null()
+                && keys.iter().all(|column| *column > 0);
+            if is_plain {
+                let owner = pg_sys::RelationIdGetRelation(table);
+                let fits = keys.iter().all(|column| {
+                    let attribute = (*(*owner).rd_att).attrs.as_ptr().add(*column as usize - 1);
+                    (*attribute).attnotnull
+                        && (*attribute).atttypid.to_u32() < crate::value::FIRST_USER_OID
+                });
+                pg_sys::RelationClose(owner);
+                if fits {
+                    found.push((form.indisprimary, keys.to_vec()));
+                }
+            }
+            pg_sys::index_close(relation, pg_sys::AccessShareLock as c_int);
+        }
+    }
+    found.sort_by_key(|(is_primary, _)| !is_primary);
+    found.into_iter().map(|(_, columns)| columns).collect()
 }

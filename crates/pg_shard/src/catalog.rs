@@ -88,6 +88,11 @@ impl DistributedTable {
         nodes.len()
     }
 
+    /// Some shard has several placements.
+    pub(crate) fn is_replicated(&self) -> bool {
+        self.placements.iter().any(|placements| placements.len() > 1)
+    }
+
     /// The error of a table without shards.
     pub(crate) fn no_shards(&self) -> PgError {
         PgError::new(

@@ -39,6 +39,7 @@ mod functions;
 use pg::hooks::{self, Extension, Verdict};
 use pg::path::ShardScan;
 use pg::plan::{BoundParameters, PlanWriter};
+use pg::pulled::{Execution, PulledTarget};
 use pg::query::{DistributionKey, Statement};
 use pg::utility::{Outcome, UtilityCall};
 use pg::{PgError, background, table};
@@ -104,6 +105,14 @@ impl Extension for PgShard {
 
     fn plan_scan(&self, scan: &ShardScan) -> PlanWriter {
         plan::data::Plan::ShardScan(scan.clone()).write()
+    }
+
+    fn plan_pulled(&self, target: &PulledTarget) -> PlanWriter {
+        plan::pulled::private(target)
+    }
+
+    fn finish(&self, execution: Execution) -> Result<(), PgError> {
+        execute::pulled::finish(execution)
     }
 
     fn utility(&self, call: &mut UtilityCall) -> Result<Outcome, PgError> {

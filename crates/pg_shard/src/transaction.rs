@@ -250,6 +250,7 @@ pub(crate) fn before_prepare() -> Result<(), PgError> {
 
 /// After the end of the local transaction: nothing stays open on the nodes. Must not fail.
 pub(crate) fn after_transaction(_committed: bool) {
+    crate::execute::pulled::forget_waiting(0);
     if pool::all_at_rest() && is_untouched() {
         STATE.with_borrow_mut(|state| state.doomed = None);
         return;
@@ -283,6 +284,7 @@ pub(crate) fn before_subtransaction_commit(level: u32) -> Result<(), PgError> {
 
 /// A savepoint was rolled back to. Must not fail: a session that cannot follow dooms the transaction.
 pub(crate) fn after_subtransaction_abort(level: u32) {
+    crate::execute::pulled::forget_waiting(level);
     for session in pool::all() {
         let Ok(mut session) = session.try_borrow_mut() else { continue };
         let deep = session.depth >= level;

@@ -78,6 +78,12 @@ impl Arguments {
         }
     }
 
+    /// How many bytes they are on the wire.
+    #[allow(clippy::len_without_is_empty, reason = "a Bind message's tail is never empty")]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// The next argument.
     pub fn value(&mut self, value: &[u8]) {
         self.bytes.extend_from_slice(&length(value.len()));

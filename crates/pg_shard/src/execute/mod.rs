@@ -6,6 +6,9 @@ mod insert;
 /// A write on both placements of a shard at once.
 mod pair;
 
+/// A write whose rows are computed here.
+pub(crate) mod pulled;
+
 /// Rows from one or many shards.
 mod read;
 
@@ -45,12 +48,14 @@ pub(crate) fn begin(
         Plan::Routed(plan) => io.make_plain_codecs(plan.sent),
         Plan::ShardScan(plan) => io.make_codecs(&plan.remote, plan.sources.clone(), plan.sent),
         Plan::InsertedRows(plan) => io.make_plain_codecs(plan.sent),
+        Plan::PulledWrite(_) => io.make_plain_codecs(0),
     });
     io.set_codecs(codecs);
     Ok(match &compiled.plan {
         Plan::Routed(plan) if plan.is_write() => Box::new(write::RoutedWrite::new(compiled)),
         Plan::Routed(_) | Plan::ShardScan(_) => Box::new(read::Read::new(compiled)),
         Plan::InsertedRows(plan) => Box::new(insert::InsertRows::new(plan.clone(), compiled)),
+        Plan::PulledWrite(plan) => Box::new(pulled::PulledRows::new(*plan, io)?),
     })
 }
 
@@ -103,6 +108,7 @@ pub(crate) fn render(template: &[Piece], index: usize) -> Result<String, PgError
     for piece in template {
         match piece {
             Piece::Text(text) => sql.push_str(text),
+            Piece::Index => sql.push_str(&index.to_string()),
             Piece::Table(oid) => {
                 let table = catalog::get(*oid)?;
                 let index = table.beside(index);

@@ -5,6 +5,7 @@
 //! delivered a row, is replaced by other placements of its shards. After that a lost node is an error, never a
 //! short result.
 
+use super::write::lock_rows_of;
 use super::{prune, render, tables};
 use crate::catalog::DistributedTable;
 use crate::naming::tell_as_table;
@@ -63,7 +64,7 @@ impl Read {
         match &self.compiled.plan {
             Plan::Routed(plan) => tables(&plan.tables),
             Plan::ShardScan(plan) => tables(&plan.tables),
-            Plan::InsertedRows(_) => Ok(Vec::new()),
+            Plan::InsertedRows(_) | Plan::PulledWrite(_) => Ok(Vec::new()),
         }
     }
 
@@ -71,7 +72,7 @@ impl Read {
         match &self.compiled.plan {
             Plan::Routed(plan) => &plan.template,
             Plan::ShardScan(plan) => &plan.template,
-            Plan::InsertedRows(_) => &[],
+            Plan::InsertedRows(_) | Plan::PulledWrite(_) => &[],
         }
     }
 
@@ -79,7 +80,7 @@ impl Read {
     fn around(&self) -> (&str, &str) {
         match &self.compiled.plan {
             Plan::ShardScan(plan) => (&plan.around.0, &plan.around.1),
-            Plan::Routed(_) | Plan::InsertedRows(_) => ("", ""),
+            Plan::Routed(_) | Plan::InsertedRows(_) | Plan::PulledWrite(_) => ("", ""),
         }
     }
 
@@ -87,7 +88,7 @@ impl Read {
         match &self.compiled.plan {
             Plan::Routed(plan) => &plan.prune,
             Plan::ShardScan(plan) => &plan.prune,
-            Plan::InsertedRows(_) => &Prune::All,
+            Plan::InsertedRows(_) | Plan::PulledWrite(_) => &Prune::All,
         }
     }
 
@@ -97,6 +98,7 @@ impl Read {
             Plan::Routed(plan) => plan.user,
             Plan::ShardScan(plan) => plan.user,
             Plan::InsertedRows(plan) => plan.user,
+            Plan::PulledWrite(plan) => plan.user,
         }
     }
 
@@ -104,7 +106,7 @@ impl Read {
         match &self.compiled.plan {
             Plan::Routed(plan) => plan.command == Command::SelectForUpdate,
             Plan::ShardScan(plan) => plan.locks,
-            Plan::InsertedRows(_) => false,
+            Plan::InsertedRows(_) | Plan::PulledWrite(_) => false,
         }
     }
 
@@ -122,14 +124,26 @@ impl Read {
     }
 
     fn start(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
-        let tables = self.tables()?;
-        let shards = self.shards(io, &tables[0])?;
-        // With no shard to ask, nothing is read for them either.
-        if !shards.is_empty() {
-            if let Plan::ShardScan(plan) = &self.compiled.plan {
-                let owner = |hash| tables[0].map.owner(hash);
-                io.read_arrays(&plan.broadcasts, &owner)?;
+        let mut tables = self.tables()?;
+        let mut shards = self.shards(io, &tables[0])?;
+        if matches!(&self.compiled.plan, Plan::ShardScan(plan) if plan.is_target) {
+            // What is read is going to be written: the order of writers is settled before.
+            loop {
+                lock_rows_of(&tables[0], &shards);
+                let now = self.tables()?;
+                if Rc::ptr_eq(&now[0], &tables[0]) {
+                    break;
+                }
+                tables = now;
+                shards = self.shards(io, &tables[0])?;
             }
+        }
+        // With no shard to ask, nothing is read for them either.
+        if !shards.is_empty()
+            && let Plan::ShardScan(plan) = &self.compiled.plan
+        {
+            let owner = |hash| tables[0].map.owner(hash);
+            io.read_arrays(&plan.broadcasts, &owner)?;
         }
         if self.keeping {
             self.kept_for = Some((shards.clone(), io.arguments(&shards)));
@@ -611,6 +625,7 @@ pub(crate) fn render_generic(template: &[Piece]) -> Result<String, PgError> {
         .iter()
         .map(|piece| match piece {
             Piece::Text(text) => text.clone(),
+            Piece::Index => "n".to_owned(),
             Piece::Table(oid) => pg::template::qualified_name(*oid),
         })
         .collect())

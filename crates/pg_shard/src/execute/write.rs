@@ -100,7 +100,9 @@ impl RoutedWrite {
             let targets = shards.iter().map(|index| target(*index)).collect();
             let mut send = |index: usize, send: Send<'_>| {
                 let mut outcome = Ok(());
-                with_request(index, &mut |request| outcome = send(request));
+                with_request(index, &mut |request| {
+                    outcome = send(std::slice::from_ref(request));
+                });
                 outcome
             };
             write_shards(targets, &mut send, &mut |row| rows.take(row))?
@@ -304,6 +306,19 @@ pub(crate) fn lock_for(
     lock_shard(ShardLock::Data(shard), shard_mode);
     for hash in hashes.unwrap_or_default() {
         lock_shard(ShardLock::Key(shard, *hash), key_mode);
+    }
+}
+
+/// Takes the locks of a write of whichever rows of the shards: it runs alone in those that are replicated; and if it
+/// concerns several, it does not meet another such write in another order on each node, where nobody sees them wait.
+pub(crate) fn lock_rows_of(table: &DistributedTable, shards: &[usize]) {
+    let mut shards: Vec<usize> = match shards {
+        [only] if !is_replicated(table, *only) => Vec::new(),
+        shards => shards.to_vec(),
+    };
+    shards.sort_by_key(|index| table.shard_id(*index));
+    for index in shards {
+        lock_shard(ShardLock::Data(table.shard_id(index)), Mode::Exclusive);
     }
 }
 

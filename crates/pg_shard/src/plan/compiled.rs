@@ -91,10 +91,14 @@ impl Compiled {
         }
         let mut text = String::with_capacity(256);
         text.push_str(opening);
-        let mut tables = 0;
+        let (mut tables, mut names_index) = (0, false);
         for piece in template {
             match piece {
                 Piece::Text(part) => text.push_str(part),
+                Piece::Index => {
+                    names_index = true;
+                    text.push_str("\0index\0");
+                }
                 Piece::Table(oid) => {
                     tables += 1;
                     let table = catalog::get(*oid)?;
@@ -104,7 +108,8 @@ impl Compiled {
             }
         }
         let _ = write!(text, "{closing}\0{argument_types:?}");
-        if tables > 1 {
+        // A shard's index holds for one state of the metadata as well.
+        if tables > 1 || names_index {
             let _ = write!(text, "\0{epoch}");
         }
         let number =

@@ -17,6 +17,8 @@ pub(crate) enum Plan {
     ShardScan(ShardScan),
     /// Rows computed here for the shards of one table.
     InsertedRows(InsertedRows),
+    /// A write whose rows are computed by the plan below it.
+    PulledWrite(PulledWrite),
 }
 
 /// A whole statement for one shard group.
@@ -76,6 +78,21 @@ pub(crate) struct InsertedRows {
     pub(crate) buffered: bool,
 }
 
+/// A write whose rows are computed by the plan below it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PulledWrite {
+    /// The table.
+    pub(crate) table: Oid,
+    /// The role whose rights on it count: a view's owner, or (zero) the current user.
+    pub(crate) user: Oid,
+    /// How it is written.
+    pub(crate) command: Command,
+    /// No other part of the statement writes.
+    pub(crate) is_alone: bool,
+    /// Sub-queries are evaluated while rows are taken, which must not see what the statement changes.
+    pub(crate) has_subqueries: bool,
+}
+
 /// A plan's serial number, which stands first.
 pub(super) fn read_serial(reader: &mut PlanReader) -> u64 {
     let mut half = || u64::from(reader.int().cast_unsigned());
@@ -122,6 +139,7 @@ impl Plan {
                 w.oid(plan.user).text(&plan.around.0).text(&plan.around.1);
                 w.int(count(plan.sent))
                     .int(i32::from(plan.locks))
+                    .int(i32::from(plan.is_target))
                     .int(count(plan.broadcasts.len()));
                 for spread in &plan.broadcasts {
                     w.int(i32::from(spread.is_some()));
@@ -151,6 +169,10 @@ impl Plan {
                     w.text(column);
                 }
                 write_template(&mut w, &plan.template);
+            }
+            Self::PulledWrite(plan) => {
+                w.int(3).int(plan.command.code()).oid(plan.table).oid(plan.user);
+                w.int(i32::from(plan.is_alone)).int(i32::from(plan.has_subqueries));
             }
         }
         w
@@ -190,6 +212,7 @@ impl Plan {
                 let around = (reader.text(), reader.text());
                 let sent = read_count(reader);
                 let locks = reader.int() != 0;
+                let is_target = reader.int() != 0;
                 let broadcasts = (0..read_count(reader)).map(|_| read_spread(reader)).collect();
                 let prune = read_prune(reader);
                 let template = read_template(reader);
@@ -207,9 +230,10 @@ impl Plan {
                     broadcasts,
                     sent,
                     locks,
+                    is_target,
                 })
             }
-            _ => {
+            2 => {
                 let command = Command::from_code(reader.int());
                 let (table, user) = (reader.oid(), reader.oid());
                 let key_position = read_count(reader);
@@ -232,6 +256,13 @@ impl Plan {
                     buffered,
                 })
             }
+            _ => Self::PulledWrite(PulledWrite {
+                command: Command::from_code(reader.int()),
+                table: reader.oid(),
+                user: reader.oid(),
+                is_alone: reader.int() != 0,
+                has_subqueries: reader.int() != 0,
+            }),
         }
     }
 }
@@ -251,14 +282,17 @@ fn write_template(w: &mut PlanWriter, template: &[Piece]) {
         match piece {
             Piece::Text(text) => w.int(0).text(text),
             Piece::Table(table) => w.int(1).oid(*table),
+            Piece::Index => w.int(2),
         };
     }
 }
 
 fn read_template(reader: &mut PlanReader) -> Vec<Piece> {
     (0..read_count(reader))
-        .map(|_| {
-            if reader.int() == 0 { Piece::Text(reader.text()) } else { Piece::Table(reader.oid()) }
+        .map(|_| match reader.int() {
+            0 => Piece::Text(reader.text()),
+            1 => Piece::Table(reader.oid()),
+            _ => Piece::Index,
         })
         .collect()
 }

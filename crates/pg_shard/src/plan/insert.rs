@@ -9,24 +9,19 @@ use pg::PgError;
 use pg::query::{Facts, Statement};
 use pgrx::pg_sys::Oid;
 
-/// The plan of an INSERT whose rows are computed here, by `source`.
+/// The plan of an INSERT whose rows are computed here, by `source`; none if its RETURNING or ON CONFLICT reads more than
+/// the row.
 pub(crate) fn plan(
     statement: Statement,
     source: pg::plan::Plan,
     facts: &Facts,
     target: Oid,
-) -> Result<pg::plan::Plan, PgError> {
+) -> Result<Option<pg::plan::Plan>, PgError> {
     let table = catalog::get(target)?;
     let metadata = catalog::metadata().ok_or_else(|| PgError::internal("the extension is gone"))?;
     let row = statement.prepare_row_insert();
     if row.reads_more {
-        return Err(PgError::unsupported(
-            format!(
-                "cannot use a sub-query or tableoid in RETURNING or ON CONFLICT when inserting into table \"{}\"",
-                table.name
-            ),
-            "Run the sub-query first and pass its result as a value; ask for tableoid in a SELECT.",
-        ));
+        return Ok(None);
     }
     let key_position = row
         .columns
@@ -50,5 +45,5 @@ pub(crate) fn plan(
         returning: facts.has_returning,
         buffered: facts.relations.len() > 1,
     });
-    Ok(statement.plan_over_source(source, &row.prepared, &plan.write(), metadata.partition))
+    Ok(Some(statement.plan_over_source(source, &row.prepared, &plan.write(), metadata.partition)))
 }

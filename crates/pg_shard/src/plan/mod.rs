@@ -5,7 +5,7 @@
 //! | no distributed table | PostgreSQL's, untouched |
 //! | everything in one shard group | [`route`]: the whole statement, as it stands |
 //! | INSERT of rows for several shards, or from a query | [`insert`]: rows computed here, sent one by one |
-//! | another write over several shards | refused, naming the table |
+//! | any other write | [`pulled`]: PostgreSQL plans it over scans of the shards, its changes are sent row by row |
 //! | any other SELECT | PostgreSQL plans over scans of the shards |
 
 /// Plans as executions use them.
@@ -15,6 +15,9 @@ pub(crate) mod compiled;
 pub(crate) mod data;
 
 mod insert;
+
+/// Writes whose rows are computed here.
+pub(crate) mod pulled;
 
 mod route;
 
@@ -26,8 +29,8 @@ use crate::execute::common_nodes;
 use crate::settings;
 use pg::hooks::Verdict;
 use pg::plan::BoundParameters;
+use pg::pulled::Unpullable;
 use pg::query::{Command, Facts, InsertSource, Obstacle, Statement};
-use pg::table;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use std::rc::Rc;
@@ -43,6 +46,13 @@ pub(crate) fn plan(
         shorter.unwrap_or(statement).tables().into_iter().filter_map(catalog::find).collect();
     if tables.is_empty() {
         return Ok(Verdict::NotOurs);
+    }
+    if pg::table::is_parallel_worker() {
+        return Err(PgError::unsupported(
+            format!("cannot use distributed table \"{}\" in a parallel worker", tables[0].name),
+            "ALTER the function that does so to PARALLEL RESTRICTED or UNSAFE, or SET max_parallel_workers_per_gather = 0.",
+        )
+        .detail("A function that is marked PARALLEL SAFE uses it. The sessions to the workers are the leading process's."));
     }
     if let Some(table) = tables.iter().find(|table| table.method != b'h') {
         return Err(PgError::new(
@@ -63,52 +73,84 @@ pub(crate) fn plan(
         let facts = shorter
             .prepare()
             .facts(Command::Insert, &|oid| catalog::find(oid).map(|table| table.key));
-        check(&facts, &tables)?;
+        check(&facts)?;
         let target = facts.target.ok_or_else(|| PgError::internal("an INSERT has no target"))?;
-        let source = statement.values_source().plan_without_us(parameters);
-        return insert::plan(shorter, source, &facts, target).map(Verdict::Planned);
+        if inserts_rows(&facts) {
+            let source = statement.values_source().plan_without_us(parameters);
+            if let Some(plan) = insert::plan(shorter, source, &facts, target)? {
+                return Ok(Verdict::Planned(plan));
+            }
+        }
     }
-    if let Some(plan) = plan_by_shape(statement, &tables, scroll)? {
+    if let Some(plan) = plan_by_shape(statement, scroll)? {
         return Ok(Verdict::Planned(plan));
     }
     let command = statement.command();
     let mut prepared = statement.prepare();
     let facts = prepared.facts(command, &|oid| catalog::find(oid).map(|table| table.key));
-    check(&facts, &tables)?;
+    check(&facts)?;
     if let Some(way) = route::decide(&facts, &prepared) {
         return route::plan(statement, &prepared, &facts, &way, scroll).map(Verdict::Planned);
     }
-    if let Some(write) = facts.writes.iter().find(|write| write.is_nested) {
-        return Err(nested_write(&facts, &*catalog::get(write.table)?));
-    }
-    if let Some(local) = statement.nested_local_write(&|oid| catalog::find(oid).is_some()) {
-        return Err(local_write(local, &tables[0]));
-    }
+    let is_distributed = |oid| catalog::find(oid).is_some();
+    let inserts = matches!(command, Command::Insert | Command::Upsert);
     match (command, facts.target) {
-        (Command::Insert | Command::Upsert, Some(target)) => {
+        (Command::Insert | Command::Upsert, Some(target)) if inserts_rows(&facts) => {
             let source = statement.insert_source().plan_by_postgres(parameters);
-            insert::plan(statement, source, &facts, target).map(Verdict::Planned)
+            if let Some(plan) = insert::plan(statement, source, &facts, target)? {
+                return Ok(Verdict::Planned(plan));
+            }
         }
-        (Command::Select, _) => read_many(&statement),
-        (Command::SelectForUpdate, _) => lock_on_workers(&statement, &tables[0]),
-        (_, Some(target)) => Err(refuse_write(&facts, &*catalog::get(target)?)),
-        // An INSERT into a local table reads like a SELECT; other writes would need to re-read distributed rows.
-        (Command::Insert | Command::Upsert, None) => Ok(catalog::planned_by_postgres()),
-        (_, None) => {
-            let local = statement.written_tables().first().copied().unwrap_or(Oid::INVALID);
-            Err(local_write(local, &tables[0]))
-        }
+        _ if !facts.writes.is_empty()
+            || statement.nested_local_write(&is_distributed).is_some() => {}
+        (Command::Select, _) => return read_many(&statement),
+        (Command::SelectForUpdate, _) => return lock_on_workers(&statement, &tables[0]),
+        // An INSERT into a local table reads like a SELECT.
+        _ if inserts => return Ok(catalog::planned_by_postgres()),
+        _ => {}
     }
+    match pulled::plan(statement)? {
+        Ok(verdict) => Ok(verdict),
+        Err(reason) => Err(unpullable(&facts, reason, &tables[0])),
+    }
+}
+
+/// Nothing but rows for one table, which stay where they are and which no view or policy has to look at.
+fn inserts_rows(facts: &Facts) -> bool {
+    let stands_between = |obstacle: &Obstacle| {
+        matches!(obstacle, Obstacle::RowSecurity | Obstacle::CheckedView | Obstacle::KeyChange)
+    };
+    facts.writes.len() == 1
+        && !facts.obstacles.iter().any(stands_between)
+        && !route::lends_rights_to_functions(facts)
+}
+
+/// Why a write cannot be computed here.
+fn unpullable(facts: &Facts, reason: Unpullable, table: &DistributedTable) -> PgError {
+    let (detail, hint) = match reason {
+        Unpullable::Conflict => (
+            "INSERT ... ON CONFLICT cannot assign the distribution column, use a sub-query in ON CONFLICT or RETURNING, \
+             write through a view that checks rows or under row-level security, nor stand beside another write.",
+            "Use a statement of its own, or MERGE.",
+        ),
+        Unpullable::SystemColumn => (
+            "The statement uses a system column of a row that lies on another node.",
+            "Name the row by its key.",
+        ),
+        Unpullable::Cursor => {
+            ("A cursor's position is not known on the workers.", "Name the row by its key.")
+        }
+    };
+    let written = facts.writes.last().and_then(|write| catalog::find(write.table));
+    let name = written.map_or_else(|| table.name.clone(), |table| table.name.clone());
+    PgError::unsupported(format!("cannot modify distributed table \"{name}\" this way"), hint)
+        .detail(detail)
 }
 
 /// The plan of a statement whose way does not depend on its constants, from the plans kept or newly made and kept.
 ///
 /// None says that the statement has to be planned with the constants that it has.
-fn plan_by_shape(
-    statement: Statement,
-    tables: &[Rc<DistributedTable>],
-    scroll: bool,
-) -> Result<Option<pg::plan::Plan>, PgError> {
+fn plan_by_shape(statement: Statement, scroll: bool) -> Result<Option<pg::plan::Plan>, PgError> {
     let Some(shape) = statement.shape() else { return Ok(None) };
     match shapes::find(statement, &shape, scroll) {
         shapes::Known::Plan(plan) => return Ok(Some(plan)),
@@ -119,7 +161,7 @@ fn plan_by_shape(
     let mut prepared = lifted.prepare();
     let distribution = |oid| catalog::find(oid).map(|table| table.key);
     let facts = prepared.facts(lifted.command(), &distribution);
-    check(&facts, tables)?;
+    check(&facts)?;
     let plan = match route::decide(&facts, &prepared) {
         Some(way) if way.holds_for_all_values => {
             Some(route::plan(statement, &prepared, &facts, &way, scroll)?)
@@ -143,61 +185,7 @@ pub(crate) fn no_placements(shard: i64) -> PgError {
 }
 
 /// Errors that no way of planning can avoid.
-fn check(facts: &Facts, tables: &[Rc<DistributedTable>]) -> Result<(), PgError> {
-    if facts.obstacles.contains(&Obstacle::KeyChange) {
-        let name = facts
-            .writes
-            .iter()
-            .find_map(|write| catalog::find(write.table))
-            .map_or_else(String::new, |table| table.name.clone());
-        if facts.command == Command::Merge {
-            return Err(PgError::unsupported(
-                format!("cannot modify distributed table \"{name}\" this way"),
-                "Use INSERT ... ON CONFLICT, or one statement for each action.",
-            )
-            .detail("MERGE inserts rows, or assigns the distribution column, whose shard is not known to be that of the rows it matches."));
-        }
-        return Err(PgError::new(
-            SqlState::FEATURE_NOT_SUPPORTED,
-            "modifying the partition value of rows is not allowed",
-        )
-        .detail(format!("The statement assigns the distribution column of table \"{name}\"."))
-        .hint("Delete the row and insert it with its new value, in one transaction."));
-    }
-    if facts.is_write() && facts.obstacles.contains(&Obstacle::CheckedView) {
-        return Err(PgError::unsupported(
-            format!("cannot write distributed table \"{}\" through this view", tables[0].name),
-            "Write the table itself.",
-        )
-        .detail(
-            "The view has conditions that are checked row by row: WITH CHECK OPTION, security_barrier, or its WHERE \
-             clause with ON CONFLICT DO UPDATE.",
-        ));
-    }
-    let user_function = facts.obstacles.iter().find_map(|obstacle| match obstacle {
-        Obstacle::UserFunction(function) => Some(*function),
-        _ => None,
-    });
-    let lends_rights = facts.writes.iter().any(|write| facts.writer(write) != Oid::INVALID);
-    if let (Some(function), true) = (user_function, lends_rights) {
-        return Err(PgError::unsupported(
-            format!("cannot write distributed table \"{}\" through this view", tables[0].name),
-            "Compute the value first and pass it as a parameter.",
-        )
-        .detail(format!(
-            "Function {} would run on the workers with the rights of the view's owner.",
-            table::function_name(function)
-        )));
-    }
-    if facts.is_write() && facts.obstacles.contains(&Obstacle::RowSecurity) {
-        return Err(PgError::unsupported(
-            format!(
-                "cannot write distributed table \"{}\" under row-level security",
-                tables[0].name
-            ),
-            "Write as the table's owner or as a role with BYPASSRLS.",
-        ));
-    }
+fn check(facts: &Facts) -> Result<(), PgError> {
     if facts.null_key && facts.target.is_some() && facts.insert_source == InsertSource::OneRow {
         return Err(null_key(facts.target));
     }
@@ -231,102 +219,21 @@ fn read_many(statement: &Statement) -> Result<Verdict, PgError> {
     })
 }
 
-/// FOR UPDATE over several shards: the scans lock on the workers.
+/// FOR UPDATE over several shards: the scans lock on the workers, and PostgreSQL what is here.
 fn lock_on_workers(statement: &Statement, table: &DistributedTable) -> Result<Verdict, PgError> {
-    let locked = statement.locked_tables();
-    if let Some(local) = locked.iter().find(|oid| catalog::find(**oid).is_none()) {
-        let local = table::describe(*local).map_or_else(String::new, |relation| relation.name);
-        return Err(PgError::unsupported(
-            format!(
-                "cannot lock rows of local table \"{local}\" while reading distributed table \"{}\"",
-                table.name
-            ),
-            "Lock the local rows in a statement of its own.",
-        ));
-    }
     let metadata = catalog::metadata().ok_or_else(|| PgError::internal("the extension is gone"))?;
-    let rewritten = statement.with_locks_on_workers(&|oid| catalog::find(oid).is_some());
+    let distribution = |oid| catalog::find(oid).map(|table| table.key);
+    let rewritten = statement
+        .with_locks_on_workers(&|oid| catalog::find(oid).is_some())
+        .with_copied_rows(&distribution)
+        .map_err(|_| {
+            PgError::unsupported(
+                format!(
+                    "cannot lock rows of local tables while reading system columns of distributed table \"{}\"",
+                    table.name
+                ),
+                "Lock the local rows in a statement of its own.",
+            )
+        })?;
     Ok(Verdict::RewrittenForPostgres(rewritten, metadata.partition))
-}
-
-/// Why a WITH clause cannot write.
-fn nested_write(facts: &Facts, table: &DistributedTable) -> PgError {
-    let reason = facts.obstacles.iter().find_map(why_not);
-    let (detail, _) = reason.unwrap_or_else(|| {
-        (
-            "No one value of the distribution column leads to all distributed tables of the statement."
-                .to_owned(),
-            "",
-        )
-    });
-    PgError::unsupported(
-        format!("cannot write distributed table \"{}\" in a WITH clause", table.name),
-        "Write it in a statement of its own, in the same transaction.",
-    )
-    .detail(detail)
-}
-
-fn local_write(target: Oid, table: &DistributedTable) -> PgError {
-    let target = table::describe(target).map_or_else(String::new, |relation| relation.name);
-    PgError::unsupported(
-        format!(
-            "cannot update, delete or merge into local table \"{target}\" while reading distributed table \"{}\"",
-            table.name
-        ),
-        "Read the distributed rows into a temporary table first.",
-    )
-}
-
-/// What an obstacle is to the user, and the way round; nothing for those that are no reason by themselves.
-fn why_not(obstacle: &Obstacle) -> Option<(String, &'static str)> {
-    let (detail, hint) = match obstacle {
-        Obstacle::LocalTable(oid) => (
-            format!(
-                "The statement also uses table \"{}\", which is on this server only.",
-                table::describe(*oid).map_or_else(String::new, |relation| relation.name)
-            ),
-            "Read what you need from it first and pass it as values.",
-        ),
-        Obstacle::VolatileFunction(oid) => (
-            format!(
-                "Function {} is volatile and would run on the workers.",
-                table::function_name(*oid)
-            ),
-            "Compute the value first and pass it as a parameter.",
-        ),
-        Obstacle::WholeRow | Obstacle::LocalState => (
-            "The statement uses a whole row, a cursor's position or something else that only this server knows."
-                .to_owned(),
-            "Name the columns, and the row by its key.",
-        ),
-        Obstacle::PlacementDependent => (
-            "Which rows it concerns depends on where they lie (ctid, LIMIT, DISTINCT ON, window functions), \
-             which differs between the placements of a shard."
-                .to_owned(),
-            "Find the rows' keys with a SELECT first.",
-        ),
-        Obstacle::UserFunction(_)
-        | Obstacle::NestedWrite
-        | Obstacle::CheckedView
-        | Obstacle::RowSecurity
-        | Obstacle::KeyChange => return None,
-    };
-    Some((detail, hint))
-}
-
-/// Why an UPDATE, DELETE or MERGE cannot run.
-fn refuse_write(facts: &Facts, table: &DistributedTable) -> PgError {
-    if let Some((detail, hint)) = facts.obstacles.iter().find_map(why_not) {
-        return PgError::unsupported(
-            format!("cannot modify distributed table \"{}\" this way", table.name),
-            hint,
-        )
-        .detail(detail);
-    }
-    PgError::new(
-        SqlState::FEATURE_NOT_SUPPORTED,
-        "cannot modify multiple shards during a single query",
-    )
-    .detail(format!("The statement concerns more than one shard of table \"{}\".", table.name))
-    .hint(format!("Add an equality on the distribution column \"{}\".", table.key_name))
 }

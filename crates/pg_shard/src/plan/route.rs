@@ -6,7 +6,7 @@
 use super::data::{Plan, Routed};
 use crate::catalog::{self, DistributedTable};
 use pg::PgError;
-use pg::query::{Command, Facts, InsertSource, Key, Obstacle, Prepared, Statement};
+use pg::query::{Command, Facts, InsertSource, Key, Obstacle, Prepared, Statement, Write};
 use pg::table;
 use pgrx::pg_sys::Oid;
 use shardmap::{KeyValue, Prune};
@@ -28,7 +28,7 @@ pub(crate) fn decide(facts: &Facts, prepared: &Prepared) -> Option<Way> {
         .writes
         .iter()
         .filter_map(|write| catalog::find(write.table))
-        .any(|table| table.placements.iter().any(|placements| placements.len() > 1));
+        .any(|table| table.is_replicated());
     let harmless = |obstacle: &Obstacle| match obstacle {
         // The worker can do it, or the statement cannot run anywhere else.
         Obstacle::UserFunction(_) => facts.is_write(),
@@ -39,9 +39,17 @@ pub(crate) fn decide(facts: &Facts, prepared: &Prepared) -> Option<Way> {
     if !facts.obstacles.iter().all(harmless) {
         return None;
     }
+    if lends_rights_to_functions(facts) {
+        return None;
+    }
     // A join of tables that different roles may read: each is scanned with its own role's rights.
     let is_mixed = || facts.relations.iter().any(|other| is_other(other.user, user(facts)));
     if !facts.is_write() && is_mixed() {
+        return None;
+    }
+    // A volatile function has a value of its own in each row.
+    if prepared.computes_volatile() && !facts.writes.iter().all(|write| finds_one_row(facts, write))
+    {
         return None;
     }
     let (first, others) = tables.split_first()?;
@@ -100,6 +108,25 @@ fn user(facts: &Facts) -> Oid {
     match facts.writes.last() {
         Some(write) => facts.writer(write),
         None => facts.relations.first().map_or(Oid::INVALID, |relation| relation.user),
+    }
+}
+
+/// Functions of users would run on the workers with the rights of a view's owner.
+pub(super) fn lends_rights_to_functions(facts: &Facts) -> bool {
+    facts.obstacles.iter().any(|obstacle| matches!(obstacle, Obstacle::UserFunction(_)))
+        && facts.writes.iter().any(|write| facts.writer(write) != Oid::INVALID)
+}
+
+/// It changes one row at most, as can be seen from the filter; or it brings rows.
+fn finds_one_row(facts: &Facts, write: &Write) -> bool {
+    match write.command {
+        Command::Update | Command::Delete => {
+            facts.relations.len() == 1
+                && table::row_identities(write.table)
+                    .iter()
+                    .any(|key| key.iter().all(|column| facts.fixes(write, *column)))
+        }
+        _ => true,
     }
 }
 

@@ -33,8 +33,9 @@ use connect::connect;
 use pg::link::Link;
 use pg::table::{self, OutputSettings};
 use pg::transaction::Isolation;
-use pg::wait::clock;
+use pg::wait::{Readiness, WaitSet, clock};
 use pg::{PgError, SqlState};
+use pool::SessionRef;
 use protocol::{Arguments, Kind, Message, Row, StatementName, TransactionStatus};
 use shardmap::NodeAddress;
 use statements::Statements;
@@ -129,6 +130,32 @@ pub(crate) struct Session {
 
 /// How long a node that was asked to stop may take.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Waits until some session has received something, or is found to be lost: that one's place and failure.
+pub(crate) fn wait_for_any(sessions: &[&SessionRef]) -> Result<(), (usize, Failure)> {
+    if let [only] = sessions {
+        return only.borrow_mut().wait().map_err(|failure| (0, failure));
+    }
+    let sockets: Vec<_> =
+        sessions.iter().map(|it| (it.borrow().socket(), Readiness::Readable)).collect();
+    let set = WaitSet::new(&sockets);
+    let limit = settings::silence_timeout();
+    let since = clock();
+    loop {
+        match set.wait(limit) {
+            Some(at) => {
+                return sessions[at].borrow_mut().consume().map_err(|failure| (at, failure));
+            }
+            None if limit.is_some_and(|limit| clock() - since >= limit) => {
+                for (at, session) in sessions.iter().enumerate() {
+                    session.borrow_mut().check_alive().map_err(|failure| (at, failure))?;
+                }
+                return Ok(());
+            }
+            None => {}
+        }
+    }
+}
 
 impl Session {
     /// Opens a session; two attempts, as pg_shard 1.2 makes.
@@ -234,13 +261,45 @@ impl Session {
         request: &Request<'_>,
         level: Option<(u32, Isolation)>,
     ) -> Result<(), Failure> {
+        let sql = self.text_for_flight(request)?;
+        self.open_flight(level);
+        self.queue_execution(request, sql.as_deref());
+        self.expects.push_back(Expect::Statement);
+        self.queue_sync();
+        self.flush()
+    }
+
+    /// Sends several statements in one flight: the first that fails ends it, and the rows that they changed are added
+    /// up. They must be few enough for the socket to take their answers while nobody reads.
+    pub(crate) fn send_all(
+        &mut self,
+        requests: &[Request<'_>],
+        level: Option<(u32, Isolation)>,
+    ) -> Result<(), Failure> {
+        let texts: Result<Vec<Option<String>>, Failure> =
+            requests.iter().map(|request| self.text_for_flight(request)).collect();
+        let texts = texts?;
+        self.open_flight(level);
+        for (request, sql) in requests.iter().zip(&texts) {
+            self.queue_execution(request, sql.as_deref());
+            self.expects.push_back(Expect::Statement);
+        }
+        self.queue_sync();
+        self.flush()
+    }
+
+    fn text_for_flight(&self, request: &Request<'_>) -> Result<Option<String>, Failure> {
         debug_assert!(self.expects.is_empty(), "one statement at a time");
         if let Some(failure) = self.broken() {
             return Err(failure);
         }
+        self.text_to_prepare(request).map_err(Failure::Statement)
+    }
+
+    /// Queues what goes before a flight's statements.
+    fn open_flight(&mut self, level: Option<(u32, Isolation)>) {
         self.error = None;
         self.affected = 0;
-        let sql = self.text_to_prepare(request).map_err(Failure::Statement)?;
         // First of all, where no error can skip it.
         for number in self.statements.take_forgotten() {
             self.link.flight().close(StatementName::Numbered(number));
@@ -250,10 +309,6 @@ impl Session {
             self.queue_transaction(level, isolation);
         }
         self.queue_settings();
-        self.queue_execution(request, sql.as_deref());
-        self.expects.push_back(Expect::Statement);
-        self.queue_sync();
-        self.flush()
     }
 
     /// The text, if the node does not have the statement prepared already.
@@ -262,7 +317,7 @@ impl Session {
         let sql = match &request.sql {
             Sql::Once(sql) => Some((*sql).to_owned()),
             Sql::Kept(key, render) if is_logged || !self.statements.knows(*key) => Some(render()?),
-            Sql::Kept(..) => None,
+            Sql::Kept(..) | Sql::Again => None,
         };
         if is_logged && let Some(sql) = &sql {
             pg::error::log(PgError::new(
@@ -279,6 +334,7 @@ impl Session {
                 self.link.flight().parse(StatementName::Unnamed, sql.unwrap_or(""), request.types);
                 StatementName::Unnamed
             }
+            Sql::Again => StatementName::Unnamed,
             Sql::Kept(key, _) => {
                 let limit = settings::max_prepared_statements();
                 let found = self.statements.find(*key, limit);
@@ -438,7 +494,7 @@ impl Session {
                 }
                 Kind::Complete => match self.expects.front() {
                     Some(Expect::Statement) => {
-                        self.affected = self.link.affected(&message);
+                        self.affected += self.link.affected(&message);
                         self.expects.pop_front();
                     }
                     // A text of several commands is complete several times.

@@ -26,6 +26,8 @@ pub(crate) fn next_template() -> u64 {
 pub(crate) enum Sql<'a> {
     /// It is prepared for this once.
     Once(&'a str),
+    /// The text of the request before it in the same flight.
+    Again,
     /// The node keeps it prepared under this key; the text is made if it has to be prepared.
     Kept(StatementKey, &'a dyn Fn() -> Result<String, PgError>),
 }

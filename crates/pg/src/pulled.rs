@@ -1,0 +1,1031 @@
+//! Writes whose rows are computed here: PostgreSQL plans the whole statement, and a scan of ours takes the place
+//! of each of its ModifyTable nodes that would write a distributed table.
+//!
+//! Before planning, the target's scan is made to lock its rows on the workers and to tell where each lies: its
+//! shard (in the place of `cmax`, which says nothing of a distributed table) and, where somebody will ask for it,
+//! the whole old row. PostgreSQL adds the `ctid` itself. What the plan below a ModifyTable yields is then the same as for a
+//! local table (`src/backend/optimizer/prep/preptlist.c`), and [`Changes`] takes it apart as
+//! `src/backend/executor/nodeModifyTable.c` does: actions of MERGE, WITH CHECK OPTION, generated columns and
+//! RETURNING are PostgreSQL's own expressions, evaluated here. The extension sends the changes.
+//!
+//! A local table that is updated, or whose rows are locked, while distributed ones are read stays PostgreSQL's: the distributed ones go into
+//! sub-queries, so that a re-check of a row that somebody else has changed meanwhile uses copies of their rows.
+
+use crate::error::{PgError, boundary};
+use crate::hooks;
+use crate::node::{self, Visit};
+use crate::query::{Command, Lookup, Statement, write_of, writing_queries};
+use crate::scan::{self, ScanIo};
+use crate::value::{Encoder, Hasher};
+use pgrx::pg_sys::{self, Datum, NodeTag, Oid};
+use protocol::Arguments;
+use std::ffi::{CStr, c_int};
+
+/// Opens the lock clause of a scan whose rows are going to be changed.
+pub(crate) const TARGET_MARK: char = '!';
+
+/// The junk column that tells the shard.
+const SHARD: &CStr = c"pg_shard shard";
+
+/// The beginning of the names of junk columns that hold the old row.
+const OLD: &str = "pg_shard old ";
+
+/// A write that is taken over from PostgreSQL's plan.
+#[derive(Clone, Copy, Debug)]
+pub struct PulledTarget {
+    /// The table.
+    pub table: Oid,
+    /// The role whose rights on it count: a view's owner, or (zero) the current user.
+    pub user: Oid,
+    /// How it is written.
+    pub command: Command,
+    /// No other part of the statement writes, so that nobody reads what was there before once this has been read.
+    pub is_alone: bool,
+    /// Its RETURNING, conditions or actions have sub-queries, which must not see what it changes.
+    pub has_subqueries: bool,
+}
+
+/// Why a write cannot be computed here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unpullable {
+    /// An INSERT with ON CONFLICT.
+    Conflict,
+    /// A system column that only the worker knows.
+    SystemColumn,
+    /// WHERE CURRENT OF.
+    Cursor,
+}
+
+impl Statement {
+    /// The statement as PostgreSQL is to plan it; the plan's writes are then to be taken over.
+    ///
+    /// `needs_rows` tells whether a table's rows can only be found again by what is in them.
+    pub fn pulled(
+        &self,
+        distribution: &Lookup<'_>,
+        needs_rows: &dyn Fn(Oid) -> bool,
+    ) -> Result<Statement, Unpullable> {
+        // SAFETY: a live Query of the planner hook; the copy is private.
+        unsafe {
+            let query = node::copy(self.parse);
+            if node::walk(query, &mut |n| match node::tag(n) {
+                NodeTag::T_CurrentOfExpr => Visit::Stop,
+                _ => Visit::Into,
+            }) {
+                return Err(Unpullable::Cursor);
+            }
+            for writing in writing_queries(query) {
+                let target = target_of(writing);
+                let command = write_of(writing);
+                match (distribution((*target).relid), command) {
+                    (Some(_), Some(Command::Insert | Command::Upsert)) => {
+                        if !(*writing).onConflict.is_null() {
+                            return Err(Unpullable::Conflict);
+                        }
+                        check_returning(writing)?;
+                    }
+                    (Some(key), _) => {
+                        check_returning(writing)?;
+                        let needs_row = needs_rows((*target).relid)
+                            || !(*writing).returningList.is_null()
+                            || !(*writing).withCheckOptions.is_null()
+                            || (*writing).commandType == pg_sys::CmdType::CMD_MERGE
+                            || assigns(writing, key.column);
+                        tell_places(writing, needs_row);
+                    }
+                    (None, Some(Command::Update | Command::Delete | Command::Merge)) => {
+                        copy_rows_of_others(writing, distribution)?;
+                    }
+                    (None, _) => {}
+                }
+            }
+            Ok(Statement { parse: query })
+        }
+    }
+}
+
+impl Statement {
+    /// The statement in which levels that lock rows of local tables see distributed ones through sub-queries, as a
+    /// write of a local table does.
+    pub fn with_copied_rows(&self, distribution: &Lookup<'_>) -> Result<Statement, Unpullable> {
+        // SAFETY: a live Query of the planner hook; the copy is private.
+        unsafe {
+            let query = node::copy(self.parse);
+            let mut locking: Vec<*mut pg_sys::Query> = Vec::new();
+            node::walk(query, &mut |n| {
+                if node::tag(n) == NodeTag::T_Query
+                    && !(*n.cast::<pg_sys::Query>()).rowMarks.is_null()
+                {
+                    locking.push(n.cast());
+                }
+                Visit::Into
+            });
+            for level in locking {
+                copy_rows_of_others(level, distribution)?;
+            }
+            Ok(Statement { parse: query })
+        }
+    }
+}
+
+/// The target's range table entry.
+unsafe fn target_of(query: *mut pg_sys::Query) -> *mut pg_sys::RangeTblEntry {
+    // SAFETY: the caller passes a live Query that writes.
+    unsafe { node::nth((*query).rtable, (*query).resultRelation as usize - 1) }
+}
+
+/// The statement assigns a column of its target.
+unsafe fn assigns(query: *mut pg_sys::Query, column: i16) -> bool {
+    // SAFETY: the caller passes a live Query.
+    unsafe {
+        node::elements::<pg_sys::TargetEntry>((*query).targetList)
+            .into_iter()
+            .any(|entry| !(*entry).resjunk && (*entry).resno == column)
+    }
+}
+
+/// RETURNING names no system column whose new value only the worker knows.
+unsafe fn check_returning(query: *mut pg_sys::Query) -> Result<(), Unpullable> {
+    // SAFETY: the caller passes a live Query.
+    let found = unsafe {
+        node::walk((*query).returningList, &mut |n| {
+            let var = node::cast::<pg_sys::Var, _>(n, NodeTag::T_Var);
+            match var {
+                Some(var)
+                    if (*var).varno == (*query).resultRelation
+                        && (*var).varlevelsup == 0
+                        && (*var).varattno < 0
+                        && i32::from((*var).varattno) != pg_sys::TableOidAttributeNumber =>
+                {
+                    Visit::Stop
+                }
+                _ => Visit::Into,
+            }
+        })
+    };
+    if found { Err(Unpullable::SystemColumn) } else { Ok(()) }
+}
+
+/// Makes the target's scan lock its rows, and the plan yield where each lies and, if need be, what was in it.
+unsafe fn tell_places(query: *mut pg_sys::Query, needs_row: bool) {
+    // SAFETY: the caller passes a private, live copy of a Query that writes. Junk columns behind the columns that are
+    // assigned are what PostgreSQL's planner itself adds (`preprocess_targetlist`). `enrname` is ours for a
+    // relation; see `Statement::with_locks_on_workers`.
+    unsafe {
+        let target = target_of(query);
+        (*target).enrname = node::c_text(&format!("{TARGET_MARK}FOR UPDATE"));
+        let number = (*query).resultRelation;
+        let junk = |column: i16, type_oid, typmod, collation, name: &str| {
+            let var = pg_sys::makeVar(number, column, type_oid, typmod, collation, 0);
+            let position = node::length((*query).targetList) as i16 + 1;
+            let entry = pg_sys::makeTargetEntry(var.cast(), position, node::c_text(name), true);
+            (*query).targetList = pg_sys::lappend((*query).targetList, entry.cast());
+        };
+        let shard = SHARD.to_string_lossy();
+        let place = pg_sys::MaxCommandIdAttributeNumber as i16;
+        junk(place, pg_sys::CIDOID, -1, Oid::INVALID, &shard);
+        if needs_row {
+            for_each_column((*target).relid, |attribute| {
+                junk(
+                    (*attribute).attnum,
+                    (*attribute).atttypid,
+                    (*attribute).atttypmod,
+                    (*attribute).attcollation,
+                    &format!("{OLD}{}", (*attribute).attnum),
+                );
+            });
+        }
+    }
+}
+
+/// Calls `body` for each live column.
+unsafe fn for_each_column(table: Oid, mut body: impl FnMut(*const pg_sys::FormData_pg_attribute)) {
+    // SAFETY: the caller's table is locked by the statement.
+    unsafe {
+        let relation = pg_sys::relation_open(table, pg_sys::NoLock as c_int);
+        let descriptor = (*relation).rd_att;
+        for index in 0..(*descriptor).natts as usize {
+            let attribute = (*descriptor).attrs.as_ptr().add(index);
+            if !(*attribute).attisdropped {
+                body(attribute);
+            }
+        }
+        pg_sys::relation_close(relation, pg_sys::NoLock as c_int);
+    }
+}
+
+/// Puts the distributed tables that a write of a local table reads into sub-queries.
+///
+/// PostgreSQL re-checks a row that was changed meanwhile with the rows that it was joined with: those of a table it
+/// would fetch again by their ctid, from our empty table; of a sub-query it keeps a copy. The sub-query has a
+/// WITH clause that nobody uses, which keeps the planner from pulling it up, and nothing else that it could mind.
+unsafe fn copy_rows_of_others(
+    query: *mut pg_sys::Query,
+    distribution: &Lookup<'_>,
+) -> Result<(), Unpullable> {
+    let mut levels: Vec<*mut pg_sys::Query> = Vec::new();
+    // SAFETY: the caller passes a private, live copy.
+    unsafe {
+        node::walk(query, &mut |n| {
+            if node::tag(n) == NodeTag::T_Query {
+                levels.push(n.cast());
+            }
+            Visit::Into
+        });
+        for level in levels {
+            let is_wrapped = |index: usize, rte: *mut pg_sys::RangeTblEntry| {
+                (*rte).rtekind == pg_sys::RTEKind::RTE_RELATION
+                    && index as i32 + 1 != (*level).resultRelation
+                    && distribution((*rte).relid).is_some()
+            };
+            let entries = node::elements::<pg_sys::RangeTblEntry>((*level).rtable);
+            let uses_system_column = node::walk(level, &mut |n| {
+                if n != level.cast() && node::tag(n) == NodeTag::T_Query {
+                    return Visit::Skip;
+                }
+                match node::cast::<pg_sys::Var, _>(n, NodeTag::T_Var) {
+                    Some(var) if (*var).varattno < 0 => {
+                        let index = (*var).varno as usize - 1;
+                        let here = (*var).varlevelsup == 0;
+                        if !here || is_wrapped(index, entries[index]) {
+                            Visit::Stop
+                        } else {
+                            Visit::Into
+                        }
+                    }
+                    _ => Visit::Into,
+                }
+            });
+            if uses_system_column {
+                return Err(Unpullable::SystemColumn);
+            }
+            for (index, rte) in entries.into_iter().enumerate() {
+                if is_wrapped(index, rte) {
+                    wrap(rte, index as c_int + 1);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes a sub-query of a table's range table entry.
+unsafe fn wrap(rte: *mut pg_sys::RangeTblEntry, index: c_int) {
+    // SAFETY: the caller passes an entry of a private, live copy; the nodes are made with the structs of their tags.
+    unsafe {
+        let inner: *mut pg_sys::RangeTblEntry = node::copy(rte);
+        (*inner).inFromCl = true;
+        (*inner).lateral = false;
+        let conditions = (*inner).securityQuals.cast();
+        pg_sys::ffi::pg_guard_ffi_boundary(|| raw::ChangeVarNodes(conditions, index, 1, 0));
+        let mut targets = Vec::new();
+        let relation = pg_sys::relation_open((*rte).relid, pg_sys::NoLock as c_int);
+        let descriptor = (*relation).rd_att;
+        for position in 0..(*descriptor).natts as usize {
+            let attribute = &*(*descriptor).attrs.as_ptr().add(position);
+            let value: *mut pg_sys::Expr = if attribute.attisdropped {
+                pg_sys::makeNullConst(pg_sys::INT4OID, -1, Oid::INVALID).cast()
+            } else {
+                let (type_oid, typmod) = (attribute.atttypid, attribute.atttypmod);
+                pg_sys::makeVar(1, attribute.attnum, type_oid, typmod, attribute.attcollation, 0)
+                    .cast()
+            };
+            let name = node::c_text(&node::text_of(attribute.attname.data.as_ptr()));
+            targets.push(pg_sys::makeTargetEntry(value, position as i16 + 1, name, false));
+        }
+        pg_sys::relation_close(relation, pg_sys::NoLock as c_int);
+        let from: *mut pg_sys::RangeTblRef = node::make(NodeTag::T_RangeTblRef);
+        (*from).rtindex = 1;
+        let query = select(&targets);
+        (*query).rtable = node::list_of(&[inner]);
+        (*query).jointree = pg_sys::makeFromExpr(node::list_of(&[from]), std::ptr::null_mut());
+        let unused: *mut pg_sys::CommonTableExpr = node::make(NodeTag::T_CommonTableExpr);
+        (*unused).ctename = node::c_text("unused");
+        let one = pg_sys::makeNullConst(pg_sys::INT4OID, -1, Oid::INVALID);
+        let one = pg_sys::makeTargetEntry(one.cast(), 1, node::c_text("one"), false);
+        (*unused).ctequery = select(&[one]).cast();
+        (*query).cteList = node::list_of(&[unused]);
+
+        (*rte).rtekind = pg_sys::RTEKind::RTE_SUBQUERY;
+        (*rte).subquery = query;
+        (*rte).relid = Oid::INVALID;
+        (*rte).relkind = 0;
+        (*rte).rellockmode = 0;
+        (*rte).inh = false;
+        (*rte).tablesample = std::ptr::null_mut();
+        (*rte).securityQuals = std::ptr::null_mut();
+        (*rte).requiredPerms = 0;
+        (*rte).checkAsUser = Oid::INVALID;
+        (*rte).selectedCols = std::ptr::null_mut();
+    }
+}
+
+/// A SELECT of expressions, of nothing yet.
+unsafe fn select(targets: &[*mut pg_sys::TargetEntry]) -> *mut pg_sys::Query {
+    // SAFETY: the node is made with the struct of its tag.
+    unsafe {
+        let query: *mut pg_sys::Query = node::make(NodeTag::T_Query);
+        (*query).commandType = pg_sys::CmdType::CMD_SELECT;
+        (*query).canSetTag = true;
+        (*query).jointree = pg_sys::makeFromExpr(std::ptr::null_mut(), std::ptr::null_mut());
+        (*query).targetList = node::list_of(targets);
+        query
+    }
+}
+
+mod raw {
+    //! Not among pgrx' bindings, so without its guard: the caller puts it around what may raise an error.
+    use pgrx::pg_sys;
+    use std::ffi::c_int;
+    unsafe extern "C-unwind" {
+        pub(super) fn ChangeVarNodes(
+            node: *mut pg_sys::Node,
+            from: c_int,
+            to: c_int,
+            levels_up: c_int,
+        );
+        pub(super) fn ExecComputeStoredGenerated(
+            relation: *mut pg_sys::ResultRelInfo,
+            estate: *mut pg_sys::EState,
+            slot: *mut pg_sys::TupleTableSlot,
+            command: pg_sys::CmdType::Type,
+        );
+        pub(super) fn standard_ExecutorFinish(query: *mut pg_sys::QueryDesc);
+    }
+}
+
+/// Puts our scans in the places of the ModifyTable nodes that write distributed tables.
+///
+/// # Safety
+///
+/// A finished plan of a statement that [`Statement::pulled`] made.
+pub(crate) unsafe fn take_over(planned: *mut pg_sys::PlannedStmt) -> Result<(), PgError> {
+    // SAFETY: the caller vouches for the plan. ModifyTable nodes stand at the top of the plan, or of a sub-plan that is
+    // a WITH clause, and nowhere else (`src/backend/optimizer/plan/planner.c`).
+    unsafe {
+        let is_write = |plan: *mut pg_sys::Plan| {
+            node::cast::<pg_sys::ModifyTable, _>(plan, NodeTag::T_ModifyTable)
+        };
+        let subplans = (*planned).subplans;
+        let places: Vec<*mut pg_sys::ListCell> =
+            (0..node::length(subplans)).map(|index| (*subplans).elements.add(index)).collect();
+        let nested =
+            places.iter().filter(|place| is_write((***place).ptr_value.cast()).is_some()).count();
+        for place in places {
+            if let Some(write) = is_write((*place).ptr_value.cast())
+                && let Some(ours) = taken_over(planned, write, false)
+            {
+                (*place).ptr_value = ours.cast();
+            }
+        }
+        if let Some(write) = is_write((*planned).planTree)
+            && let Some(ours) = taken_over(planned, write, nested == 0)
+        {
+            (*planned).planTree = ours;
+        }
+        Ok(())
+    }
+}
+
+/// Our scan for one ModifyTable; none if its table is local.
+unsafe fn taken_over(
+    planned: *mut pg_sys::PlannedStmt,
+    write: *mut pg_sys::ModifyTable,
+    is_alone: bool,
+) -> Option<*mut pg_sys::Plan> {
+    // SAFETY: the caller vouches for the plan; resultRelations is a list of numbers of the flat range table.
+    unsafe {
+        let number = (*(*(*write).resultRelations).elements).int_value;
+        let target: *mut pg_sys::RangeTblEntry = node::nth((*planned).rtable, number as usize - 1);
+        hooks::planner().distribution((*target).relid)?;
+        let described = PulledTarget {
+            table: (*target).relid,
+            user: (*target).checkAsUser,
+            command: match (*write).operation {
+                pg_sys::CmdType::CMD_INSERT => Command::Insert,
+                pg_sys::CmdType::CMD_UPDATE => Command::Update,
+                pg_sys::CmdType::CMD_DELETE => Command::Delete,
+                _ => Command::Merge,
+            },
+            is_alone,
+            has_subqueries: [
+                (*write).returningLists,
+                (*write).mergeActionLists,
+                (*write).withCheckOptionLists,
+            ]
+            .into_iter()
+            .any(|list| has_subqueries(list)),
+        };
+        let private = hooks::planner().plan_pulled(&described);
+
+        let scan: *mut pg_sys::CustomScan = node::make(NodeTag::T_CustomScan);
+        (*scan).scan.plan = (*write).plan;
+        let plan = &mut (*scan).scan.plan;
+        plan.type_ = NodeTag::T_CustomScan;
+        let child = plan.lefttree;
+        plan.lefttree = std::ptr::null_mut();
+        let returning: *mut pg_sys::List = if (*write).returningLists.is_null() {
+            std::ptr::null_mut()
+        } else {
+            node::nth((*write).returningLists, 0)
+        };
+        let (mut target_list, mut scan_list) = (Vec::new(), Vec::new());
+        for entry in node::elements::<pg_sys::TargetEntry>(returning) {
+            let number = target_list.len() as i16 + 1;
+            let expr = (*entry).expr.cast::<pg_sys::Node>();
+            let (type_oid, typmod, collation) =
+                (pg_sys::exprType(expr), pg_sys::exprTypmod(expr), pg_sys::exprCollation(expr));
+            let var = pg_sys::makeVar(pg_sys::INDEX_VAR, number, type_oid, typmod, collation, 0);
+            let output = pg_sys::makeTargetEntry(var.cast(), number, (*entry).resname, false);
+            (*output).resorigtbl = (*entry).resorigtbl;
+            (*output).resorigcol = (*entry).resorigcol;
+            target_list.push(output);
+            // What it is made of is in the ModifyTable; here only its type counts.
+            let place = pg_sys::makeNullConst(type_oid, typmod, collation);
+            scan_list.push(pg_sys::makeTargetEntry(place.cast(), number, (*entry).resname, false));
+        }
+        plan.targetlist = node::list_of(&target_list);
+        (*scan).custom_scan_tlist = node::list_of(&scan_list);
+        (*scan).custom_plans = node::list_of(&[child]);
+        (*scan).custom_relids = pg_sys::bms_make_singleton((*write).nominalRelation as c_int);
+        (*write).plan.lefttree = std::ptr::null_mut();
+        (*scan).custom_private = pg_sys::lappend(private.list(), write.cast());
+        (*scan).methods = scan::methods();
+        Some(scan.cast())
+    }
+}
+
+/// An expression somewhere in it needs a sub-query's result.
+unsafe fn has_subqueries(list: *mut pg_sys::List) -> bool {
+    // SAFETY: the caller passes a live list of expressions of a plan.
+    unsafe {
+        node::walk(list, &mut |n| match node::tag(n) {
+            NodeTag::T_SubPlan | NodeTag::T_AlternativeSubPlan => Visit::Stop,
+            NodeTag::T_Param
+                if (*n.cast::<pg_sys::Param>()).paramkind == pg_sys::ParamKind::PARAM_EXEC =>
+            {
+                Visit::Stop
+            }
+            _ => Visit::Into,
+        })
+    }
+}
+
+/// Whoever had the hook of the end of execution before us.
+static PREVIOUS_FINISH: std::sync::OnceLock<pg_sys::ExecutorFinish_hook_type> =
+    std::sync::OnceLock::new();
+
+/// Installs the hook in which changes that waited for the rest of their statement are sent.
+///
+/// # Safety
+///
+/// Once per process, from `_PG_init`.
+pub(crate) unsafe fn install() {
+    // SAFETY: the caller vouches; hooks are plain function pointers.
+    unsafe {
+        let _ = PREVIOUS_FINISH.set(pg_sys::ExecutorFinish_hook);
+        pg_sys::ExecutorFinish_hook = Some(finish);
+    }
+}
+
+unsafe extern "C-unwind" fn finish(query: *mut pg_sys::QueryDesc) {
+    // SAFETY: PostgreSQL's own argument, passed on unchanged; this frame holds plain values only.
+    unsafe {
+        match PREVIOUS_FINISH.get() {
+            Some(Some(previous)) => previous(query),
+            _ => raw::standard_ExecutorFinish(query),
+        }
+        boundary(|| hooks::planner().finish(Execution((*query).estate.addr())));
+    }
+}
+
+/// One execution of a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Execution(usize);
+
+/// What is to be done for a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Insert the new row.
+    Insert,
+    /// Assign the columns of this set in the old row.
+    Update(usize),
+    /// Delete the old row.
+    Delete,
+    /// Nothing.
+    Nothing,
+}
+
+/// Where a row lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// The shard's index.
+    pub shard: usize,
+    ctid: u64,
+}
+
+struct Action {
+    matched: bool,
+    command: pg_sys::CmdType::Type,
+    qual: *mut pg_sys::ExprState,
+    projection: *mut pg_sys::ProjectionInfo,
+    set: usize,
+}
+
+/// The rows of a plan below a write, as changes.
+pub struct Changes {
+    node: *mut pg_sys::CustomScanState,
+    command: Command,
+    sets_tag: bool,
+    relation: pg_sys::Relation,
+    inserting: *mut pg_sys::ResultRelInfo,
+    updating: *mut pg_sys::ResultRelInfo,
+    old: *mut pg_sys::TupleTableSlot,
+    new: *mut pg_sys::TupleTableSlot,
+    input: *mut pg_sys::TupleTableSlot,
+    shard_at: usize,
+    ctid_at: usize,
+    /// For each column of the table where its old value stands in a row of the plan; 0 for nowhere.
+    old_at: Vec<usize>,
+    has_old: bool,
+    has_generated: bool,
+    sets: Vec<Vec<i16>>,
+    returning: *mut pg_sys::ProjectionInfo,
+    actions: Vec<Action>,
+}
+
+impl ScanIo {
+    /// Which execution of which statement this is.
+    pub fn execution(&self) -> Execution {
+        // SAFETY: the node is live.
+        Execution(unsafe { (*self.node()).ss.ps.state.addr() })
+    }
+
+    /// Prepares to read the changes of a write that was taken over; when the scan begins.
+    pub fn open_changes(&mut self) -> Result<Changes, PgError> {
+        // SAFETY: the scan was made by `taken_over`, whose private part ends with the ModifyTable. The steps are
+        // those of ExecInitModifyTable; everything lives in the query's context, in which `begin` runs.
+        unsafe {
+            let custom = self.node();
+            let ps = &raw mut (*custom).ss.ps;
+            let estate = (*ps).state;
+            let plan = (*ps).plan.cast::<pg_sys::CustomScan>();
+            let private = (*plan).custom_private;
+            let write: *mut pg_sys::ModifyTable = node::nth(private, node::length(private) - 1);
+            assert_eq!(node::tag(write), NodeTag::T_ModifyTable, "the plan ends with the write");
+            if (*ps).ps_ExprContext.is_null() {
+                pg_sys::ExecAssignExprContext(estate, ps);
+            }
+            let context = (*ps).ps_ExprContext;
+            let number = (*(*(*write).resultRelations).elements).int_value as u32;
+            let make_relation =
+                || -> *mut pg_sys::ResultRelInfo { node::make(NodeTag::T_ResultRelInfo) };
+            let inserting = make_relation();
+            pg_sys::ExecInitResultRelation(estate, inserting, number);
+            let relation = (*inserting).ri_RelationDesc;
+            let updating = make_relation();
+            pg_sys::InitResultRelInfo(updating, relation, number, std::ptr::null_mut(), 0);
+            let descriptor = (*relation).rd_att;
+            let natts = (*descriptor).natts as usize;
+
+            let first = |lists: *mut pg_sys::List| -> *mut pg_sys::List {
+                if lists.is_null() { std::ptr::null_mut() } else { node::nth(lists, 0) }
+            };
+            let options = first((*write).withCheckOptionLists);
+            let mut checks: *mut pg_sys::List = std::ptr::null_mut();
+            for option in node::elements::<pg_sys::WithCheckOption>(options) {
+                let state = pg_sys::ExecInitQual((*option).qual.cast(), ps);
+                checks = pg_sys::lappend(checks, state.cast());
+            }
+            for relation in [inserting, updating] {
+                (*relation).ri_WithCheckOptions = options;
+                (*relation).ri_WithCheckOptionExprs = checks;
+            }
+
+            let virtual_slot = |descriptor| {
+                pg_sys::ExecInitExtraTupleSlot(estate, descriptor, &raw const pg_sys::TTSOpsVirtual)
+            };
+            let (old, new) = (virtual_slot(descriptor), virtual_slot(descriptor));
+            let returning_list = first((*write).returningLists);
+            let returning = if returning_list.is_null() {
+                std::ptr::null_mut()
+            } else {
+                let slot = virtual_slot(pg_sys::ExecTypeFromTL(returning_list));
+                pg_sys::ExecBuildProjectionInfo(returning_list, context, slot, ps, descriptor)
+            };
+
+            let numbers = |list: *mut pg_sys::List| -> Vec<i16> {
+                (0..node::length(list))
+                    .map(|index| (*(*list).elements.add(index)).int_value as i16)
+                    .collect()
+            };
+            let mut sets = vec![numbers(first((*write).updateColnosLists))];
+            let mut actions = Vec::new();
+            for action in node::elements::<pg_sys::MergeAction>(first((*write).mergeActionLists)) {
+                let command = (*action).commandType;
+                let projection =
+                    if matches!(command, pg_sys::CmdType::CMD_INSERT | pg_sys::CmdType::CMD_UPDATE)
+                    {
+                        let slot = virtual_slot(pg_sys::ExecTypeFromTL((*action).targetList));
+                        let list = (*action).targetList;
+                        pg_sys::ExecBuildProjectionInfo(list, context, slot, ps, descriptor)
+                    } else {
+                        std::ptr::null_mut()
+                    };
+                sets.push(numbers((*action).updateColnos));
+                actions.push(Action {
+                    matched: (*action).matched,
+                    command,
+                    qual: pg_sys::ExecInitQual((*action).qual.cast(), ps),
+                    projection,
+                    set: sets.len() - 1,
+                });
+            }
+
+            let child: *mut pg_sys::PlanState = node::nth((*custom).custom_ps, 0);
+            let columns = (*(*child).plan).targetlist;
+            let place_of = |name: &CStr| {
+                pg_sys::ExecFindJunkAttributeInTlist(columns, name.as_ptr()).max(0) as usize
+            };
+            let old_at: Vec<usize> = (1..=natts)
+                .map(|column| {
+                    let name = std::ffi::CString::new(format!("{OLD}{column}"));
+                    name.map_or(0, |name| place_of(&name))
+                })
+                .collect();
+            let constraints = (*descriptor).constr;
+            if !(*write).canSetTag {
+                // What nobody reads to its end is run after the rest of the statement, as ModifyTable nodes are.
+                (*estate).es_auxmodifytables =
+                    pg_sys::lcons(custom.cast(), (*estate).es_auxmodifytables);
+            }
+            Ok(Changes {
+                node: custom,
+                command: match (*write).operation {
+                    pg_sys::CmdType::CMD_INSERT => Command::Insert,
+                    pg_sys::CmdType::CMD_UPDATE => Command::Update,
+                    pg_sys::CmdType::CMD_DELETE => Command::Delete,
+                    _ => Command::Merge,
+                },
+                sets_tag: (*write).canSetTag,
+                relation,
+                inserting,
+                updating,
+                old,
+                new,
+                input: std::ptr::null_mut(),
+                shard_at: place_of(SHARD),
+                ctid_at: place_of(c"ctid"),
+                has_old: old_at.iter().any(|at| *at > 0),
+                old_at,
+                has_generated: !constraints.is_null() && (*constraints).has_generated_stored,
+                sets,
+                returning,
+                actions,
+            })
+        }
+    }
+}
+
+impl Changes {
+    /// The rows count in what the statement reports.
+    pub fn sets_tag(&self) -> bool {
+        self.sets_tag
+    }
+
+    /// The old rows are known as a whole.
+    pub fn has_old_rows(&self) -> bool {
+        self.has_old
+    }
+
+    /// The sets of columns that an update assigns.
+    pub fn sets(&self) -> &[Vec<i16>] {
+        &self.sets
+    }
+
+    /// It may store rows in other shards than those that its target's scan reads: it inserts, or assigns the column
+    /// given, and there are shards to read.
+    pub fn may_move(&self, column: i16) -> bool {
+        self.shard_at > 0
+            && (self.sets.iter().any(|set| set.contains(&column))
+                || self.actions.iter().any(|action| action.command == pg_sys::CmdType::CMD_INSERT))
+    }
+
+    /// The next row; none at the end. Its old and new values stay until the one after it.
+    pub fn next(&mut self, io: &mut ScanIo) -> Result<Option<Change>, PgError> {
+        // SAFETY: the slots are live; values point into the plan's row or per-row memory, which stay until the next call.
+        unsafe {
+            let context = (*self.node).ss.ps.ps_ExprContext;
+            pg_sys::MemoryContextReset((*context).ecxt_per_tuple_memory);
+            let estate = (*self.node).ss.ps.state;
+            if !(*estate).es_per_tuple_exprcontext.is_null() {
+                let memory = (*(*estate).es_per_tuple_exprcontext).ecxt_per_tuple_memory;
+                pg_sys::MemoryContextReset(memory);
+            }
+            let Some(row) = io.child_row() else { return Ok(None) };
+            self.input = row.slot();
+            let is_matched = self.ctid_at > 0 && value(self.input, self.ctid_at - 1).is_some();
+            self.fill_old(is_matched);
+            Ok(Some(match self.command {
+                Command::Insert | Command::Upsert => {
+                    let input = self.input;
+                    self.fill_new(|column| value(input, column));
+                    Change::Insert
+                }
+                Command::Update => {
+                    self.assign(self.input, 0);
+                    Change::Update(0)
+                }
+                Command::Merge => self.merge(is_matched),
+                _ => Change::Delete,
+            }))
+        }
+    }
+
+    unsafe fn fill_old(&mut self, is_matched: bool) {
+        // SAFETY: the slots are live and as long as the table's descriptor.
+        unsafe {
+            let (old, input) = (self.old, self.input);
+            fill(old, self.old_at.len(), |column| {
+                let at = self.old_at[column];
+                if at > 0 && is_matched { value(input, at - 1) } else { None }
+            });
+            (*old).tts_tableOid = (*self.relation).rd_id;
+            if is_matched && let Some(ctid) = value(input, self.ctid_at - 1) {
+                (*old).tts_tid = *ctid.cast_mut_ptr::<pg_sys::ItemPointerData>();
+            }
+        }
+    }
+
+    unsafe fn fill_new(&mut self, from: impl Fn(usize) -> Option<Datum>) {
+        // SAFETY: as in `fill_old`.
+        unsafe {
+            fill(self.new, self.old_at.len(), from);
+            (*self.new).tts_tableOid = (*self.relation).rd_id;
+        }
+    }
+
+    /// The new row is the old one with the values of `from` in the columns of a set.
+    unsafe fn assign(&mut self, from: *mut pg_sys::TupleTableSlot, set: usize) {
+        // SAFETY: as in `fill_old`; the set's values come first in `from`.
+        unsafe {
+            let old = self.old;
+            let columns = std::mem::take(&mut self.sets[set]);
+            self.fill_new(|column| {
+                let place = columns.iter().position(|known| *known as usize == column + 1);
+                match place {
+                    Some(place) => value(from, place),
+                    None => value(old, column),
+                }
+            });
+            self.sets[set] = columns;
+        }
+    }
+
+    /// The first action whose condition holds, as ExecMergeMatched and ExecMergeNotMatched choose it.
+    unsafe fn merge(&mut self, is_matched: bool) -> Change {
+        // SAFETY: the expressions were made for this node; slots as above.
+        unsafe {
+            let context = (*self.node).ss.ps.ps_ExprContext;
+            (*context).ecxt_scantuple = self.old;
+            (*context).ecxt_innertuple = self.input;
+            (*context).ecxt_outertuple = std::ptr::null_mut();
+            for index in 0..self.actions.len() {
+                let Action { matched, command, qual, projection, set } = self.actions[index];
+                if matched != is_matched || !holds(qual, context) {
+                    continue;
+                }
+                if is_matched && command != pg_sys::CmdType::CMD_NOTHING {
+                    let kind = if command == pg_sys::CmdType::CMD_UPDATE {
+                        pg_sys::WCOKind::WCO_RLS_MERGE_UPDATE_CHECK
+                    } else {
+                        pg_sys::WCOKind::WCO_RLS_MERGE_DELETE_CHECK
+                    };
+                    self.check(self.updating, kind, self.old);
+                }
+                return match command {
+                    pg_sys::CmdType::CMD_INSERT => {
+                        let row = project(projection);
+                        self.fill_new(|column| value(row, column));
+                        Change::Insert
+                    }
+                    pg_sys::CmdType::CMD_UPDATE => {
+                        let row = project(projection);
+                        self.assign(row, set);
+                        Change::Update(set)
+                    }
+                    pg_sys::CmdType::CMD_DELETE => Change::Delete,
+                    _ => Change::Nothing,
+                };
+            }
+            Change::Nothing
+        }
+    }
+
+    unsafe fn check(
+        &self,
+        relation: *mut pg_sys::ResultRelInfo,
+        kind: pg_sys::WCOKind::Type,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) {
+        // SAFETY: the conditions were made by `open_changes`; the slot is virtual, as they expect.
+        unsafe {
+            if !(*relation).ri_WithCheckOptions.is_null() {
+                pg_sys::ExecWithCheckOptions(kind, relation, slot, (*self.node).ss.ps.state);
+            }
+        }
+    }
+
+    /// What follows once it is certain that the change is made: generated columns, the checks of views and of
+    /// row-level security, and RETURNING, whose row is kept.
+    pub fn complete(&mut self, io: &mut ScanIo, change: Change) -> Result<(), PgError> {
+        // SAFETY: the expressions were made for this node; the slots are live and virtual.
+        unsafe {
+            let (relation, command, kind) = match change {
+                Change::Insert => (
+                    self.inserting,
+                    pg_sys::CmdType::CMD_INSERT,
+                    pg_sys::WCOKind::WCO_RLS_INSERT_CHECK,
+                ),
+                _ => (
+                    self.updating,
+                    pg_sys::CmdType::CMD_UPDATE,
+                    pg_sys::WCOKind::WCO_RLS_UPDATE_CHECK,
+                ),
+            };
+            let is_whole = change == Change::Insert || self.has_old;
+            if change != Change::Delete && is_whole {
+                if self.has_generated {
+                    let (estate, new) = ((*self.node).ss.ps.state, self.new);
+                    pg_sys::ffi::pg_guard_ffi_boundary(|| {
+                        raw::ExecComputeStoredGenerated(relation, estate, new, command);
+                    });
+                }
+                self.check(relation, kind, self.new);
+                self.check(relation, pg_sys::WCOKind::WCO_VIEW_CHECK, self.new);
+            }
+            if !self.returning.is_null() {
+                let context = (*self.node).ss.ps.ps_ExprContext;
+                (*context).ecxt_scantuple =
+                    if change == Change::Delete { self.old } else { self.new };
+                (*context).ecxt_outertuple = self.input;
+                let row = project(self.returning);
+                io.rows().borrow_mut().keep_slot(row);
+            }
+            Ok(())
+        }
+    }
+
+    /// Where the old row lies.
+    pub fn place(&self) -> Result<Place, PgError> {
+        // SAFETY: the slot holds the plan's row; the column is of type cid, which is passed by value.
+        let shard =
+            unsafe { if self.shard_at == 0 { None } else { value(self.input, self.shard_at - 1) } };
+        let shard = shard.ok_or_else(|| PgError::internal("a row without its shard"))?;
+        // SAFETY: filled by `fill_old`.
+        let id = unsafe { (*self.old).tts_tid };
+        let block = u64::from(id.ip_blkid.bi_hi) << 16 | u64::from(id.ip_blkid.bi_lo);
+        Ok(Place {
+            shard: shard.value() as u32 as usize,
+            ctid: block << 16 | u64::from(id.ip_posid),
+        })
+    }
+
+    /// The hash of the new row's value in a column (from 1); none for NULL.
+    pub fn hash_new(&self, column: i16, hasher: &Hasher) -> Option<i32> {
+        // SAFETY: the slot is filled; the hasher was found for the column's type.
+        unsafe { value(self.new, column as usize - 1).map(|value| hasher.hash(value)) }
+    }
+
+    /// Encoders for the table's columns, none for those dropped.
+    pub fn encoders(&self) -> Vec<Option<Encoder>> {
+        // SAFETY: the relation is open; the encoders live in the query's context.
+        unsafe {
+            let before = pg_sys::MemoryContextSwitchTo((*(*self.node).ss.ps.state).es_query_cxt);
+            let descriptor = (*self.relation).rd_att;
+            let encoders = (0..(*descriptor).natts as usize)
+                .map(|index| {
+                    let attribute = (*descriptor).attrs.as_ptr().add(index);
+                    (!(*attribute).attisdropped).then(|| Encoder::new((*attribute).atttypid))
+                })
+                .collect();
+            pg_sys::MemoryContextSwitchTo(before);
+            encoders
+        }
+    }
+
+    /// An encoder for rows' places.
+    pub fn place_encoder(&self) -> Encoder {
+        // SAFETY: as in `encoders`.
+        unsafe {
+            let before = pg_sys::MemoryContextSwitchTo((*(*self.node).ss.ps.state).es_query_cxt);
+            let encoder = Encoder::new(pg_sys::TIDOID);
+            pg_sys::MemoryContextSwitchTo(before);
+            encoder
+        }
+    }
+
+    /// Appends the old row's value in a column (from 1) to a statement's arguments.
+    pub fn append_old(&self, column: i16, encoder: &Encoder, arguments: &mut Arguments) {
+        // SAFETY: the slot is filled and the encoder made for the column; what it allocates goes with the row.
+        unsafe { self.append(self.old, column, encoder, arguments) }
+    }
+
+    /// The same of the new row.
+    pub fn append_new(&self, column: i16, encoder: &Encoder, arguments: &mut Arguments) {
+        // SAFETY: as above.
+        unsafe { self.append(self.new, column, encoder, arguments) }
+    }
+
+    unsafe fn append(
+        &self,
+        slot: *mut pg_sys::TupleTableSlot,
+        column: i16,
+        encoder: &Encoder,
+        arguments: &mut Arguments,
+    ) {
+        // SAFETY: the caller vouches for slot and encoder.
+        unsafe {
+            let memory = (*(*self.node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory;
+            let before = pg_sys::MemoryContextSwitchTo(memory);
+            encoder.append(value(slot, column as usize - 1), arguments);
+            pg_sys::MemoryContextSwitchTo(before);
+        }
+    }
+
+    /// Appends the old row's place to a statement's arguments.
+    pub fn append_place(&self, encoder: &Encoder, arguments: &mut Arguments) {
+        // SAFETY: the row is a matched one, whose ctid is not NULL.
+        unsafe {
+            let memory = (*(*self.node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory;
+            let before = pg_sys::MemoryContextSwitchTo(memory);
+            encoder.append(value(self.input, self.ctid_at - 1), arguments);
+            pg_sys::MemoryContextSwitchTo(before);
+        }
+    }
+}
+
+/// A value of a slot whose values are all there; none for NULL.
+unsafe fn value(slot: *mut pg_sys::TupleTableSlot, column: usize) -> Option<Datum> {
+    // SAFETY: the caller passes a deformed slot and a column that it has.
+    unsafe { (!*(*slot).tts_isnull.add(column)).then(|| *(*slot).tts_values.add(column)) }
+}
+
+unsafe fn fill(
+    slot: *mut pg_sys::TupleTableSlot,
+    columns: usize,
+    from: impl Fn(usize) -> Option<Datum>,
+) {
+    // SAFETY: the caller passes a virtual slot with that many columns.
+    unsafe {
+        pg_sys::ExecClearTuple(slot);
+        for column in 0..columns {
+            let datum = from(column);
+            *(*slot).tts_isnull.add(column) = datum.is_none();
+            *(*slot).tts_values.add(column) = datum.unwrap_or(Datum::from(0));
+        }
+        pg_sys::ExecStoreVirtualTuple(slot);
+    }
+}
+
+/// ExecQual, `src/include/executor/executor.h`.
+unsafe fn holds(qual: *mut pg_sys::ExprState, context: *mut pg_sys::ExprContext) -> bool {
+    // SAFETY: the caller passes a condition and the context of its node.
+    unsafe {
+        if qual.is_null() {
+            return true;
+        }
+        let mut is_null = false;
+        evaluate(qual, context, &mut is_null).value() != 0
+    }
+}
+
+unsafe fn evaluate(
+    state: *mut pg_sys::ExprState,
+    context: *mut pg_sys::ExprContext,
+    is_null: &mut bool,
+) -> Datum {
+    // SAFETY: the caller passes an expression and the context of its node; results live in per-row memory.
+    unsafe {
+        let before = pg_sys::MemoryContextSwitchTo((*context).ecxt_per_tuple_memory);
+        let value = pg_sys::ffi::pg_guard_ffi_boundary(|| {
+            ((*state).evalfunc.unwrap_unchecked())(state, context, is_null)
+        });
+        pg_sys::MemoryContextSwitchTo(before);
+        value
+    }
+}
+
+/// ExecProject, `src/include/executor/executor.h`.
+unsafe fn project(projection: *mut pg_sys::ProjectionInfo) -> *mut pg_sys::TupleTableSlot {
+    // SAFETY: the caller passes a projection of a live node.
+    unsafe {
+        let state = &raw mut (*projection).pi_state;
+        let slot = (*state).resultslot;
+        pg_sys::ExecClearTuple(slot);
+        let mut is_null = false;
+        evaluate(state, (*projection).pi_exprContext, &mut is_null);
+        pg_sys::ExecStoreVirtualTuple(slot);
+        slot
+    }
+}

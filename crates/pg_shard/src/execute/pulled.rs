@@ -1,0 +1,532 @@
+//! A write whose rows are computed here: each change goes to the shard where its row lies.
+//!
+//! The plan below is read to its end before the first change is sent; its scan of the written table has locked the rows
+//! on the workers, so they stay where they are. On a shard with one placement a row is known by its `ctid`. Elsewhere
+//! every placement has its own, and a row is known by its primary key or another unique index, or else by all
+//! that is in it: of rows that are the same in every letter any one will do. A row whose distribution column changes is
+//! deleted in one shard and inserted in another.
+//!
+//! Changes travel as one small statement a row, many in a flight, all nodes at once, by the rules of
+//! [`super::spread`] for placements. If the statement writes in several places (WITH clauses), all of them read what
+//! was there before: the changes wait for the end of the statement.
+
+use super::render;
+use super::spread::{Send, write_shards};
+use super::write::{Order, Target, lock_for, lock_rows_of, no_destination};
+use crate::catalog::{self, DistributedTable, quote};
+use crate::plan::data::PulledWrite;
+use crate::session::{Failure, Request, Sql};
+use pg::pulled::{Change, Changes, Execution, Place};
+use pg::query::Command;
+use pg::scan::{Explain, Scan, ScanIo};
+use pg::table::{self, TableColumn};
+use pg::template::Piece;
+use pg::value::{Encoder, Hasher};
+use pg::{PgError, SqlState};
+use pgrx::pg_sys::Oid;
+use protocol::Arguments;
+use shardmap::ShardId;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::rc::Rc;
+
+/// Changes of a shard in one flight: their answers fit into any socket's buffer.
+const LOT: usize = 500;
+
+/// Bytes of arguments that are collected before they are sent.
+const MOST_BYTES: usize = 16 * 1024 * 1024;
+
+thread_local! {
+    /// Changes that wait for the end of their statement, in the order in which they were computed.
+    static WAITING: RefCell<Vec<Waiting>> = const { RefCell::new(Vec::new()) };
+}
+
+struct Waiting {
+    execution: Execution,
+    /// The transaction level of the statement: with it they go.
+    level: u32,
+    outbox: Outbox,
+}
+
+/// Sends what has waited for the end of a statement.
+pub(crate) fn finish(execution: Execution) -> Result<(), PgError> {
+    if WAITING.with_borrow(|waiting| waiting.iter().all(|known| known.execution != execution)) {
+        return Ok(());
+    }
+    let (ours, others) = WAITING.with_borrow_mut(|waiting| {
+        std::mem::take(waiting).into_iter().partition(|known| known.execution == execution)
+    });
+    WAITING.set(others);
+    let ours: Vec<Waiting> = ours;
+    for waiting in ours {
+        let mut outbox = waiting.outbox;
+        outbox.send_all()?;
+    }
+    Ok(())
+}
+
+/// The statements of this level and deeper have failed.
+pub(crate) fn forget_waiting(level: u32) {
+    WAITING.with_borrow_mut(|waiting| waiting.retain(|known| known.level < level));
+}
+
+/// A scan that sends the changes that the plan below it yields.
+pub(crate) struct PulledRows {
+    plan: PulledWrite,
+    changes: Changes,
+    seen: HashSet<Place>,
+    done: bool,
+}
+
+/// How a row is found again on a placement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Find {
+    /// By where it lies.
+    Place,
+    /// By the columns of a unique index.
+    Key,
+    /// By all that is in it.
+    Row,
+}
+
+/// What is done, by which statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Kind {
+    Insert,
+    Update(usize, Find),
+    Delete(Find),
+}
+
+/// A statement for one row of any shard.
+struct Text {
+    template: Vec<Piece>,
+    types: Vec<u32>,
+}
+
+/// A change of one row.
+struct Parcel {
+    text: usize,
+    arguments: Arguments,
+}
+
+/// Changes on their way to the shards of one table.
+struct Outbox {
+    table: Rc<DistributedTable>,
+    user: Oid,
+    texts: Vec<Text>,
+    /// By shard, in the order in which they were computed.
+    parcels: BTreeMap<usize, VecDeque<Parcel>>,
+    bytes: usize,
+    /// Nobody else changes the rows: each must still be there.
+    is_alone: bool,
+}
+
+/// Makes parcels of changes.
+struct Packer {
+    columns: Vec<TableColumn>,
+    encoders: Vec<Option<Encoder>>,
+    place: Encoder,
+    /// The columns of a unique index.
+    key: Option<Vec<i16>>,
+    hasher: Hasher,
+    known: HashMap<Kind, usize>,
+}
+
+impl PulledRows {
+    /// The scan of a plan.
+    pub(crate) fn new(plan: PulledWrite, io: &mut ScanIo) -> Result<Self, PgError> {
+        let changes = io.open_changes()?;
+        Ok(Self { plan, changes, seen: HashSet::new(), done: false })
+    }
+
+    fn run(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
+        let mut table = catalog::get(self.plan.table)?;
+        if self.changes.may_move(table.key.column) && table.is_replicated() {
+            // Where to is known too late: locks that are taken one by one would meet others' in another order.
+            lock_rows_of(&table, &(0..table.map.len()).collect::<Vec<_>>());
+            table = catalog::get(self.plan.table)?;
+        }
+        io.buffer_child();
+        let mut packer = Packer::new(&table, &self.changes)?;
+        let mut outbox = Outbox {
+            table,
+            user: self.plan.user,
+            texts: Vec::new(),
+            parcels: BTreeMap::new(),
+            bytes: 0,
+            is_alone: self.plan.is_alone,
+        };
+        let sends_early = self.plan.is_alone && !self.plan.has_subqueries;
+        let mut count = 0;
+        while let Some(change) = self.changes.next(io)? {
+            let place = match change {
+                Change::Nothing => continue,
+                Change::Insert => None,
+                Change::Update(_) | Change::Delete => {
+                    let place = self.changes.place()?;
+                    if !self.seen.insert(place) {
+                        if self.plan.command == Command::Merge {
+                            return Err(second_time());
+                        }
+                        // A row that several rows are joined to is changed once, by the first.
+                        continue;
+                    }
+                    Some(place)
+                }
+            };
+            self.changes.complete(io, change)?;
+            packer.pack(&self.changes, change, place, &mut outbox)?;
+            count += 1;
+            if sends_early && outbox.bytes >= MOST_BYTES {
+                outbox.send_all()?;
+            }
+        }
+        if self.changes.sets_tag() {
+            io.add_processed(count);
+        }
+        if self.plan.is_alone {
+            return outbox.send_all();
+        }
+        let level = pg::transaction::nest_level();
+        let waiting = Waiting { execution: io.execution(), level, outbox };
+        WAITING.with_borrow_mut(|all| all.push(waiting));
+        Ok(())
+    }
+}
+
+/// ExecMergeMatched's error.
+fn second_time() -> PgError {
+    PgError::new(SqlState(*b"21000"), "MERGE command cannot affect row a second time")
+        .hint("Ensure that not more than one source row matches any one target row.")
+}
+
+impl Packer {
+    fn new(table: &DistributedTable, changes: &Changes) -> Result<Self, PgError> {
+        let key = &table.key;
+        let hasher = Hasher::find(key.family, key.type_oid, key.collation).ok_or_else(|| {
+            PgError::internal("the distribution column's type has lost its hash function")
+        })?;
+        Ok(Self {
+            columns: table::columns(table.oid),
+            encoders: changes.encoders(),
+            place: changes.place_encoder(),
+            key: table::row_identities(table.oid).into_iter().next(),
+            hasher,
+            known: HashMap::new(),
+        })
+    }
+
+    /// Puts a change into the outbox.
+    fn pack(
+        &mut self,
+        changes: &Changes,
+        change: Change,
+        place: Option<Place>,
+        outbox: &mut Outbox,
+    ) -> Result<(), PgError> {
+        let key = outbox.table.key.column;
+        match (change, place) {
+            (Change::Insert, _) => {
+                let index = self.destination(changes, outbox)?;
+                self.add(changes, Kind::Insert, index, outbox);
+            }
+            (Change::Update(set), Some(place)) => {
+                let find = self.find(changes, place, outbox)?;
+                let moves = changes.sets()[set].contains(&key);
+                let index = if moves { self.destination(changes, outbox)? } else { place.shard };
+                if index == place.shard {
+                    self.add(changes, Kind::Update(set, find), index, outbox);
+                } else {
+                    self.add(changes, Kind::Delete(find), place.shard, outbox);
+                    self.add(changes, Kind::Insert, index, outbox);
+                }
+            }
+            (Change::Delete, Some(place)) => {
+                let find = self.find(changes, place, outbox)?;
+                self.add(changes, Kind::Delete(find), place.shard, outbox);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The shard of the new row.
+    fn destination(&self, changes: &Changes, outbox: &Outbox) -> Result<usize, PgError> {
+        let table = &outbox.table;
+        let hash = changes
+            .hash_new(table.key.column, &self.hasher)
+            .ok_or_else(|| crate::plan::null_key(Some(table.oid)))?;
+        let index = table.map.owner(hash).ok_or_else(no_destination)?;
+        lock_for(Order::of(Command::Insert), table, index, Some(&[hash]));
+        Ok(index)
+    }
+
+    fn find(&self, changes: &Changes, place: Place, outbox: &Outbox) -> Result<Find, PgError> {
+        if place.shard >= outbox.table.map.len() {
+            return Err(have_changed(&outbox.table));
+        }
+        if outbox.table.healthy(place.shard).count() == 1 {
+            return Ok(Find::Place);
+        }
+        if !changes.has_old_rows() {
+            return Err(have_changed(&outbox.table));
+        }
+        Ok(if self.key.is_some() { Find::Key } else { Find::Row })
+    }
+
+    fn add(&mut self, changes: &Changes, kind: Kind, index: usize, outbox: &mut Outbox) {
+        let text = match self.known.get(&kind) {
+            Some(known) => *known,
+            None => {
+                outbox.texts.push(self.text(changes, kind, outbox.table.oid));
+                self.known.insert(kind, outbox.texts.len() - 1);
+                outbox.texts.len() - 1
+            }
+        };
+        let arguments = self.arguments(changes, kind);
+        outbox.bytes += arguments.len();
+        outbox.parcels.entry(index).or_default().push_back(Parcel { text, arguments });
+    }
+
+    fn column(&self, number: i16) -> String {
+        let column = self.columns.iter().find(|column| column.number == number);
+        quote(column.map_or("", |column| &column.name))
+    }
+
+    fn encoder(&self, number: i16) -> &Encoder {
+        self.encoders[number as usize - 1]
+            .as_ref()
+            .unwrap_or_else(|| unreachable!("only live columns are sent"))
+    }
+
+    /// The columns that an inserted row brings.
+    fn inserted(&self) -> impl Iterator<Item = i16> {
+        self.columns.iter().filter(|column| !column.is_generated).map(|column| column.number)
+    }
+
+    /// The columns of the new row that a statement has among its arguments, which come first.
+    fn new_columns(&self, changes: &Changes, kind: Kind) -> Vec<i16> {
+        match kind {
+            Kind::Insert => self.inserted().collect(),
+            Kind::Update(set, _) => changes.sets()[set].clone(),
+            Kind::Delete(_) => Vec::new(),
+        }
+    }
+
+    /// The columns of the old row that follow them.
+    fn old_columns(&self, kind: Kind) -> Vec<i16> {
+        match kind {
+            Kind::Update(_, Find::Key) | Kind::Delete(Find::Key) => {
+                self.key.clone().unwrap_or_default()
+            }
+            Kind::Update(_, Find::Row) | Kind::Delete(Find::Row) => {
+                self.columns.iter().map(|column| column.number).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn has_place(kind: Kind) -> bool {
+        matches!(kind, Kind::Update(_, Find::Place) | Kind::Delete(Find::Place))
+    }
+
+    fn text(&self, changes: &Changes, kind: Kind, table: Oid) -> Text {
+        let new = self.new_columns(changes, kind);
+        let old = self.old_columns(kind);
+        let mut types: Vec<u32> =
+            new.iter().chain(&old).map(|column| self.encoder(*column).argument_type()).collect();
+        if Self::has_place(kind) {
+            types.push(self.place.argument_type());
+        }
+        let names: Vec<String> = new.iter().map(|column| self.column(*column)).collect();
+        let text = |text: String| Piece::Text(text);
+        let mut template = match kind {
+            Kind::Insert => {
+                let values: Vec<String> = (1..=new.len()).map(|n| format!("${n}")).collect();
+                vec![
+                    text("INSERT INTO ".to_owned()),
+                    Piece::Table(table),
+                    text(format!(" ({}) VALUES ({})", names.join(", "), values.join(", "))),
+                ]
+            }
+            Kind::Update(..) => {
+                let assigned: Vec<String> = names
+                    .iter()
+                    .enumerate()
+                    .map(|(n, name)| format!("{name} = ${}", n + 1))
+                    .collect();
+                vec![
+                    text("UPDATE ".to_owned()),
+                    Piece::Table(table),
+                    text(format!(" AS t SET {}", assigned.join(", "))),
+                ]
+            }
+            Kind::Delete(_) => {
+                vec![text("DELETE FROM ".to_owned()), Piece::Table(table), text(" AS t".to_owned())]
+            }
+        };
+        let first = new.len() + 1;
+        match kind {
+            Kind::Insert => {}
+            Kind::Update(_, Find::Place) | Kind::Delete(Find::Place) => {
+                template.push(text(format!(" WHERE t.ctid = ${first}")));
+            }
+            Kind::Update(_, Find::Key) | Kind::Delete(Find::Key) => {
+                let equal: Vec<String> = old
+                    .iter()
+                    .enumerate()
+                    .map(|(n, column)| format!("t.{} = ${}", self.column(*column), first + n))
+                    .collect();
+                template.push(text(format!(" WHERE {}", equal.join(" AND "))));
+            }
+            Kind::Update(_, Find::Row) | Kind::Delete(Find::Row) => {
+                let names: Vec<String> =
+                    old.iter().map(|column| format!("s.{}", self.column(*column))).collect();
+                let values: Vec<String> = self
+                    .columns
+                    .iter()
+                    .enumerate()
+                    .map(|(n, column)| format!("${}::{}", first + n, column.type_name))
+                    .collect();
+                template.push(text(" WHERE t.ctid = (SELECT s.ctid FROM ".to_owned()));
+                template.push(Piece::Table(table));
+                template.push(text(format!(
+                    " AS s WHERE ROW({})::text = ROW({})::text LIMIT 1)",
+                    names.join(", "),
+                    values.join(", ")
+                )));
+            }
+        }
+        Text { template, types }
+    }
+
+    fn arguments(&self, changes: &Changes, kind: Kind) -> Arguments {
+        let new = self.new_columns(changes, kind);
+        let old = self.old_columns(kind);
+        let mut formats: Vec<bool> =
+            new.iter().chain(&old).map(|column| self.encoder(*column).is_binary()).collect();
+        if Self::has_place(kind) {
+            formats.push(self.place.is_binary());
+        }
+        let mut arguments = Arguments::start(formats.into_iter());
+        for column in new {
+            changes.append_new(column, self.encoder(column), &mut arguments);
+        }
+        for column in old {
+            changes.append_old(column, self.encoder(column), &mut arguments);
+        }
+        if Self::has_place(kind) {
+            changes.append_place(&self.place, &mut arguments);
+        }
+        arguments.finish(&[]);
+        arguments
+    }
+}
+
+impl Outbox {
+    /// Sends everything, a lot of each shard at a time.
+    fn send_all(&mut self) -> Result<(), PgError> {
+        self.bytes = 0;
+        while !self.parcels.is_empty() {
+            let mut lots: BTreeMap<usize, Vec<Parcel>> = BTreeMap::new();
+            for (index, parcels) in &mut self.parcels {
+                let n = parcels.len().min(LOT);
+                lots.insert(*index, parcels.drain(..n).collect());
+            }
+            self.parcels.retain(|_, parcels| !parcels.is_empty());
+            self.send(&lots)?;
+        }
+        Ok(())
+    }
+
+    fn send(&self, lots: &BTreeMap<usize, Vec<Parcel>>) -> Result<(), PgError> {
+        let table = catalog::get(self.table.oid)?;
+        let ids = |table: &DistributedTable| -> Vec<ShardId> {
+            table.map.shards().iter().map(|shard| shard.id).collect()
+        };
+        if !Rc::ptr_eq(&table, &self.table) && ids(&table) != ids(&self.table) {
+            return Err(have_changed(&table));
+        }
+        let tables = [table];
+        let targets = lots
+            .keys()
+            .map(|index| Target {
+                tables: &tables,
+                written: 1,
+                index: *index,
+                user: self.user,
+                counts: true,
+            })
+            .collect();
+        let mut request = |index: usize, send: Send<'_>| {
+            let render = |text: &Text| render(&text.template, index);
+            let texts: Result<Vec<String>, PgError> = self.texts.iter().map(render).collect();
+            let texts = texts.map_err(Failure::Statement)?;
+            let mut before = None;
+            let requests: Vec<Request<'_>> = lots[&index]
+                .iter()
+                .map(|parcel| {
+                    let is_again = before.replace(parcel.text) == Some(parcel.text);
+                    Request {
+                        sql: if is_again { Sql::Again } else { Sql::Once(&texts[parcel.text]) },
+                        types: &self.texts[parcel.text].types,
+                        arguments: &parcel.arguments,
+                    }
+                })
+                .collect();
+            send(&requests)
+        };
+        let changed = write_shards(targets, &mut request, &mut |_| Ok(()))?;
+        let expected: usize = lots.values().map(Vec::len).sum();
+        if self.is_alone && changed != expected as u64 {
+            return Err(PgError::new(
+                SqlState(*b"27000"),
+                format!(
+                    "rows of table \"{}\" that were to be changed are not there any more",
+                    self.table.name
+                ),
+            )
+            .detail(format!("{changed} of {expected} changes found their row."))
+            .hint("A function that the statement calls may have changed them."));
+        }
+        Ok(())
+    }
+}
+
+fn have_changed(table: &DistributedTable) -> PgError {
+    PgError::new(
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("the shards of table \"{}\" have changed while the statement ran", table.name),
+    )
+    .hint("Run it again.")
+}
+
+impl Scan for PulledRows {
+    fn next(&mut self, io: &mut ScanIo) -> Result<bool, PgError> {
+        if !self.done {
+            self.done = true;
+            self.run(io)?;
+        }
+        Ok(io.emit_kept())
+    }
+
+    fn rescan(&mut self, io: &mut ScanIo, _changed: bool) -> Result<(), PgError> {
+        io.rows().borrow_mut().rewind();
+        Ok(())
+    }
+
+    fn end(&mut self, _io: &mut ScanIo) {}
+
+    fn explain(&mut self, _io: &mut ScanIo, explain: &mut Explain) -> Result<(), PgError> {
+        let table = catalog::get(self.plan.table)?;
+        let command = match self.plan.command {
+            Command::Update => "Update",
+            Command::Delete => "Delete",
+            Command::Merge => "Merge",
+            _ => "Insert",
+        };
+        explain.text(command, &table.name);
+        explain.text("Shards", &format!("decided row by row, of {}", table.map.len()));
+        Ok(())
+    }
+}

@@ -1,0 +1,28 @@
+//! Writes that no worker can do by itself: PostgreSQL plans them over our scans, and their rows are computed here.
+//!
+//! See `pg::pulled` for what happens to the plan, and [`crate::execute::pulled`] for what happens to the rows.
+
+use super::data::{Plan, PulledWrite};
+use crate::catalog;
+use pg::PgError;
+use pg::hooks::Verdict;
+use pg::plan::PlanWriter;
+use pg::pulled::{PulledTarget, Unpullable};
+use pg::query::Statement;
+
+/// How PostgreSQL is to plan the statement.
+pub(super) fn plan(statement: Statement) -> Result<Result<Verdict, Unpullable>, PgError> {
+    let metadata = catalog::metadata().ok_or_else(|| PgError::internal("the extension is gone"))?;
+    let distribution = |oid| catalog::find(oid).map(|table| table.key);
+    let is_replicated = |oid| catalog::find(oid).is_some_and(|table| table.is_replicated());
+    let statement = statement.with_locks_on_workers(&|oid| distribution(oid).is_some());
+    Ok(statement
+        .pulled(&distribution, &is_replicated)
+        .map(|statement| Verdict::Pulled(statement, metadata.partition)))
+}
+
+/// The private part of a write that is taken over from PostgreSQL's plan.
+pub(crate) fn private(target: &PulledTarget) -> PlanWriter {
+    let PulledTarget { table, user, command, is_alone, has_subqueries } = *target;
+    Plan::PulledWrite(PulledWrite { table, user, command, is_alone, has_subqueries }).write()
+}
