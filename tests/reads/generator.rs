@@ -425,8 +425,9 @@ impl Generator {
                     format!("string_agg({distinct}{value}, ',' ORDER BY {value})")
                 }
                 1 => {
-                    let any = self.type_in(scope);
-                    let value = self.expression(any, scope, 1);
+                    // Arrays of arrays must agree in their dimensions.
+                    let any = Some(self.type_in(scope)).filter(|any| *any != Type::Ints);
+                    let value = self.expression(any.unwrap_or(Type::Text), scope, 1);
                     format!("array_agg({distinct}{value} ORDER BY {value})::text")
                 }
                 2 => {

@@ -22,6 +22,9 @@ mod answer;
 /// ANALYZE and VACUUM.
 mod statistics;
 
+/// Plans.
+mod plans;
+
 /// TPC-H.
 mod tpch;
 
@@ -49,7 +52,7 @@ const USUAL: u64 = 1500;
 const QUERY_CANCELED: &str = "57014";
 
 /// The SQLSTATE that stands for a server that hung up, and what it says when another session has crashed.
-const LOST: &str = "08006";
+const LOST: &str = "LOST!";
 const CRASH_SHUTDOWN: &str = "57P02";
 
 /// How many sessions on each side run them.

@@ -15,3 +15,13 @@ SELECT r1.name FROM customers AS r1
 [int8 39] SELECT $1 + 1, count(*) FROM stock GROUP BY ($1 + 1);
 [int8 39] SELECT $1 FROM stock AS r1 GROUP BY ($1);
 [mood 'ok', int8 39] SELECT $1 AS c0, $2 + 1 + r2.size AS c1 FROM stock AS r1 JOIN products AS r2 ON r2.sku = r1.sku GROUP BY ($1), ($2 + 1 + r2.size);
+
+-- What EXTRACT asks for was made a parameter, and printing the statement crashed the session.
+SELECT word FROM single WHERE extract(month from d)::int4 = 2;
+SELECT name, extract(year from born) FROM customers WHERE id = 3 AND extract(month from born) = 1 AND normalize(name, NFC) = 'name 3';
+
+-- A sub-query in the select list that ORDER BY, GROUP BY or DISTINCT refers to is printed twice, and failed: "the name of ... is not
+-- where it should be in the deparsed statement".
+SELECT (SELECT count(*) FROM orders o WHERE o.customer = c.id) n FROM customers c WHERE id = 3 ORDER BY n;
+SELECT (SELECT count(*) FROM orders o WHERE o.customer = c.id) n, count(*) FROM customers c WHERE id = 3 GROUP BY 1;
+SELECT DISTINCT r2.d, (SELECT min(r3.word) FROM single r3 WHERE r3.id = r2.id) FROM single r1 JOIN single r2 ON r1.id = r2.id ORDER BY 1 DESC, 2;

@@ -67,6 +67,11 @@ impl Gatherer {
                     NodeTag::T_FuncExpr => {
                         let function = n.cast::<pg_sys::FuncExpr>();
                         self.mix((*function).funcid.to_u32());
+                        if (*function).funcformat == pg_sys::CoercionForm::COERCE_SQL_SYNTAX {
+                            // EXTRACT(month FROM ...), NORMALIZE(..., NFC): ruleutils takes for a constant what the
+                            // grammar made one, without looking (`get_func_sql_syntax`, `ruleutils.c`).
+                            return Visit::Skip;
+                        }
                         if (*function).funcformat != pg_sys::CoercionForm::COERCE_EXPLICIT_CALL {
                             // A cast: its further arguments are a length that ruleutils must see.
                             if node::length((*function).args) > 0 {

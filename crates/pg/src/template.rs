@@ -143,20 +143,17 @@ fn cut(text: &str, marked: &[(Oid, String)]) -> Result<Vec<Piece>, PgError> {
     let mut holes = Vec::new();
     for (table, alias) in marked {
         let name = qualified_name(*table);
-        let found = [format!("{name} AS {alias}"), format!("{name} {alias}")].into_iter().find_map(
-            |pattern| {
-                let mut places = text.match_indices(pattern.as_str());
-                let first = places.next()?;
-                places.next().is_none().then_some(first.0)
-            },
-        );
-        let start = found.ok_or_else(|| {
-            PgError::internal(format!(
+        // A sub-query is printed once more where ORDER BY or GROUP BY refers to it.
+        let patterns = [format!("{name} AS {alias}"), format!("{name} {alias}")];
+        let found = patterns.iter().flat_map(|pattern| text.match_indices(pattern.as_str()));
+        let before = holes.len();
+        holes.extend(found.map(|(start, _)| (start, start + name.len(), *table)));
+        if holes.len() == before {
+            return Err(PgError::internal(format!(
                 "the name of {name} is not where it should be in the deparsed statement"
             ))
-            .detail(format!("Deparsed statement: {text}"))
-        })?;
-        holes.push((start, start + name.len(), *table));
+            .detail(format!("Deparsed statement: {text}")));
+        }
     }
     holes.sort_unstable_by_key(|hole| hole.0);
     let mut pieces = Vec::with_capacity(holes.len() * 2 + 1);

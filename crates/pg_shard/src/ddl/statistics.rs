@@ -171,7 +171,12 @@ fn everywhere(
         };
         let arguments = Arguments::none();
         let request = Request { sql: Sql::Once(&sql), types: &[], arguments: &arguments };
-        let sent = session.borrow_mut().send(&request, level);
+        // VACUUM may stand in no flight with other statements: settings that have changed go first, in their own.
+        let ready = match level {
+            None => session.borrow_mut().run("SELECT", None, &mut |_| Ok(())).map(drop),
+            Some(_) => Ok(()),
+        };
+        let sent = ready.and_then(|()| session.borrow_mut().send(&request, level));
         match sent {
             Ok(()) => asked.push((node, shard, session)),
             Err(Failure::Statement(error)) => return Err(error),
