@@ -1,5 +1,8 @@
 //! COPY in and out, and INSERT of rows for many shards: all or nothing, and what comes out is what went in.
 
+mod formats;
+mod insert_select;
+
 use testkit::{NodeName, TestCluster};
 
 const COORDINATOR: NodeName = NodeName::Coordinator;

@@ -219,6 +219,18 @@ fn names_need_no_care() {
     session.sql("INSERT INTO twin VALUES (2, 'other too')");
     assert_eq!(session.text("SELECT count(*) FROM twin"), "2");
 
+    // Names that PostgreSQL is asked to quote always, as pg_dump can.
+    session.sql("SET quote_all_identifiers = on");
+    assert_eq!(session.text("SELECT place FROM other.twin WHERE key = 1 AND place <> ''"), "other");
+    assert_eq!(session.text("SELECT count(*), max(place) FROM other.twin"), "2|other too");
+    session.sql("UPDATE other.twin SET place = place WHERE key + 0 = 1");
+    session.sql("INSERT INTO other.twin VALUES (3, 'c'), (4, 'd') RETURNING key");
+    session.sql("CREATE TABLE other.quoted (key int PRIMARY KEY, \"Place\" text UNIQUE)");
+    session.sql("SELECT public.master_create_distributed_table('other.quoted', 'key')");
+    session.sql("SELECT public.master_create_worker_shards('other.quoted', 2, 1)");
+    session.sql("INSERT INTO other.quoted VALUES (1, 'x')");
+    session.sql("RESET quote_all_identifiers");
+
     // The longest name that still has room for a shard's number.
     let long = "l".repeat(56);
     cluster.create_distributed(&format!("CREATE TABLE {long} (key int)"), &long, "key", 2, 1);
@@ -226,7 +238,17 @@ fn names_need_no_care() {
     assert_eq!(cluster.text(&format!("SELECT * FROM {long}")), "1");
     let longer = "l".repeat(57);
     cluster.sql(&format!("CREATE TABLE {longer} (key int)"));
-    cluster.sql(&format!("SELECT master_create_distributed_table('{longer}', 'key')"));
-    let error = cluster.error(&format!("SELECT master_create_worker_shards('{longer}', 2, 1)"));
-    assert_eq!(error.line(), format!("XX000: shard name too long to extend: \"{longer}\""));
+    let error =
+        cluster.error(&format!("SELECT master_create_distributed_table('{longer}', 'key')"));
+    assert_eq!(error.line(), format!("42622: shard name too long to extend: \"{longer}\""));
+    assert_eq!(
+        error.hint,
+        "Rename the table or index to 55 bytes or less before it is distributed."
+    );
+    // The same for an index, also one that came between.
+    cluster.sql("CREATE TABLE short (key int)");
+    cluster.sql("SELECT master_create_distributed_table('short', 'key')");
+    cluster.sql(&format!("CREATE INDEX {longer}_i ON short (key)"));
+    let error = cluster.error("SELECT master_create_worker_shards('short', 2, 1)");
+    assert_eq!(error.line(), format!("42622: shard name too long to extend: \"{longer}_i\""));
 }

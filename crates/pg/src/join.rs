@@ -152,6 +152,7 @@ unsafe fn broadcast(
             filters: Vec::new(),
             tables: Vec::new(),
             user: other.user,
+            stand_ins: Vec::new(),
             work,
             before,
             cost: 0.0,
@@ -194,7 +195,7 @@ unsafe fn join(
             let clause = (*info).clause.cast::<pg_sys::Node>();
             if is_asked_after(info, kind, rel) { after.push(clause) } else { on.push(clause) }
         }
-        let covers = |relation| left.covers(relation) || right.covers(relation);
+        let covers = |var: &pg_sys::Var| left.has(var) || right.has(var);
         let init_params = path::init_params(root);
         let can = |clause: &*mut pg_sys::Node| {
             crate::shippable::is_shippable(*clause, &covers, &init_params, false)
@@ -202,6 +203,8 @@ unsafe fn join(
         if !on.iter().chain(&after).all(can) {
             return None;
         }
+        let mut stand_ins = left.stand_ins.clone();
+        stand_ins.extend_from_slice(&right.stand_ins);
         let fills_in = matches!(kind, JoinKind::Left | JoinKind::Full);
         if fills_in && has_placeholder_in(root, right)
             || kind == JoinKind::Full && has_placeholder_in(root, left)
@@ -209,10 +212,19 @@ unsafe fn join(
             return None;
         }
         if matches!(kind, JoinKind::Semi | JoinKind::Anti) {
-            // What is only looked for has no columns.
+            // What is only looked for has no columns; but what equals one of the left side can be had from there.
+            if kind == JoinKind::Semi {
+                stand_ins.extend(on.iter().filter_map(|clause| equal_column(*clause, left, right)));
+            }
+            let is_lost = |var: &pg_sys::Var| {
+                right.has(var)
+                    && !stand_ins
+                        .iter()
+                        .any(|(known, _)| *known == (var.varno as u32, var.varattno))
+            };
             let mut above = node::elements::<pg_sys::Node>((*(*rel).reltarget).exprs);
             above.extend(&after);
-            if above.into_iter().any(|expression| refers_to(expression, right)) {
+            if above.into_iter().any(|expression| has_column(expression, &is_lost)) {
                 return None;
             }
         }
@@ -278,6 +290,7 @@ unsafe fn join(
             filters: of_sharded(filters, &tables),
             tables,
             user: left.user,
+            stand_ins,
             work: left.work + right.work,
             before: left.before + right.before,
             cost: 0.0,
@@ -411,17 +424,42 @@ unsafe fn has_placeholder_in(root: *mut pg_sys::PlannerInfo, side: &Remote) -> b
     }
 }
 
-/// The expression has a column of this side.
-unsafe fn refers_to(expression: *mut pg_sys::Node, side: &Remote) -> bool {
+/// The expression has a column for which `test` holds.
+unsafe fn has_column(expression: *mut pg_sys::Node, test: &dyn Fn(&pg_sys::Var) -> bool) -> bool {
     // SAFETY: a live expression of the planner.
     unsafe {
         node::walk(expression, &mut |n| {
             let var = node::cast::<pg_sys::Var, _>(n, NodeTag::T_Var);
-            if var.is_some_and(|var| (*var).varno > 0 && side.covers((*var).varno as u32)) {
-                Visit::Stop
-            } else {
-                Visit::Into
-            }
+            if var.is_some_and(|var| test(&*var)) { Visit::Stop } else { Visit::Into }
         })
+    }
+}
+
+/// A column of the right side that equals one of the left in all that a semi-join yields.
+unsafe fn equal_column(
+    clause: *mut pg_sys::Node,
+    left: &Remote,
+    right: &Remote,
+) -> Option<(Column, *mut pg_sys::Var)> {
+    // SAFETY: a live clause of the planner; syscache look-ups by value.
+    unsafe {
+        let op = node::cast::<pg_sys::OpExpr, _>(clause, NodeTag::T_OpExpr)?;
+        if node::length((*op).args) != 2 {
+            return None;
+        }
+        let column = |index| {
+            let side: *mut pg_sys::Node = node::nth((*op).args, index);
+            node::cast::<pg_sys::Var, _>(side, NodeTag::T_Var)
+        };
+        let (first, second) = (column(0)?, column(1)?);
+        let same = (*first).vartype == (*second).vartype
+            && (*first).varcollid == (*second).varcollid
+            && pg_sys::op_mergejoinable((*op).opno, (*first).vartype);
+        for (ours, theirs) in [(first, second), (second, first)] {
+            if same && left.covers((*ours).varno as u32) && right.has(&*theirs) {
+                return Some((((*theirs).varno as u32, (*theirs).varattno), ours));
+            }
+        }
+        None
     }
 }

@@ -173,7 +173,7 @@ unsafe fn base(
             ));
         }
         let init_params = init_params(root);
-        let own = |relation| relation == rti;
+        let own = |var: &pg_sys::Var| var.varno as u32 == rti;
         let (mut conditions, mut clauses) = (Vec::new(), Vec::new());
         let mut complete = (*root).qual_security_level == 0
             && lock_clause(rte).is_none()
@@ -206,6 +206,7 @@ unsafe fn base(
             filters,
             tables: vec![table],
             user: (*rte).checkAsUser,
+            stand_ins: Vec::new(),
             work,
             before: 0.0,
             cost: 0.0,

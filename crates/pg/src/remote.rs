@@ -99,6 +99,8 @@ pub(crate) struct Remote {
     pub(crate) tables: Vec<Oid>,
     /// The role whose rights count: a view's owner, or (zero) the current user.
     pub(crate) user: Oid,
+    /// Columns of what a semi-join only looks for, and the columns that equal them: the planner may join by either.
+    pub(crate) stand_ins: Vec<(Column, *mut pg_sys::Var)>,
     /// What all workers together spend on it, in the planner's units.
     pub(crate) work: f64,
     /// What is spent before they are asked.
@@ -110,6 +112,15 @@ pub(crate) struct Remote {
 }
 
 impl Remote {
+    /// The column can be had from it.
+    pub(crate) fn has(&self, var: &pg_sys::Var) -> bool {
+        let (relation, column) = (var.varno as u32, var.varattno);
+        var.varlevelsup == 0
+            && var.varno > 0
+            && (self.covers(relation)
+                || self.stand_ins.iter().any(|(known, _)| *known == (relation, column)))
+    }
+
     /// The relation belongs to it.
     pub(crate) fn covers(&self, relation: u32) -> bool {
         fn any(items: &[Item], relation: u32) -> bool {
@@ -138,7 +149,7 @@ impl Remote {
         // SAFETY: the caller passes a live expression of the planner; the root lives while it plans.
         unsafe {
             let init_params = path::init_params(self.root);
-            let own = |relation| self.covers(relation);
+            let own = |var: &pg_sys::Var| self.has(var);
             shippable::is_shippable(expression, &own, &init_params, aggregates)
         }
     }
@@ -158,6 +169,8 @@ pub(crate) struct Printer<'a> {
     context: *mut pg_sys::List,
     aliases: Vec<(u32, String)>,
     broadcasts: Vec<Rc<Broadcast>>,
+    /// The relations of the EXISTS that is being printed.
+    inside: Vec<u32>,
     /// The range table's length: broadcast rows come behind it.
     entries: usize,
     /// How many parameters are arrays of broadcast rows; they come first.
@@ -233,6 +246,7 @@ impl<'a> Printer<'a> {
                 entries: length,
                 arrays: broadcasts.iter().map(|rows| rows.arrays()).sum(),
                 broadcasts,
+                inside: Vec::new(),
                 init_params: path::init_params(remote.root),
                 expressions: Vec::new(),
             }
@@ -243,30 +257,39 @@ impl<'a> Printer<'a> {
     pub(crate) fn expression(&mut self, expression: *mut pg_sys::Node) -> String {
         // SAFETY: a live expression over relations of the remote; what is printed is a private copy.
         unsafe {
-            let expression = self.in_terms_of_arrays(expression);
+            let expression = self.in_terms_of_from(expression);
             let (init_params, expressions) = (&self.init_params, &mut self.expressions);
             let own = printable(expression, init_params, self.arrays, expressions);
             node::text_of(pg_sys::deparse_expression(own, self.context, true, false))
         }
     }
 
-    /// The expression with columns of broadcast rows named as columns of their arrays.
-    unsafe fn in_terms_of_arrays(&self, expression: *mut pg_sys::Node) -> *mut pg_sys::Node {
-        if self.broadcasts.is_empty() {
+    /// The expression in terms of what stands in FROM: equal columns for those of a semi-join, and columns of arrays
+    /// for those of broadcast rows.
+    unsafe fn in_terms_of_from(&self, expression: *mut pg_sys::Node) -> *mut pg_sys::Node {
+        if self.broadcasts.is_empty() && self.remote.stand_ins.is_empty() {
             return expression;
         }
         // SAFETY: the caller passes a live expression; the copies are private.
         unsafe {
             node::rewrite(expression, &mut |n| {
-                let var = node::cast::<pg_sys::Var, _>(n, NodeTag::T_Var)?;
+                let mut var = node::cast::<pg_sys::Var, _>(n, NodeTag::T_Var)?;
+                let column = ((*var).varno as u32, (*var).varattno);
+                if !self.remote.covers(column.0) && !self.inside.contains(&column.0) {
+                    let equal = self.remote.stand_ins.iter().find(|(known, _)| *known == column);
+                    var = equal.map_or(var, |(_, equal)| *equal);
+                }
                 let is_it = |known: &*mut pg_sys::Var| {
                     (**known).varno == (*var).varno && (**known).varattno == (*var).varattno
                 };
-                let (number, column) = self
+                let found = self
                     .broadcasts
                     .iter()
                     .enumerate()
-                    .find_map(|(n, rows)| Some((n, rows.columns.iter().position(is_it)?)))?;
+                    .find_map(|(n, rows)| Some((n, rows.columns.iter().position(is_it)?)));
+                let Some((number, column)) = found else {
+                    return (!std::ptr::eq(var.cast(), n)).then(|| node::copy(var).cast());
+                };
                 let own: *mut pg_sys::Var = node::copy(var);
                 (*own).varno = (self.entries + number + 1) as i32;
                 (*own).varattno = column as i16 + 1;
@@ -274,6 +297,24 @@ impl<'a> Printer<'a> {
                 (*own).varattnosyn = 0;
                 Some(own.cast())
             })
+        }
+    }
+
+    /// The clause is an OR over nothing but columns of broadcast rows.
+    fn is_alternative_of_arrays(&self, clause: *mut pg_sys::Node) -> bool {
+        // SAFETY: a live clause of the planner.
+        unsafe {
+            let is_or = node::cast::<pg_sys::BoolExpr, _>(clause, NodeTag::T_BoolExpr)
+                .is_some_and(|expr| (*expr).boolop == pg_sys::BoolExprType::OR_EXPR);
+            is_or
+                && !node::walk(clause, &mut |n| {
+                    let var = node::cast::<pg_sys::Var, _>(n, NodeTag::T_Var);
+                    let is_sent = |var: *mut pg_sys::Var| {
+                        let relation = (*var).varno as u32;
+                        self.broadcasts.iter().any(|rows| rows.relations.contains(&relation))
+                    };
+                    if var.is_some_and(|var| !is_sent(var)) { Visit::Stop } else { Visit::Into }
+                })
         }
     }
 
@@ -416,7 +457,13 @@ impl<'a> Printer<'a> {
             match condition {
                 Condition::Clause(clause) => {
                     let text = self.expression(*clause);
-                    sql.text(&format!("({text})"));
+                    // A worker knows nothing of arrays' values, takes alternatives for rare ones, and would join the
+                    // arrays with each other first, row by row. Of CASE it thinks that half the rows pass.
+                    sql.text(&if self.is_alternative_of_arrays(*clause) {
+                        format!("CASE WHEN {text} THEN true ELSE false END")
+                    } else {
+                        format!("({text})")
+                    });
                 }
                 Condition::Exists { negated, items, conditions } => {
                     sql.text(if *negated {
@@ -424,8 +471,15 @@ impl<'a> Printer<'a> {
                     } else {
                         "(EXISTS (SELECT FROM "
                     });
+                    let outside = self.inside.len();
+                    walk_items(items, &[], &mut |item| match item {
+                        Item::Table(relation) => self.inside.push(*relation),
+                        Item::Broadcast(rows) => self.inside.extend_from_slice(&rows.relations),
+                        Item::Join(..) => {}
+                    });
                     self.list(items, ", ", sql);
                     self.conditions(" WHERE ", conditions, sql);
+                    self.inside.truncate(outside);
                     sql.text("))");
                 }
             }
@@ -542,9 +596,7 @@ pub(crate) fn columns_in(
         unsafe {
             node::walk(*expression, &mut |n| {
                 if let Some(var) = node::cast::<pg_sys::Var, _>(n, NodeTag::T_Var)
-                    && (*var).varlevelsup == 0
-                    && (*var).varno > 0
-                    && remote.covers((*var).varno as u32)
+                    && remote.has(&*var)
                     && !columns.iter().any(|known| {
                         (**known).varno == (*var).varno && (**known).varattno == (*var).varattno
                     })

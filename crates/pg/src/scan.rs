@@ -332,6 +332,15 @@ impl ScanIo {
         self.array_count = self.array_elements().iter().map(Vec::len).sum();
     }
 
+    /// What stands for the children's rows where nothing is executed.
+    fn unread_arrays(&self) -> Option<Rc<Vec<ChildRows>>> {
+        (self.array_count > 0).then(|| {
+            let types = |elements: Vec<Oid>| elements.iter().map(|known| known.to_u32()).collect();
+            let empty = |elements| ChildRows { types: types(elements), lots: Vec::new() };
+            Rc::new(self.array_elements().into_iter().map(empty).collect())
+        })
+    }
+
     /// The children's rows are arguments.
     pub fn sends_arrays(&self) -> bool {
         self.array_count > 0
@@ -529,8 +538,14 @@ impl ScanIo {
     /// children's rows that concern these shards.
     pub fn arguments(&mut self, shards: &[usize]) -> Arguments {
         let codecs = self.codecs();
+        self.arguments_for(shards, codecs.binary_columns())
+    }
+
+    /// The same for a statement whose result has other columns.
+    pub fn arguments_for(&mut self, shards: &[usize], binary_columns: &[bool]) -> Arguments {
+        let codecs = self.codecs();
         let mut arguments = Arguments::start(codecs.encoders().iter().map(Encoder::is_binary));
-        if let Some(children) = self.arrays.clone() {
+        if let Some(children) = self.arrays.clone().or_else(|| self.unread_arrays()) {
             for child in &*children {
                 let concerns = |lot: &&Lot| lot.shard.is_none_or(|shard| shards.contains(&shard));
                 for (column, element) in child.types.iter().enumerate() {
@@ -549,7 +564,7 @@ impl ScanIo {
             // SAFETY: the encoder was made for the expression's type.
             self.in_tuple_context(|_| unsafe { encoder.append(value, &mut arguments) });
         }
-        arguments.finish(codecs.binary_columns());
+        arguments.finish(binary_columns);
         arguments
     }
 
@@ -955,6 +970,32 @@ impl Explain {
         let (Ok(label), Ok(value)) = (CString::new(label), CString::new(value)) else { return };
         // SAFETY: EXPLAIN's live state; the texts are copied.
         unsafe { pg_sys::ExplainPropertyText(label.as_ptr(), value.as_ptr(), self.0) };
+    }
+
+    /// Adds a property with a text of several lines.
+    pub fn lines(&mut self, label: &str, lines: &[String]) {
+        // SAFETY: EXPLAIN's live state.
+        let (format, indent) = unsafe { ((*self.0).format, (*self.0).indent) };
+        if format != pg_sys::ExplainFormat::EXPLAIN_FORMAT_TEXT {
+            return self.text(label, &lines.join("\n"));
+        }
+        let indent = " ".repeat(usize::try_from(indent).unwrap_or(0) * 2 + 2);
+        let text: String = lines.iter().map(|line| format!("\n{indent}{line}")).collect();
+        self.text(label, &text);
+    }
+
+    /// The options that a worker's EXPLAIN is to have for the same picture; `may_execute` allows ANALYZE.
+    pub fn options(&self, may_execute: bool) -> String {
+        // SAFETY: EXPLAIN's live state.
+        let state = unsafe { &*self.0 };
+        let mut options = vec![format!("COSTS {}", state.costs)];
+        if state.analyze && may_execute {
+            options.push("ANALYZE".to_owned());
+            options.push(format!("BUFFERS {}", state.buffers));
+            options.push(format!("TIMING {}", state.timing));
+            options.push(format!("SUMMARY {}", state.summary));
+        }
+        options.join(", ")
     }
 
     /// EXPLAIN (VERBOSE).

@@ -6,14 +6,14 @@ use crate::value::FIRST_USER_OID;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use std::ffi::c_void;
 
-/// An expression that a worker can compute with the same outcome, from relations for which `own` holds.
+/// An expression that a worker can compute with the same outcome, from columns for which `own` holds.
 ///
 /// # Safety
 ///
 /// `clause` is a live expression of the planner.
 pub(crate) unsafe fn is_shippable(
     clause: *mut pg_sys::Node,
-    own: &dyn Fn(u32) -> bool,
+    own: &dyn Fn(&pg_sys::Var) -> bool,
     init_params: &[i32],
     aggregates: bool,
 ) -> bool {
@@ -26,8 +26,7 @@ pub(crate) unsafe fn is_shippable(
             match node::tag(n) {
                 NodeTag::T_Var => {
                     let var = n.cast::<pg_sys::Var>();
-                    let ours =
-                        (*var).varno > 0 && own((*var).varno as u32) && (*var).varlevelsup == 0;
+                    let ours = (*var).varlevelsup == 0 && own(&*var);
                     let plain = (*var).varattno > 0
                         || i32::from((*var).varattno) == pg_sys::SelfItemPointerAttributeNumber;
                     if ours && plain { Visit::Into } else { Visit::Stop }

@@ -77,7 +77,7 @@ impl Row {
     }
 }
 
-/// Visits the rows of `table` whose `column` equals `value`, through `index` if it exists.
+/// Visits the rows of `table` whose `column` equals `value`, through `index` if it exists, as they are committed now.
 pub fn scan(
     table: Oid,
     index: Option<Oid>,
@@ -85,8 +85,9 @@ pub fn scan(
     value: Search,
     visit: &mut dyn FnMut(&Row),
 ) {
-    // SAFETY: the table is opened and locked for the scan; the key is a complete ScanKey for the column's type;
-    // the snapshot is registered and released; the tuple is read before the next one is fetched.
+    // SAFETY: the table is opened and locked for the scan; the key is a complete ScanKey for the column's type; the
+    // tuple is read before the next one is fetched. Without a snapshot the scan takes a fresh one for itself, as scans
+    // of catalogs do; that is allowed in parallel operations too, where GetLatestSnapshot is not.
     unsafe {
         let relation = pg_sys::table_open(table, pg_sys::AccessShareLock as c_int);
         let mut key: pg_sys::ScanKeyData = std::mem::zeroed();
@@ -103,12 +104,11 @@ pub fn scan(
             Oid::from(function),
             argument,
         );
-        let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
         let scan = pg_sys::systable_beginscan(
             relation,
             index.unwrap_or(Oid::INVALID),
             index.is_some(),
-            snapshot,
+            std::ptr::null_mut(),
             keys,
             &raw mut key,
         );
@@ -120,7 +120,6 @@ pub fn scan(
             visit(&Row { tuple, descriptor: (*relation).rd_att });
         }
         pg_sys::systable_endscan(scan);
-        pg_sys::UnregisterSnapshot(snapshot);
         pg_sys::table_close(relation, pg_sys::AccessShareLock as c_int);
     }
 }
@@ -335,6 +334,12 @@ pub fn role_name(role: Oid) -> String {
 pub fn current_role() -> Oid {
     // SAFETY: reads the backend's state.
     unsafe { pg_sys::GetUserId() }
+}
+
+/// This process helps another with a part of its plan.
+pub fn is_parallel_worker() -> bool {
+    // SAFETY: a number of this process, set at its start.
+    unsafe { pg_sys::ParallelWorkerNumber >= 0 }
 }
 
 /// The current user is a superuser.

@@ -31,13 +31,15 @@ pub fn with_portable_output<T>(body: impl FnOnce() -> T) -> T {
     // when the transaction aborts.
     unsafe {
         let nest = pg_sys::NewGUCNestLevel();
-        for (name, value) in [
+        // Seldom on, and then names would not look as we look for them.
+        let quoted = pg_sys::quote_all_identifiers.then_some((c"quote_all_identifiers", c"off"));
+        for (name, value) in quoted.into_iter().chain([
             (c"search_path", c"pg_catalog, pg_temp"),
             (c"standard_conforming_strings", c"on"),
             (c"datestyle", c"ISO"),
             (c"intervalstyle", c"postgres"),
             (c"extra_float_digits", c"3"),
-        ] {
+        ]) {
             pg_sys::set_config_option(
                 name.as_ptr(),
                 value.as_ptr(),
@@ -86,12 +88,13 @@ impl Prepared {
     /// Only if ruleutils printed something that this module does not expect.
     pub fn template(&self, is_distributed: &dyn Fn(Oid) -> bool) -> Result<Vec<Piece>, PgError> {
         // SAFETY: the prepared copy is live; it is copied once more, since printing scribbles on its input.
-        let (text, marked) = unsafe {
+        unsafe {
             let query = node::copy(self.query);
             let marked = mark_tables(query, is_distributed);
-            (with_portable_output(|| node::text_of(pg_sys::pg_get_querydef(query, false))), marked)
-        };
-        cut(&text, &marked)
+            with_portable_output(|| {
+                cut(&node::text_of(pg_sys::pg_get_querydef(query, false)), &marked)
+            })
+        }
     }
 }
 

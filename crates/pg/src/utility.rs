@@ -39,6 +39,8 @@ pub enum Utility {
     Vacuum(Vacuum),
     /// Something that changes the definition of these tables; with the command as SQL spells it.
     Define(&'static str, Vec<Oid>),
+    /// The same for tables that are not named one by one.
+    DefineAll(&'static str, TablesOf),
     /// DROP EXTENSION pg_shard.
     DropExtension {
         /// With CASCADE.
@@ -46,6 +48,17 @@ pub enum Utility {
     },
     /// Nothing that concerns us.
     Other,
+}
+
+/// Tables that a statement means without naming them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TablesOf {
+    /// Those of these schemas.
+    Schemas(Vec<Oid>),
+    /// Those that these roles own.
+    Roles(Vec<Oid>),
+    /// Those of the database.
+    Database,
 }
 
 /// A utility statement that is about to run.
@@ -118,6 +131,32 @@ impl UtilityCall {
                     }
                     Utility::Define("ALTER TABLE", tables)
                 }
+                NodeTag::T_RenameStmt
+                    if (*n.cast::<pg_sys::RenameStmt>()).renameType
+                        == pg_sys::ObjectType::OBJECT_SCHEMA =>
+                {
+                    let name = (*n.cast::<pg_sys::RenameStmt>()).subname;
+                    Utility::DefineAll("ALTER SCHEMA ... RENAME", TablesOf::Schemas(schema(name)))
+                }
+                NodeTag::T_ReassignOwnedStmt => {
+                    let roles = (*n.cast::<pg_sys::ReassignOwnedStmt>()).roles;
+                    let roles = node::elements::<pg_sys::RoleSpec>(roles)
+                        .into_iter()
+                        .map(|role| pg_sys::get_rolespec_oid(role, true))
+                        .collect();
+                    Utility::DefineAll("REASSIGN OWNED", TablesOf::Roles(roles))
+                }
+                NodeTag::T_CreatePublicationStmt => {
+                    let create = n.cast::<pg_sys::CreatePublicationStmt>();
+                    published("CREATE PUBLICATION", (*create).pubobjects, (*create).for_all_tables)
+                }
+                NodeTag::T_AlterPublicationStmt => {
+                    let alter = n.cast::<pg_sys::AlterPublicationStmt>();
+                    if (*alter).action == pg_sys::AlterPublicationAction::AP_DropObjects {
+                        return Utility::Other;
+                    }
+                    published("ALTER PUBLICATION", (*alter).pubobjects, (*alter).for_all_tables)
+                }
                 NodeTag::T_RenameStmt => Utility::Define(
                     "ALTER ... RENAME",
                     list(resolve((*n.cast::<pg_sys::RenameStmt>()).relation)),
@@ -164,6 +203,20 @@ impl UtilityCall {
                 }
                 NodeTag::T_GrantStmt => {
                     let grant = n.cast::<pg_sys::GrantStmt>();
+                    if (*grant).targtype == pg_sys::GrantTargetType::ACL_TARGET_ALL_IN_SCHEMA
+                        && (*grant).objtype == pg_sys::ObjectType::OBJECT_TABLE
+                    {
+                        let schemas = node::elements::<pg_sys::String>((*grant).objects)
+                            .into_iter()
+                            .flat_map(|name| schema((*name).sval))
+                            .collect();
+                        let command = if (*grant).is_grant {
+                            "GRANT ... ON ALL TABLES IN SCHEMA"
+                        } else {
+                            "REVOKE ... ON ALL TABLES IN SCHEMA"
+                        };
+                        return Utility::DefineAll(command, TablesOf::Schemas(schemas));
+                    }
                     if (*grant).targtype == pg_sys::GrantTargetType::ACL_TARGET_OBJECT
                         && (*grant).objtype == pg_sys::ObjectType::OBJECT_TABLE
                     {
@@ -307,6 +360,46 @@ pub fn copied_columns(table: Oid) -> Vec<(i16, String)> {
             .collect();
         pg_sys::relation_close(relation, pg_sys::NoLock as i32);
         columns
+    }
+}
+
+/// The schema of that name, if there is one.
+unsafe fn schema(name: *const c_char) -> Vec<Oid> {
+    // SAFETY: the caller passes a name of a live statement.
+    let oid = unsafe { pg_sys::get_namespace_oid(name, true) };
+    if oid == Oid::INVALID { Vec::new() } else { vec![oid] }
+}
+
+/// What a publication gets.
+unsafe fn published(command: &'static str, objects: *mut pg_sys::List, all: bool) -> Utility {
+    use pg_sys::PublicationObjSpecType as Kind;
+    if all {
+        return Utility::DefineAll(command, TablesOf::Database);
+    }
+    let (mut tables, mut schemas) = (Vec::new(), Vec::new());
+    // SAFETY: the caller passes the live list of a publication's objects; a table's entry has its name.
+    unsafe {
+        for object in node::elements::<pg_sys::PublicationObjSpec>(objects) {
+            match (*object).pubobjtype {
+                Kind::PUBLICATIONOBJ_TABLES_IN_SCHEMA => schemas.extend(schema((*object).name)),
+                Kind::PUBLICATIONOBJ_TABLES_IN_CUR_SCHEMA => {
+                    let path = pg_sys::fetch_search_path(false);
+                    schemas.extend(
+                        (0..node::length(path).min(1))
+                            .map(|index| (*(*path).elements.add(index)).oid_value),
+                    );
+                }
+                _ if !(*object).pubtable.is_null() => {
+                    tables.extend(resolve((*(*object).pubtable).relation));
+                }
+                _ => {}
+            }
+        }
+    }
+    if schemas.is_empty() {
+        Utility::Define(command, tables)
+    } else {
+        Utility::DefineAll(command, TablesOf::Schemas(schemas))
     }
 }
 

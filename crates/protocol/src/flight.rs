@@ -58,12 +58,6 @@ impl Arguments {
         Self { bytes }
     }
 
-    /// How many bytes they are on the wire.
-    #[allow(clippy::len_without_is_empty, reason = "a Bind message's tail is never empty")]
-    pub fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
     /// Values without what stands before and behind them.
     pub(crate) fn bare() -> Self {
         Self { bytes: Vec::new() }
@@ -82,6 +76,12 @@ impl Arguments {
         for body in bodies {
             self.bytes.extend_from_slice(body);
         }
+    }
+
+    /// How many bytes they are on the wire.
+    #[allow(clippy::len_without_is_empty, reason = "a Bind message's tail is never empty")]
+    pub fn len(&self) -> usize {
+        self.bytes.len()
     }
 
     /// The next argument.

@@ -311,18 +311,20 @@ impl Lines {
         self.fields.extend(Fields::of(record, &self.format).take(self.columns.len()));
         let number = input.numbers[self.key];
         let Some(field) = self.fields.get(self.key) else {
-            input.show_line(record)?;
-            return Err(PgError::new(
-                SqlState(*b"22P04"),
-                format!("missing data for column \"{}\"", input.name_of(number)),
-            ));
+            input.show_line(record);
+            return Err(wrong_count(input, self.fields.len()));
         };
         // SAFETY: the hasher was found for the column's type.
         let hash = input
             .value(number, field, record, &self.format)?
             .map(|value| unsafe { hasher.hash(value) });
         if hash.is_none() {
-            input.show_line(record)?;
+            input.show_line(record);
+            // Whoever reads all fields finds first that there are too many or too few.
+            let count = Fields::of(record, &self.format).count();
+            if count != input.numbers.len() {
+                return Err(wrong_count(input, count));
+            }
         }
         Ok(hash)
     }
@@ -352,7 +354,10 @@ impl Lines {
             }
         }
         out.extend_from_slice(&record[done..]);
-        out.extend_from_slice(self.splitter.line_end());
+        // Data may end in the middle of a line; then that is the last one of its lot too.
+        if self.record.consumed > self.record.length {
+            out.extend_from_slice(self.splitter.line_end());
+        }
         Ok(())
     }
 
@@ -468,7 +473,7 @@ impl CopyInput {
     }
 
     /// Has errors show the line.
-    fn show_line(&mut self, record: &[u8]) -> Result<(), PgError> {
+    fn show_line(&mut self, record: &[u8]) {
         let text = self.to_server(record);
         // SAFETY: the line's buffer of PostgreSQL's own state, which outlives the statement.
         unsafe {
@@ -481,8 +486,16 @@ impl CopyInput {
             );
             (*state).line_is_valid = true;
         }
-        Ok(())
     }
+}
+
+/// PostgreSQL's error for a record with too many or too few fields.
+fn wrong_count(input: &CopyInput, count: usize) -> PgError {
+    let message = match input.numbers.get(count) {
+        Some(number) => format!("missing data for column \"{}\"", input.name_of(*number)),
+        None => "extra data after last expected column".to_owned(),
+    };
+    PgError::new(SqlState(*b"22P04"), message)
 }
 
 mod raw {

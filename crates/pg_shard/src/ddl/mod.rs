@@ -17,7 +17,7 @@ use crate::catalog::{self, DistributedTable};
 use crate::session::pool;
 use crate::transaction::{self, NodeFailure};
 use pg::table;
-use pg::utility::{Outcome, Utility, UtilityCall};
+use pg::utility::{Outcome, TablesOf, Utility, UtilityCall};
 use pg::{PgError, SqlState};
 use pgrx::Spi;
 use pgrx::pg_sys::Oid;
@@ -45,6 +45,7 @@ pub(crate) fn utility(call: &mut UtilityCall) -> Result<Outcome, PgError> {
         }
         Utility::Vacuum(_) => return Ok(Outcome::ThenFinish),
         Utility::Define(command, tables) => refuse(command, &tables)?,
+        Utility::DefineAll(command, which) => refuse(command, &tables_of(&which)?)?,
         Utility::DropExtension { cascade } => drop_extension(cascade)?,
         Utility::CopyFrom(_) | Utility::CopyTo(_) | Utility::Other => {}
     }
@@ -69,7 +70,12 @@ fn refuse(command: &str, tables: &[Oid]) -> Result<(), PgError> {
     Err(PgError::unsupported(
         format!("cannot execute {command} on distributed table \"{}\"", table.name),
         match command {
-            "GRANT" | "REVOKE" => {
+            "ALTER SCHEMA ... RENAME" => "Create a schema of the other name, and views of the tables there.",
+            "REASSIGN OWNED" => "Give the other objects to the role one by one, or drop the distributed tables first.",
+            "CREATE PUBLICATION" | "ALTER PUBLICATION" => {
+                "Publish the shards on the workers, and only local tables here."
+            }
+            _ if command.starts_with("GRANT") || command.starts_with("REVOKE") => {
                 "Run it on the shards, which are tables of the same name with _<shard id> on the nodes of \
                  pgs_distribution_metadata.shard_placement, or set privileges before master_create_worker_shards."
             }
@@ -77,6 +83,27 @@ fn refuse(command: &str, tables: &[Oid]) -> Result<(), PgError> {
         },
     )
     .detail("The statement would change the coordinator's empty table but none of its shards."))
+}
+
+/// The distributed tables among those that a statement means without naming them.
+fn tables_of(which: &TablesOf) -> Result<Vec<Oid>, PgError> {
+    let list = |oids: &[Oid]| {
+        let oids: Vec<String> = oids.iter().map(|oid| oid.to_u32().to_string()).collect();
+        format!("'{{{}}}'::oid[]", oids.join(","))
+    };
+    let condition = match which {
+        TablesOf::Schemas(schemas) => format!("relnamespace = ANY ({})", list(schemas)),
+        TablesOf::Roles(roles) => format!("relowner = ANY ({})", list(roles)),
+        TablesOf::Database => "true".to_owned(),
+    };
+    table::as_extension_owner(|| {
+        Spi::get_one::<Vec<Oid>>(&format!(
+            "SELECT pg_catalog.array_agg(c.oid ORDER BY c.oid) FROM pgs_distribution_metadata.partition AS p \
+             JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) p.relation_id WHERE {condition}"
+        ))
+    })
+    .map(Option::unwrap_or_default)
+    .map_err(|error| PgError::internal(error.to_string()))
 }
 
 /// DROP EXTENSION, guarded as in pg_shard 1.2.
@@ -179,8 +206,12 @@ pub(crate) fn definition(oid: Oid) -> Result<ShardDefinition, PgError> {
 pub(crate) fn definition_error(error: &DefinitionError) -> PgError {
     let code = match error {
         DefinitionError::NotATable { .. } => SqlState(*b"42809"),
+        DefinitionError::NameTooLong(_) => {
+            return PgError::new(SqlState(*b"42622"), error.to_string())
+                .detail("Shards and their indexes have the name with an underscore and the shard's number.")
+                .hint("Rename the table or index to 55 bytes or less before it is distributed.");
+        }
         DefinitionError::Catalog(_)
-        | DefinitionError::NameTooLong(_)
         | DefinitionError::Vanished(_)
         | DefinitionError::Unreadable { .. } => SqlState::INTERNAL_ERROR,
     };

@@ -139,8 +139,8 @@ impl Read {
             }
         }
         // With no shard to ask, nothing is read for them either.
-        if let Plan::ShardScan(plan) = &self.compiled.plan
-            && !shards.is_empty()
+        if !shards.is_empty()
+            && let Plan::ShardScan(plan) = &self.compiled.plan
         {
             let owner = |hash| tables[0].map.owner(hash);
             io.read_arrays(&plan.broadcasts, &owner)?;
@@ -370,6 +370,43 @@ impl Read {
         }
     }
 
+    /// The plan that the first node has for its part. Under ANALYZE the node executes its part once more.
+    fn explain_worker(
+        &self,
+        io: &mut ScanIo,
+        explain: &mut Explain,
+        tables: &[Rc<DistributedTable>],
+        shards: &[usize],
+    ) -> Result<(), PgError> {
+        let Some((node, group)) = assign(tables, shards, &[])?.into_iter().next() else {
+            return Ok(());
+        };
+        let codecs = io.codecs();
+        let arguments = io.arguments_for(&group, &[]);
+        let options = explain.options(!self.locks());
+        let (opening, closing) = self.around();
+        let parts: Result<Vec<String>, PgError> =
+            group.iter().map(|index| render(self.template(), *index)).collect();
+        let parts = parts?.join(" UNION ALL ");
+        let sql = format!("EXPLAIN ({options}) {opening}{parts}{closing}");
+        let request =
+            Request { sql: Sql::Once(&sql), types: codecs.argument_types(), arguments: &arguments };
+        let mut lines: Vec<String> = Vec::new();
+        let found = pool::acting_as(self.user(), || pool::session(&node, Stale::IsHarmless));
+        if let Ok(session) = found {
+            let level = transaction::level_for_read(&session.borrow());
+            let outcome = session.borrow_mut().execute(&request, level, &mut |row| {
+                lines.extend(row.first_text());
+                Ok(())
+            });
+            if let Err(Failure::Statement(error)) = outcome {
+                return Err(error);
+            }
+        }
+        explain.lines(&format!("Plan on {node}"), &lines);
+        Ok(())
+    }
+
     /// The kept rows answer what would be asked now: a sub-query for each row of another asks the nodes twice at most.
     fn would_ask_the_same(&self, io: &mut ScanIo) -> Result<bool, PgError> {
         let Some((shards, arguments)) = &self.kept_for else { return Ok(false) };
@@ -586,7 +623,11 @@ impl Scan for Read {
             return Ok(());
         }
         let shards = self.shards(io, &tables[0])?;
-        explain_shards(explain, io, &tables, &shards, self.around(), self.template())
+        explain_shards(explain, io, &tables, &shards, self.around(), self.template())?;
+        if explain.is_verbose() {
+            self.explain_worker(io, explain, &tables, &shards)?;
+        }
+        Ok(())
     }
 }
 

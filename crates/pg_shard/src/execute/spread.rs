@@ -10,7 +10,7 @@ use crate::catalog::Placement;
 use crate::health;
 use crate::naming::tell_as_table;
 use crate::session::pool::{self, SessionRef, Stale};
-use crate::session::{Failure, NoSession, Request};
+use crate::session::{Event, Failure, NoSession, Request, wait_for_any};
 use crate::transaction;
 use pg::{PgError, SqlState};
 use protocol::Row;
@@ -44,42 +44,46 @@ pub(super) fn write_shards(
         parts.push(Part { target, placements, affected: None });
     }
     let mut missed: Vec<(ShardId, PlacementId)> = Vec::new();
+    let mut asked: Vec<Asked> = Vec::new();
     loop {
-        let round = next_round(&mut parts);
-        if round.is_empty() {
-            break;
-        }
-        let mut asked: Vec<(usize, Placement, SessionRef)> = Vec::new();
-        for (part, placement) in round {
+        for (part, placement) in next_for_free_nodes(&mut parts, &asked) {
             let target = &parts[part].target;
             match ask(target, &placement, request)? {
-                Ok(session) => asked.push((part, placement, session)),
+                Ok(session) => asked.push(Asked { part, placement, session }),
                 Err(error) => missed.extend(lose(target, &placement.node, &error)?),
             }
         }
-        for (part, placement, session) in asked {
-            let Part { target, affected, .. } = &mut parts[part];
-            let leads = affected.is_none();
-            let outcome =
-                session.borrow_mut().finish(&mut |row| if leads { each(row) } else { Ok(()) });
-            match outcome {
-                Ok(rows) => {
-                    session.borrow_mut().wrote = true;
-                    for (table, id) in target.on_node(&placement.node) {
-                        transaction::note_written(table, target.index, id, &placement.node, leads);
-                    }
-                    let expected = *affected.get_or_insert(rows);
-                    if rows != expected {
-                        pg::error::warning(other_count(rows, expected, &placement));
-                        missed.extend(target.missed_by(&placement.node));
-                    }
+        let is_at_end = |part: &Part<'_>| part.placements.is_empty();
+        if asked.is_empty() {
+            if parts.iter().all(is_at_end) {
+                break;
+            }
+            // A node was lost before it did anything: somebody else may lead its shards now.
+            continue;
+        }
+        let (at, outcome) = next_answer(&asked, &mut |at, row| {
+            if parts[asked[at].part].affected.is_none() { each(row) } else { Ok(()) }
+        });
+        let Asked { part, placement, session } = asked.swap_remove(at);
+        let Part { target, affected, .. } = &mut parts[part];
+        let leads = affected.is_none();
+        match outcome {
+            Ok(rows) => {
+                session.borrow_mut().wrote = true;
+                for (table, id) in target.on_node(&placement.node) {
+                    transaction::note_written(table, target.index, id, &placement.node, leads);
                 }
-                Err(Failure::Statement(error)) => {
-                    return Err(tell_as_table(error, &target.named(), &placement.node));
+                let expected = *affected.get_or_insert(rows);
+                if rows != expected {
+                    pg::error::warning(other_count(rows, expected, &placement));
+                    missed.extend(target.missed_by(&placement.node));
                 }
-                Err(Failure::Lost(error)) => {
-                    missed.extend(lose(target, &placement.node, &error)?);
-                }
+            }
+            Err(Failure::Statement(error)) => {
+                return Err(tell_as_table(error, &target.named(), &placement.node));
+            }
+            Err(Failure::Lost(error)) => {
+                missed.extend(lose(target, &placement.node, &error)?);
             }
         }
     }
@@ -94,23 +98,64 @@ pub(super) fn write_shards(
     Ok(parts.iter().filter_map(|part| part.affected).sum())
 }
 
-/// For each node one shard that it can do next: leaders first, and no follower before its leader.
-fn next_round(parts: &mut [Part<'_>]) -> Vec<(usize, Placement)> {
-    let mut round: Vec<(usize, Placement)> = Vec::new();
-    let leaders_left =
-        parts.iter().any(|part| part.affected.is_none() && !part.placements.is_empty());
+/// A statement under way on a node.
+struct Asked {
+    part: usize,
+    placement: Placement,
+    session: SessionRef,
+}
+
+/// For each node that has nothing to do one shard that it can do next: leaders first, and no follower before all
+/// leaders are done.
+fn next_for_free_nodes(parts: &mut [Part<'_>], asked: &[Asked]) -> Vec<(usize, Placement)> {
+    let mut next: Vec<(usize, Placement)> = Vec::new();
+    let is_asked = |number: usize| asked.iter().any(|asked| asked.part == number);
+    let leaders_left = parts.iter().enumerate().any(|(number, part)| {
+        part.affected.is_none() && (!part.placements.is_empty() || is_asked(number))
+    });
     for (number, part) in parts.iter_mut().enumerate() {
-        if leaders_left && part.affected.is_some() {
+        if is_asked(number) || leaders_left && part.affected.is_some() {
             continue;
         }
-        let is_free = |node: &NodeAddress| round.iter().all(|(_, busy)| busy.node != *node);
-        if part.placements.front().is_some_and(|next| is_free(&next.node))
-            && let Some(next) = part.placements.pop_front()
+        let is_free = |node: &NodeAddress| {
+            asked.iter().all(|asked| asked.placement.node != *node)
+                && next.iter().all(|(_, placement)| placement.node != *node)
+        };
+        if part.placements.front().is_some_and(|placement| is_free(&placement.node))
+            && let Some(placement) = part.placements.pop_front()
         {
-            round.push((number, next));
+            next.push((number, placement));
         }
     }
-    round
+    next
+}
+
+/// Waits until one of the statements is done, or its node lost; `each` gets the rows of all.
+fn next_answer(
+    asked: &[Asked],
+    each: &mut dyn FnMut(usize, Row<'_>) -> Result<(), PgError>,
+) -> (usize, Result<u64, Failure>) {
+    loop {
+        for (at, asked) in asked.iter().enumerate() {
+            let mut session = asked.session.borrow_mut();
+            loop {
+                match session.poll() {
+                    Ok(Event::Wait) => break,
+                    Ok(Event::Done(affected)) => return (at, Ok(affected)),
+                    Err(failure) => return (at, Err(failure)),
+                    Ok(Event::Row(message)) => {
+                        if let Err(error) = each(at, session.row(&message)) {
+                            return (at, Err(Failure::Statement(error)));
+                        }
+                    }
+                }
+            }
+        }
+        let sessions: Vec<&SessionRef> = asked.iter().map(|asked| &asked.session).collect();
+        if let Err((at, failure)) = wait_for_any(&sessions) {
+            return (at, Err(failure));
+        }
+    }
 }
 
 /// Sends the statement. The inner error says that the node cannot be reached.

@@ -55,6 +55,10 @@ fn distribute(name: &str, column: &str, method: u8) -> Result<(), PgError> {
         .detail("Rows of the local table are not visible once the table is distributed.")
         .hint("Rename the table, distribute an empty one of the old name, and INSERT ... SELECT the rows."));
     }
+    // The names of the shards to come must not be too long; indexes that are created later are looked at then.
+    ddl::definition(oid)?
+        .statements(last_shard_id()?)
+        .map_err(|error| ddl::definition_error(&error))?;
     let loose = table::unique_indexes_without(oid, number);
     if let Some(first) = loose.first() {
         pg::error::warning(
@@ -264,6 +268,15 @@ fn next_shard_id() -> Result<i64, PgError> {
     })
     .map_err(|error| PgError::internal(error.to_string()))?
     .ok_or_else(|| PgError::internal("a sequence gave no value"))
+}
+
+/// The highest number that a shard has had.
+fn last_shard_id() -> Result<i64, PgError> {
+    table::as_extension_owner(|| {
+        Spi::get_one::<i64>("SELECT last_value FROM pgs_distribution_metadata.shard_id_sequence")
+    })
+    .map_err(|error| PgError::internal(error.to_string()))?
+    .ok_or_else(|| PgError::internal("a sequence has no value"))
 }
 
 /// Which nodes failed, so that each is waited for once.

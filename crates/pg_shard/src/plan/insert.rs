@@ -9,8 +9,8 @@ use pg::PgError;
 use pg::query::{Facts, Statement};
 use pgrx::pg_sys::Oid;
 
-/// The plan of an INSERT whose rows are computed here, by `source`; none if its
-/// RETURNING or ON CONFLICT reads more than the row.
+/// The plan of an INSERT whose rows are computed here, by `source`; none if its RETURNING or ON CONFLICT reads more than
+/// the row.
 pub(crate) fn plan(
     statement: Statement,
     source: pg::plan::Plan,

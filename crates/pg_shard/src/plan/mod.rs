@@ -47,6 +47,13 @@ pub(crate) fn plan(
     if tables.is_empty() {
         return Ok(Verdict::NotOurs);
     }
+    if pg::table::is_parallel_worker() {
+        return Err(PgError::unsupported(
+            format!("cannot use distributed table \"{}\" in a parallel worker", tables[0].name),
+            "ALTER the function that does so to PARALLEL RESTRICTED or UNSAFE, or SET max_parallel_workers_per_gather = 0.",
+        )
+        .detail("A function that is marked PARALLEL SAFE uses it. The sessions to the workers are the leading process's."));
+    }
     if let Some(table) = tables.iter().find(|table| table.method != b'h') {
         return Err(PgError::new(
             SqlState::FEATURE_NOT_SUPPORTED,

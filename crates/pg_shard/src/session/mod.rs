@@ -33,8 +33,9 @@ use connect::connect;
 use pg::link::Link;
 use pg::table::{self, OutputSettings};
 use pg::transaction::Isolation;
-use pg::wait::clock;
+use pg::wait::{Readiness, WaitSet, clock};
 use pg::{PgError, SqlState};
+use pool::SessionRef;
 use protocol::{Arguments, Kind, Message, Row, StatementName, TransactionStatus};
 use shardmap::NodeAddress;
 use statements::Statements;
@@ -129,6 +130,32 @@ pub(crate) struct Session {
 
 /// How long a node that was asked to stop may take.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Waits until some session has received something, or is found to be lost: that one's place and failure.
+pub(crate) fn wait_for_any(sessions: &[&SessionRef]) -> Result<(), (usize, Failure)> {
+    if let [only] = sessions {
+        return only.borrow_mut().wait().map_err(|failure| (0, failure));
+    }
+    let sockets: Vec<_> =
+        sessions.iter().map(|it| (it.borrow().socket(), Readiness::Readable)).collect();
+    let set = WaitSet::new(&sockets);
+    let limit = settings::silence_timeout();
+    let since = clock();
+    loop {
+        match set.wait(limit) {
+            Some(at) => {
+                return sessions[at].borrow_mut().consume().map_err(|failure| (at, failure));
+            }
+            None if limit.is_some_and(|limit| clock() - since >= limit) => {
+                for (at, session) in sessions.iter().enumerate() {
+                    session.borrow_mut().check_alive().map_err(|failure| (at, failure))?;
+                }
+                return Ok(());
+            }
+            None => {}
+        }
+    }
+}
 
 impl Session {
     /// Opens a session; two attempts, as pg_shard 1.2 makes.
