@@ -111,6 +111,11 @@ CREATE FUNCTION create_distributed_table(table_name regclass, distribution_colum
 COMMENT ON FUNCTION create_distributed_table(regclass, text, integer, integer, regclass)
     IS 'distributes a table by the hash of a column, creates its shards, and takes its rows along';
 
+CREATE FUNCTION create_reference_table(table_name regclass)
+    RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'create_reference_table_wrapper';
+COMMENT ON FUNCTION create_reference_table(regclass)
+    IS 'places a table with its rows whole on all workers, where distributed tables join with it';
+
 CREATE FUNCTION undistribute_table(table_name regclass)
     RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'undistribute_table_wrapper';
 COMMENT ON FUNCTION undistribute_table(regclass)

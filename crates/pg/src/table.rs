@@ -209,6 +209,34 @@ pub fn hash_family(type_oid: Oid) -> Option<(Oid, Oid)> {
     }
 }
 
+/// A column that no row lacks and that can be hashed: the first of the primary key, else the first of the table.
+pub fn column_of_every_row(table: Oid) -> Option<String> {
+    // SAFETY: the caller holds a lock on the table; an index's form has as many columns as it says.
+    unsafe {
+        let relation = pg_sys::relation_open(table, pg_sys::NoLock as c_int);
+        pg_sys::list_free(pg_sys::RelationGetIndexList(relation));
+        let primary = (*relation).rd_pkindex;
+        let descriptor = (*relation).rd_att;
+        let mut columns: Vec<i16> = Vec::new();
+        if primary != Oid::INVALID {
+            let index = pg_sys::index_open(primary, pg_sys::AccessShareLock as c_int);
+            columns.push(*(*(*index).rd_index).indkey.values.as_ptr());
+            pg_sys::index_close(index, pg_sys::AccessShareLock as c_int);
+        }
+        for number in 0..(*descriptor).natts as usize {
+            let attribute = (*descriptor).attrs.as_ptr().add(number);
+            if (*attribute).attnotnull && !(*attribute).attisdropped {
+                columns.push((*attribute).attnum);
+            }
+        }
+        pg_sys::relation_close(relation, pg_sys::NoLock as c_int);
+        columns
+            .into_iter()
+            .find(|column| hash_family(column_type(table, *column).0).is_some())
+            .map(|column| node::text_of(pg_sys::get_attname(table, column, false)))
+    }
+}
+
 /// A type as SQL spells it.
 pub fn type_name(type_oid: Oid) -> String {
     // SAFETY: a catalog look-up by value.

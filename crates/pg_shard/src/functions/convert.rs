@@ -3,6 +3,7 @@
 
 use super::check_owner;
 use super::distribute::{Layout, Rows, create_shards, distribute};
+use super::worker_list;
 use crate::catalog::{self, DistributedTable, quote};
 use crate::ddl;
 use crate::execute::sink::Sink;
@@ -34,6 +35,28 @@ fn create_distributed_table(
         None => Layout::Spread { shard_count, replication_factor },
     };
     raise(distribute_with_rows(table_name, distribution_column, &layout));
+}
+
+/// One shard, placed on all workers: each joins with it what it has.
+#[pg_extern]
+fn create_reference_table(table_name: Oid) {
+    raise(distribute_everywhere(table_name));
+}
+
+fn distribute_everywhere(oid: Oid) -> Result<(), PgError> {
+    check_owner(oid)?;
+    table::lock_for_truncate(oid);
+    let name = table::describe(oid).map_or_else(String::new, |relation| relation.name);
+    let column = table::column_of_every_row(oid).ok_or_else(|| {
+        PgError::new(
+            SqlState(*b"42P16"),
+            format!("cannot make a reference table of \"{name}\": no column is NOT NULL"),
+        )
+        .hint("Give it a primary key, or declare a column NOT NULL.")
+    })?;
+    let workers = worker_list::read()?.len();
+    let replication_factor = i32::try_from(workers).unwrap_or(i32::MAX);
+    distribute_with_rows(oid, &column, &Layout::Spread { shard_count: 1, replication_factor })
 }
 
 fn distribute_with_rows(oid: Oid, column: &str, layout: &Layout) -> Result<(), PgError> {
