@@ -20,6 +20,12 @@ fn table(cluster: &TestCluster, placements: u32) {
     );
 }
 
+/// Sends rows in small pieces: a client that is not waiting for anything sends no more than its socket takes.
+fn send(writer: &mut impl Write, rows: &str) -> Result<(), String> {
+    let sent = rows.as_bytes().chunks(4096).try_for_each(|piece| writer.write_all(piece));
+    sent.and_then(|()| writer.flush()).map_err(|error| error.to_string())
+}
+
 /// No shard has a row, as the workers see it.
 fn assert_empty(cluster: &TestCluster) {
     for placement in cluster.placements("t") {
@@ -47,16 +53,8 @@ fn a_duplicate_key_in_a_late_row_undoes_all_and_is_told_with_its_line_and_node()
     // The session goes on, and so does what it had written before a savepoint.
     cluster.sql("BEGIN; INSERT INTO t VALUES (-1, 'kept'); SAVEPOINT s");
     cluster.error(&format!("COPY t FROM '{}'", file.display()));
-    let outcome =
-        cluster.session().try_sql("ROLLBACK TO s; INSERT INTO t VALUES (-2, 'too'); COMMIT");
-    match outcome {
-        Ok(_) => assert_eq!(cluster.text("SELECT count(*) FROM t"), "2"),
-        Err(error) => {
-            assert_eq!(error.sqlstate, "08006", "{error}");
-            cluster.sql("ROLLBACK");
-            assert_empty(&cluster);
-        }
-    }
+    cluster.sql("ROLLBACK TO s; INSERT INTO t VALUES (-2, 'too'); COMMIT");
+    assert_eq!(cluster.text("SELECT count(*) FROM t"), "2");
     assert_eq!(cluster.unhealthy("t"), 0);
 }
 
@@ -68,23 +66,21 @@ fn a_worker_that_is_killed_in_the_middle_is_marked_or_ends_the_statement() {
         let mut session = cluster.new_session();
         let rows = lines(40_000);
         let mut writer = session.client().copy_in("COPY t FROM STDIN").expect("COPY begins");
-        writer.write_all(rows.as_bytes()).expect("the coordinator takes rows");
-        writer.flush().expect("the coordinator takes rows");
+        send(&mut writer, &rows).expect("the coordinator takes rows");
         let progress = "SELECT count(*) FROM pg_stat_progress_copy WHERE relid = 't'::regclass \
-                        AND tuples_processed > 30000 AND bytes_processed > 3000000 AND type = 'PIPE'";
+                        AND tuples_processed > 20000 AND bytes_processed > 2000000 AND type = 'PIPE'";
         wait_until("the rows are on their way", || cluster.text(progress) == "1");
         cluster.kill(NodeName::Worker(2)).expect("a worker that runs");
         let more: String =
             (40_001..=80_000).map(|k| format!("{k}\t{}\n", "y".repeat(90))).collect();
-        let outcome = writer.write_all(more.as_bytes()).map_err(|error| error.to_string());
-        let outcome = outcome.and_then(|()| writer.finish().map_err(|error| error.to_string()));
+        let outcome = send(&mut writer, &more)
+            .and_then(|()| writer.finish().map_err(|error| error.to_string()));
         if placements == 2 {
             assert_eq!(outcome, Ok(80_000));
             assert!(cluster.unhealthy("t") > 0);
             assert_eq!(cluster.text("SELECT count(*), sum(k) FROM t"), "80000|3200040000");
         } else {
-            let error = session.error("SELECT 1; SELECT k FROM t WHERE k = 1; SELECT nothing");
-            assert!(outcome.is_err(), "{outcome:?}, {error}");
+            assert!(outcome.is_err(), "{outcome:?}");
             cluster.start(NodeName::Worker(2)).expect("the worker starts again");
             assert_empty(&cluster);
             assert_eq!(cluster.unhealthy("t"), 0);
@@ -98,21 +94,19 @@ fn a_client_that_gives_up_or_is_cancelled_leaves_nothing() {
     table(&cluster, 1);
     let mut session = cluster.new_session();
     let mut writer = session.client().copy_in("COPY t FROM STDIN").expect("COPY begins");
-    writer.write_all(lines(30_000).as_bytes()).expect("the coordinator takes rows");
-    writer.flush().expect("the coordinator takes rows");
+    send(&mut writer, &lines(30_000)).expect("the coordinator takes rows");
     // Without `finish` the client says that it has failed.
     drop(writer);
     assert_empty(&cluster);
 
     let mut writer = session.client().copy_in("COPY t FROM STDIN").expect("COPY begins");
-    writer.write_all(lines(30_000).as_bytes()).expect("the coordinator takes rows");
-    writer.flush().expect("the coordinator takes rows");
+    send(&mut writer, &lines(30_000)).expect("the coordinator takes rows");
     let cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_progress_copy WHERE relid = 't'::regclass \
                   AND tuples_processed > 20000";
     wait_until("the COPY is cancelled", || cluster.text(cancel) == "t");
     // A backend that waits for its client hears of it with the next message, as PostgreSQL's own COPY does.
-    let outcome = writer.write_all(lines(30_000).as_bytes()).map_err(|error| error.to_string());
-    let outcome = outcome.and_then(|()| writer.finish().map_err(|error| error.to_string()));
+    let outcome = send(&mut writer, &lines(30_000))
+        .and_then(|()| writer.finish().map_err(|error| error.to_string()));
     assert!(outcome.is_err(), "{outcome:?}");
     assert_empty(&cluster);
     session.sql("INSERT INTO t VALUES (1, 'one')");
@@ -122,7 +116,7 @@ fn a_client_that_gives_up_or_is_cancelled_leaves_nothing() {
 #[test]
 fn a_full_disk_on_one_worker_is_told_as_that_worker_s() {
     let cluster = TestCluster::up(2);
-    // A quota of temporary space stands for a disk that is full: the worker says that it cannot store more.
+    // A trigger stands for the disk: it says what PostgreSQL says when there is no room.
     table(&cluster, 1);
     cluster.session_on(NodeName::Worker(1)).sql(
         "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS \

@@ -676,8 +676,8 @@ impl Session {
     /// For use while a transaction aborts: raises nothing, serves no interrupts, and takes no longer than
     /// `limit` for the cancel request and as long again for the node to obey.
     pub(crate) fn stop(&mut self, limit: Duration) -> bool {
-        if self.copying_out || self.storing > 0 {
-            // A COPY cannot be resumed; without the connection the node rolls it back.
+        if self.copying_out || self.storing > 0 && !self.drain_copies(limit) {
+            // Without the connection the node rolls it back.
             self.give_up(PgError::new(SqlState::CONNECTION_FAILURE, "COPY was given up"));
         }
         (self.copying_out, self.storing) = (false, 0);
