@@ -22,6 +22,9 @@ mod answer;
 /// ANALYZE and VACUUM.
 mod statistics;
 
+/// Tables that are whole on every worker.
+mod reference;
+
 /// Plans.
 mod plans;
 
