@@ -460,15 +460,11 @@ fn a_limit_in_exists_makes_no_difference_and_is_no_obstacle() {
             ),
         ],
     );
-    for clause in ["LIMIT 0", "LIMIT 1 OFFSET 1", "LIMIT (SELECT 1)"] {
-        let error = session.error(&format!(
-            "DELETE FROM t WHERE EXISTS (SELECT 1 FROM u WHERE u.k = t.k {clause})"
-        ));
-        assert_eq!(
-            error.line(),
-            "0A000: cannot modify distributed table \"t\" this way",
-            "{clause}"
-        );
+    // These do make one: nothing is left out, or not known to be harmless.
+    for (clause, rows) in [("LIMIT 0", 0), ("LIMIT 1 OFFSET 1", 8), ("LIMIT (SELECT 1)", 1)] {
+        let delete =
+            format!("DELETE FROM t WHERE EXISTS (SELECT 1 FROM u WHERE u.k = t.k {clause})");
+        assert_eq!(session.count(&delete), rows, "{clause}");
     }
-    assert_eq!(cluster.assert_placements_equal("t"), 19);
+    assert_eq!(cluster.assert_placements_equal("t"), 10);
 }
