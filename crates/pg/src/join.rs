@@ -69,7 +69,10 @@ pub(crate) unsafe extern "C-unwind" fn join_paths(
             }
             for mut joined in ways {
                 joined.work += ((*outer).rows + (*inner).rows + (*rel).rows) * 0.01;
-                let path = path::make_path(rel, (*rel).reltarget, (*rel).rows, &joined);
+                // Estimates of next to nothing are wrong more often than right; a nested loop over what then comes is dear.
+                let shards = hooks::planner().shard_count(joined.tables[0]) as f64;
+                let path =
+                    path::make_path(rel, (*rel).reltarget, (*rel).rows.max(8.0 * shards), &joined);
                 joined.cost = (*path).path.total_cost;
                 if remote::noted(rel).is_some_and(|known| known.cost <= joined.cost) {
                     continue;
