@@ -4,6 +4,7 @@ mod bad_input;
 mod convert;
 mod formats;
 mod insert_select;
+mod load_program;
 mod many_rows;
 
 use testkit::{NodeName, TestCluster};

@@ -1,6 +1,7 @@
 //! The functions of pg_shard 1.2: their errors in their order, and what they leave behind on the workers.
 
 use std::fs;
+use std::io::Write;
 use testkit::{NodeName, TestCluster};
 
 fn expect(cluster: &TestCluster, sql: &str, sqlstate: &str, message: &str) {
@@ -192,4 +193,41 @@ fn an_insert_proxy_sends_rows_to_the_shards() {
     assert_eq!(session.text("SELECT create_insert_proxy_for_table('t')"), "t_insert_proxy");
     session.sql("INSERT INTO t_insert_proxy (k) SELECT generate_series(1, 10)");
     assert_eq!(session.text("SELECT count(*), min(s) FROM t"), "10|d");
+    // The trigger function's name is taken for this session, as it was in 1.2.
+    let error = session.error("SELECT create_insert_proxy_for_table('t')");
+    assert_eq!(error.sqlstate, "42P07");
+    session.sql("CREATE TABLE u (k int)");
+    let error = session.error("SELECT create_insert_proxy_for_table('u')");
+    assert_eq!(error.sqlstate, "42723");
+}
+
+#[test]
+fn an_insert_proxy_takes_odd_names_copy_and_a_counter_and_a_bad_row_undoes_all() {
+    let cluster = TestCluster::up(2);
+    cluster.sql("CREATE SCHEMA \"Some where\"");
+    let table = "\"Some where\".\"A \"\"table\"\"'\"";
+    cluster.sql(&format!(
+        "CREATE TABLE {table} (\"the 'key'\" int NOT NULL, \"$1\" text DEFAULT 'd', \
+         \"Twice\" int GENERATED ALWAYS AS (\"the 'key'\" * 2) STORED)"
+    ));
+    let quoted = table.replace('\'', "''");
+    cluster.distribute(&quoted, "the ''key''", 4, 2);
+    let mut session = cluster.new_session();
+    session.sql("CREATE TEMPORARY SEQUENCE counter MINVALUE 0 START 0");
+    assert_eq!(session.text("SELECT nextval('counter')"), "0");
+    let proxy = session
+        .text(&format!("SELECT create_insert_proxy_for_table('{quoted}', sequence => 'counter')"));
+    assert_eq!(proxy, "A \"table\"'_insert_proxy");
+    let copy = "COPY pg_temp.\"A \"\"table\"\"'_insert_proxy\" (\"the 'key'\") FROM STDIN";
+    let mut send = |rows: &str| {
+        let mut writer = session.client().copy_in(copy).expect("COPY begins");
+        writer.write_all(rows.as_bytes()).expect("the coordinator takes rows");
+        let outcome = writer.finish();
+        (outcome.is_ok(), session.text("SELECT currval('counter')"))
+    };
+    assert_eq!(send("1\n2\n3\n"), (true, "3".to_owned()));
+    assert_eq!(cluster.text(&format!("SELECT * FROM {table} ORDER BY 1")), "1|d|2\n2|d|4\n3|d|6");
+    // In 1.2 row 4 stayed.
+    assert_eq!(send("4\nfive\n"), (false, "4".to_owned()));
+    assert_eq!(cluster.text(&format!("SELECT count(*) FROM {table}")), "3");
 }

@@ -1,7 +1,7 @@
-//! The extension as it is built: compiled in release mode, and its three kinds of files.
+//! The extension as it is built: compiled in release mode, and its four kinds of files.
 //!
 //! The library and the tool `pgshard` come from one `cargo build --release`. The control file and the SQL scripts are
-//! written by hand and lie in `sql/`.
+//! written by hand and lie in `sql/`, a program for the shell in `scripts/`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,8 @@ pub(crate) struct ExtensionFiles {
     pub(crate) control: PathBuf,
     /// `pg_shard--2.0.sql`, and whatever leads from one version to another.
     pub(crate) scripts: Vec<PathBuf>,
+    /// `copy_to_distributed_table`, which the cluster library has in itself.
+    pub(crate) copy_program: PathBuf,
 }
 
 impl ExtensionFiles {
@@ -67,5 +69,6 @@ pub(crate) fn files(workspace: &Workspace) -> Result<ExtensionFiles> {
         library: workspace.release_dir().join("libpg_shard.so"),
         control: sql_dir.join("pg_shard.control"),
         scripts,
+        copy_program: workspace.root().join("scripts/copy_to_distributed_table"),
     })
 }

@@ -25,6 +25,8 @@ pub(crate) fn run(pg_config: Option<&Path>) -> Result<()> {
         let name = file.file_name().context("a file of the extension has no name")?;
         write(file, &extension_dir.join(name), 0o644)?;
     }
+    let copy_program = postgres.program_dir()?.join("copy_to_distributed_table");
+    write(&files.copy_program, &copy_program, 0o755)?;
     render::say(
         "Installed. On every node set shared_preload_libraries = 'pg_shard' and restart; \
          then, on the coordinator: CREATE EXTENSION pg_shard",

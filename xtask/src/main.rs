@@ -126,7 +126,7 @@ enum Chore {
         json: Option<PathBuf>,
     },
 
-    /// Write the extension's library, control file and SQL scripts into a PostgreSQL installation.
+    /// Write the extension's library, control file, SQL scripts and loading program into a PostgreSQL installation.
     Install {
         /// The installation, by its pg_config; without this the one that the extension is built against.
         #[arg(long, value_name = "FILE")]

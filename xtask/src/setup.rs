@@ -63,6 +63,11 @@ impl Postgres {
         &self.pg_config
     }
 
+    /// The directory of programs.
+    pub(crate) fn program_dir(&self) -> Result<PathBuf> {
+        self.directory("BINDIR")
+    }
+
     /// The directory of loadable libraries.
     pub(crate) fn library_dir(&self) -> Result<PathBuf> {
         self.directory("PKGLIBDIR")

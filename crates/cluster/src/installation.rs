@@ -23,6 +23,10 @@ const MAJOR_VERSION: &str = "15";
 /// Written last into an installation: without it the copy is not complete.
 const DESCRIPTION: &str = "installation.json";
 
+/// The program that loads a file, as pg_shard 1.2 had it; it needs nothing but a shell and psql.
+const COPY_PROGRAM: (&str, &str) =
+    ("copy_to_distributed_table", include_str!("../../../scripts/copy_to_distributed_table"));
+
 /// Where our own files are: the library, the control file and the scripts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Artifacts {
@@ -105,6 +109,10 @@ impl Installation {
             for file in &files {
                 install(file, &extension_dir.join(file.file_name().unwrap_or_default()), 0o644)?;
             }
+            let (name, text) = COPY_PROGRAM;
+            put(&installation.bin(name), 0o755, |partial| {
+                fs::write(partial, text).map_err(ClusterError::file("write", partial))
+            })?;
             install(&artifacts.library, &installation.library_dir().join("pg_shard.so"), 0o755)
         })
     }
@@ -270,8 +278,19 @@ fn make_open_dirs(root: &Path, path: &Path) -> Result<(), ClusterError> {
 
 /// Puts a copy of `file` at `target` in one step: a server that has the old file mapped must not see it change.
 fn install(file: &Path, target: &Path, mode: u32) -> Result<(), ClusterError> {
+    put(target, mode, |partial| {
+        fs::copy(file, partial).map(drop).map_err(ClusterError::file("copy", file))
+    })
+}
+
+/// Has `write` make a file beside `target`, and then puts it there in one step.
+fn put(
+    target: &Path,
+    mode: u32,
+    write: impl FnOnce(&Path) -> Result<(), ClusterError>,
+) -> Result<(), ClusterError> {
     let partial = target.with_added_extension("partial");
-    fs::copy(file, &partial).map_err(ClusterError::file("copy", file))?;
+    write(&partial)?;
     tree::set_mode(&partial, mode)?;
     fs::rename(&partial, target).map_err(ClusterError::file("replace", target))
 }
