@@ -25,3 +25,16 @@ SELECT name, extract(year from born) FROM customers WHERE id = 3 AND extract(mon
 SELECT (SELECT count(*) FROM orders o WHERE o.customer = c.id) n FROM customers c WHERE id = 3 ORDER BY n;
 SELECT (SELECT count(*) FROM orders o WHERE o.customer = c.id) n, count(*) FROM customers c WHERE id = 3 GROUP BY 1;
 SELECT DISTINCT r2.d, (SELECT min(r3.word) FROM single r3 WHERE r3.id = r2.id) FROM single r1 JOIN single r2 ON r1.id = r2.id ORDER BY 1 DESC, 2;
+
+-- A row as a whole of an outer join's missing side was a row of NULLs and not NULL, when workers joined.
+SELECT count(o), count(*) FROM customers c LEFT JOIN orders o ON o.customer = c.id AND o.qty = 2;
+SELECT c.id, count(p) FROM customers c LEFT JOIN places p ON p.id = c.grp AND p.size = 1 GROUP BY c.id;
+SELECT count(o), count(c) FROM customers c FULL JOIN orders o ON o.customer = c.id;
+
+-- A correlated aggregate was grouped by a value without its implicit cast.
+SELECT c.id FROM customers c WHERE c.weight >= (SELECT avg(d.weight) FROM customers d WHERE d.fixed = c.name);
+SELECT c.id FROM customers c WHERE 3 > (SELECT avg(o.qty) FROM orders o WHERE o.qty = c.weight);
+SELECT c.id FROM customers c WHERE 30 > (SELECT avg(l.no) FROM lines l WHERE l.customer = c.score);
+
+-- Groups of anonymous records failed: "input of anonymous composite types is not implemented".
+SELECT row(grp, ok), count(*) FROM customers GROUP BY 1;

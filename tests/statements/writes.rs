@@ -467,3 +467,29 @@ fn a_limit_in_exists_makes_no_difference_and_is_no_obstacle() {
     }
     assert_eq!(cluster.assert_placements_equal("t"), 10);
 }
+
+/// INSERT ... SELECT and COPY send values as text. In the style SQL a time names its zone by an abbreviation, which for
+/// Kolkata is also Israel's: rows were stored three and a half hours off. Text that we make is in the style ISO now.
+#[test]
+fn a_moment_is_stored_as_it_is_whatever_the_date_style_calls_its_zone() {
+    let cluster = TestCluster::up(2);
+    cluster.create_distributed(
+        "CREATE TABLE t (k int, at timestamptz, all_of timestamptz[])",
+        "t",
+        "k",
+        4,
+        2,
+    );
+    let mut session = cluster.new_session();
+    session.sql(
+        "CREATE TABLE source AS SELECT i AS k, timestamptz '2024-01-01 00:00Z' AS at, ARRAY[timestamptz '2024-01-01 00:00Z'] AS all_of \
+         FROM generate_series(1, 8) AS i; SET timezone = 'Asia/Kolkata'; SET datestyle = 'SQL'; \
+         INSERT INTO t SELECT * FROM source; \
+         INSERT INTO t VALUES (20, '2024-01-01 00:00Z', '{2024-01-01 00:00Z}'), (21, '2024-01-01 00:00Z', '{2024-01-01 00:00Z}')",
+    );
+    let wrong =
+        "SELECT count(*) FROM t WHERE at <> '2024-01-01 00:00Z' OR all_of <> '{2024-01-01 00:00Z}'";
+    assert_eq!(session.text(wrong), "0");
+    assert_eq!(session.text("SELECT count(*) FROM t"), "10");
+    assert_eq!(cluster.assert_placements_equal("t"), 10);
+}

@@ -263,13 +263,14 @@ unsafe fn correlations_of(below: *mut pg_sys::Query) -> Option<Vec<Correlation>>
             return None;
         }
         for entry in node::elements::<pg_sys::RangeTblEntry>((*below).rtable) {
-            let parts: [*mut pg_sys::Node; 4] = [
+            let parts: [*mut pg_sys::Node; 5] = [
                 (*entry).subquery.cast(),
                 (*entry).functions.cast(),
                 (*entry).values_lists.cast(),
                 (*entry).securityQuals.cast(),
+                (*entry).tablefunc.cast(),
             ];
-            let depth = [1, 0, 0, 0];
+            let depth = [1, 0, 0, 0, 0];
             let above = |(part, depth): (&*mut pg_sys::Node, c_int)| {
                 !part.is_null() && refers_above_from(*part, depth)
             };
@@ -312,6 +313,7 @@ unsafe fn correlation(conjunct: *mut pg_sys::Node) -> Option<Correlation> {
         if !pg_sys::op_hashjoinable((*clause).opno, pg_sys::exprType(sides[0]))
             || pg_sys::contain_volatile_functions(conjunct)
             || !crate::facts::is_deterministic((*clause).inputcollid)
+            || !crate::facts::is_deterministic(pg_sys::exprCollation(sides[inner]))
         {
             return None;
         }

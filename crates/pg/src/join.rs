@@ -90,6 +90,9 @@ pub(crate) unsafe extern "C-unwind" fn join_paths(
 /// More rows than that are not sent to all nodes.
 const MOST_BROADCAST: f64 = 2_000_000.0;
 
+/// The same in bytes, by the planner's guess of a row's width.
+const MOST_BROADCAST_BYTES: f64 = 256.0 * 1024.0 * 1024.0;
+
 /// A relation whose rows are read here first and sent to all nodes, as something that lies everywhere; none if
 /// its columns cannot travel as arrays, or if they are too many.
 unsafe fn broadcast(
@@ -107,6 +110,7 @@ unsafe fn broadcast(
             || !(*path).param_info.is_null()
             || !(*rel).lateral_relids.is_null()
             || (*path).rows > MOST_BROADCAST
+            || (*path).rows * f64::from((*(*path).pathtarget).width) > MOST_BROADCAST_BYTES
         {
             return None;
         }
@@ -212,6 +216,16 @@ unsafe fn join(
         if fills_in && has_placeholder_in(root, right)
             || kind == JoinKind::Full && has_placeholder_in(root, left)
         {
+            return None;
+        }
+        // A row as a whole is made of its columns here, and of NULLs it would not be NULL.
+        let may_be_missing = |var: &pg_sys::Var| {
+            var.varattno == 0
+                && (fills_in && right.has(var) || kind == JoinKind::Full && left.has(var))
+        };
+        let mut above = node::elements::<pg_sys::Node>((*(*rel).reltarget).exprs);
+        above.extend(&after);
+        if above.into_iter().any(|expression| has_column(expression, &may_be_missing)) {
             return None;
         }
         if matches!(kind, JoinKind::Semi | JoinKind::Anti) {

@@ -294,9 +294,8 @@ fn print_around(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) ->
             }
             Some(aggregate) => {
                 places.push(0);
-                let mut named = |expression| {
-                    format!("c{}", place_of(&mut inner, printer.expression(expression)))
-                };
+                let mut named =
+                    |expression| format!("c{}", place_of(&mut inner, printer.value(expression)));
                 let arguments: Vec<String> =
                     aggregate.arguments.iter().map(|argument| named(*argument)).collect();
                 let filter = (!aggregate.filter.is_null()).then(|| named(aggregate.filter));
@@ -313,7 +312,7 @@ fn print_around(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) ->
         .order
         .iter()
         .map(|key| {
-            let name = format!("c{}", place_of(&mut inner, printer.expression(key.expression)));
+            let name = format!("c{}", place_of(&mut inner, printer.value(key.expression)));
             let direction = if key.descending { " DESC" } else { "" };
             let nulls = if key.nulls_first == key.descending {
                 ""

@@ -148,6 +148,11 @@ impl Remote {
     pub(crate) fn can_compute(&self, expression: *mut pg_sys::Node, aggregates: bool) -> bool {
         // SAFETY: the caller passes a live expression of the planner; the root lives while it plans.
         unsafe {
+            // An anonymous record cannot be read back.
+            let type_oid = pg_sys::exprType(expression);
+            if matches!(type_oid, pg_sys::RECORDOID | pg_sys::RECORDARRAYOID) {
+                return false;
+            }
             let init_params = path::init_params(self.root);
             let own = |var: &pg_sys::Var| self.has(var);
             shippable::is_shippable(expression, &own, &init_params, aggregates)
@@ -253,14 +258,23 @@ impl<'a> Printer<'a> {
         }
     }
 
-    /// An expression.
+    /// An expression whose type is settled by where it stands.
     pub(crate) fn expression(&mut self, expression: *mut pg_sys::Node) -> String {
+        self.print(expression, false)
+    }
+
+    /// An expression that yields its own type wherever it stands: an implicit cast at its top is spelled out.
+    pub(crate) fn value(&mut self, expression: *mut pg_sys::Node) -> String {
+        self.print(expression, true)
+    }
+
+    fn print(&mut self, expression: *mut pg_sys::Node, spell_cast: bool) -> String {
         // SAFETY: a live expression over relations of the remote; what is printed is a private copy.
         unsafe {
             let expression = self.in_terms_of_from(expression);
             let (init_params, expressions) = (&self.init_params, &mut self.expressions);
             let own = printable(expression, init_params, self.arrays, expressions);
-            node::text_of(pg_sys::deparse_expression(own, self.context, true, false))
+            node::text_of(pg_sys::deparse_expression(own, self.context, true, spell_cast))
         }
     }
 
@@ -391,7 +405,7 @@ impl<'a> Printer<'a> {
                 }
             }
             let column = (
-                self.expression(expression),
+                self.value(expression),
                 pg_sys::exprType(expression),
                 pg_sys::exprTypmod(expression),
             );

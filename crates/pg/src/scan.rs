@@ -3,7 +3,7 @@
 //! The extension implements [`Scan`]; a plan's private part says which. The scan lives in Rust memory that the
 //! query's memory context owns: it is dropped when that context goes, which happens after an ERROR as well.
 
-use crate::error::{PgError, boundary};
+use crate::error::{PgError, SqlState, boundary};
 use crate::node;
 use crate::path::Spread;
 use crate::plan::PlanReader;
@@ -98,6 +98,17 @@ pub struct ScanIo {
     array_count: usize,
     /// The children's rows, once they have been read.
     arrays: Option<Rc<Vec<ChildRows>>>,
+}
+
+/// More bytes than that are not sent along: a node takes a gigabyte in one message, and they are held in memory here.
+const MOST_SENT: usize = 768 * 1024 * 1024;
+
+fn too_much_to_send() -> PgError {
+    PgError::new(SqlState(*b"54000"), "too many rows to send to the workers for a join")
+        .detail("The planner expected far less of the smaller side of the join.")
+        .hint(
+            "ANALYZE the tables, or SET pg_shard.enable_pushdown = off to join on the coordinator.",
+        )
 }
 
 /// The rows of a child that are sent along.
@@ -404,6 +415,7 @@ impl ScanIo {
                     }
                 };
                 let mut lots: Vec<Lot> = Vec::new();
+                let mut rows_read = 0u64;
                 loop {
                     let slot = pg_sys::ExecProcNode(child);
                     if slot.is_null() || (*slot).tts_flags & pg_sys::TTS_FLAG_EMPTY as u16 != 0 {
@@ -440,6 +452,13 @@ impl ScanIo {
                         }
                     });
                     self.reset_row_memory();
+                    rows_read += 1;
+                    if rows_read % 1024 == 0 {
+                        let columns = lots.iter().flat_map(|lot| &lot.columns);
+                        if columns.map(Elements::bytes).sum::<usize>() > MOST_SENT {
+                            return Err(too_much_to_send());
+                        }
+                    }
                 }
                 let types = types.iter().map(|element| element.to_u32()).collect();
                 read.push(ChildRows { types, lots });

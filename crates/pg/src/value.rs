@@ -177,6 +177,28 @@ impl Plain {
 
 const _: () = assert!(size_of::<Datum>() == 8, "64-bit machines only");
 
+/// The session's date style, put back when this value goes, after an ERROR too.
+pub(crate) struct DateStyle(std::ffi::c_int);
+
+impl DateStyle {
+    /// ISO until then.
+    pub(crate) fn iso() -> Self {
+        // SAFETY: a variable of the backend's one thread; output functions read it when they are called.
+        unsafe {
+            let before = pg_sys::DateStyle;
+            pg_sys::DateStyle = pg_sys::USE_ISO_DATES as std::ffi::c_int;
+            Self(before)
+        }
+    }
+}
+
+impl Drop for DateStyle {
+    fn drop(&mut self) {
+        // SAFETY: as above.
+        unsafe { pg_sys::DateStyle = self.0 };
+    }
+}
+
 /// How values of one type leave for a node.
 #[derive(Debug)]
 pub struct Encoder {
@@ -235,7 +257,10 @@ impl Encoder {
                 let n = pgrx::varsize_any_exhdr(bytea.cast());
                 take(std::slice::from_raw_parts(pgrx::vardata_any(bytea.cast()).cast::<u8>(), n))
             } else {
+                // ISO names zones by their offsets; what other styles call a zone means another one to the reader.
+                let style = DateStyle::iso();
                 let text = pg_sys::OutputFunctionCall(self.function.pointer(), value);
+                drop(style);
                 take(std::ffi::CStr::from_ptr(text).to_bytes())
             }
         }

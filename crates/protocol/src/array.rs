@@ -31,6 +31,11 @@ impl Elements {
         self.count
     }
 
+    /// How many bytes they take.
+    pub fn bytes(&self) -> usize {
+        self.values.bytes().len()
+    }
+
     /// There are none.
     pub fn is_empty(&self) -> bool {
         self.count == 0

@@ -8,6 +8,7 @@ use super::state::{self, FROM_CLIENT, State};
 use super::{CopyInput, per_tuple_context};
 use crate::error::{PgError, SqlState};
 use crate::node;
+use crate::value::DateStyle;
 use crate::value::{FIRST_USER_OID, Hasher};
 use pgrx::pg_sys::{self, Oid};
 use protocol::copy::{Field, Fields, Format, Next, Record, Splitter};
@@ -465,7 +466,9 @@ impl CopyInput {
         unsafe {
             let context = per_tuple_context(self.estate);
             let before = pg_sys::MemoryContextSwitchTo((*context).ecxt_per_tuple_memory);
+            let style = DateStyle::iso();
             let text = pg_sys::OutputFunctionCall(&raw mut column.function, value);
+            drop(style);
             let text = CStr::from_ptr(text).to_bytes().to_vec();
             pg_sys::MemoryContextSwitchTo(before);
             Ok(Some(text))

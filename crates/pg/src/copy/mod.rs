@@ -18,6 +18,7 @@ pub use lines::Lines;
 use crate::error::{PgError, SqlState};
 use crate::node;
 use crate::utility::{UtilityCall, copied_columns};
+use crate::value::DateStyle;
 use crate::value::Hasher;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::cell::RefCell;
@@ -249,10 +250,12 @@ impl CopyInput {
                 match self.datum(self.columns[index].number) {
                     None => out.extend_from_slice(b"\\N"),
                     Some(value) => {
+                        let style = DateStyle::iso();
                         let text = pg_sys::OutputFunctionCall(
                             &raw mut self.columns[index].function,
                             value,
                         );
+                        drop(style);
                         escape_text(std::ffi::CStr::from_ptr(text).to_bytes(), out);
                     }
                 }
