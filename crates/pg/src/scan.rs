@@ -453,7 +453,7 @@ impl ScanIo {
                     });
                     self.reset_row_memory();
                     rows_read += 1;
-                    if rows_read % 1024 == 0 {
+                    if rows_read.is_multiple_of(1024) {
                         let columns = lots.iter().flat_map(|lot| &lot.columns);
                         if columns.map(Elements::bytes).sum::<usize>() > MOST_SENT {
                             return Err(too_much_to_send());

@@ -292,9 +292,8 @@ unsafe fn distinct_rows(
 ) -> Option<*mut pg_sys::Path> {
     // SAFETY: the planner's live structures.
     unsafe {
-        let (path, projection) = own_path(input)?;
-        let below = pushed::attached(path.cast())?;
-        if !below.is_plain() || below.grouping.is_some() {
+        let (path, projection, below) = plain_path(input)?;
+        if below.grouping.is_some() {
             return None;
         }
         let target = if projection.is_null() { (*path).path.pathtarget } else { projection };
@@ -380,11 +379,7 @@ unsafe fn order(
         if (*parse).sortClause.is_null() || !rows_pass_singly(parse) {
             return;
         }
-        let Some((path, projection)) = own_path(input) else { return };
-        let Some(below) = pushed::attached(path.cast()) else { return };
-        if !below.is_plain() || !below.remote.complete {
-            return;
-        }
+        let Some((path, projection, below)) = plain_path(input) else { return };
         let mut keys = Vec::new();
         for clause in node::elements::<pg_sys::SortGroupClause>((*parse).sortClause) {
             let expression = pg_sys::get_sortgroupclause_expr(clause, (*root).processed_tlist);
@@ -418,11 +413,7 @@ unsafe fn limit(
         if !(*parse).sortClause.is_null() || !rows_pass_singly(parse) {
             return;
         }
-        let Some((path, projection)) = own_path(input) else { return };
-        let Some(below) = pushed::attached(path.cast()) else { return };
-        if !below.is_plain() || !below.remote.complete {
-            return;
-        }
+        let Some((path, projection, below)) = plain_path(input) else { return };
         let copy = limited(path, &below, Vec::new(), limit);
         let below = project(root, input, copy.cast(), projection);
         let path = pg_sys::create_limit_path(
@@ -482,6 +473,17 @@ unsafe fn own_path(
         }
         None
     }
+}
+
+/// Such a path with which nothing has been done yet that concerns all of a node's rows, and which is all of its relation;
+/// with what it sends.
+unsafe fn plain_path(
+    rel: *mut pg_sys::RelOptInfo,
+) -> Option<(*mut pg_sys::CustomPath, *mut pg_sys::PathTarget, Rc<Pushed>)> {
+    // SAFETY: a live relation of the planner.
+    let (path, projection) = unsafe { own_path(rel)? };
+    let below = pushed::attached(path.cast())?;
+    (below.is_plain() && below.remote.complete).then_some((path, projection, below))
 }
 
 unsafe fn project(
