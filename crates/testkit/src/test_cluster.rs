@@ -304,5 +304,9 @@ fn installation() -> Installation {
 fn fresh_dir() -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let number = COUNT.fetch_add(1, Ordering::Relaxed);
-    std::env::temp_dir().join(format!("pgshard-testkit-{}-{number}", std::process::id()))
+    let moment = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.subsec_micros());
+    // A killed test leaves its directory, and process numbers come again.
+    std::env::temp_dir().join(format!("pgshard-testkit-{}-{number}-{moment:x}", std::process::id()))
 }
