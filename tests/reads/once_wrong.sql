@@ -31,6 +31,9 @@ SELECT count(o), count(*) FROM customers c LEFT JOIN orders o ON o.customer = c.
 SELECT c.id, count(p) FROM customers c LEFT JOIN places p ON p.id = c.grp AND p.size = 1 GROUP BY c.id;
 SELECT count(o), count(c) FROM customers c FULL JOIN orders o ON o.customer = c.id;
 
+-- So was tableoid.
+SELECT count(o.tableoid), count(*) FROM customers c LEFT JOIN orders o ON o.customer = c.id AND o.qty = 2;
+
 -- A correlated aggregate was grouped by a value without its implicit cast.
 SELECT c.id FROM customers c WHERE c.weight >= (SELECT avg(d.weight) FROM customers d WHERE d.fixed = c.name);
 SELECT c.id FROM customers c WHERE 3 > (SELECT avg(o.qty) FROM orders o WHERE o.qty = c.weight);

@@ -218,9 +218,9 @@ unsafe fn join(
         {
             return None;
         }
-        // A row as a whole is made of its columns here, and of NULLs it would not be NULL.
+        // A row as a whole is made of its columns here, and of NULLs it would not be NULL; nor would `tableoid`.
         let may_be_missing = |var: &pg_sys::Var| {
-            var.varattno == 0
+            var.varattno <= 0
                 && (fills_in && right.has(var) || kind == JoinKind::Full && left.has(var))
         };
         let mut above = node::elements::<pg_sys::Node>((*(*rel).reltarget).exprs);
