@@ -38,6 +38,9 @@ pub mod path;
 /// Relations of the planner that the workers can compute, and their SQL.
 mod remote;
 
+/// Sub-queries in FROM that the workers can compute.
+mod subselect;
+
 /// Joins on the workers.
 mod join;
 
