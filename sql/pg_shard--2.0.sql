@@ -73,6 +73,13 @@ CREATE TRIGGER shard_placement_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNC
     ON pgs_distribution_metadata.shard_placement
     FOR EACH STATEMENT EXECUTE FUNCTION pgs_catalog.on_metadata_change();
 
+/* The row under a cursor, for UPDATE and DELETE ... WHERE CURRENT OF. Nobody can call it by name. */
+
+CREATE FUNCTION pgs_catalog.current_of(internal, internal, internal)
+    RETURNS internal LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_shard_current_of';
+COMMENT ON FUNCTION pgs_catalog.current_of(internal, internal, internal)
+    IS 'a column of the row that a cursor stands on';
+
 /* The functions of pg_shard 1.2, in the extension's schema. */
 
 CREATE FUNCTION column_to_column_name(table_oid oid, column_var text)

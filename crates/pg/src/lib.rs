@@ -30,6 +30,9 @@ pub mod link;
 /// Heavyweight locks on shards.
 pub mod lock;
 
+/// WHERE CURRENT OF.
+pub mod cursor;
+
 mod node;
 
 /// Distributed tables in PostgreSQL's own planner.
