@@ -9,6 +9,9 @@
 #![allow(unsafe_code, reason = "this crate is the one place for it")]
 #![deny(clippy::undocumented_unsafe_blocks)]
 
+/// What backends have under way, for others to see.
+pub mod activity;
+
 /// Work in a transaction of its own, on another process.
 pub mod background;
 
