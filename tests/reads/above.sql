@@ -49,3 +49,21 @@ SELECT DISTINCT count(*) OVER (PARTITION BY customer), qty FROM orders ORDER BY 
 SELECT customer, id, rank() OVER (PARTITION BY customer ORDER BY total) FROM orders ORDER BY 3 DESC, 1, 2 LIMIT 7 OFFSET 2;
 SELECT customer, id FROM orders ORDER BY rank() OVER (PARTITION BY customer ORDER BY total) DESC, 1, 2 LIMIT 7;
 SELECT customer, id, rank() OVER (PARTITION BY customer ORDER BY total) - 1 FROM orders ORDER BY 3 DESC, 1, 2 LIMIT 7;
+
+-- DISTINCT ON, by the distribution column and by others.
+SELECT DISTINCT ON (customer) customer, id, note FROM orders ORDER BY customer, total DESC, id;
+SELECT DISTINCT ON (customer) id, note FROM orders ORDER BY customer DESC, total NULLS FIRST, id;
+SELECT DISTINCT ON (qty) qty, customer, id FROM orders ORDER BY qty DESC NULLS LAST, placed, customer, id;
+SELECT DISTINCT ON (note, qty) note, qty, customer, id FROM orders ORDER BY note NULLS FIRST, qty DESC, customer, id;
+SELECT DISTINCT ON (qty, customer) qty, customer FROM orders;
+SELECT DISTINCT ON (qty % 3, note) qty % 3, note FROM orders ORDER BY note;
+SELECT DISTINCT ON (1 + 1) customer, id FROM orders ORDER BY 1 + 1, customer, id;
+SELECT DISTINCT ON (grp) grp, name, id FROM customers ORDER BY grp, name COLLATE "C" DESC NULLS LAST, id LIMIT 3;
+SELECT DISTINCT ON (c.grp) c.grp, o.total, o.id, c.id FROM customers c LEFT JOIN orders o ON o.customer = c.id ORDER BY c.grp, o.total DESC NULLS LAST, o.id, c.id;
+SELECT DISTINCT ON (o.customer) o.customer, c.id, o.id FROM customers c FULL JOIN orders o ON o.customer = c.id ORDER BY o.customer, c.id, o.id;
+SELECT DISTINCT ON (v) v, k FROM empty_shelf ORDER BY v, k;
+SELECT DISTINCT ON (customer) customer, qty, sum(total) FROM orders GROUP BY customer, qty ORDER BY customer, sum(total) DESC, qty;
+SELECT DISTINCT ON (qty) customer, qty, sum(total) FROM orders GROUP BY customer, qty ORDER BY qty, sum(total) DESC, customer;
+SELECT DISTINCT ON (qty) qty, sum(total) FROM orders GROUP BY qty ORDER BY qty;
+SELECT DISTINCT ON (customer) customer, id, rank() OVER (PARTITION BY customer ORDER BY total) FROM orders ORDER BY customer, rank() OVER (PARTITION BY customer ORDER BY total) DESC, id;
+[int8 3] SELECT DISTINCT ON (qty % $1) qty % $1, customer, id FROM orders ORDER BY qty % $1, customer, id;

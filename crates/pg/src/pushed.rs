@@ -31,7 +31,9 @@ pub(crate) struct Pushed {
     pub(crate) partial: bool,
     /// Each row of a node once.
     pub(crate) distinct: bool,
-    /// ORDER BY, together with `limit`.
+    /// The first row of a node, by `order`, for each value of these.
+    pub(crate) first_of: Vec<*mut pg_sys::Node>,
+    /// ORDER BY, together with `limit` or `first_of`.
     pub(crate) order: Vec<Order>,
     /// The rows of a node that can matter.
     pub(crate) limit: Option<i64>,
@@ -84,6 +86,7 @@ impl Pushed {
             windows: None,
             partial: false,
             distinct: false,
+            first_of: Vec::new(),
             order: Vec::new(),
             limit: None,
         }
@@ -99,7 +102,7 @@ impl Pushed {
 
     /// Nothing concerns all of a node's rows yet.
     pub(crate) fn is_plain(&self) -> bool {
-        !self.partial && !self.distinct && self.limit.is_none()
+        !self.partial && !self.distinct && self.first_of.is_empty() && self.limit.is_none()
     }
 }
 
@@ -336,6 +339,11 @@ fn print_around(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) ->
             columns.push((type_oid, typmod));
         }
     }
+    let first_of: Vec<String> = pushed
+        .first_of
+        .iter()
+        .map(|key| format!("c{}", place_of(&mut inner, printer.value(*key))))
+        .collect();
     let order: Vec<String> = pushed
         .order
         .iter()
@@ -354,7 +362,7 @@ fn print_around(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) ->
     print_grouping(pushed, &places, printer, &mut template);
 
     let list = if outer.is_empty() { "NULL".to_owned() } else { outer.join(", ") };
-    Sql { template, around: around(pushed, &list, &keys, &order), columns, sources }
+    Sql { template, around: around(pushed, &list, &keys, &first_of, &order), columns, sources }
 }
 
 /// What stands around the union of a node's shards.
@@ -362,9 +370,16 @@ pub(crate) fn around(
     pushed: &Pushed,
     list: &str,
     keys: &[String],
+    first_of: &[String],
     order: &[String],
 ) -> (String, String) {
-    let distinct = if pushed.distinct { "DISTINCT " } else { "" };
+    let distinct = if !first_of.is_empty() {
+        format!("DISTINCT ON ({}) ", first_of.join(", "))
+    } else if pushed.distinct {
+        "DISTINCT ".to_owned()
+    } else {
+        String::new()
+    };
     let mut closing = ") u".to_owned();
     if pushed.partial && !keys.is_empty() {
         closing.push_str(&format!(" GROUP BY {}", keys.join(", ")));

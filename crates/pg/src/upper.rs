@@ -339,8 +339,10 @@ unsafe fn distinct(
     // SAFETY: the planner's live structures.
     unsafe {
         let parse = (*root).parse;
-        if (*parse).hasDistinctOn
-            || (*parse).hasTargetSRFs
+        if (*parse).hasDistinctOn {
+            return distinct_on(root, input, output);
+        }
+        if (*parse).hasTargetSRFs
             || !pg_sys::grouping_is_hashable((*parse).distinctClause)
         {
             return;
@@ -370,6 +372,80 @@ unsafe fn distinct(
             (*path).rows,
         );
         pg_sys::add_path(output, path.cast());
+    }
+}
+
+/// SELECT DISTINCT ON: the first rows of each node, by ORDER BY, and once more of these, unless the equal ones all lie
+/// in one shard.
+unsafe fn distinct_on(
+    root: *mut pg_sys::PlannerInfo,
+    input: *mut pg_sys::RelOptInfo,
+    output: *mut pg_sys::RelOptInfo,
+) {
+    // SAFETY: the planner's live structures.
+    unsafe {
+        let parse = (*root).parse;
+        let Some((path, projection, below)) = plain_path(input) else { return };
+        let is_grouped = !(*parse).groupClause.is_null() || (*parse).hasAggs;
+        if (*parse).hasTargetSRFs
+            || !(*parse).groupingSets.is_null()
+            || is_grouped && below.grouping.is_none()
+            || (*parse).hasWindowFuncs && below.windows.is_none()
+            || (*root).distinct_pathkeys.is_null()
+        {
+            return;
+        }
+        // DISTINCT ON has to begin with what ORDER BY begins with.
+        let distinct = node::elements::<pg_sys::SortGroupClause>((*parse).distinctClause);
+        let mut clauses = node::elements::<pg_sys::SortGroupClause>((*parse).sortClause);
+        for clause in &distinct {
+            let is_it = |known: &*mut pg_sys::SortGroupClause| {
+                (**known).tleSortGroupRef == (**clause).tleSortGroupRef
+            };
+            if !clauses.iter().any(is_it) {
+                clauses.push(*clause);
+            }
+        }
+        let Some(order) = order_of(root, &below, &clauses) else { return };
+        let first_of: Vec<*mut pg_sys::Node> = distinct
+            .iter()
+            .map(|clause| pg_sys::get_sortgroupclause_expr(*clause, (*root).processed_tlist))
+            .collect();
+        let columns: Vec<Column> =
+            first_of.iter().filter_map(|expression| column_of(*expression)).collect();
+        let rows = (*path).path.rows;
+        let groups = pg_sys::estimate_num_groups(
+            root,
+            node::list_of(&first_of),
+            rows,
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+        );
+        let is_whole = below.remote.locus.keeps_together(&columns);
+        let nodes = hooks::planner().node_count(below.remote.tables[0]).max(1) as f64;
+        let sent = if is_whole { groups } else { (groups * nodes).min(rows) };
+        let mut worked = (*below.remote).clone();
+        worked.work += rows * 0.02;
+        let copy = path::make_path(input, (*path).path.pathtarget, sent, &worked);
+        let mut pushed = (*below).clone();
+        pushed.first_of = first_of;
+        pushed.order = order;
+        pushed::attach(copy, pushed);
+        let path = project(root, input, copy.cast(), projection);
+        if is_whole {
+            return pg_sys::add_path(output, path);
+        }
+        // As `create_final_distinct_paths` of `src/backend/optimizer/plan/planner.c` does.
+        let keys = node::length((*root).distinct_pathkeys);
+        let needed = if keys < node::length((*root).sort_pathkeys) {
+            (*root).sort_pathkeys
+        } else {
+            (*root).distinct_pathkeys
+        };
+        let sorted = pg_sys::create_sort_path(root, output, path, needed, -1.0);
+        let unique =
+            pg_sys::create_upper_unique_path(root, output, sorted.cast(), keys as i32, groups);
+        pg_sys::add_path(output, unique.cast());
     }
 }
 
