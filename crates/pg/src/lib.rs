@@ -56,6 +56,9 @@ mod aggregate;
 /// Grouping, DISTINCT, ORDER BY and LIMIT on the workers.
 mod upper;
 
+/// Window functions on the workers.
+mod window;
+
 /// What a path of ours sends, and its plan.
 mod pushed;
 

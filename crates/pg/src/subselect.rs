@@ -76,6 +76,7 @@ pub(crate) unsafe fn of(
         let pushed = winner(last)?;
         let inner = &*pushed.remote;
         if !pushed.is_plain()
+            || pushed.windows.is_some()
             || !inner.complete
             || !std::ptr::eq(inner.root, below)
             || !inner.broadcasts().is_empty()
