@@ -60,7 +60,9 @@ impl RoutedWrite {
 
     fn run(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
         let plan = self.plan();
-        let alone = io.is_whole_transaction() && transaction::is_untouched();
+        let alone = io.is_whole_transaction()
+            && transaction::is_untouched()
+            && transaction::has_plain_isolation();
         let Some(Locked { tables, shards, by_key }) = self.lock(io)? else { return Ok(()) };
         let codecs = io.codecs();
         let types = codecs.argument_types();
