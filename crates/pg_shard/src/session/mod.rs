@@ -112,6 +112,10 @@ pub(crate) struct Session {
     /// Why the connection is broken: whoever asks again is told the same.
     lost: Option<PgError>,
     settings: Option<OutputSettings>,
+    /// On how many nodes of this one's host the next statement runs at once, this one included.
+    pub(crate) sharers: u16,
+    /// What the node has been told of that; none if it may have forgotten.
+    known_sharers: Option<u16>,
     statements: Statements,
     expects: VecDeque<Expect>,
     error: Option<PgError>,
@@ -179,6 +183,8 @@ impl Session {
             wrote: false,
             lost: None,
             settings: None,
+            sharers: 1,
+            known_sharers: Some(1),
             statements: Statements::default(),
             expects: VecDeque::new(),
             error: None,
@@ -476,6 +482,7 @@ impl Session {
     }
 
     fn queue_settings(&mut self) {
+        self.queue_sharers();
         let now = table::output_settings();
         if self.settings == Some(now) {
             return;
@@ -493,6 +500,23 @@ impl Session {
                 .collect();
         self.queue_command(&format!("SELECT {}", calls.join(", ")));
         self.settings = Some(now);
+    }
+
+    /// Nodes of one host share its processors: each takes its part of the parallel workers that it may have.
+    fn queue_sharers(&mut self) {
+        let wanted = std::mem::replace(&mut self.sharers, 1);
+        if self.known_sharers == Some(wanted) {
+            return;
+        }
+        self.queue_command("RESET max_parallel_workers_per_gather");
+        if wanted > 1 {
+            let name = "max_parallel_workers_per_gather";
+            self.queue_command(&format!(
+                "SELECT pg_catalog.set_config('{name}', \
+                 (pg_catalog.current_setting('{name}')::int4 / {wanted})::text, false)"
+            ));
+        }
+        self.known_sharers = Some(wanted);
     }
 
     fn queue_transaction(&mut self, level: u32, isolation: Isolation) {
@@ -598,7 +622,7 @@ impl Session {
             None => Ok(Event::Done(self.affected)),
             Some(error) => {
                 // A failed statement outside a transaction leaves nothing; inside, the local abort rolls back.
-                self.settings = None;
+                self.forget_settings();
                 if is_stale_statement(&error) {
                     self.statements.forget_all();
                 }
@@ -805,5 +829,6 @@ impl Session {
     /// Settings made in a transaction that was rolled back are gone.
     pub(crate) fn forget_settings(&mut self) {
         self.settings = None;
+        self.known_sharers = None;
     }
 }
