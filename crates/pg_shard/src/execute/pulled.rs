@@ -13,6 +13,7 @@
 use super::render;
 use super::spread::{Send, write_shards};
 use super::write::{Order, Target, lock_for, lock_rows_of, no_destination, not_found};
+use crate::activity;
 use crate::catalog::{self, DistributedTable, quote};
 use crate::plan::data::PulledWrite;
 use crate::session::{Failure, Request, Sql};
@@ -629,7 +630,9 @@ impl Outbox {
                 .collect();
             send(&requests)
         };
-        write_shards(targets, &mut request, &mut |_, row| each(row))
+        let changed = write_shards(targets, &mut request, &mut |_, row| each(row))?;
+        activity::sent_rows(lots.values().map(Vec::len).sum());
+        Ok(changed)
     }
 
     fn gone(&self, changed: u64, expected: usize) -> PgError {

@@ -8,6 +8,7 @@ use super::pair::{Pair, Rows};
 use super::read::{common_nodes, explain_shards, render_generic};
 use super::spread::{Send, write_shards};
 use super::{prune, render, tables};
+use crate::activity::{Kind, Work};
 use crate::catalog::{self, DistributedTable, Placement};
 use crate::health;
 use crate::naming::tell_as_table;
@@ -78,6 +79,7 @@ impl RoutedWrite {
         let (written, user) = (plan.writes.len(), plan.user);
         let target = |index| Target { tables: &tables, written, index, user, counts };
         let affected = if let [index] = shards[..] {
+            let _told = Work::begin(Kind::Write, 1);
             let one_table = tables.len() == 1 && counts;
             let pair = if alone && by_key && one_table && tables[0].unique_within_key {
                 writable(&tables, index)?
