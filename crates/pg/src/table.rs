@@ -500,6 +500,21 @@ pub struct TableColumn {
     pub is_generated: bool,
 }
 
+/// A column is declared NOT NULL.
+pub fn is_not_null(table: Oid, column: i16) -> bool {
+    // SAFETY: as in `columns`; a column's number is its place in the descriptor.
+    unsafe {
+        let relation = pg_sys::RelationIdGetRelation(table);
+        if relation.is_null() {
+            return false;
+        }
+        let attribute = (*(*relation).rd_att).attrs.as_ptr().add(column as usize - 1);
+        let is_not_null = (*attribute).attnotnull;
+        pg_sys::RelationClose(relation);
+        is_not_null
+    }
+}
+
 /// The live columns of a table.
 pub fn columns(table: Oid) -> Vec<TableColumn> {
     // SAFETY: the relation is opened without a new lock: callers hold one.
