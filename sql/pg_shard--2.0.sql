@@ -81,6 +81,13 @@ CREATE TABLE pgs_catalog.statistics (
     brought timestamptz NOT NULL
 );
 
+/* The row under a cursor, for UPDATE and DELETE ... WHERE CURRENT OF. Nobody can call it by name. */
+
+CREATE FUNCTION pgs_catalog.current_of(internal, internal, internal)
+    RETURNS internal LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_shard_current_of';
+COMMENT ON FUNCTION pgs_catalog.current_of(internal, internal, internal)
+    IS 'a column of the row that a cursor stands on';
+
 /* What sessions of this server have under way on the nodes. */
 
 CREATE FUNCTION pgs_catalog.activity_of_backends(

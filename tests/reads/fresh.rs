@@ -78,6 +78,20 @@ fn rows_that_were_loaded_or_changed_are_known_after_a_while_unless_the_table_say
 }
 
 #[test]
+fn tables_of_roles_that_can_and_cannot_log_in_are_looked_after() {
+    let cluster = restless_cluster(2);
+    cluster.on_all_nodes("CREATE ROLE alice LOGIN; CREATE ROLE crew");
+    for (name, owner) in [("hers", "alice"), ("theirs", "crew")] {
+        cluster.sql(&format!("CREATE TABLE {name} (k int PRIMARY KEY, word text)"));
+        cluster.sql(&format!("ALTER TABLE {name} OWNER TO {owner}"));
+        cluster.distribute(name, "k", 4, 1);
+        fill(&cluster, name, 2000);
+    }
+    wait_for(&cluster, "hers", "2000|2");
+    wait_for(&cluster, "theirs", "2000|2");
+}
+
+#[test]
 fn what_the_workers_have_analyzed_by_themselves_is_only_brought() {
     let cluster = restless_cluster(2);
     table(&cluster, "t", "", 1);

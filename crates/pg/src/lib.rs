@@ -36,6 +36,9 @@ pub mod link;
 /// Heavyweight locks on shards.
 pub mod lock;
 
+/// WHERE CURRENT OF.
+pub mod cursor;
+
 mod node;
 
 /// Distributed tables in PostgreSQL's own planner.
@@ -43,6 +46,9 @@ pub mod path;
 
 /// Relations of the planner that the workers can compute, and their SQL.
 mod remote;
+
+/// Sub-queries in FROM that the workers can compute.
+mod subselect;
 
 /// Joins on the workers.
 mod join;
@@ -52,6 +58,9 @@ mod aggregate;
 
 /// Grouping, DISTINCT, ORDER BY and LIMIT on the workers.
 mod upper;
+
+/// Window functions on the workers.
+mod window;
 
 /// What a path of ours sends, and its plan.
 mod pushed;

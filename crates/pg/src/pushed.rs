@@ -10,7 +10,10 @@ use crate::node;
 use crate::path::{self, ShardScan};
 use crate::remote::{Item, Output, Pieces, Printer, Remote, columns_in};
 use crate::scan;
+use crate::subselect;
 use crate::template::with_portable_output;
+use crate::upper::nulls_of;
+use crate::window::{self, Windows};
 use pgrx::pg_sys::{self, NodeTag};
 use std::rc::Rc;
 
@@ -23,11 +26,15 @@ pub(crate) struct Pushed {
     pub(crate) outputs: Option<Vec<Yield>>,
     /// Each group lies in one shard.
     pub(crate) grouping: Option<Grouping>,
+    /// Window functions, each partition of which lies in one shard.
+    pub(crate) windows: Option<Windows>,
     /// The outputs are groups of a node's rows, as far as they lie there.
     pub(crate) partial: bool,
     /// Each row of a node once.
     pub(crate) distinct: bool,
-    /// ORDER BY, together with `limit`.
+    /// The first row of a node, by `order`, for each value of these.
+    pub(crate) first_of: Vec<*mut pg_sys::Node>,
+    /// ORDER BY, together with `limit` or `first_of`.
     pub(crate) order: Vec<Order>,
     /// The rows of a node that can matter.
     pub(crate) limit: Option<i64>,
@@ -62,6 +69,14 @@ pub(crate) struct Order {
     pub(crate) nulls_first: bool,
 }
 
+impl Order {
+    /// What stands behind the key.
+    pub(crate) fn direction(&self) -> String {
+        let direction = if self.descending { " DESC" } else { "" };
+        format!("{direction}{}", nulls_of(self.descending, self.nulls_first))
+    }
+}
+
 impl Pushed {
     /// All rows of a relation.
     pub(crate) fn all(remote: Rc<Remote>) -> Self {
@@ -69,16 +84,26 @@ impl Pushed {
             remote,
             outputs: None,
             grouping: None,
+            windows: None,
             partial: false,
             distinct: false,
+            first_of: Vec::new(),
             order: Vec::new(),
             limit: None,
         }
     }
 
+    /// It is one of the outputs.
+    pub(crate) fn yields(&self, expression: *mut pg_sys::Node) -> bool {
+        // SAFETY: live expressions of the planner.
+        let is_it =
+            |output: &Yield| unsafe { pg_sys::equal(output.expression.cast(), expression.cast()) };
+        self.outputs.as_ref().is_some_and(|outputs| outputs.iter().any(is_it))
+    }
+
     /// Nothing concerns all of a node's rows yet.
     pub(crate) fn is_plain(&self) -> bool {
-        !self.partial && !self.distinct && self.limit.is_none()
+        !self.partial && !self.distinct && self.first_of.is_empty() && self.limit.is_none()
     }
 }
 
@@ -152,6 +177,9 @@ pub(crate) unsafe fn plan(
                     .collect()
             }
         };
+        for rows in remote.subselects() {
+            subselect::hand_over_tables(rows.pushed.remote.root);
+        }
         let mut printer = Printer::new(remote);
         let sql = with_portable_output(|| print(&pushed, &yields, &mut printer));
         let sent = printer.expressions.len();
@@ -199,15 +227,21 @@ pub(crate) unsafe fn plan(
 }
 
 /// The SQL of a plan.
-struct Sql {
-    template: Pieces,
-    around: (String, String),
-    columns: Vec<(pg_sys::Oid, i32)>,
-    sources: Vec<crate::rows::Source>,
+pub(crate) struct Sql {
+    /// For one shard.
+    pub(crate) template: Pieces,
+    /// Around the union of a node's shards.
+    pub(crate) around: (String, String),
+    /// Types and typmods of what comes.
+    pub(crate) columns: Vec<(pg_sys::Oid, i32)>,
+    /// What the scan's row is made of.
+    pub(crate) sources: Vec<crate::rows::Source>,
 }
 
 fn print(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) -> Sql {
-    if pushed.is_plain() {
+    if let Some(windows) = &pushed.windows {
+        window::print(pushed, windows, yields, printer)
+    } else if pushed.is_plain() {
         print_plain(pushed, yields, printer)
     } else {
         print_around(pushed, yields, printer)
@@ -243,7 +277,23 @@ fn print_plain(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) -> 
     Sql { template, around: Default::default(), columns, sources }
 }
 
-fn print_grouping(
+/// The query of a sub-query: `list` begins with the outputs, if there are groups.
+pub(crate) fn print_list(
+    pushed: &Pushed,
+    list: &[*mut pg_sys::Node],
+    printer: &mut Printer<'_>,
+    template: &mut Pieces,
+) {
+    let columns: Vec<String> = list.iter().map(|expression| printer.value(*expression)).collect();
+    template.text("SELECT ");
+    template.text(&columns.join(", "));
+    printer.put_from_where(template);
+    let places: Vec<usize> = (1..=list.len()).collect();
+    print_grouping(pushed, &places, printer, template);
+}
+
+/// GROUP BY and HAVING of a shard's query; `places` are the outputs' places in its list.
+pub(crate) fn print_grouping(
     pushed: &Pushed,
     places: &[usize],
     printer: &mut Printer<'_>,
@@ -308,20 +358,17 @@ fn print_around(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) ->
             columns.push((type_oid, typmod));
         }
     }
+    let first_of: Vec<String> = pushed
+        .first_of
+        .iter()
+        .map(|key| format!("c{}", place_of(&mut inner, printer.value(*key))))
+        .collect();
     let order: Vec<String> = pushed
         .order
         .iter()
         .map(|key| {
-            let name = format!("c{}", place_of(&mut inner, printer.value(key.expression)));
-            let direction = if key.descending { " DESC" } else { "" };
-            let nulls = if key.nulls_first == key.descending {
-                ""
-            } else if key.nulls_first {
-                " NULLS FIRST"
-            } else {
-                " NULLS LAST"
-            };
-            format!("{name}{direction}{nulls}")
+            let place = place_of(&mut inner, printer.value(key.expression));
+            format!("c{place}{}", key.direction())
         })
         .collect();
 
@@ -334,7 +381,24 @@ fn print_around(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) ->
     print_grouping(pushed, &places, printer, &mut template);
 
     let list = if outer.is_empty() { "NULL".to_owned() } else { outer.join(", ") };
-    let distinct = if pushed.distinct { "DISTINCT " } else { "" };
+    Sql { template, around: around(pushed, &list, &keys, &first_of, &order), columns, sources }
+}
+
+/// What stands around the union of a node's shards.
+pub(crate) fn around(
+    pushed: &Pushed,
+    list: &str,
+    keys: &[String],
+    first_of: &[String],
+    order: &[String],
+) -> (String, String) {
+    let distinct = if !first_of.is_empty() {
+        format!("DISTINCT ON ({}) ", first_of.join(", "))
+    } else if pushed.distinct {
+        "DISTINCT ".to_owned()
+    } else {
+        String::new()
+    };
     let mut closing = ") u".to_owned();
     if pushed.partial && !keys.is_empty() {
         closing.push_str(&format!(" GROUP BY {}", keys.join(", ")));
@@ -345,11 +409,11 @@ fn print_around(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) ->
     if let Some(limit) = pushed.limit {
         closing.push_str(&format!(" LIMIT {limit}"));
     }
-    Sql { template, around: (format!("SELECT {distinct}{list} FROM ("), closing), columns, sources }
+    (format!("SELECT {distinct}{list} FROM ("), closing)
 }
 
 /// The number of the inner column with that text, which is added if there is none yet.
-fn place_of(inner: &mut Vec<String>, text: String) -> usize {
+pub(crate) fn place_of(inner: &mut Vec<String>, text: String) -> usize {
     let known = inner.iter().position(|known| *known == text);
     known.unwrap_or_else(|| {
         inner.push(text);

@@ -12,7 +12,7 @@
 
 use super::render;
 use super::spread::{Send, write_shards};
-use super::write::{Order, Target, lock_for, lock_rows_of, no_destination};
+use super::write::{Order, Target, lock_for, lock_rows_of, no_destination, not_found};
 use crate::activity;
 use crate::catalog::{self, DistributedTable, quote};
 use crate::plan::data::PulledWrite;
@@ -191,6 +191,9 @@ impl PulledRows {
             if sends_early && outbox.bytes >= MOST_BYTES {
                 outbox.send_all()?;
             }
+        }
+        if self.plan.must_find && count == 0 {
+            return not_found(self.plan.table);
         }
         if self.changes.sets_tag() {
             io.add_processed(count);

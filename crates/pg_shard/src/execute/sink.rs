@@ -66,6 +66,11 @@ impl LineNumbers {
         let at = self.ends.partition_point(|(end, _)| u64::from(*end) < line);
         self.ends.get(at).map(|(_, of_client)| *of_client)
     }
+
+    /// The first and the last of the client's.
+    fn all(&self) -> Option<(u64, u64)> {
+        Some((self.ends.first()?.1, self.ends.last()?.1))
+    }
 }
 
 /// A lot that a node has been sent and has not said to have stored.
@@ -212,11 +217,11 @@ impl Sink {
                             leads = false;
                         }
                         Err(Failure::Statement(error)) => {
-                            return Err(tell_as_table(
-                                error,
-                                &[(self.table(), index)],
-                                &placement.node,
-                            ));
+                            let shard = (self.table(), index);
+                            let error = tell_as_table(error, &[shard], &placement.node);
+                            let of_client = |line| lines.of_client(line);
+                            let name = &self.table().name;
+                            return Err(tell_client_line(error, name, of_client, lines.all()));
                         }
                         Err(Failure::Lost(error)) => {
                             self.missed.push((self.table().shard_id(index), placement.id));
@@ -320,7 +325,7 @@ impl Sink {
         let node = &self.nodes[at];
         let Some(Sent { index, lines, .. }) = node.sent.front() else { return error };
         let error = tell_as_table(error, &[(self.table(), *index)], &node.address);
-        tell_client_line(error, &self.table().name, |line| lines.of_client(line))
+        tell_client_line(error, &self.table().name, |line| lines.of_client(line), lines.all())
     }
 
     /// Waits until some node has taken or said something.
