@@ -41,3 +41,7 @@ SELECT c.id FROM customers c WHERE 30 > (SELECT avg(l.no) FROM lines l WHERE l.c
 
 -- Groups of anonymous records failed: "input of anonymous composite types is not implemented".
 SELECT row(grp, ok), count(*) FROM customers GROUP BY 1;
+
+-- A column inside of a key, in another expression over that key, was grouped by as well, and there were more groups.
+SELECT customer, (no / 3) * 2, count(*) FROM lines GROUP BY customer, no / 3;
+SELECT customer, count(*) FROM lines GROUP BY customer, no / 3 HAVING (no / 3) + 1 > 0;
