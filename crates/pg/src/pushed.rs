@@ -10,6 +10,7 @@ use crate::node;
 use crate::path::{self, ShardScan};
 use crate::remote::{Item, Output, Pieces, Printer, Remote, columns_in};
 use crate::scan;
+use crate::subselect;
 use crate::template::with_portable_output;
 use crate::upper::nulls_of;
 use crate::window::{self, Windows};
@@ -181,6 +182,9 @@ pub(crate) unsafe fn plan(
                     .collect()
             }
         };
+        for rows in remote.subselects() {
+            subselect::hand_over_tables(rows.pushed.remote.root);
+        }
         let mut printer = Printer::new(remote);
         let sql = with_portable_output(|| print(&pushed, &yields, &mut printer));
         let sent = printer.expressions.len();
@@ -276,6 +280,21 @@ fn print_plain(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) -> 
         template.text(&format!(" {lock}) AS locked"));
     }
     Sql { template, around: Default::default(), columns, sources }
+}
+
+/// The query of a sub-query: `list` begins with the outputs, if there are groups.
+pub(crate) fn print_list(
+    pushed: &Pushed,
+    list: &[*mut pg_sys::Node],
+    printer: &mut Printer<'_>,
+    template: &mut Pieces,
+) {
+    let columns: Vec<String> = list.iter().map(|expression| printer.value(*expression)).collect();
+    template.text("SELECT ");
+    template.text(&columns.join(", "));
+    printer.put_from_where(template);
+    let places: Vec<usize> = (1..=list.len()).collect();
+    print_grouping(pushed, &places, printer, template);
 }
 
 /// GROUP BY and HAVING of a shard's query; `places` are the outputs' places in its list.
