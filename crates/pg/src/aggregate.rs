@@ -120,9 +120,9 @@ impl PartialAggregate {
                 let call = |function: &str| format!("{function}({list}){filter}");
                 let both = |of: usize, other: usize| {
                     let (of, other) = (&arguments[of], &arguments[other]);
-                    let and = if filter.is_empty() { "" } else { " AND " };
-                    let filter = filter_condition.unwrap_or_default();
-                    format!("sum({of}) FILTER (WHERE {other} IS NOT NULL{and}{filter})")
+                    let and =
+                        filter_condition.map_or_else(String::new, |it| format!(" AND ({it})"));
+                    format!("sum({of}) FILTER (WHERE ({other}) IS NOT NULL{and})")
                 };
                 let text = format!(
                     "ARRAY[{}::float8, coalesce({}, 0), coalesce({}, 0), coalesce({}, 0), coalesce({}, 0), coalesce({}, 0)]",

@@ -252,7 +252,7 @@ unsafe fn base(
 }
 
 /// What a row costs on its way from a worker into a plan here, in the planner's units.
-const TRANSFER: f64 = 0.1;
+pub(crate) const TRANSFER: f64 = 0.1;
 
 /// What a statement costs that is sent to all nodes.
 const ROUND_TRIP: f64 = 100.0;

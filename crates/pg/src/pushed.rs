@@ -32,6 +32,8 @@ pub(crate) struct Pushed {
     pub(crate) partial: bool,
     /// Which outputs each set of such groups has for keys, if there are GROUPING SETS.
     pub(crate) partial_sets: Option<Vec<Vec<usize>>>,
+    /// Or rather of a shard's: there are few groups, and a node's rows need not be brought together for them.
+    pub(crate) by_shard: bool,
     /// Each row of a node once.
     pub(crate) distinct: bool,
     /// The first row of a node, by `order`, for each value of these.
@@ -91,6 +93,7 @@ impl Pushed {
             windows: None,
             partial: false,
             partial_sets: None,
+            by_shard: false,
             distinct: false,
             first_of: Vec::new(),
             order: Vec::new(),
@@ -245,8 +248,27 @@ pub(crate) struct Sql {
 
 fn print(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) -> Sql {
     if let Some(windows) = &pushed.windows {
-        window::print(pushed, windows, yields, printer)
-    } else if pushed.is_plain() {
+        return window::print(pushed, windows, yields, printer);
+    }
+    if pushed.grouping.is_none() && pushed.first_of.is_empty() && pushed.partial_sets.is_none() {
+        let mut wanted: Vec<*mut pg_sys::Node> =
+            pushed.order.iter().map(|key| key.expression).collect();
+        for output in yields {
+            match &output.partial {
+                None => wanted.push(output.expression),
+                Some(aggregate) => {
+                    wanted.extend(&aggregate.arguments);
+                    if !aggregate.filter.is_null() {
+                        wanted.push(aggregate.filter);
+                    }
+                }
+            }
+        }
+        if let Some((table, columns)) = printer.joined_last(&wanted) {
+            return print_joined_last(pushed, yields, table, &columns, printer);
+        }
+    }
+    if pushed.is_plain() || pushed.by_shard {
         print_plain(pushed, yields, printer)
     } else {
         print_around(pushed, yields, printer)
@@ -257,11 +279,20 @@ fn print(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) -> Sql {
 fn print_plain(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) -> Sql {
     let (mut select, mut columns, mut sources, mut places) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut keys: Vec<String> = Vec::new();
     for output in yields {
-        places.push(select.len() + 1);
-        let own = printer.output(output.expression, select.len());
-        sources.push(own.source);
-        for (text, type_oid, typmod) in own.columns {
+        let first = select.len();
+        places.push(first + 1);
+        let (own, source) = match &output.partial {
+            None => {
+                let Output { columns, source } = printer.output(output.expression, first);
+                keys.extend((0..columns.len()).map(|place| (first + place + 1).to_string()));
+                (columns, source)
+            }
+            Some(aggregate) => print_aggregate(aggregate, first, &mut |it| printer.value(it)),
+        };
+        sources.push(source);
+        for (text, type_oid, typmod) in own {
             select.push(text);
             columns.push((type_oid, typmod));
         }
@@ -276,6 +307,9 @@ fn print_plain(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) -> 
     template.text(&if select.is_empty() { "NULL".to_owned() } else { select.join(", ") });
     printer.put_from_where(&mut template);
     print_grouping(pushed, &places, printer, &mut template);
+    if pushed.by_shard && !keys.is_empty() {
+        template.text(&format!(" GROUP BY {}", keys.join(", ")));
+    }
     if let Some(lock) = lock {
         template.text(&format!(" {lock}) AS locked"));
     }
@@ -295,6 +329,79 @@ pub(crate) fn print_list(
     printer.put_from_where(template);
     let places: Vec<usize> = (1..=list.len()).collect();
     print_grouping(pushed, &places, printer, template);
+}
+
+/// One query a shard for the columns of its table that are needed, known by their names outside; around their union a join
+/// with the rows that are sent along.
+fn print_joined_last(
+    pushed: &Pushed,
+    yields: &[Yield],
+    table: u32,
+    needed: &[*mut pg_sys::Node],
+    printer: &mut Printer<'_>,
+) -> Sql {
+    let (mut select, mut columns, mut sources, mut keys) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for output in yields {
+        let first = select.len();
+        let (own, source) = match &output.partial {
+            None => {
+                let Output { columns, source } = printer.output(output.expression, first);
+                keys.extend((0..columns.len()).map(|place| (first + place + 1).to_string()));
+                (columns, source)
+            }
+            Some(aggregate) => print_aggregate(aggregate, first, &mut |it| printer.value(it)),
+        };
+        sources.push(source);
+        for (text, type_oid, typmod) in own {
+            select.push(text);
+            columns.push((type_oid, typmod));
+        }
+    }
+    let inner: Vec<String> = needed.iter().map(|column| printer.expression(*column)).collect();
+    let names: Vec<String> = needed
+        .iter()
+        .map(|column| {
+            // SAFETY: columns of a table of the root's range table, as `joined_last` yields them.
+            unsafe {
+                let var = column.cast::<pg_sys::Var>();
+                let entry = path::entry_of(pushed.remote.root, table);
+                path::column_name((*entry).relid, (*var).varattno)
+            }
+        })
+        .collect();
+    let mut template = Pieces::default();
+    template.text("SELECT ");
+    template.text(&if inner.is_empty() { "NULL".to_owned() } else { inner.join(", ") });
+    printer.put_from_table(table, &mut template);
+    let mut behind = Pieces::default();
+    behind.text(") ");
+    printer.put_others(table, &names, &mut behind);
+    if pushed.partial && !keys.is_empty() {
+        behind.text(&format!(" GROUP BY {}", keys.join(", ")));
+    }
+    let order: Vec<String> = pushed
+        .order
+        .iter()
+        .map(|key| format!("{}{}", printer.value(key.expression), key.direction()))
+        .collect();
+    let list = if select.is_empty() { "NULL".to_owned() } else { select.join(", ") };
+    let distinct = if pushed.distinct { "DISTINCT " } else { "" };
+    let mut closing = behind.into_text();
+    print_last(pushed, &order, &mut closing);
+    Sql { template, around: (format!("SELECT {distinct}{list} FROM ("), closing), columns, sources }
+}
+
+/// What to ask for instead of an aggregate, of arguments as `named` prints them.
+fn print_aggregate(
+    aggregate: &PartialAggregate,
+    first: usize,
+    named: &mut dyn FnMut(*mut pg_sys::Node) -> String,
+) -> (Vec<(String, pg_sys::Oid, i32)>, crate::rows::Source) {
+    let arguments: Vec<String> =
+        aggregate.arguments.iter().map(|argument| named(*argument)).collect();
+    let filter = (!aggregate.filter.is_null()).then(|| named(aggregate.filter));
+    aggregate.columns(&arguments, filter.as_deref(), first)
 }
 
 /// GROUP BY and HAVING of a shard's query; `places` are the outputs' places in its list.
@@ -392,10 +499,7 @@ fn print_around(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) ->
                 places.push(0);
                 let mut named =
                     |expression| format!("c{}", place_of(&mut inner, printer.value(expression)));
-                let arguments: Vec<String> =
-                    aggregate.arguments.iter().map(|argument| named(*argument)).collect();
-                let filter = (!aggregate.filter.is_null()).then(|| named(aggregate.filter));
-                aggregate.columns(&arguments, filter.as_deref(), outer.len())
+                print_aggregate(aggregate, outer.len(), &mut named)
             }
         };
         sources.push(source);
@@ -460,13 +564,18 @@ pub(crate) fn around(
     } else if pushed.partial && !keys.is_empty() {
         closing.push_str(&format!(" GROUP BY {}", keys.join(", ")));
     }
+    print_last(pushed, order, &mut closing);
+    (format!("SELECT {distinct}{list} FROM ("), closing)
+}
+
+/// ORDER BY and LIMIT.
+fn print_last(pushed: &Pushed, order: &[String], closing: &mut String) {
     if !order.is_empty() {
         closing.push_str(&format!(" ORDER BY {}", order.join(", ")));
     }
     if let Some(limit) = pushed.limit {
         closing.push_str(&format!(" LIMIT {limit}"));
     }
-    (format!("SELECT {distinct}{list} FROM ("), closing)
 }
 
 /// The number of the inner column with that text, which is added if there is none yet.

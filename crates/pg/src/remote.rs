@@ -64,6 +64,8 @@ pub(crate) struct Broadcast {
     pub(crate) columns: Vec<*mut pg_sys::Var>,
     /// Each node needs the rows only that match in its shards.
     pub(crate) spread: Option<Spread>,
+    /// A column in which no two rows agree.
+    pub(crate) unique: Option<usize>,
 }
 
 impl Broadcast {
@@ -367,12 +369,17 @@ impl<'a> Printer<'a> {
                 format!("${}::{name}[]", first + column)
             });
             let names = (1..=rows.arrays()).map(|column| format!("c{column}"));
-            return format!(
-                "unnest({}) b{}({})",
-                arrays.collect::<Vec<_>>().join(", "),
-                number + 1,
-                names.collect::<Vec<_>>().join(", ")
-            );
+            let (arrays, names) =
+                (arrays.collect::<Vec<_>>().join(", "), names.collect::<Vec<_>>().join(", "));
+            let alias = format!("b{}({names})", number + 1);
+            // A worker that is not told thinks that each value comes a hundred times.
+            return match rows.unique {
+                Some(column) => format!(
+                    "(SELECT DISTINCT ON (c{}) * FROM unnest({arrays}) {alias}) {alias}",
+                    column + 1
+                ),
+                None => format!("unnest({arrays}) {alias}"),
+            };
         }
         unreachable!("the list was made of the same items")
     }
@@ -535,6 +542,93 @@ impl<'a> Printer<'a> {
         }
     }
 
+    /// The relation's only table, and the columns of it that are needed outside the SELECTs of its shards, if the rows that
+    /// are sent along are better joined with the union of these: a node then looks at them once, and not once a shard.
+    pub(crate) fn joined_last(
+        &self,
+        wanted: &[*mut pg_sys::Node],
+    ) -> Option<(u32, Vec<*mut pg_sys::Node>)> {
+        let mut table = None;
+        for item in &self.remote.items {
+            match item {
+                Item::Table(relation) if table.is_none() => table = Some(*relation),
+                Item::Broadcast(rows) if rows.unique.is_some() => {}
+                _ => return None,
+            }
+        }
+        let table = table.filter(|_| self.remote.items.len() > 1)?;
+        if !self.remote.stand_ins.is_empty() {
+            return None;
+        }
+        let mut expressions = wanted.to_vec();
+        for condition in &self.remote.conditions {
+            match condition {
+                Condition::Clause(clause) if self.is_of_arrays(*clause) => {
+                    expressions.push(*clause);
+                }
+                Condition::Clause(_) => {}
+                Condition::Exists { .. } => return None,
+            }
+        }
+        let mut columns = Vec::new();
+        for column in columns_in(self.remote, &expressions) {
+            // SAFETY: `columns_in` yields columns.
+            let (relation, number) = unsafe {
+                let var = column.cast::<pg_sys::Var>();
+                ((*var).varno as u32, (*var).varattno)
+            };
+            match number {
+                _ if relation != table => {}
+                1.. => columns.push(column),
+                _ => return None,
+            }
+        }
+        Some((table, columns))
+    }
+
+    /// The clause has a column of rows that are sent along.
+    fn is_of_arrays(&self, clause: *mut pg_sys::Node) -> bool {
+        // SAFETY: a live clause of the planner.
+        unsafe {
+            node::walk(clause, &mut |n| {
+                let var = node::cast::<pg_sys::Var, _>(n, NodeTag::T_Var);
+                let is_sent = |var: *mut pg_sys::Var| {
+                    let relation = (*var).varno as u32;
+                    self.broadcasts.iter().any(|rows| rows.relations.contains(&relation))
+                };
+                if var.is_some_and(is_sent) { Visit::Stop } else { Visit::Into }
+            })
+        }
+    }
+
+    /// `FROM ... WHERE ...` of the table by itself.
+    pub(crate) fn put_from_table(&mut self, table: u32, sql: &mut Pieces) {
+        sql.text(" FROM ");
+        self.item(&Item::Table(table), sql);
+        let own = self.conditions_where(false);
+        self.conditions(" WHERE ", &own, sql);
+    }
+
+    /// The table's alias with the names of these columns of it, all else that stands in FROM, and `WHERE ...`.
+    pub(crate) fn put_others(&mut self, table: u32, columns: &[String], sql: &mut Pieces) {
+        let remote = self.remote;
+        sql.text(self.alias(table));
+        if !columns.is_empty() {
+            sql.text(&format!("({})", columns.join(", ")));
+        }
+        sql.text(", ");
+        let others: Vec<Item> =
+            remote.items.iter().filter(|item| !matches!(item, Item::Table(_))).cloned().collect();
+        self.list(&others, ", ", sql);
+        let joining = self.conditions_where(true);
+        self.conditions(" WHERE ", &joining, sql);
+    }
+
+    fn conditions_where(&self, of_arrays: bool) -> Vec<Condition> {
+        let belongs = |condition: &&Condition| matches!(condition, Condition::Clause(clause) if self.is_of_arrays(*clause) == of_arrays);
+        self.remote.conditions.iter().filter(belongs).cloned().collect()
+    }
+
     /// What the filters say of the distribution columns; keys that are not sent yet follow the expressions.
     pub(crate) fn prune(&mut self) -> Prune<crate::query::Key> {
         let mut prune = Prune::All;
@@ -656,6 +750,17 @@ impl Pieces {
                 _ => self.0.push(Piece::Text(text.to_owned())),
             }
         }
+    }
+
+    /// The text, if there is no hole in it.
+    pub(crate) fn into_text(self) -> String {
+        let text = |piece| match piece {
+            Piece::Text(text) => text,
+            Piece::Table(_) | Piece::Index => {
+                unreachable!("what stands around the shards names none")
+            }
+        };
+        self.0.into_iter().map(text).collect()
     }
 
     /// Appends a hole.

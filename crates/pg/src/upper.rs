@@ -161,14 +161,19 @@ unsafe fn group(
             yields.push(Yield { expression: known_as[index], partial });
         }
         let nodes = hooks::planner().node_count(remote.tables[0]).max(1) as f64;
-        let rows = (groups * nodes).min((*input).rows.max(1.0));
+        let shards = (hooks::planner().shard_count(remote.tables[0]) as f64).max(nodes);
+        // A worker groups a shard's rows quicker than the union of its shards' rows, of which it knows less.
+        let by_shard = groups * (shards - nodes) * path::TRANSFER < (*input).rows * 0.01;
+        let lots = if by_shard { shards } else { nodes };
+        let rows = (groups * lots).min((*input).rows.max(1.0));
         let mut partial = (*remote).clone();
-        partial.work += (*input).rows * 0.02;
+        partial.work += (*input).rows * if by_shard { 0.015 } else { 0.02 };
         let partial_rel = partial_relation(root, input, target);
         let path = path::make_path(partial_rel, target, rows, &partial);
         let mut pushed = Pushed::all(Rc::clone(&remote));
         pushed.outputs = Some(yields);
         pushed.partial = true;
+        pushed.by_shard = by_shard;
         pushed::attach(path, pushed);
         finish_groups(root, output, path.cast(), extra, groups);
     }

@@ -50,6 +50,11 @@ pub(crate) fn level_for_write() -> (u32, Isolation) {
     (transaction::nest_level(), transaction::isolation_level())
 }
 
+/// What a node does by itself for a statement of its own, without being told an isolation level, is what is wanted.
+pub(crate) fn has_plain_isolation() -> bool {
+    transaction::isolation_level() == Isolation::ReadCommitted
+}
+
 /// Runs what decides a transaction: no cancel ends it in the middle.
 pub(crate) fn uninterrupted<T>(body: impl FnOnce() -> T) -> T {
     transaction::hold_interrupts(body)
@@ -196,8 +201,7 @@ fn commit_one(session: &SessionRef) -> Result<(), Failure> {
         )));
     }
     // Interrupts wait: a cancel here would leave the node's answer unknown.
-    let outcome =
-        transaction::hold_interrupts(|| session.run("COMMIT", None, &mut |_| Ok(())).map(drop));
+    let outcome = transaction::hold_interrupts(|| session.commit());
     session.left_transaction();
     if let Err(Failure::Statement(error)) = &outcome {
         // The node has rolled back, or is in a state that we do not know: it starts afresh.

@@ -168,13 +168,14 @@ impl Read {
         let mut left = shards.to_vec();
         while !left.is_empty() {
             let mut next = Vec::new();
-            for (node, group) in assign(tables, &left, &avoid)? {
-                match self.open_node(io, &tables[0], &node, &group)? {
+            let parts = assign(tables, &left, &avoid)?;
+            for (node, group) in &parts {
+                match self.open_node(io, &tables[0], node, group, sharers(&parts, node))? {
                     Ok(read) => reads.push(read),
                     Err(error) => {
-                        pg::error::warning(pool::connection_failed(&node, &error));
-                        transaction::lose_node(&node, &error)?;
-                        avoid.push(node);
+                        pg::error::warning(pool::connection_failed(node, &error));
+                        transaction::lose_node(node, &error)?;
+                        avoid.push(node.clone());
                         next.extend(group);
                     }
                 }
@@ -191,6 +192,7 @@ impl Read {
         table: &DistributedTable,
         node: &NodeAddress,
         shards: &[usize],
+        sharers: u16,
     ) -> Result<Result<NodeRead, PgError>, PgError> {
         let codecs = io.codecs();
         let arguments = io.arguments(shards);
@@ -203,6 +205,7 @@ impl Read {
             };
             let had_transaction = session.borrow().depth > 0;
             let level = self.level(io, &session);
+            session.borrow_mut().sharers = sharers;
             let sent = self.send(&session, level, table, shards, &codecs, &arguments)?;
             match sent {
                 Ok(()) => {
@@ -341,7 +344,7 @@ impl Read {
                     && !read.stream.state.borrow().started
                     && read.session.borrow().depth == 0 =>
             {
-                match self.open_node(io, &tables[0], &read.node, &read.shards)? {
+                match self.open_node(io, &tables[0], &read.node, &read.shards, 1)? {
                     Ok(again) => Ok(vec![again]),
                     Err(_) => self.open(io, &tables, &read.shards, vec![read.node.clone()]),
                 }
@@ -370,7 +373,8 @@ impl Read {
                 transaction::lose_node(&read.node, &error)?;
                 // A restarted node has closed a connection that looked good: it is asked once more.
                 if !pool::avoided().contains(&read.node)
-                    && let Ok(again) = self.open_node(io, &tables[0], &read.node, &read.shards)?
+                    && let Ok(again) =
+                        self.open_node(io, &tables[0], &read.node, &read.shards, 1)?
                 {
                     return Ok(vec![again]);
                 }
@@ -388,11 +392,10 @@ impl Read {
         tables: &[Rc<DistributedTable>],
         shards: &[usize],
     ) -> Result<(), PgError> {
-        let Some((node, group)) = assign(tables, shards, &[])?.into_iter().next() else {
-            return Ok(());
-        };
+        let groups = assign(tables, shards, &[])?;
+        let Some((node, group)) = groups.first() else { return Ok(()) };
         let codecs = io.codecs();
-        let arguments = io.arguments_for(&group, &[]);
+        let arguments = io.arguments_for(group, &[]);
         let options = explain.options(!self.locks());
         let (opening, closing) = self.around();
         let parts: Result<Vec<String>, PgError> =
@@ -402,9 +405,10 @@ impl Read {
         let request =
             Request { sql: Sql::Once(&sql), types: codecs.argument_types(), arguments: &arguments };
         let mut lines: Vec<String> = Vec::new();
-        let found = pool::acting_as(self.user(), || pool::session(&node, Stale::IsHarmless));
+        let found = pool::acting_as(self.user(), || pool::session(node, Stale::IsHarmless));
         if let Ok(session) = found {
             let level = transaction::level_for_read(&session.borrow());
+            session.borrow_mut().sharers = sharers(&groups, node);
             let outcome = session.borrow_mut().execute(&request, level, &mut |row| {
                 lines.extend(row.first_text());
                 Ok(())
@@ -569,6 +573,12 @@ fn assign(
         }
     }
     Ok(groups)
+}
+
+/// On how many nodes of this one's host a statement runs.
+fn sharers(parts: &[(NodeAddress, Vec<usize>)], node: &NodeAddress) -> u16 {
+    let there = parts.iter().filter(|(other, _)| other.host == node.host).count();
+    u16::try_from(there).unwrap_or(u16::MAX)
 }
 
 /// The nodes that hold healthy placements of one shard of every table, the first table's leader first.

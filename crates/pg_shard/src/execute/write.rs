@@ -61,7 +61,9 @@ impl RoutedWrite {
 
     fn run(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
         let plan = self.plan();
-        let alone = io.is_whole_transaction() && transaction::is_untouched();
+        let alone = io.is_whole_transaction()
+            && transaction::is_untouched()
+            && transaction::has_plain_isolation();
         let Some(Locked { tables, shards, by_key }) = self.lock(io)? else {
             return if plan.must_find { not_found(plan.tables[0]) } else { Ok(()) };
         };
