@@ -67,3 +67,55 @@ SELECT DISTINCT ON (qty) customer, qty, sum(total) FROM orders GROUP BY customer
 SELECT DISTINCT ON (qty) qty, sum(total) FROM orders GROUP BY qty ORDER BY qty;
 SELECT DISTINCT ON (customer) customer, id, rank() OVER (PARTITION BY customer ORDER BY total) FROM orders ORDER BY customer, rank() OVER (PARTITION BY customer ORDER BY total) DESC, id;
 [int8 3] SELECT DISTINCT ON (qty % $1) qty % $1, customer, id FROM orders ORDER BY qty % $1, customer, id;
+
+-- GROUPING SETS with the distribution column in all sets.
+SELECT customer, qty, count(*), grouping(customer, qty), grouping(qty) FROM orders GROUP BY customer, ROLLUP (qty);
+SELECT customer, qty, paid, sum(total), avg(load) FROM orders GROUP BY GROUPING SETS ((customer, qty), (customer, paid), (customer)) HAVING count(*) > 1;
+SELECT customer, qty, count(*) FROM orders GROUP BY GROUPING SETS ((customer), (customer), (qty, customer)) ORDER BY 1, 2 LIMIT 7;
+SELECT customer, (no / 3) * 2, no / 3, count(DISTINCT item) FROM lines GROUP BY customer, CUBE ((no / 3));
+SELECT customer, qty, string_agg(note, ',' ORDER BY id), mode() WITHIN GROUP (ORDER BY feel) FROM orders GROUP BY customer, CUBE (qty) HAVING grouping(qty) = 1;
+SELECT id, name, grp, count(*) FROM customers GROUP BY GROUPING SETS ((id), (id, grp));
+SELECT c.id, c.grp, count(o.id), max(o.total) FROM customers c LEFT JOIN orders o ON o.customer = c.id GROUP BY c.id, ROLLUP (c.grp) ORDER BY 1 DESC, 2 NULLS FIRST LIMIT 9;
+SELECT k, v, count(*) FROM empty_shelf GROUP BY k, ROLLUP (v);
+
+-- GROUPING SETS in parts: NULL keys beside keys that are not in the set, the empty set over no rows, sets twice.
+SELECT grp, feel, count(*), sum(score), avg(weight), grouping(grp, feel) FROM customers GROUP BY ROLLUP (grp, feel);
+SELECT grp, feel, ok, count(*), grouping(feel), grouping(ok, grp) FROM customers GROUP BY CUBE (grp, feel, ok) HAVING count(*) > 2;
+SELECT grp, count(*) FROM customers GROUP BY GROUPING SETS ((grp), (grp), ());
+SELECT grp, feel, count(*) FROM customers GROUP BY DISTINCT ROLLUP (grp, feel), ROLLUP (grp);
+SELECT grp, count(*), sum(score) FROM customers WHERE score < 0 GROUP BY ROLLUP (grp);
+SELECT grp, count(*), sum(score) FROM customers WHERE id = 3 AND id = 4 GROUP BY ROLLUP (grp);
+SELECT grp, count(*), sum(score) FROM customers WHERE id IN (3, 4, 5) GROUP BY ROLLUP (grp);
+SELECT grp, count(*), sum(score) FROM customers WHERE id < 0 GROUP BY GROUPING SETS ((grp), ());
+SELECT v, b, count(*), max(n), sum(n) FROM empty_shelf GROUP BY CUBE (v, b);
+SELECT v, count(*) FROM empty_shelf GROUP BY GROUPING SETS ((v));
+SELECT customer, qty, count(*), avg(total) FROM orders GROUP BY CUBE (customer, qty);
+SELECT grp + 1, (grp + 1) * 2, name, count(*), stddev(score) FROM customers GROUP BY GROUPING SETS ((grp + 1), (name), (grp + 1, name)) HAVING (grp + 1) IS NOT NULL OR grouping(name) = 0;
+SELECT grouping(grp) + 1, coalesce(grp, -1), bool_or(ok), max(name) FROM customers GROUP BY ROLLUP (grp) ORDER BY 1, 2 LIMIT 5;
+SELECT grp, grp, count(*), sum(grp) FROM customers GROUP BY GROUPING SETS ((1), (2), ());
+SELECT 7, grp, count(*) FROM customers GROUP BY ROLLUP (1, 2);
+SELECT c.grp, o.qty, count(*), sum(o.total) FROM customers c JOIN orders o ON o.customer = c.id GROUP BY GROUPING SETS ((c.grp, o.qty), (o.qty), ());
+SELECT p.kind, s.place, count(*) FROM products p JOIN stock s ON s.amount = p.size GROUP BY ROLLUP (p.kind, s.place);
+SELECT grp, rank() OVER (ORDER BY count(*), grp), count(*) FROM customers GROUP BY ROLLUP (grp);
+SELECT id, rank() OVER (PARTITION BY id ORDER BY count(*)), grp FROM customers GROUP BY GROUPING SETS ((id), (id, grp));
+SELECT DISTINCT grp, count(*) > 3 FROM customers GROUP BY CUBE (grp, feel);
+SELECT grp, count(DISTINCT name) FROM customers GROUP BY ROLLUP (grp);
+SELECT grp, name, corr(weight, score), count(*) FILTER (WHERE ok) FROM customers GROUP BY ROLLUP (grp, name);
+[int8 2] SELECT grp % $1, count(*), grouping(grp % $1) FROM customers GROUP BY ROLLUP (grp % $1);
+
+-- Aggregates of the server in parts.
+SELECT grp, round(corr(weight, score)::numeric, 9), round(covar_pop(weight, score)::numeric, 9), round(covar_samp(score, weight)::numeric, 9), regr_count(weight, score),
+  round(regr_slope(weight, score)::numeric, 9), round(regr_intercept(weight, score)::numeric, 9), round(regr_r2(weight, score)::numeric, 9), round(regr_avgx(weight, score)::numeric, 9),
+  round(regr_avgy(weight, score)::numeric, 9), round(regr_sxx(weight, score)::numeric, 9), round(regr_syy(weight, score)::numeric, 9), round(regr_sxy(weight, score)::numeric, 9) FROM customers GROUP BY grp;
+SELECT corr(weight, score) FILTER (WHERE id < 0), covar_pop(weight, score) FILTER (WHERE id = 3), regr_count(weight, score) FILTER (WHERE ok) FROM customers;
+SELECT corr(weight, 2), regr_slope(2, weight), regr_r2(weight, 2.5), regr_sxx(1, weight) FROM customers;
+SELECT regr_avgx(n, k), corr(n, k), covar_samp(n, k), avg(d - date '2016-01-01') FROM empty_shelf;
+SELECT round(regr_slope(weight, score) FILTER (WHERE ok OR name IS NULL)::numeric, 9) FROM customers;
+SELECT grp, avg(span), sum(span), avg(span) FILTER (WHERE ok) FROM customers GROUP BY grp;
+SELECT avg(span) FROM customers WHERE id < 0;
+SELECT corr(CASE WHEN id = 5 THEN 'infinity' ELSE weight END, score), corr(CASE WHEN id = 5 THEN 'nan' ELSE weight END, score) FROM customers;
+
+-- Ordered-set aggregates, and aggregates with an order of their own.
+SELECT customer, percentile_cont(0.3) WITHIN GROUP (ORDER BY load), percentile_disc(ARRAY[0.1, 0.9]) WITHIN GROUP (ORDER BY total DESC), mode() WITHIN GROUP (ORDER BY note) FROM orders GROUP BY customer;
+SELECT customer, string_agg(note, ',' ORDER BY id DESC), array_agg(id ORDER BY total NULLS FIRST, id), rank(3) WITHIN GROUP (ORDER BY qty), jsonb_agg(qty ORDER BY id) FILTER (WHERE paid) FROM orders GROUP BY customer;
+SELECT qty, percentile_cont(0.3) WITHIN GROUP (ORDER BY load), string_agg(note, ',' ORDER BY customer, id), dense_rank(3, 'x') WITHIN GROUP (ORDER BY qty, note) FROM orders GROUP BY qty;

@@ -300,8 +300,13 @@ impl Generator {
                 0 => format!("ROLLUP ({})", keys.join(", ")),
                 1 if keys.len() < 4 => format!("CUBE ({})", keys.join(", ")),
                 2 => format!("GROUPING SETS ({}, ())", keys.join(", ")),
+                3 => format!("GROUPING SETS (({}), ({}))", keys.join(", "), keys[0]),
+                4 => format!("{}, ROLLUP ({})", keys[0], keys.join(", ")),
                 _ => keys.join(", "),
             };
+            if wanted.is_none() && self.random.chance(50) {
+                list.push(format!("grouping({})", keys.join(", ")));
+            }
             format!(" GROUP BY {clause}")
         };
         let having = if self.random.chance(25) {
@@ -313,7 +318,7 @@ impl Generator {
             String::new()
         };
         let sql = format!("SELECT {} FROM {from}{filter}{group}{having}", labelled(&list));
-        self.finish(sql, types.len(), None)
+        self.finish(sql, list.len(), None)
     }
 
     fn distribution_or_column(&mut self, of: Type, scope: &Scope) -> String {
@@ -400,6 +405,9 @@ impl Generator {
                         "covar_pop",
                         "regr_count",
                         "regr_r2",
+                        "covar_samp",
+                        "regr_avgx",
+                        "regr_sxy",
                     ]);
                     let second = self.expression(Type::Float, scope, 1);
                     format!(

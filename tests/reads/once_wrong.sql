@@ -42,6 +42,10 @@ SELECT c.id FROM customers c WHERE 30 > (SELECT avg(l.no) FROM lines l WHERE l.c
 -- Groups of anonymous records failed: "input of anonymous composite types is not implemented".
 SELECT row(grp, ok), count(*) FROM customers GROUP BY 1;
 
+-- A column inside of a key, in another expression over that key, was grouped by as well, and there were more groups.
+SELECT customer, (no / 3) * 2, count(*) FROM lines GROUP BY customer, no / 3;
+SELECT customer, count(*) FROM lines GROUP BY customer, no / 3 HAVING (no / 3) + 1 > 0;
+
 -- A column that stands twice in a sub-query that the workers compute.
 SELECT r2.c0, r2.c2, r4.name FROM (SELECT DISTINCT r1.id, r1.name, r1.id FROM customers AS r1) AS r2 (c0, c1, c2) CROSS JOIN places AS r4 WHERE r2.c0 + r2.c2 < 40 ORDER BY 1, 2, 3;
 

@@ -30,6 +30,8 @@ pub(crate) struct Pushed {
     pub(crate) windows: Option<Windows>,
     /// The outputs are groups of a node's rows, as far as they lie there.
     pub(crate) partial: bool,
+    /// Which outputs each set of such groups has for keys, if there are GROUPING SETS.
+    pub(crate) partial_sets: Option<Vec<Vec<usize>>>,
     /// Or rather of a shard's: there are few groups, and a node's rows need not be brought together for them.
     pub(crate) by_shard: bool,
     /// Each row of a node once.
@@ -56,6 +58,8 @@ pub(crate) struct Yield {
 pub(crate) struct Grouping {
     /// Which outputs are grouped by.
     pub(crate) keys: Vec<usize>,
+    /// Which of them each of the GROUPING SETS has, if there are any.
+    pub(crate) sets: Option<Vec<Vec<usize>>>,
     /// HAVING.
     pub(crate) having: Vec<*mut pg_sys::Node>,
 }
@@ -88,6 +92,7 @@ impl Pushed {
             grouping: None,
             windows: None,
             partial: false,
+            partial_sets: None,
             by_shard: false,
             distinct: false,
             first_of: Vec::new(),
@@ -245,7 +250,7 @@ fn print(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) -> Sql {
     if let Some(windows) = &pushed.windows {
         return window::print(pushed, windows, yields, printer);
     }
-    if pushed.grouping.is_none() && pushed.first_of.is_empty() {
+    if pushed.grouping.is_none() && pushed.first_of.is_empty() && pushed.partial_sets.is_none() {
         let mut wanted: Vec<*mut pg_sys::Node> =
             pushed.order.iter().map(|key| key.expression).collect();
         for output in yields {
@@ -407,7 +412,10 @@ pub(crate) fn print_grouping(
     template: &mut Pieces,
 ) {
     let Some(grouping) = &pushed.grouping else { return };
-    if !grouping.keys.is_empty() {
+    if let Some(sets) = &grouping.sets {
+        let place = |key: &usize| places[*key].to_string();
+        template.text(&format!(" GROUP BY {}", grouping_sets(sets, place)));
+    } else if !grouping.keys.is_empty() {
         let keys: Vec<String> = grouping.keys.iter().map(|key| places[*key].to_string()).collect();
         template.text(&format!(" GROUP BY {}", keys.join(", ")));
     }
@@ -415,6 +423,15 @@ pub(crate) fn print_grouping(
         let text = printer.expression(*clause);
         template.text(&format!("{}({text})", if index == 0 { " HAVING " } else { " AND " }));
     }
+}
+
+/// `GROUPING SETS ((...), ...)`.
+fn grouping_sets(sets: &[Vec<usize>], name: impl Fn(&usize) -> String) -> String {
+    let sets = sets.iter().map(|set| {
+        let names: Vec<String> = set.iter().map(&name).collect();
+        format!("({})", names.join(", "))
+    });
+    format!("GROUPING SETS ({})", sets.collect::<Vec<_>>().join(", "))
 }
 
 fn lock_of(pushed: &Pushed) -> Option<String> {
@@ -433,14 +450,43 @@ fn print_around(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) ->
     let (mut outer, mut keys, mut places) = (Vec::new(), Vec::new(), Vec::new());
     let (mut columns, mut sources) = (Vec::new(), Vec::new());
     for output in yields {
-        let (asked, source) = match &output.partial {
-            None => {
+        // SAFETY: a live expression of the planner.
+        let grouping = unsafe {
+            node::cast::<pg_sys::GroupingFunc, _>(output.expression, NodeTag::T_GroupingFunc)
+        };
+        let (asked, source) = match (&output.partial, grouping) {
+            (None, Some(grouping)) if pushed.partial_sets.is_some() => {
+                places.push(0);
+                // SAFETY: a live node of the planner.
+                let arguments = unsafe { node::elements::<pg_sys::Node>((*grouping).args) };
+                // Keys come first, each as a column of its own.
+                let names: Vec<String> = arguments
+                    .into_iter()
+                    .filter_map(|key| {
+                        // SAFETY: live expressions of the planner.
+                        let is_it = |known: &Yield| unsafe {
+                            pg_sys::equal(known.expression.cast(), key.cast())
+                        };
+                        yields.iter().position(is_it)
+                    })
+                    .map(|index| format!("c{}", places[index]))
+                    .collect();
+                let text = format!("GROUPING({})", names.join(", "));
+                let source = crate::rows::Source::Remote(outer.len());
+                (vec![(text, pg_sys::INT4OID, -1)], source)
+            }
+            (None, _) => {
                 let Output { columns: own, source } =
                     printer.output(output.expression, outer.len());
                 let mut asked = Vec::new();
                 let mut first = 0;
                 for (text, type_oid, typmod) in own {
-                    let place = place_of(&mut inner, text);
+                    let place = if pushed.partial_sets.is_some() {
+                        inner.push(text);
+                        inner.len()
+                    } else {
+                        place_of(&mut inner, text)
+                    };
                     let name = format!("c{place}");
                     first = if first == 0 { place } else { first };
                     keys.push(name.clone());
@@ -449,7 +495,7 @@ fn print_around(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) ->
                 places.push(first);
                 (asked, source)
             }
-            Some(aggregate) => {
+            (Some(aggregate), _) => {
                 places.push(0);
                 let mut named =
                     |expression| format!("c{}", place_of(&mut inner, printer.value(expression)));
@@ -485,7 +531,14 @@ fn print_around(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) ->
     print_grouping(pushed, &places, printer, &mut template);
 
     let list = if outer.is_empty() { "NULL".to_owned() } else { outer.join(", ") };
-    Sql { template, around: around(pushed, &list, &keys, &first_of, &order), columns, sources }
+    // What each output is called inside.
+    let names: Vec<String> = places.iter().map(|place| format!("c{place}")).collect();
+    Sql {
+        template,
+        around: around(pushed, &list, &keys, &names, &first_of, &order),
+        columns,
+        sources,
+    }
 }
 
 /// What stands around the union of a node's shards.
@@ -493,6 +546,7 @@ pub(crate) fn around(
     pushed: &Pushed,
     list: &str,
     keys: &[String],
+    names: &[String],
     first_of: &[String],
     order: &[String],
 ) -> (String, String) {
@@ -504,7 +558,10 @@ pub(crate) fn around(
         String::new()
     };
     let mut closing = ") u".to_owned();
-    if pushed.partial && !keys.is_empty() {
+    if let Some(sets) = &pushed.partial_sets {
+        let name = |key: &usize| names[*key].clone();
+        closing.push_str(&format!(" GROUP BY {}", grouping_sets(sets, name)));
+    } else if pushed.partial && !keys.is_empty() {
         closing.push_str(&format!(" GROUP BY {}", keys.join(", ")));
     }
     print_last(pushed, order, &mut closing);

@@ -75,8 +75,10 @@ pub(crate) unsafe fn of(
         );
         let pushed = winner(last)?;
         let inner = &*pushed.remote;
+        // A window is no column that `can_compute` knows, and a key may be NULL where not all GROUPING SETS have it.
         if !pushed.is_plain()
             || pushed.windows.is_some()
+            || pushed.grouping.as_ref().is_some_and(|grouping| grouping.sets.is_some())
             || !inner.complete
             || !std::ptr::eq(inner.root, below)
             || !inner.broadcasts().is_empty()

@@ -79,12 +79,19 @@ unsafe fn group(
     unsafe {
         let parse = (*root).parse;
         let Some(remote) = remote::noted(input) else { return };
-        if !remote.complete || !(*parse).groupingSets.is_null() {
+        if !remote.complete {
             return;
+        }
+        if !(*parse).groupingSets.is_null() {
+            return group_sets(root, input, output, &remote, extra);
         }
         let having = node::elements::<pg_sys::Node>((*extra).havingQual.cast());
         let target = below_grouping((*output).reltarget, parse, &having);
         let outputs = node::elements::<pg_sys::Node>((*target).exprs);
+        // GROUPING over a single set is always 0, and not worth a case.
+        if outputs.iter().any(|output| node::tag(*output) == NodeTag::T_GroupingFunc) {
+            return;
+        }
         let is_key = |index: usize| {
             let reference = if (*target).sortgrouprefs.is_null() {
                 0
@@ -129,7 +136,7 @@ unsafe fn group(
             // Columns that depend on the keys are no keys here, but may have to be where there is no primary key.
             let is_aggregate = |index: usize| node::tag(outputs[index]) == NodeTag::T_Aggref;
             let keys = (0..wanted.len()).filter(|place| !is_aggregate(wanted[*place])).collect();
-            pushed.grouping = Some(Grouping { keys, having });
+            pushed.grouping = Some(Grouping { keys, sets: None, having });
             let yields =
                 wanted.iter().map(|index| Yield { expression: outputs[*index], partial: None });
             pushed.outputs = Some(yields.collect());
@@ -161,16 +168,7 @@ unsafe fn group(
         let rows = (groups * lots).min((*input).rows.max(1.0));
         let mut partial = (*remote).clone();
         partial.work += (*input).rows * if by_shard { 0.015 } else { 0.02 };
-        let partial_rel = pg_sys::fetch_upper_rel(
-            root,
-            pg_sys::UpperRelationKind::UPPERREL_PARTIAL_GROUP_AGG,
-            (*input).relids,
-        );
-        if (*partial_rel).reltarget.is_null()
-            || node::length((*(*partial_rel).reltarget).exprs) == 0
-        {
-            (*partial_rel).reltarget = target;
-        }
+        let partial_rel = partial_relation(root, input, target);
         let path = path::make_path(partial_rel, target, rows, &partial);
         let mut pushed = Pushed::all(Rc::clone(&remote));
         pushed.outputs = Some(yields);
@@ -178,6 +176,276 @@ unsafe fn group(
         pushed.by_shard = by_shard;
         pushed::attach(path, pushed);
         finish_groups(root, output, path.cast(), extra, groups);
+    }
+}
+
+/// GROUPING SETS, ROLLUP and CUBE.
+///
+/// If every set has a column that spreads the rows, each group lies in one shard. Otherwise the nodes make the groups of
+/// all sets in parts, and tell by GROUPING which set a part is of: that is one more key for PostgreSQL's Finalize, which
+/// keeps apart a key that is NULL and a key that is not in the set.
+unsafe fn group_sets(
+    root: *mut pg_sys::PlannerInfo,
+    input: *mut pg_sys::RelOptInfo,
+    output: *mut pg_sys::RelOptInfo,
+    remote: &Rc<Remote>,
+    extra: *mut pg_sys::GroupPathExtraData,
+) {
+    // SAFETY: the planner's live structures.
+    unsafe {
+        let parse = (*root).parse;
+        let having = node::elements::<pg_sys::Node>((*extra).havingQual.cast());
+        let target = below_grouping((*output).reltarget, parse, &having);
+        let outputs = node::elements::<pg_sys::Node>((*target).exprs);
+        let references: Vec<u32> = (0..outputs.len())
+            .map(|index| {
+                let all = (*target).sortgrouprefs;
+                if all.is_null() { 0 } else { *all.add(index) }
+            })
+            .collect();
+        let Some(sets) = sets_of(parse, &references) else { return };
+        let keys: Vec<usize> = (0..outputs.len()).filter(|index| references[*index] != 0).collect();
+        let is_made = |index: usize| {
+            matches!(node::tag(outputs[index]), NodeTag::T_Aggref | NodeTag::T_GroupingFunc)
+        };
+        // A key without columns would be computed here, and is NULL for some sets. Of two keys that are the same one is
+        // NULL where the other is not.
+        let is_repeated = |key: &usize| {
+            let others = keys.iter().filter(|other| *other != key);
+            others
+                .into_iter()
+                .any(|other| pg_sys::equal(outputs[*other].cast(), outputs[*key].cast()))
+        };
+        if keys.is_empty()
+            || keys.iter().any(is_repeated)
+            || keys.iter().any(|key| is_free_of_columns(outputs[*key]))
+            || !outputs.iter().all(|expression| remote.can_compute(*expression, true))
+        {
+            return;
+        }
+        // Columns that depend on a primary key, which is in all sets then.
+        let dependent: Vec<usize> = (0..outputs.len())
+            .filter(|index| references[*index] == 0 && !is_made(*index))
+            .collect();
+        let nodes = hooks::planner().node_count(remote.tables[0]).max(1) as f64;
+        let (mut groups, mut parts, mut is_whole) = (0.0, 0.0, true);
+        for set in &sets {
+            let expressions: Vec<*mut pg_sys::Node> = set.iter().map(|key| outputs[*key]).collect();
+            let many = if set.is_empty() {
+                1.0
+            } else {
+                pg_sys::estimate_num_groups(
+                    root,
+                    node::list_of(&expressions),
+                    (*input).rows,
+                    std::ptr::null_mut(),
+                    std::ptr::null_mut(),
+                )
+            };
+            let columns: Vec<Column> =
+                expressions.iter().filter_map(|key| column_of(*key)).collect();
+            let lies_together = remote.locus.keeps_together(&columns);
+            groups += many;
+            parts += if lies_together { many } else { (many * nodes).min((*input).rows.max(1.0)) };
+            is_whole &= lies_together;
+        }
+        let mut worked = (**remote).clone();
+        worked.work += (*input).rows * 0.02 * sets.len() as f64;
+        if is_whole && having.iter().all(|clause| remote.can_compute(*clause, true)) {
+            let rows = if having.is_empty() { groups } else { groups / 3.0 };
+            let path = path::make_path(output, target, rows, &worked);
+            let mut pushed = Pushed::all(Rc::clone(remote));
+            let sets = sets
+                .into_iter()
+                .map(|set| set.into_iter().chain(dependent.iter().copied()).collect())
+                .collect();
+            pushed.grouping = Some(Grouping { keys, sets: Some(sets), having });
+            let yields =
+                outputs.into_iter().map(|expression| Yield { expression, partial: None }).collect();
+            pushed.outputs = Some(yields);
+            pushed::attach(path, pushed);
+            let path =
+                pg_sys::apply_projection_to_path(root, output, path.cast(), (*output).reltarget);
+            return pg_sys::add_path(output, path);
+        }
+        // Sets that are the same set twice could not be told apart, nor more keys than GROUPING takes. A node that is
+        // not asked would not tell that there are no rows, which the empty set shows.
+        let is_twice = (1..sets.len()).any(|index| sets[..index].contains(&sets[index]));
+        if (*root).hasNonPartialAggs
+            || (*root).hasNonSerialAggs
+            || is_twice
+            || !dependent.is_empty()
+            || keys.len() > 31
+            || !pg_sys::grouping_is_hashable((*parse).groupClause)
+            || sets.iter().any(Vec::is_empty) && may_leave_out_nodes(remote)
+        {
+            return;
+        }
+        let own = pg_sys::copy_pathtarget(target);
+        let mut clause = pg_sys::list_copy((*parse).groupClause);
+        let mut reference = 1 + node::elements::<pg_sys::TargetEntry>((*root).processed_tlist)
+            .into_iter()
+            .map(|entry| (*entry).ressortgroupref)
+            .max()
+            .unwrap_or(0);
+        let all: *mut pg_sys::GroupingFunc = node::make(NodeTag::T_GroupingFunc);
+        (*all).args = node::list_of(&keys.iter().map(|key| outputs[*key]).collect::<Vec<_>>());
+        for key in &keys {
+            (*all).refs = pg_sys::lappend_int((*all).refs, references[*key] as i32);
+        }
+        (*all).location = -1;
+        pg_sys::add_column_to_pathtarget(own, all.cast(), 0);
+        for (index, expression) in
+            node::elements::<pg_sys::Node>((*own).exprs).into_iter().enumerate()
+        {
+            if node::tag(expression) == NodeTag::T_GroupingFunc {
+                *(*own).sortgrouprefs.add(index) = reference;
+                clause = pg_sys::lappend(clause, integer_key(reference).cast());
+                reference += 1;
+            }
+        }
+        let own = with_partial_aggregates(root, own);
+        let known_as = node::elements::<pg_sys::Node>((*own).exprs);
+        let mut yields = Vec::new();
+        for (index, expression) in known_as.into_iter().enumerate() {
+            let aggregate = outputs
+                .get(index)
+                .and_then(|known| node::cast::<pg_sys::Aggref, _>(*known, NodeTag::T_Aggref));
+            let partial = match aggregate.map(|aggregate| PartialAggregate::of(aggregate)) {
+                Some(None) => return,
+                partial => partial.flatten(),
+            };
+            yields.push(Yield { expression, partial });
+        }
+        let partial_rel = partial_relation(root, input, own);
+        let path = path::make_path(partial_rel, own, parts, &worked);
+        let mut pushed = Pushed::all(Rc::clone(remote));
+        pushed.outputs = Some(yields);
+        pushed.partial = true;
+        pushed.partial_sets = Some(sets);
+        pushed::attach(path, pushed);
+        let split = pg_sys::AggSplit::AGGSPLIT_FINAL_DESERIAL;
+        let costs = aggregate_costs(root, split);
+        let path = pg_sys::create_agg_path(
+            root,
+            output,
+            path.cast(),
+            (*output).reltarget,
+            pg_sys::AggStrategy::AGG_HASHED,
+            split,
+            clause,
+            (*extra).havingQual.cast(),
+            &costs,
+            groups,
+        );
+        pg_sys::add_path(output, path.cast());
+    }
+}
+
+/// The keys of each set, as numbers of the outputs that have these references.
+unsafe fn sets_of(parse: *mut pg_sys::Query, references: &[u32]) -> Option<Vec<Vec<usize>>> {
+    // SAFETY: a live query whose sets the planner has expanded to lists of references (`preprocess_grouping_sets` of
+    // `src/backend/optimizer/plan/planner.c`); an empty one is NIL.
+    unsafe {
+        node::elements::<pg_sys::List>((*parse).groupingSets)
+            .into_iter()
+            .map(|set| {
+                if !set.is_null() && node::tag(set) != NodeTag::T_IntList {
+                    return None;
+                }
+                let mut keys = (0..node::length(set))
+                    .map(|index| {
+                        let reference = (*(*set).elements.add(index)).int_value as u32;
+                        references.iter().position(|known| *known == reference)
+                    })
+                    .collect::<Option<Vec<usize>>>()?;
+                keys.sort_unstable();
+                keys.dedup();
+                Some(keys)
+            })
+            .collect()
+    }
+}
+
+/// Filters or rows that are sent along may lead past a node, or past all of them.
+unsafe fn may_leave_out_nodes(remote: &Remote) -> bool {
+    let mentions_key = |filter: &remote::Filter| {
+        filter.is_sharded
+            && filter.clauses.iter().any(|clause| {
+                // SAFETY: a live clause of the planner.
+                unsafe {
+                    node::walk(*clause, &mut |n| match node::cast::<pg_sys::Var, _>(
+                        n,
+                        NodeTag::T_Var,
+                    ) {
+                        Some(var)
+                            if (*var).varno as u32 == filter.relation
+                                && (*var).varattno == filter.key.column =>
+                        {
+                            Visit::Stop
+                        }
+                        _ => Visit::Into,
+                    })
+                }
+            })
+    };
+    !remote.broadcasts().is_empty() || remote.filters.iter().any(mentions_key)
+}
+
+/// A further key of GROUP BY, of type int4.
+unsafe fn integer_key(reference: u32) -> *mut pg_sys::SortGroupClause {
+    // SAFETY: the node is made with the struct of its tag; looked up are operators of a type of the server.
+    unsafe {
+        let (mut less, mut equal, mut hashable) = (Oid::INVALID, Oid::INVALID, false);
+        pg_sys::get_sort_group_operators(
+            pg_sys::INT4OID,
+            true,
+            true,
+            false,
+            &raw mut less,
+            &raw mut equal,
+            std::ptr::null_mut(),
+            &raw mut hashable,
+        );
+        let clause: *mut pg_sys::SortGroupClause = node::make(NodeTag::T_SortGroupClause);
+        (*clause).tleSortGroupRef = reference;
+        (*clause).eqop = equal;
+        (*clause).sortop = less;
+        (*clause).hashable = hashable;
+        clause
+    }
+}
+
+/// The planner's relation of groups in parts.
+unsafe fn partial_relation(
+    root: *mut pg_sys::PlannerInfo,
+    input: *mut pg_sys::RelOptInfo,
+    target: *mut pg_sys::PathTarget,
+) -> *mut pg_sys::RelOptInfo {
+    // SAFETY: the planner's live structures.
+    unsafe {
+        let stage = pg_sys::UpperRelationKind::UPPERREL_PARTIAL_GROUP_AGG;
+        let relation = pg_sys::fetch_upper_rel(root, stage, (*input).relids);
+        let known = (*relation).reltarget;
+        if known.is_null() || node::length((*known).exprs) == 0 {
+            (*relation).reltarget = target;
+        }
+        relation
+    }
+}
+
+/// What the query's aggregates cost in that half of their work.
+unsafe fn aggregate_costs(
+    root: *mut pg_sys::PlannerInfo,
+    split: pg_sys::AggSplit::Type,
+) -> pg_sys::AggClauseCosts {
+    // SAFETY: the planner's live structures; the costs are filled before they are read.
+    unsafe {
+        let mut costs: pg_sys::AggClauseCosts = std::mem::zeroed();
+        pg_sys::ffi::pg_guard_ffi_boundary(|| {
+            raw::get_agg_clause_costs(root, split, &raw mut costs);
+        });
+        costs
     }
 }
 
@@ -189,13 +457,10 @@ unsafe fn finish_groups(
     extra: *mut pg_sys::GroupPathExtraData,
     groups: f64,
 ) {
-    // SAFETY: the planner's live structures; the costs are filled before they are read.
+    // SAFETY: the planner's live structures.
     unsafe {
         let split = pg_sys::AggSplit::AGGSPLIT_FINAL_DESERIAL;
-        let mut costs: pg_sys::AggClauseCosts = std::mem::zeroed();
-        pg_sys::ffi::pg_guard_ffi_boundary(|| {
-            raw::get_agg_clause_costs(root, split, &raw mut costs);
-        });
+        let costs = aggregate_costs(root, split);
         add_aggregate(root, output, partial, split, (*extra).havingQual.cast(), &costs, groups);
     }
 }
@@ -268,11 +533,8 @@ unsafe fn distinct_arguments(
             return;
         }
         let Some(path) = distinct_rows(root, input, remote) else { return };
-        let mut costs: pg_sys::AggClauseCosts = std::mem::zeroed();
         let split = pg_sys::AggSplit::AGGSPLIT_SIMPLE;
-        pg_sys::ffi::pg_guard_ffi_boundary(|| {
-            raw::get_agg_clause_costs(root, split, &raw mut costs);
-        });
+        let costs = aggregate_costs(root, split);
         let groups = (*path).rows;
         add_aggregate(root, output, path, split, (*extra).havingQual.cast(), &costs, groups);
     }
@@ -360,7 +622,9 @@ unsafe fn distinct(
                 _ => return,
             },
         };
-        whole_distinct(root, input, output, &remote);
+        if !(*parse).hasWindowFuncs {
+            whole_distinct(root, input, output, &remote);
+        }
         let Some(path) = distinct_rows(root, input, &remote) else { return };
         let costs: pg_sys::AggClauseCosts = std::mem::zeroed();
         let path = pg_sys::create_agg_path(
@@ -376,47 +640,6 @@ unsafe fn distinct(
             (*path).rows,
         );
         pg_sys::add_path(output, path.cast());
-    }
-}
-
-/// SELECT DISTINCT of rows that are in one shard if they are equal: as groups.
-unsafe fn whole_distinct(
-    root: *mut pg_sys::PlannerInfo,
-    input: *mut pg_sys::RelOptInfo,
-    output: *mut pg_sys::RelOptInfo,
-    remote: &Rc<Remote>,
-) {
-    // SAFETY: the planner's live structures.
-    unsafe {
-        let Some((path, projection, below)) = plain_path(input) else { return };
-        let target = if projection.is_null() { (*path).path.pathtarget } else { projection };
-        let list = node::elements::<pg_sys::Node>((*target).exprs);
-        let columns: Vec<Column> = list.iter().filter_map(|column| column_of(*column)).collect();
-        if below.grouping.is_some()
-            || below.windows.is_some()
-            || !remote.locus.keeps_together(&columns)
-            || !list
-                .iter()
-                .all(|column| !is_free_of_columns(*column) && remote.can_compute(*column, false))
-        {
-            return;
-        }
-        let rows = pg_sys::estimate_num_groups(
-            root,
-            (*target).exprs,
-            (*input).rows,
-            std::ptr::null_mut(),
-            std::ptr::null_mut(),
-        );
-        let mut worked = (**remote).clone();
-        worked.work += (*input).rows * 0.02;
-        let copy = path::make_path(output, target, rows, &worked);
-        let mut pushed = (*below).clone();
-        pushed.grouping = Some(Grouping { keys: (0..list.len()).collect(), having: Vec::new() });
-        let yields = list.into_iter().map(|expression| Yield { expression, partial: None });
-        pushed.outputs = Some(yields.collect());
-        pushed::attach(copy, pushed);
-        pg_sys::add_path(output, copy.cast());
     }
 }
 
@@ -491,6 +714,47 @@ unsafe fn distinct_on(
         let unique =
             pg_sys::create_upper_unique_path(root, output, sorted.cast(), keys as i32, groups);
         pg_sys::add_path(output, unique.cast());
+    }
+}
+
+/// SELECT DISTINCT of rows that are in one shard if they are equal: as groups.
+unsafe fn whole_distinct(
+    root: *mut pg_sys::PlannerInfo,
+    input: *mut pg_sys::RelOptInfo,
+    output: *mut pg_sys::RelOptInfo,
+    remote: &Rc<Remote>,
+) {
+    // SAFETY: the planner's live structures.
+    unsafe {
+        let Some((path, projection, below)) = plain_path(input) else { return };
+        let target = if projection.is_null() { (*path).path.pathtarget } else { projection };
+        let list = node::elements::<pg_sys::Node>((*target).exprs);
+        let columns: Vec<Column> = list.iter().filter_map(|column| column_of(*column)).collect();
+        if below.grouping.is_some()
+            || !remote.locus.keeps_together(&columns)
+            || !list
+                .iter()
+                .all(|column| !is_free_of_columns(*column) && remote.can_compute(*column, false))
+        {
+            return;
+        }
+        let rows = pg_sys::estimate_num_groups(
+            root,
+            (*target).exprs,
+            (*input).rows,
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+        );
+        let mut worked = (**remote).clone();
+        worked.work += (*input).rows * 0.02;
+        let copy = path::make_path(output, target, rows, &worked);
+        let mut pushed = (*below).clone();
+        pushed.grouping =
+            Some(Grouping { keys: (0..list.len()).collect(), sets: None, having: Vec::new() });
+        let yields = list.into_iter().map(|expression| Yield { expression, partial: None });
+        pushed.outputs = Some(yields.collect());
+        pushed::attach(copy, pushed);
+        pg_sys::add_path(output, copy.cast());
     }
 }
 
@@ -799,11 +1063,27 @@ unsafe fn below_grouping(
             }
         }
         others.extend_from_slice(having);
-        let flags = pg_sys::PVC_INCLUDE_AGGREGATES
-            | pg_sys::PVC_RECURSE_WINDOWFUNCS
-            | pg_sys::PVC_INCLUDE_PLACEHOLDERS;
-        let parts = pg_sys::pull_var_clause(node::list_of(&others).cast(), flags as i32);
-        pg_sys::add_new_columns_to_pathtarget(target, parts);
+        // A column inside a key is none by itself: grouping by it as well would make more groups.
+        let keys = node::elements::<pg_sys::Node>((*target).exprs);
+        let mut parts: Vec<*mut pg_sys::Node> = Vec::new();
+        for expression in others {
+            node::walk(expression, &mut |n| {
+                if keys.iter().any(|key| pg_sys::equal((*key).cast(), n.cast())) {
+                    return Visit::Skip;
+                }
+                match node::tag(n) {
+                    NodeTag::T_Var
+                    | NodeTag::T_Aggref
+                    | NodeTag::T_GroupingFunc
+                    | NodeTag::T_PlaceHolderVar => {
+                        parts.push(n);
+                        Visit::Skip
+                    }
+                    _ => Visit::Into,
+                }
+            });
+        }
+        pg_sys::add_new_columns_to_pathtarget(target, node::list_of(&parts));
         target
     }
 }

@@ -357,7 +357,7 @@ pub(crate) fn print(
     }
     Sql {
         template,
-        around: pushed::around(pushed, &or_null(wanted.join(", ")), &[], &first_of, &order),
+        around: pushed::around(pushed, &or_null(wanted.join(", ")), &[], &[], &first_of, &order),
         columns: asked.iter().map(|place| shown_types[place - 1]).collect(),
         sources: (0..asked.len()).map(crate::rows::Source::Remote).collect(),
     }
