@@ -182,6 +182,9 @@ pub(crate) struct Output {
     pub(crate) source: Source,
 }
 
+/// Of so many rows in a table, one that is sent along is few.
+const FEW_SENT: f64 = 100.0;
+
 /// Puts a remote relation into SQL.
 pub(crate) struct Printer<'a> {
     remote: &'a Remote,
@@ -550,6 +553,18 @@ impl<'a> Printer<'a> {
             }
         }
         let table = table.filter(|_| self.remote.items.len() > 1)?;
+        // Few rows may find theirs by an index of each shard.
+        // SAFETY: a base relation of the root; paths of rows that are sent along live as long as the root.
+        let (stored, sent) = unsafe {
+            let rel = pg_sys::find_base_rel(self.remote.root, table as i32);
+            (
+                (*rel).tuples,
+                self.broadcasts.iter().map(|rows| (*rows.path).rows).fold(0.0, f64::max),
+            )
+        };
+        if sent * FEW_SENT < stored {
+            return None;
+        }
         if !self.remote.stand_ins.is_empty() {
             return None;
         }
