@@ -16,7 +16,7 @@ use pgrx::pg_sys::panic::CaughtError;
 use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::prelude::PgTryBuilder;
 use std::collections::HashMap;
-use std::ffi::c_int;
+use std::ffi::{CString, c_int};
 use std::panic::AssertUnwindSafe;
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -214,6 +214,18 @@ pub unsafe extern "C-unwind" fn pg_shard_visit(_argument: Datum) {
 pub struct Visit(());
 
 impl Visit {
+    /// Shows in pg_stat_activity what is being done; nothing if it is empty.
+    pub fn tell(&self, what: &str) {
+        let Ok(text) = CString::new(what) else { return };
+        let state = if what.is_empty() {
+            pg_sys::BackendState::STATE_IDLE
+        } else {
+            pg_sys::BackendState::STATE_RUNNING
+        };
+        // SAFETY: this process's own entry; the text is copied.
+        unsafe { pg_sys::pgstat_report_activity(state, text.as_ptr()) };
+    }
+
     /// Runs `body` in a transaction of its own, as the superuser who owns the cluster. What it returns or raises as an
     /// error rolls the transaction back.
     pub fn in_transaction<T>(

@@ -6,7 +6,7 @@
 //! the next visit.
 
 use super::statistics::{CHANGES, add, bring, everywhere, remember};
-use crate::catalog::{self, DistributedTable};
+use crate::catalog::{self, DistributedTable, quote};
 use crate::session::pool;
 use pg::activity;
 use pg::rounds::Visit;
@@ -63,11 +63,14 @@ pub(crate) fn keep_fresh(visit: &Visit) {
                 return Ok(());
             };
             name.clone_from(&found.name);
+            let (schema, table) = (quote(&found.schema), quote(&found.name));
+            visit.tell(&format!("pg_shard: ANALYZE {schema}.{table}"));
             match kept.owner {
                 Some(owner) => table::as_restricted(owner, || keep(&kept, &found)),
                 None => keep(&kept, &found),
             }
         });
+        visit.tell("");
         match outcome {
             Ok(()) => {}
             // Somebody else needed the table more, or has dropped it.
