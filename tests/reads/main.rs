@@ -15,6 +15,7 @@ mod generator;
 
 /// Expressions.
 mod expression;
+mod fresh;
 
 /// Answers, and whether two are the same.
 mod answer;

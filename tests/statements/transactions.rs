@@ -131,3 +131,43 @@ fn a_locked_row_makes_others_wait_until_the_transaction_ends() {
     assert_eq!(cluster.unhealthy("seats"), 0);
     assert_eq!(cluster.assert_placements_equal("seats"), 10);
 }
+
+#[test]
+fn lock_table_keeps_out_and_waits_for_every_statement_of_other_sessions() {
+    let cluster = TestCluster::up(2);
+    cluster.create_distributed("CREATE TABLE t (k int PRIMARY KEY, v int)", "t", "k", 4, 1);
+    cluster.sql("INSERT INTO t SELECT i, 0 FROM generate_series(1, 100) AS i");
+    let mut locking = cluster.new_session();
+    let mut other = cluster.new_session();
+    other.sql("SET lock_timeout = '50ms'; SET plan_cache_mode = force_generic_plan");
+    other.sql("PREPARE change (int) AS UPDATE t SET v = v + 1 WHERE k = $1; EXECUTE change (1)");
+    other.sql("PREPARE look (int) AS SELECT v FROM t WHERE k = $1; EXECUTE look (1)");
+    let reads = ["SELECT v FROM t WHERE k = 1", "SELECT count(*) FROM t", "EXECUTE look (1)"];
+    let writes = [
+        "UPDATE t SET v = v + 1 WHERE k = 1",
+        "UPDATE t SET v = v + 1",
+        "EXECUTE change (1)",
+        "INSERT INTO t VALUES (101, 0)",
+        "INSERT INTO t SELECT k + 1000, v FROM t",
+        "UPDATE t SET v = o.v FROM t AS o WHERE o.k = t.v",
+        "TRUNCATE t",
+    ];
+    locking.sql("BEGIN; LOCK TABLE t IN SHARE MODE");
+    for read in reads {
+        other.sql(read);
+    }
+    for write in writes {
+        assert_eq!(other.error(write).sqlstate, "55P03", "{write}");
+    }
+    locking.sql("LOCK TABLE t");
+    for statement in reads {
+        assert_eq!(other.error(statement).sqlstate, "55P03", "{statement}");
+    }
+    // Who has the lock is kept out of nothing.
+    locking.sql("UPDATE t SET v = 7; COMMIT");
+    assert_eq!(other.text("SELECT min(v), max(v), count(*) FROM t"), "7|7|100");
+
+    other.sql("BEGIN; UPDATE t SET v = v + 1 WHERE k = 1");
+    let error = locking.error("BEGIN; LOCK TABLE t IN SHARE MODE NOWAIT");
+    assert_eq!(error.line(), "55P03: could not obtain lock on relation \"t\"");
+}

@@ -15,6 +15,9 @@ pub mod activity;
 /// Work in a transaction of its own, on another process.
 pub mod background;
 
+/// Rounds through the databases, in the background.
+pub mod rounds;
+
 /// COPY: PostgreSQL's own parser of the input, row by row.
 pub mod copy;
 

@@ -331,22 +331,14 @@ impl<'a> Printer<'a> {
         }
     }
 
-    /// The clause is an OR over nothing but columns of broadcast rows.
+    /// The clause is an OR that looks at rows that are sent along.
     fn is_alternative_of_arrays(&self, clause: *mut pg_sys::Node) -> bool {
         // SAFETY: a live clause of the planner.
-        unsafe {
-            let is_or = node::cast::<pg_sys::BoolExpr, _>(clause, NodeTag::T_BoolExpr)
-                .is_some_and(|expr| (*expr).boolop == pg_sys::BoolExprType::OR_EXPR);
-            is_or
-                && !node::walk(clause, &mut |n| {
-                    let var = node::cast::<pg_sys::Var, _>(n, NodeTag::T_Var);
-                    let is_sent = |var: *mut pg_sys::Var| {
-                        let relation = (*var).varno as u32;
-                        self.broadcasts.iter().any(|rows| rows.relations.contains(&relation))
-                    };
-                    if var.is_some_and(|var| !is_sent(var)) { Visit::Stop } else { Visit::Into }
-                })
-        }
+        let is_or = unsafe {
+            node::cast::<pg_sys::BoolExpr, _>(clause, NodeTag::T_BoolExpr)
+                .is_some_and(|expr| (*expr).boolop == pg_sys::BoolExprType::OR_EXPR)
+        };
+        is_or && self.is_of_arrays(clause)
     }
 
     /// `unnest($1::int4[], ...) AS b1(c1, ...)`.
@@ -513,7 +505,8 @@ impl<'a> Printer<'a> {
                 Condition::Clause(clause) => {
                     let text = self.expression(*clause);
                     // A worker knows nothing of arrays' values, takes alternatives for rare ones, and would join the
-                    // arrays with each other first, row by row. Of CASE it thinks that half the rows pass.
+                    // arrays with each other first, or read its table once for each of their rows. Of CASE it thinks that
+                    // half the rows pass.
                     sql.text(&if self.is_alternative_of_arrays(*clause) {
                         format!("CASE WHEN {text} THEN true ELSE false END")
                     } else {

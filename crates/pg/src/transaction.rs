@@ -72,6 +72,12 @@ pub fn is_in_block() -> bool {
     unsafe { pg_sys::IsTransactionBlock() }
 }
 
+/// Nothing may be written.
+pub fn is_read_only() -> bool {
+    // SAFETY: reads the backend's state.
+    unsafe { pg_sys::XactReadOnly }
+}
+
 /// The isolation level, as BEGIN spells it.
 pub fn isolation_level() -> Isolation {
     // SAFETY: reads the backend's state.

@@ -44,6 +44,8 @@ pub(crate) struct DistributedTable {
     pub(crate) key: DistributionKey,
     /// The distribution column's name.
     pub(crate) key_name: String,
+    /// It is declared NOT NULL.
+    pub(crate) key_is_not_null: bool,
     /// No constraint of the table holds between rows of different keys.
     pub(crate) unique_within_key: bool,
     /// Its shards.
@@ -91,6 +93,15 @@ impl DistributedTable {
     /// Some shard has several placements.
     pub(crate) fn is_replicated(&self) -> bool {
         self.placements.iter().any(|placements| placements.len() > 1)
+    }
+
+    /// The hash that a row without a key goes by: there is none, but where the column is NOT NULL any shard refuses the
+    /// row as PostgreSQL does.
+    pub(crate) fn hash_of_null(&self) -> Result<i32, PgError> {
+        match self.map.shards().first() {
+            Some(first) if self.key_is_not_null => Ok(first.range.first()),
+            _ => Err(crate::plan::null_key(self)),
+        }
     }
 
     /// The error of a table without shards.
@@ -214,6 +225,7 @@ fn load(oid: Oid, metadata: Metadata) -> Option<DistributedTable> {
             method: b'?',
             key: none,
             key_name,
+            key_is_not_null: false,
             unique_within_key: false,
             map: ShardMap::default(),
             placements: Vec::new(),
@@ -238,6 +250,7 @@ fn load(oid: Oid, metadata: Metadata) -> Option<DistributedTable> {
         schema: relation.schema,
         name: relation.name,
         method,
+        key_is_not_null: table::is_not_null(oid, key.column),
         unique_within_key: table::unique_indexes_without(oid, key.column).is_empty(),
         key,
         key_name,

@@ -145,6 +145,7 @@ pub(crate) fn before_commit() -> Result<(), PgError> {
     };
     let mut ordered = open;
     ordered.sort_by_key(rank);
+    let wrote_any = ordered.iter().any(|session| session.borrow().wrote);
     let mut committed: Vec<NodeAddress> = Vec::new();
     for session in &ordered {
         let (node, wrote) = (session.borrow().node.clone(), session.borrow().wrote);
@@ -159,6 +160,9 @@ pub(crate) fn before_commit() -> Result<(), PgError> {
         }
     }
     STATE.with_borrow_mut(|state| state.written.clear());
+    if wrote_any {
+        pg::activity::note_change();
+    }
     Ok(())
 }
 

@@ -172,7 +172,8 @@ impl RoutedWrite {
         match &pruned.shards[..] {
             [_] => Ok(pruned.shards),
             [] if plan.brings_row && pruned.null_key => {
-                Err(crate::plan::null_key(plan.tables.first().copied()))
+                let owner = table.map.owner(table.hash_of_null()?);
+                Ok(vec![owner.ok_or_else(no_destination)?])
             }
             [] if plan.brings_row => Err(no_destination()),
             // Nothing is written, but a SELECT around it has an answer; any shard gives it.
