@@ -119,3 +119,16 @@ SELECT corr(CASE WHEN id = 5 THEN 'infinity' ELSE weight END, score), corr(CASE 
 SELECT customer, percentile_cont(0.3) WITHIN GROUP (ORDER BY load), percentile_disc(ARRAY[0.1, 0.9]) WITHIN GROUP (ORDER BY total DESC), mode() WITHIN GROUP (ORDER BY note) FROM orders GROUP BY customer;
 SELECT customer, string_agg(note, ',' ORDER BY id DESC), array_agg(id ORDER BY total NULLS FIRST, id), rank(3) WITHIN GROUP (ORDER BY qty), jsonb_agg(qty ORDER BY id) FILTER (WHERE paid) FROM orders GROUP BY customer;
 SELECT qty, percentile_cont(0.3) WITHIN GROUP (ORDER BY load), string_agg(note, ',' ORDER BY customer, id), dense_rank(3, 'x') WITHIN GROUP (ORDER BY qty, note) FROM orders GROUP BY qty;
+
+-- Windows in a sub-query that is joined where its rows lie.
+SELECT c.name, x.id, x.place FROM customers c JOIN (SELECT customer, id, row_number() OVER (PARTITION BY customer ORDER BY total DESC, id) AS place FROM orders) x ON x.customer = c.id WHERE x.place <= 2;
+SELECT c.name, x.id, x.place FROM customers c LEFT JOIN (SELECT customer, id, row_number() OVER (PARTITION BY customer ORDER BY total DESC, id) AS place FROM orders) x ON x.customer = c.id AND x.place = 2;
+SELECT x.customer, x.many, l.item FROM (SELECT customer, count(*) OVER (PARTITION BY customer) AS many, qty FROM orders WHERE qty > 2) x JOIN lines l ON l.customer = x.customer WHERE l.no = 1 AND x.many > 1;
+SELECT c.grp, sum(x.s), max(x.r) FROM customers c JOIN (SELECT customer, qty, sum(total) AS s, rank() OVER (PARTITION BY customer ORDER BY sum(total)) AS r FROM orders GROUP BY customer, qty) x ON x.customer = c.id GROUP BY c.grp;
+SELECT c.id, x.more FROM customers c JOIN (SELECT customer, rank() OVER (PARTITION BY customer ORDER BY qty, id) + 1 AS more FROM orders) x ON x.customer = c.id;
+SELECT a.customer, a.r, b.r FROM (SELECT customer, id, rank() OVER (PARTITION BY customer ORDER BY id) AS r FROM orders) a JOIN (SELECT customer, order_id, rank() OVER (PARTITION BY customer ORDER BY order_id DESC, no) AS r FROM lines) b
+  ON b.customer = a.customer WHERE a.r = b.r;
+SELECT count(*), sum(x.place) FROM customers c JOIN (SELECT customer, id, row_number() OVER (PARTITION BY customer ORDER BY total DESC, id) AS place FROM orders) x ON x.customer = c.id WHERE x.place <= 2 AND c.ok;
+SELECT c.id FROM customers c WHERE c.id IN (SELECT customer FROM (SELECT customer, row_number() OVER (PARTITION BY customer ORDER BY id) AS n FROM orders) x WHERE n >= 2);
+SELECT x.id, rank() OVER (PARTITION BY x.id ORDER BY x.many, o.id) FROM (SELECT id, count(*) OVER (PARTITION BY id) AS many FROM customers) x JOIN orders o ON o.customer = x.id;
+[int8 2] SELECT c.name, x.id FROM customers c JOIN (SELECT customer, id, row_number() OVER (PARTITION BY customer ORDER BY id) AS place FROM orders) x ON x.customer = c.id WHERE x.place <= $1 AND c.grp < $1;

@@ -323,6 +323,9 @@ pub(crate) fn print_list(
     printer: &mut Printer<'_>,
     template: &mut Pieces,
 ) {
+    if let Some(windows) = &pushed.windows {
+        return window::print_list(pushed, windows, list, printer, template);
+    }
     let columns: Vec<String> = list.iter().map(|expression| printer.value(*expression)).collect();
     template.text("SELECT ");
     template.text(&columns.join(", "));

@@ -771,6 +771,16 @@ impl Pieces {
         self.0.into_iter().map(text).collect()
     }
 
+    /// Appends other pieces.
+    pub(crate) fn append(&mut self, pieces: Pieces) {
+        for piece in pieces.0 {
+            match (self.0.last_mut(), piece) {
+                (Some(Piece::Text(last)), Piece::Text(text)) => last.push_str(&text),
+                (_, piece) => self.0.push(piece),
+            }
+        }
+    }
+
     /// Appends a hole.
     pub(crate) fn table(&mut self, table: Oid) {
         self.0.push(Piece::Table(table));

@@ -272,6 +272,35 @@ unsafe fn readable_condition(
     }
 }
 
+/// The query of a sub-query, which yields `list`.
+pub(crate) fn print_list(
+    pushed: &Pushed,
+    windows: &Windows,
+    list: &[*mut pg_sys::Node],
+    printer: &mut Printer<'_>,
+    template: &mut Pieces,
+) {
+    let yields: Vec<Yield> =
+        list.iter().map(|expression| Yield { expression: *expression, partial: None }).collect();
+    let sql = print(pushed, windows, &yields, printer);
+    let columns: Vec<String> = sql
+        .sources
+        .iter()
+        .map(|source| match source {
+            crate::rows::Source::Remote(place) => format!("w{}", place + 1),
+            _ => "NULL".to_owned(),
+        })
+        .collect();
+    let is_as_asked = columns.len() == sql.columns.len()
+        && columns.iter().zip(1..).all(|(name, number)| *name == format!("w{number}"));
+    if is_as_asked {
+        return template.append(sql.template);
+    }
+    template.text(&format!("SELECT {} FROM (", columns.join(", ")));
+    template.append(sql.template);
+    template.text(") q");
+}
+
 /// The SQL of a relation with windows. `order` and what else stands around a node's rows is put there by the caller's
 /// names, `w1`, `w2`, ....
 pub(crate) fn print(
