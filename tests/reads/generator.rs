@@ -173,7 +173,9 @@ impl Generator {
         match self.random.below(20) {
             0..=1 if tables > 0 => self.set_operation(scope, wanted, tables),
             2..=7 => self.grouped(scope, wanted, tables),
-            8..=9 => self.windowed(scope, wanted, tables),
+            8 => self.windowed(scope, wanted, tables),
+            9 if self.random.chance(50) => self.first_of_each(scope, wanted, tables),
+            9 => self.windowed(scope, wanted, tables),
             10 => self.distinct_on(scope, wanted, tables),
             _ => self.plain(scope, wanted, tables),
         }
@@ -501,8 +503,16 @@ impl Generator {
                 }
                 (Type::Numeric, Some(total)) if self.random.chance(50) => {
                     let value = self.expression(Type::Numeric, &scope, 1);
-                    let total = total.trim_end_matches(')');
-                    format!("sum({value}) OVER {total} ROWS BETWEEN 1 PRECEDING AND 2 FOLLOWING)")
+                    let total = total.strip_suffix(')').unwrap_or(&total);
+                    let frame = self.random.pick(&[
+                        "ROWS BETWEEN 1 PRECEDING AND 2 FOLLOWING",
+                        "ROWS 2 PRECEDING",
+                        "ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW EXCLUDE CURRENT ROW",
+                        "GROUPS BETWEEN 1 PRECEDING AND UNBOUNDED FOLLOWING EXCLUDE TIES",
+                        "GROUPS BETWEEN 2 FOLLOWING AND 3 FOLLOWING",
+                        "RANGE BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING EXCLUDE GROUP",
+                    ]);
+                    format!("sum({value}) OVER {total} {frame})")
                 }
                 (Type::Numeric, _) => {
                     format!("avg({}) OVER {peers}", self.expression(Type::Int4, &scope, 1))
@@ -518,6 +528,44 @@ impl Generator {
             });
         }
         let sql = format!("SELECT {} FROM {from}{filter}", labelled(&list));
+        self.finish(sql, types.len(), None)
+    }
+
+    /// The first rows of each partition: the planner makes run conditions of the filter.
+    fn first_of_each(&mut self, outer: &Scope, wanted: Option<&[Type]>, tables: usize) -> Query {
+        let (from, scope) = self.from(outer, tables);
+        let types = self.types(&scope, wanted);
+        let Some(key) = scope.key() else {
+            return self.plain(outer, wanted, tables);
+        };
+        let list: Vec<String> = types.iter().map(|of| self.expression(*of, &scope, 1)).collect();
+        let filter = self.filter(&scope);
+        let by = self.type_in(&scope);
+        let partition = self.distribution_or_column(by, &scope);
+        let by = self.type_in(&scope);
+        let by = self.expression(by, &scope, 1);
+        let direction = self.random.pick(&["", " DESC", " NULLS FIRST", " DESC NULLS LAST"]);
+        let (function, order) = self.random.pick(&[
+            ("row_number()", true),
+            ("rank()", false),
+            ("dense_rank()", false),
+            ("count(*)", false),
+        ]);
+        let order = if order {
+            format!("({by}){direction}, {}", key.join(", "))
+        } else {
+            format!("({by}){direction}")
+        };
+        let condition =
+            self.random.pick(&["place <= 2", "3 > place", "place = 1", "place BETWEEN 2 AND 4"]);
+        let columns: Vec<String> = (0..types.len()).map(|at| format!("c{at}")).collect();
+        let alias = self.alias();
+        let sql = format!(
+            "SELECT {} FROM (SELECT {}, {function} OVER (PARTITION BY {partition} ORDER BY {order}) AS place \
+             FROM {from}{filter}) AS {alias} WHERE {condition}",
+            columns.join(", "),
+            labelled(&list)
+        );
         self.finish(sql, types.len(), None)
     }
 
@@ -829,6 +877,7 @@ impl Generator {
                 };
                 (format!("{source} AS {alias} (n)"), relation)
             }
+            9 | 10 if tables > 0 => self.summary(),
             4 => {
                 let view = &VIEW_TABLES[self.random.below(VIEW_TABLES.len())];
                 self.table(view)
@@ -870,6 +919,34 @@ impl Generator {
                 self.table(table)
             }
         }
+    }
+
+    /// A sub-query whose rows lie where the rows of a table lie: its distribution column with something of each group.
+    fn summary(&mut self) -> (String, Relation) {
+        let table = self.distributed_table();
+        let (from, inner) = self.table(table);
+        let scope = Scope { relations: vec![inner.clone()], outer: Vec::new() };
+        let (key, key_type) = inner.columns[0].clone();
+        let types: Vec<Type> = (0..1 + self.random.below(2)).map(|_| self.usual_type()).collect();
+        let mut all = vec![key_type];
+        all.extend(&types);
+        let filter = if self.random.chance(40) { self.filter(&scope) } else { String::new() };
+        let sql = if self.random.chance(25) {
+            let others: Vec<String> =
+                types.iter().map(|of| self.expression_with_columns(*of, &scope)).collect();
+            format!("SELECT DISTINCT {key}, {} FROM {from}{filter}", others.join(", "))
+        } else {
+            let others: Vec<String> = types.iter().map(|of| self.aggregate(*of, &scope)).collect();
+            let having = if self.random.chance(30) { " HAVING count(*) > 1" } else { "" };
+            let others = others.join(", ");
+            format!("SELECT {key}, {others} FROM {from}{filter} GROUP BY {key}{having}")
+        };
+        let mut relation = self.derived(&all);
+        if let Some((shards, _)) = table.shards {
+            let column = format!("{}.c0", relation.alias);
+            relation.distribution = Some((column, key_type, shards));
+        }
+        (format!("({sql}) AS {} ({})", relation.alias, names(&relation)), relation)
     }
 
     fn table(&mut self, table: &'static Table) -> (String, Relation) {

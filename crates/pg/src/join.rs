@@ -93,6 +93,9 @@ const MOST_BROADCAST: f64 = 2_000_000.0;
 /// The same in bytes, by the planner's guess of a row's width.
 const MOST_BROADCAST_BYTES: f64 = 256.0 * 1024.0 * 1024.0;
 
+/// With more rows than that a worker is not told that they are distinct: it would take them for 200.
+const MOST_DISTINCT: f64 = 50_000.0;
+
 /// A relation whose rows are read here first and sent to all nodes, as something that lies everywhere; none if
 /// its columns cannot travel as arrays, or if they are too many.
 unsafe fn broadcast(
@@ -142,6 +145,15 @@ unsafe fn broadcast(
             .into_iter()
             .filter(|info| !is_asked_after(*info, kind, joined))
             .find_map(|info| spread_by((*info).clause.cast(), &columns, other));
+        let unique = match relations[..] {
+            [relation] if spread.is_none() && (*path).rows < MOST_DISTINCT => {
+                node::elements::<pg_sys::RestrictInfo>(clauses)
+                    .into_iter()
+                    .filter(|info| !is_asked_after(*info, kind, joined))
+                    .find_map(|info| unique_column(root, relation, (*info).clause.cast(), &columns))
+            }
+            _ => None,
+        };
         let nodes = hooks::planner().node_count(table) as f64;
         let shards = hooks::planner().shard_count(table) as f64;
         let width = 1.0 + columns.len() as f64 * 0.5;
@@ -150,7 +162,7 @@ unsafe fn broadcast(
         let rows_sent = (*path).rows * copies;
         let before = (*path).total_cost + rows_sent * width * 0.02;
         let work = rows_sent * (shards / nodes) * 0.02;
-        let rows = Rc::new(Broadcast { path, relations, columns, spread });
+        let rows = Rc::new(Broadcast { path, relations, columns, spread, unique });
         Some(Remote {
             root,
             items: vec![Item::Broadcast(rows)],
@@ -375,6 +387,44 @@ unsafe fn spread_by(
             }
         }
         None
+    }
+}
+
+/// The clause compares one of `columns`, of the relation, in which no two rows of its table agree: a shard's index says so,
+/// and rows that agree in the distribution column lie in one shard.
+unsafe fn unique_column(
+    root: *mut pg_sys::PlannerInfo,
+    relation: u32,
+    clause: *mut pg_sys::Node,
+    columns: &[*mut pg_sys::Var],
+) -> Option<usize> {
+    // SAFETY: a live clause of the planner over relations of its range table; syscache look-ups by value.
+    unsafe {
+        let op = node::cast::<pg_sys::OpExpr, _>(clause, NodeTag::T_OpExpr)?;
+        if node::length((*op).args) != 2 {
+            return None;
+        }
+        let entry = path::entry_of(root, relation);
+        if (*entry).rtekind != pg_sys::RTEKind::RTE_RELATION {
+            return None;
+        }
+        let key = hooks::planner().distribution((*entry).relid)?;
+        let is_whole = hooks::planner().shard_count((*entry).relid) == 1;
+        (0..2).find_map(|index| {
+            let side: *mut pg_sys::Node = node::nth((*op).args, index);
+            let var = node::cast::<pg_sys::Var, _>(side, NodeTag::T_Var)?;
+            let place = columns.iter().position(|known| {
+                (**known).varno == (*var).varno && (**known).varattno == (*var).varattno
+            })?;
+            // With a collation, to find out what is distinct costs more than it saves.
+            (((*var).varattno == key.column || is_whole)
+                && (*var).varcollid == Oid::INVALID
+                && pg_sys::op_mergejoinable((*op).opno, (*var).vartype)
+                && crate::table::row_identities((*entry).relid)
+                    .iter()
+                    .any(|columns| columns[..] == [(*var).varattno]))
+            .then_some(place)
+        })
     }
 }
 

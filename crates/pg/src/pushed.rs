@@ -10,7 +10,10 @@ use crate::node;
 use crate::path::{self, ShardScan};
 use crate::remote::{Item, Output, Pieces, Printer, Remote, columns_in};
 use crate::scan;
+use crate::subselect;
 use crate::template::with_portable_output;
+use crate::upper::nulls_of;
+use crate::window::{self, Windows};
 use pgrx::pg_sys::{self, NodeTag};
 use std::rc::Rc;
 
@@ -23,11 +26,17 @@ pub(crate) struct Pushed {
     pub(crate) outputs: Option<Vec<Yield>>,
     /// Each group lies in one shard.
     pub(crate) grouping: Option<Grouping>,
+    /// Window functions, each partition of which lies in one shard.
+    pub(crate) windows: Option<Windows>,
     /// The outputs are groups of a node's rows, as far as they lie there.
     pub(crate) partial: bool,
+    /// Or rather of a shard's: there are few groups, and a node's rows need not be brought together for them.
+    pub(crate) by_shard: bool,
     /// Each row of a node once.
     pub(crate) distinct: bool,
-    /// ORDER BY, together with `limit`.
+    /// The first row of a node, by `order`, for each value of these.
+    pub(crate) first_of: Vec<*mut pg_sys::Node>,
+    /// ORDER BY, together with `limit` or `first_of`.
     pub(crate) order: Vec<Order>,
     /// The rows of a node that can matter.
     pub(crate) limit: Option<i64>,
@@ -62,6 +71,14 @@ pub(crate) struct Order {
     pub(crate) nulls_first: bool,
 }
 
+impl Order {
+    /// What stands behind the key.
+    pub(crate) fn direction(&self) -> String {
+        let direction = if self.descending { " DESC" } else { "" };
+        format!("{direction}{}", nulls_of(self.descending, self.nulls_first))
+    }
+}
+
 impl Pushed {
     /// All rows of a relation.
     pub(crate) fn all(remote: Rc<Remote>) -> Self {
@@ -69,16 +86,27 @@ impl Pushed {
             remote,
             outputs: None,
             grouping: None,
+            windows: None,
             partial: false,
+            by_shard: false,
             distinct: false,
+            first_of: Vec::new(),
             order: Vec::new(),
             limit: None,
         }
     }
 
+    /// It is one of the outputs.
+    pub(crate) fn yields(&self, expression: *mut pg_sys::Node) -> bool {
+        // SAFETY: live expressions of the planner.
+        let is_it =
+            |output: &Yield| unsafe { pg_sys::equal(output.expression.cast(), expression.cast()) };
+        self.outputs.as_ref().is_some_and(|outputs| outputs.iter().any(is_it))
+    }
+
     /// Nothing concerns all of a node's rows yet.
     pub(crate) fn is_plain(&self) -> bool {
-        !self.partial && !self.distinct && self.limit.is_none()
+        !self.partial && !self.distinct && self.first_of.is_empty() && self.limit.is_none()
     }
 }
 
@@ -152,6 +180,9 @@ pub(crate) unsafe fn plan(
                     .collect()
             }
         };
+        for rows in remote.subselects() {
+            subselect::hand_over_tables(rows.pushed.remote.root);
+        }
         let mut printer = Printer::new(remote);
         let sql = with_portable_output(|| print(&pushed, &yields, &mut printer));
         let sent = printer.expressions.len();
@@ -199,15 +230,40 @@ pub(crate) unsafe fn plan(
 }
 
 /// The SQL of a plan.
-struct Sql {
-    template: Pieces,
-    around: (String, String),
-    columns: Vec<(pg_sys::Oid, i32)>,
-    sources: Vec<crate::rows::Source>,
+pub(crate) struct Sql {
+    /// For one shard.
+    pub(crate) template: Pieces,
+    /// Around the union of a node's shards.
+    pub(crate) around: (String, String),
+    /// Types and typmods of what comes.
+    pub(crate) columns: Vec<(pg_sys::Oid, i32)>,
+    /// What the scan's row is made of.
+    pub(crate) sources: Vec<crate::rows::Source>,
 }
 
 fn print(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) -> Sql {
-    if pushed.is_plain() {
+    if let Some(windows) = &pushed.windows {
+        return window::print(pushed, windows, yields, printer);
+    }
+    if pushed.grouping.is_none() && pushed.first_of.is_empty() {
+        let mut wanted: Vec<*mut pg_sys::Node> =
+            pushed.order.iter().map(|key| key.expression).collect();
+        for output in yields {
+            match &output.partial {
+                None => wanted.push(output.expression),
+                Some(aggregate) => {
+                    wanted.extend(&aggregate.arguments);
+                    if !aggregate.filter.is_null() {
+                        wanted.push(aggregate.filter);
+                    }
+                }
+            }
+        }
+        if let Some((table, columns)) = printer.joined_last(&wanted) {
+            return print_joined_last(pushed, yields, table, &columns, printer);
+        }
+    }
+    if pushed.is_plain() || pushed.by_shard {
         print_plain(pushed, yields, printer)
     } else {
         print_around(pushed, yields, printer)
@@ -218,11 +274,20 @@ fn print(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) -> Sql {
 fn print_plain(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) -> Sql {
     let (mut select, mut columns, mut sources, mut places) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let mut keys: Vec<String> = Vec::new();
     for output in yields {
-        places.push(select.len() + 1);
-        let own = printer.output(output.expression, select.len());
-        sources.push(own.source);
-        for (text, type_oid, typmod) in own.columns {
+        let first = select.len();
+        places.push(first + 1);
+        let (own, source) = match &output.partial {
+            None => {
+                let Output { columns, source } = printer.output(output.expression, first);
+                keys.extend((0..columns.len()).map(|place| (first + place + 1).to_string()));
+                (columns, source)
+            }
+            Some(aggregate) => print_aggregate(aggregate, first, &mut |it| printer.value(it)),
+        };
+        sources.push(source);
+        for (text, type_oid, typmod) in own {
             select.push(text);
             columns.push((type_oid, typmod));
         }
@@ -237,13 +302,105 @@ fn print_plain(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) -> 
     template.text(&if select.is_empty() { "NULL".to_owned() } else { select.join(", ") });
     printer.put_from_where(&mut template);
     print_grouping(pushed, &places, printer, &mut template);
+    if pushed.by_shard && !keys.is_empty() {
+        template.text(&format!(" GROUP BY {}", keys.join(", ")));
+    }
     if let Some(lock) = lock {
         template.text(&format!(" {lock}) AS locked"));
     }
     Sql { template, around: Default::default(), columns, sources }
 }
 
-fn print_grouping(
+/// The query of a sub-query: `list` begins with the outputs, if there are groups.
+pub(crate) fn print_list(
+    pushed: &Pushed,
+    list: &[*mut pg_sys::Node],
+    printer: &mut Printer<'_>,
+    template: &mut Pieces,
+) {
+    let columns: Vec<String> = list.iter().map(|expression| printer.value(*expression)).collect();
+    template.text("SELECT ");
+    template.text(&columns.join(", "));
+    printer.put_from_where(template);
+    let places: Vec<usize> = (1..=list.len()).collect();
+    print_grouping(pushed, &places, printer, template);
+}
+
+/// One query a shard for the columns of its table that are needed, known by their names outside; around their union a join
+/// with the rows that are sent along.
+fn print_joined_last(
+    pushed: &Pushed,
+    yields: &[Yield],
+    table: u32,
+    needed: &[*mut pg_sys::Node],
+    printer: &mut Printer<'_>,
+) -> Sql {
+    let (mut select, mut columns, mut sources, mut keys) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for output in yields {
+        let first = select.len();
+        let (own, source) = match &output.partial {
+            None => {
+                let Output { columns, source } = printer.output(output.expression, first);
+                keys.extend((0..columns.len()).map(|place| (first + place + 1).to_string()));
+                (columns, source)
+            }
+            Some(aggregate) => print_aggregate(aggregate, first, &mut |it| printer.value(it)),
+        };
+        sources.push(source);
+        for (text, type_oid, typmod) in own {
+            select.push(text);
+            columns.push((type_oid, typmod));
+        }
+    }
+    let inner: Vec<String> = needed.iter().map(|column| printer.expression(*column)).collect();
+    let names: Vec<String> = needed
+        .iter()
+        .map(|column| {
+            // SAFETY: columns of a table of the root's range table, as `joined_last` yields them.
+            unsafe {
+                let var = column.cast::<pg_sys::Var>();
+                let entry = path::entry_of(pushed.remote.root, table);
+                path::column_name((*entry).relid, (*var).varattno)
+            }
+        })
+        .collect();
+    let mut template = Pieces::default();
+    template.text("SELECT ");
+    template.text(&if inner.is_empty() { "NULL".to_owned() } else { inner.join(", ") });
+    printer.put_from_table(table, &mut template);
+    let mut behind = Pieces::default();
+    behind.text(") ");
+    printer.put_others(table, &names, &mut behind);
+    if pushed.partial && !keys.is_empty() {
+        behind.text(&format!(" GROUP BY {}", keys.join(", ")));
+    }
+    let order: Vec<String> = pushed
+        .order
+        .iter()
+        .map(|key| format!("{}{}", printer.value(key.expression), key.direction()))
+        .collect();
+    let list = if select.is_empty() { "NULL".to_owned() } else { select.join(", ") };
+    let distinct = if pushed.distinct { "DISTINCT " } else { "" };
+    let mut closing = behind.into_text();
+    print_last(pushed, &order, &mut closing);
+    Sql { template, around: (format!("SELECT {distinct}{list} FROM ("), closing), columns, sources }
+}
+
+/// What to ask for instead of an aggregate, of arguments as `named` prints them.
+fn print_aggregate(
+    aggregate: &PartialAggregate,
+    first: usize,
+    named: &mut dyn FnMut(*mut pg_sys::Node) -> String,
+) -> (Vec<(String, pg_sys::Oid, i32)>, crate::rows::Source) {
+    let arguments: Vec<String> =
+        aggregate.arguments.iter().map(|argument| named(*argument)).collect();
+    let filter = (!aggregate.filter.is_null()).then(|| named(aggregate.filter));
+    aggregate.columns(&arguments, filter.as_deref(), first)
+}
+
+/// GROUP BY and HAVING of a shard's query; `places` are the outputs' places in its list.
+pub(crate) fn print_grouping(
     pushed: &Pushed,
     places: &[usize],
     printer: &mut Printer<'_>,
@@ -296,10 +453,7 @@ fn print_around(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) ->
                 places.push(0);
                 let mut named =
                     |expression| format!("c{}", place_of(&mut inner, printer.value(expression)));
-                let arguments: Vec<String> =
-                    aggregate.arguments.iter().map(|argument| named(*argument)).collect();
-                let filter = (!aggregate.filter.is_null()).then(|| named(aggregate.filter));
-                aggregate.columns(&arguments, filter.as_deref(), outer.len())
+                print_aggregate(aggregate, outer.len(), &mut named)
             }
         };
         sources.push(source);
@@ -308,20 +462,17 @@ fn print_around(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) ->
             columns.push((type_oid, typmod));
         }
     }
+    let first_of: Vec<String> = pushed
+        .first_of
+        .iter()
+        .map(|key| format!("c{}", place_of(&mut inner, printer.value(*key))))
+        .collect();
     let order: Vec<String> = pushed
         .order
         .iter()
         .map(|key| {
-            let name = format!("c{}", place_of(&mut inner, printer.value(key.expression)));
-            let direction = if key.descending { " DESC" } else { "" };
-            let nulls = if key.nulls_first == key.descending {
-                ""
-            } else if key.nulls_first {
-                " NULLS FIRST"
-            } else {
-                " NULLS LAST"
-            };
-            format!("{name}{direction}{nulls}")
+            let place = place_of(&mut inner, printer.value(key.expression));
+            format!("c{place}{}", key.direction())
         })
         .collect();
 
@@ -334,22 +485,44 @@ fn print_around(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) ->
     print_grouping(pushed, &places, printer, &mut template);
 
     let list = if outer.is_empty() { "NULL".to_owned() } else { outer.join(", ") };
-    let distinct = if pushed.distinct { "DISTINCT " } else { "" };
+    Sql { template, around: around(pushed, &list, &keys, &first_of, &order), columns, sources }
+}
+
+/// What stands around the union of a node's shards.
+pub(crate) fn around(
+    pushed: &Pushed,
+    list: &str,
+    keys: &[String],
+    first_of: &[String],
+    order: &[String],
+) -> (String, String) {
+    let distinct = if !first_of.is_empty() {
+        format!("DISTINCT ON ({}) ", first_of.join(", "))
+    } else if pushed.distinct {
+        "DISTINCT ".to_owned()
+    } else {
+        String::new()
+    };
     let mut closing = ") u".to_owned();
     if pushed.partial && !keys.is_empty() {
         closing.push_str(&format!(" GROUP BY {}", keys.join(", ")));
     }
+    print_last(pushed, order, &mut closing);
+    (format!("SELECT {distinct}{list} FROM ("), closing)
+}
+
+/// ORDER BY and LIMIT.
+fn print_last(pushed: &Pushed, order: &[String], closing: &mut String) {
     if !order.is_empty() {
         closing.push_str(&format!(" ORDER BY {}", order.join(", ")));
     }
     if let Some(limit) = pushed.limit {
         closing.push_str(&format!(" LIMIT {limit}"));
     }
-    Sql { template, around: (format!("SELECT {distinct}{list} FROM ("), closing), columns, sources }
 }
 
 /// The number of the inner column with that text, which is added if there is none yet.
-fn place_of(inner: &mut Vec<String>, text: String) -> usize {
+pub(crate) fn place_of(inner: &mut Vec<String>, text: String) -> usize {
     let known = inner.iter().position(|known| *known == text);
     known.unwrap_or_else(|| {
         inner.push(text);

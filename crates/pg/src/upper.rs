@@ -11,6 +11,7 @@ use crate::node::{self, Visit};
 use crate::path;
 use crate::pushed::{self, Grouping, Order, Pushed, Yield};
 use crate::remote::{self, Column, Remote};
+use crate::window;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use std::ffi::c_void;
 use std::rc::Rc;
@@ -56,6 +57,7 @@ pub(crate) unsafe extern "C-unwind" fn upper_paths(
                 pg_sys::UpperRelationKind::UPPERREL_GROUP_AGG => {
                     group(root, input, output, extra.cast());
                 }
+                pg_sys::UpperRelationKind::UPPERREL_WINDOW => window::windows(root, input, output),
                 pg_sys::UpperRelationKind::UPPERREL_DISTINCT => distinct(root, input, output),
                 pg_sys::UpperRelationKind::UPPERREL_ORDERED => order(root, input, output),
                 pg_sys::UpperRelationKind::UPPERREL_FINAL => limit(root, input, output),
@@ -152,9 +154,13 @@ unsafe fn group(
             yields.push(Yield { expression: known_as[index], partial });
         }
         let nodes = hooks::planner().node_count(remote.tables[0]).max(1) as f64;
-        let rows = (groups * nodes).min((*input).rows.max(1.0));
+        let shards = (hooks::planner().shard_count(remote.tables[0]) as f64).max(nodes);
+        // A worker groups a shard's rows quicker than the union of its shards' rows, of which it knows less.
+        let by_shard = groups * (shards - nodes) * path::TRANSFER < (*input).rows * 0.01;
+        let lots = if by_shard { shards } else { nodes };
+        let rows = (groups * lots).min((*input).rows.max(1.0));
         let mut partial = (*remote).clone();
-        partial.work += (*input).rows * 0.02;
+        partial.work += (*input).rows * if by_shard { 0.015 } else { 0.02 };
         let partial_rel = pg_sys::fetch_upper_rel(
             root,
             pg_sys::UpperRelationKind::UPPERREL_PARTIAL_GROUP_AGG,
@@ -169,6 +175,7 @@ unsafe fn group(
         let mut pushed = Pushed::all(Rc::clone(&remote));
         pushed.outputs = Some(yields);
         pushed.partial = true;
+        pushed.by_shard = by_shard;
         pushed::attach(path, pushed);
         finish_groups(root, output, path.cast(), extra, groups);
     }
@@ -293,11 +300,14 @@ unsafe fn distinct_rows(
     // SAFETY: the planner's live structures.
     unsafe {
         let (path, projection, below) = plain_path(input)?;
-        if below.grouping.is_some() {
-            return None;
-        }
         let target = if projection.is_null() { (*path).path.pathtarget } else { projection };
-        let columns = remote::columns_in(remote, &node::elements::<pg_sys::Node>((*target).exprs));
+        let columns = match &below.outputs {
+            None => remote::columns_in(remote, &node::elements::<pg_sys::Node>((*target).exprs)),
+            Some(outputs) if below.windows.is_some() => {
+                outputs.iter().map(|output| output.expression).collect()
+            }
+            Some(_) => return None,
+        };
         if columns.is_empty() || !columns.iter().all(|column| has_equality(*column)) {
             return None;
         }
@@ -334,20 +344,23 @@ unsafe fn distinct(
     // SAFETY: the planner's live structures.
     unsafe {
         let parse = (*root).parse;
-        if (*parse).hasDistinctOn
-            || !(*parse).groupClause.is_null()
-            || !(*parse).groupingSets.is_null()
-            || (*parse).hasAggs
-            || (*parse).hasWindowFuncs
-            || (*parse).hasTargetSRFs
-            || !pg_sys::grouping_is_hashable((*parse).distinctClause)
-        {
+        if (*parse).hasDistinctOn {
+            return distinct_on(root, input, output);
+        }
+        if (*parse).hasTargetSRFs || !pg_sys::grouping_is_hashable((*parse).distinctClause) {
             return;
         }
-        let Some(remote) = remote::noted(input) else { return };
-        if !remote.complete {
-            return;
-        }
+        let is_grouped =
+            !(*parse).groupClause.is_null() || !(*parse).groupingSets.is_null() || (*parse).hasAggs;
+        let remote = match plain_path(input) {
+            Some((_, _, below)) if below.windows.is_some() => Rc::clone(&below.remote),
+            _ if is_grouped || (*parse).hasWindowFuncs => return,
+            _ => match remote::noted(input) {
+                Some(remote) if remote.complete => remote,
+                _ => return,
+            },
+        };
+        whole_distinct(root, input, output, &remote);
         let Some(path) = distinct_rows(root, input, &remote) else { return };
         let costs: pg_sys::AggClauseCosts = std::mem::zeroed();
         let path = pg_sys::create_agg_path(
@@ -366,6 +379,121 @@ unsafe fn distinct(
     }
 }
 
+/// SELECT DISTINCT of rows that are in one shard if they are equal: as groups.
+unsafe fn whole_distinct(
+    root: *mut pg_sys::PlannerInfo,
+    input: *mut pg_sys::RelOptInfo,
+    output: *mut pg_sys::RelOptInfo,
+    remote: &Rc<Remote>,
+) {
+    // SAFETY: the planner's live structures.
+    unsafe {
+        let Some((path, projection, below)) = plain_path(input) else { return };
+        let target = if projection.is_null() { (*path).path.pathtarget } else { projection };
+        let list = node::elements::<pg_sys::Node>((*target).exprs);
+        let columns: Vec<Column> = list.iter().filter_map(|column| column_of(*column)).collect();
+        if below.grouping.is_some()
+            || below.windows.is_some()
+            || !remote.locus.keeps_together(&columns)
+            || !list
+                .iter()
+                .all(|column| !is_free_of_columns(*column) && remote.can_compute(*column, false))
+        {
+            return;
+        }
+        let rows = pg_sys::estimate_num_groups(
+            root,
+            (*target).exprs,
+            (*input).rows,
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+        );
+        let mut worked = (**remote).clone();
+        worked.work += (*input).rows * 0.02;
+        let copy = path::make_path(output, target, rows, &worked);
+        let mut pushed = (*below).clone();
+        pushed.grouping = Some(Grouping { keys: (0..list.len()).collect(), having: Vec::new() });
+        let yields = list.into_iter().map(|expression| Yield { expression, partial: None });
+        pushed.outputs = Some(yields.collect());
+        pushed::attach(copy, pushed);
+        pg_sys::add_path(output, copy.cast());
+    }
+}
+
+/// SELECT DISTINCT ON: the first rows of each node, by ORDER BY, and once more of these, unless the equal ones all lie
+/// in one shard.
+unsafe fn distinct_on(
+    root: *mut pg_sys::PlannerInfo,
+    input: *mut pg_sys::RelOptInfo,
+    output: *mut pg_sys::RelOptInfo,
+) {
+    // SAFETY: the planner's live structures.
+    unsafe {
+        let parse = (*root).parse;
+        let Some((path, projection, below)) = plain_path(input) else { return };
+        let is_grouped = !(*parse).groupClause.is_null() || (*parse).hasAggs;
+        if (*parse).hasTargetSRFs
+            || !(*parse).groupingSets.is_null()
+            || is_grouped && below.grouping.is_none()
+            || (*parse).hasWindowFuncs && below.windows.is_none()
+            || (*root).distinct_pathkeys.is_null()
+        {
+            return;
+        }
+        // DISTINCT ON has to begin with what ORDER BY begins with.
+        let distinct = node::elements::<pg_sys::SortGroupClause>((*parse).distinctClause);
+        let mut clauses = node::elements::<pg_sys::SortGroupClause>((*parse).sortClause);
+        for clause in &distinct {
+            let is_it = |known: &*mut pg_sys::SortGroupClause| {
+                (**known).tleSortGroupRef == (**clause).tleSortGroupRef
+            };
+            if !clauses.iter().any(is_it) {
+                clauses.push(*clause);
+            }
+        }
+        let Some(order) = order_of(root, &below, &clauses) else { return };
+        let first_of: Vec<*mut pg_sys::Node> = distinct
+            .iter()
+            .map(|clause| pg_sys::get_sortgroupclause_expr(*clause, (*root).processed_tlist))
+            .collect();
+        let columns: Vec<Column> =
+            first_of.iter().filter_map(|expression| column_of(*expression)).collect();
+        let rows = (*path).path.rows;
+        let groups = pg_sys::estimate_num_groups(
+            root,
+            node::list_of(&first_of),
+            rows,
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+        );
+        let is_whole = below.remote.locus.keeps_together(&columns);
+        let nodes = hooks::planner().node_count(below.remote.tables[0]).max(1) as f64;
+        let sent = if is_whole { groups } else { (groups * nodes).min(rows) };
+        let mut worked = (*below.remote).clone();
+        worked.work += rows * 0.02;
+        let copy = path::make_path(input, (*path).path.pathtarget, sent, &worked);
+        let mut pushed = (*below).clone();
+        pushed.first_of = first_of;
+        pushed.order = order;
+        pushed::attach(copy, pushed);
+        let path = project(root, input, copy.cast(), projection);
+        if is_whole {
+            return pg_sys::add_path(output, path);
+        }
+        // As `create_final_distinct_paths` of `src/backend/optimizer/plan/planner.c` does.
+        let keys = node::length((*root).distinct_pathkeys);
+        let needed = if keys < node::length((*root).sort_pathkeys) {
+            (*root).sort_pathkeys
+        } else {
+            (*root).distinct_pathkeys
+        };
+        let sorted = pg_sys::create_sort_path(root, output, path, needed, -1.0);
+        let unique =
+            pg_sys::create_upper_unique_path(root, output, sorted.cast(), keys as i32, groups);
+        pg_sys::add_path(output, unique.cast());
+    }
+}
+
 /// ORDER BY with LIMIT.
 unsafe fn order(
     root: *mut pg_sys::PlannerInfo,
@@ -376,20 +504,15 @@ unsafe fn order(
     unsafe {
         let parse = (*root).parse;
         let Some(limit) = constant_limit(parse) else { return };
-        if (*parse).sortClause.is_null() || !rows_pass_singly(parse) {
+        if (*parse).sortClause.is_null() {
             return;
         }
         let Some((path, projection, below)) = plain_path(input) else { return };
-        let mut keys = Vec::new();
-        for clause in node::elements::<pg_sys::SortGroupClause>((*parse).sortClause) {
-            let expression = pg_sys::get_sortgroupclause_expr(clause, (*root).processed_tlist);
-            let aggregates = below.grouping.is_some();
-            let Some(descending) = direction(clause, expression) else { return };
-            if !below.remote.can_compute(expression, aggregates) {
-                return;
-            }
-            keys.push(Order { expression, descending, nulls_first: (*clause).nulls_first });
+        if !rows_pass_singly(parse, &below) {
+            return;
         }
+        let clauses = node::elements::<pg_sys::SortGroupClause>((*parse).sortClause);
+        let Some(keys) = order_of(root, &below, &clauses) else { return };
         let copy = limited(path, &below, keys, limit);
         let below = project(root, input, copy.cast(), projection);
         let sorted =
@@ -397,6 +520,30 @@ unsafe fn order(
         let target = (*root).upper_targets[pg_sys::UpperRelationKind::UPPERREL_ORDERED as usize];
         let path = pg_sys::apply_projection_to_path(root, output, sorted.cast(), target);
         pg_sys::add_path(output, path);
+    }
+}
+
+/// The clauses as a node can sort by them.
+unsafe fn order_of(
+    root: *mut pg_sys::PlannerInfo,
+    below: &Pushed,
+    clauses: &[*mut pg_sys::SortGroupClause],
+) -> Option<Vec<Order>> {
+    // SAFETY: the planner's live structures.
+    unsafe {
+        let mut keys = Vec::new();
+        for clause in clauses {
+            let expression = pg_sys::get_sortgroupclause_expr(*clause, (*root).processed_tlist);
+            let is_window = below.windows.is_some()
+                && node::tag(expression) == NodeTag::T_WindowFunc
+                && below.yields(expression);
+            if !is_window && !below.remote.can_compute(expression, below.grouping.is_some()) {
+                return None;
+            }
+            let descending = direction(*clause, expression)?;
+            keys.push(Order { expression, descending, nulls_first: (**clause).nulls_first });
+        }
+        Some(keys)
     }
 }
 
@@ -410,10 +557,13 @@ unsafe fn limit(
     unsafe {
         let parse = (*root).parse;
         let Some(limit) = constant_limit(parse) else { return };
-        if !(*parse).sortClause.is_null() || !rows_pass_singly(parse) {
+        if !(*parse).sortClause.is_null() {
             return;
         }
         let Some((path, projection, below)) = plain_path(input) else { return };
+        if !rows_pass_singly(parse, &below) {
+            return;
+        }
         let copy = limited(path, &below, Vec::new(), limit);
         let below = project(root, input, copy.cast(), projection);
         let path = pg_sys::create_limit_path(
@@ -477,7 +627,11 @@ unsafe fn own_path(
 
 /// Such a path with which nothing has been done yet that concerns all of a node's rows, and which is all of its relation;
 /// with what it sends.
-unsafe fn plain_path(
+///
+/// # Safety
+///
+/// Live structures of the planner.
+pub(crate) unsafe fn plain_path(
     rel: *mut pg_sys::RelOptInfo,
 ) -> Option<(*mut pg_sys::CustomPath, *mut pg_sys::PathTarget, Rc<Pushed>)> {
     // SAFETY: a live relation of the planner.
@@ -520,16 +674,22 @@ unsafe fn constant_limit(parse: *mut pg_sys::Query) -> Option<i64> {
     }
 }
 
-/// Between the rows of the last grouping and LIMIT nothing makes more or fewer of them.
-unsafe fn rows_pass_singly(parse: *mut pg_sys::Query) -> bool {
+/// Between what the workers have done and LIMIT nothing makes more or fewer rows, and none needs them all.
+unsafe fn rows_pass_singly(parse: *mut pg_sys::Query, below: &Pushed) -> bool {
     // SAFETY: a live query.
     unsafe {
-        (*parse).distinctClause.is_null() && !(*parse).hasWindowFuncs && !(*parse).hasTargetSRFs
+        (*parse).distinctClause.is_null()
+            && (!(*parse).hasWindowFuncs || below.windows.is_some())
+            && !(*parse).hasTargetSRFs
     }
 }
 
 /// The clause sorts by the type's usual order: descending or not.
-unsafe fn direction(
+///
+/// # Safety
+///
+/// Live structures of the planner.
+pub(crate) unsafe fn direction(
     clause: *mut pg_sys::SortGroupClause,
     expression: *mut pg_sys::Node,
 ) -> Option<bool> {
@@ -552,8 +712,21 @@ unsafe fn direction(
     }
 }
 
+/// ` NULLS FIRST` or ` NULLS LAST`, where it is not what goes without saying.
+pub(crate) fn nulls_of(descending: bool, nulls_first: bool) -> &'static str {
+    match (descending, nulls_first) {
+        (false, true) => " NULLS FIRST",
+        (true, false) => " NULLS LAST",
+        _ => "",
+    }
+}
+
 /// The expression needs no row.
-unsafe fn is_free_of_columns(expression: *mut pg_sys::Node) -> bool {
+///
+/// # Safety
+///
+/// Live structures of the planner.
+pub(crate) unsafe fn is_free_of_columns(expression: *mut pg_sys::Node) -> bool {
     // SAFETY: a live expression of the planner.
     unsafe {
         !node::walk(expression, &mut |n| match node::tag(n) {
@@ -582,7 +755,11 @@ unsafe fn has_equality(expression: *mut pg_sys::Node) -> bool {
 }
 
 /// The column that an expression is.
-unsafe fn column_of(expression: *mut pg_sys::Node) -> Option<Column> {
+///
+/// # Safety
+///
+/// Live structures of the planner.
+pub(crate) unsafe fn column_of(expression: *mut pg_sys::Node) -> Option<Column> {
     // SAFETY: a live expression of the planner.
     unsafe {
         let var =

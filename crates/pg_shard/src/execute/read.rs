@@ -7,6 +7,7 @@
 
 use super::write::lock_rows_of;
 use super::{prune, render, tables};
+use crate::activity::{Kind, Work};
 use crate::catalog::DistributedTable;
 use crate::naming::tell_as_table;
 use crate::plan::compiled::Compiled;
@@ -37,6 +38,7 @@ pub(crate) struct Read {
     keeping: bool,
     /// What the kept rows are the answer to.
     kept_for: Option<(Vec<usize>, Arguments)>,
+    told: Option<Work>,
 }
 
 enum State {
@@ -57,7 +59,7 @@ struct NodeRead {
 impl Read {
     /// The scan of a plan.
     pub(crate) fn new(compiled: Rc<Compiled>) -> Self {
-        Self { compiled, state: State::Ready, keeping: false, kept_for: None }
+        Self { compiled, state: State::Ready, keeping: false, kept_for: None, told: None }
     }
 
     fn tables(&self) -> Result<Vec<Rc<DistributedTable>>, PgError> {
@@ -148,6 +150,7 @@ impl Read {
         if self.keeping {
             self.kept_for = Some((shards.clone(), io.arguments(&shards)));
         }
+        self.told = Some(Work::begin(Kind::Read, shards.len()));
         let reads = self.open(io, &tables, &shards, Vec::new())?;
         self.state = State::Reading(reads);
         Ok(())
@@ -165,13 +168,14 @@ impl Read {
         let mut left = shards.to_vec();
         while !left.is_empty() {
             let mut next = Vec::new();
-            for (node, group) in assign(tables, &left, &avoid)? {
-                match self.open_node(io, &tables[0], &node, &group)? {
+            let parts = assign(tables, &left, &avoid)?;
+            for (node, group) in &parts {
+                match self.open_node(io, &tables[0], node, group, sharers(&parts, node))? {
                     Ok(read) => reads.push(read),
                     Err(error) => {
-                        pg::error::warning(pool::connection_failed(&node, &error));
-                        transaction::lose_node(&node, &error)?;
-                        avoid.push(node);
+                        pg::error::warning(pool::connection_failed(node, &error));
+                        transaction::lose_node(node, &error)?;
+                        avoid.push(node.clone());
                         next.extend(group);
                     }
                 }
@@ -188,6 +192,7 @@ impl Read {
         table: &DistributedTable,
         node: &NodeAddress,
         shards: &[usize],
+        sharers: u16,
     ) -> Result<Result<NodeRead, PgError>, PgError> {
         let codecs = io.codecs();
         let arguments = io.arguments(shards);
@@ -200,6 +205,7 @@ impl Read {
             };
             let had_transaction = session.borrow().depth > 0;
             let level = self.level(io, &session);
+            session.borrow_mut().sharers = sharers;
             let sent = self.send(&session, level, table, shards, &codecs, &arguments)?;
             match sent {
                 Ok(()) => {
@@ -291,11 +297,13 @@ impl Read {
                     }
                     Taken::Nothing => turn += 1,
                     Taken::End => {
-                        reads.remove(turn);
+                        let read = reads.remove(turn);
+                        tell_done(self.told.as_ref(), &read);
                     }
                     Taken::Spilled => {
                         // Its rows are in the store now.
-                        reads.remove(turn);
+                        let read = reads.remove(turn);
+                        tell_done(self.told.as_ref(), &read);
                         break;
                     }
                     Taken::Failed(failure) => {
@@ -312,6 +320,11 @@ impl Read {
                 && !reads.is_empty()
                 && turn >= reads.len()
             {
+                if self.told.as_ref().is_some_and(Work::goes_on) {
+                    for read in &*reads {
+                        read.session.borrow().tell_again();
+                    }
+                }
                 wait_any(reads)?;
             }
         }
@@ -331,7 +344,7 @@ impl Read {
                     && !read.stream.state.borrow().started
                     && read.session.borrow().depth == 0 =>
             {
-                match self.open_node(io, &tables[0], &read.node, &read.shards)? {
+                match self.open_node(io, &tables[0], &read.node, &read.shards, 1)? {
                     Ok(again) => Ok(vec![again]),
                     Err(_) => self.open(io, &tables, &read.shards, vec![read.node.clone()]),
                 }
@@ -360,7 +373,8 @@ impl Read {
                 transaction::lose_node(&read.node, &error)?;
                 // A restarted node has closed a connection that looked good: it is asked once more.
                 if !pool::avoided().contains(&read.node)
-                    && let Ok(again) = self.open_node(io, &tables[0], &read.node, &read.shards)?
+                    && let Ok(again) =
+                        self.open_node(io, &tables[0], &read.node, &read.shards, 1)?
                 {
                     return Ok(vec![again]);
                 }
@@ -378,11 +392,10 @@ impl Read {
         tables: &[Rc<DistributedTable>],
         shards: &[usize],
     ) -> Result<(), PgError> {
-        let Some((node, group)) = assign(tables, shards, &[])?.into_iter().next() else {
-            return Ok(());
-        };
+        let groups = assign(tables, shards, &[])?;
+        let Some((node, group)) = groups.first() else { return Ok(()) };
         let codecs = io.codecs();
-        let arguments = io.arguments_for(&group, &[]);
+        let arguments = io.arguments_for(group, &[]);
         let options = explain.options(!self.locks());
         let (opening, closing) = self.around();
         let parts: Result<Vec<String>, PgError> =
@@ -392,9 +405,10 @@ impl Read {
         let request =
             Request { sql: Sql::Once(&sql), types: codecs.argument_types(), arguments: &arguments };
         let mut lines: Vec<String> = Vec::new();
-        let found = pool::acting_as(self.user(), || pool::session(&node, Stale::IsHarmless));
+        let found = pool::acting_as(self.user(), || pool::session(node, Stale::IsHarmless));
         if let Ok(session) = found {
             let level = transaction::level_for_read(&session.borrow());
+            session.borrow_mut().sharers = sharers(&groups, node);
             let outcome = session.borrow_mut().execute(&request, level, &mut |row| {
                 lines.extend(row.first_text());
                 Ok(())
@@ -419,11 +433,18 @@ impl Read {
     }
 
     fn stop(&mut self) {
+        self.told = None;
         if let State::Reading(reads) = &mut self.state {
             for read in reads.drain(..) {
                 abandon(&read);
             }
         }
+    }
+}
+
+fn tell_done(told: Option<&Work>, read: &NodeRead) {
+    if let Some(told) = told {
+        told.done(read.shards.len());
     }
 }
 
@@ -552,6 +573,12 @@ fn assign(
         }
     }
     Ok(groups)
+}
+
+/// On how many nodes of this one's host a statement runs.
+fn sharers(parts: &[(NodeAddress, Vec<usize>)], node: &NodeAddress) -> u16 {
+    let there = parts.iter().filter(|(other, _)| other.host == node.host).count();
+    u16::try_from(there).unwrap_or(u16::MAX)
 }
 
 /// The nodes that hold healthy placements of one shard of every table, the first table's leader first.

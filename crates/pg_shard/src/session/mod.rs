@@ -28,6 +28,7 @@ pub(crate) mod stream;
 
 pub(crate) use request::{Command, Request, Sql, StatementKey, next_template};
 
+use crate::activity::Told;
 use crate::settings;
 use connect::connect;
 use pg::link::Link;
@@ -111,6 +112,10 @@ pub(crate) struct Session {
     /// Why the connection is broken: whoever asks again is told the same.
     lost: Option<PgError>,
     settings: Option<OutputSettings>,
+    /// On how many nodes of this one's host the next statement runs at once, this one included.
+    pub(crate) sharers: u16,
+    /// What the node has been told of that; none if it may have forgotten.
+    known_sharers: Option<u16>,
     statements: Statements,
     expects: VecDeque<Expect>,
     error: Option<PgError>,
@@ -128,6 +133,8 @@ pub(crate) struct Session {
     stored: Vec<(u64, Result<(), Failure>)>,
     /// Whoever reads rows right now.
     pub(crate) reader: Option<Stream>,
+    /// What other sessions of the server see of this one.
+    told: Told,
 }
 
 /// How long a node that was asked to stop may take.
@@ -176,6 +183,8 @@ impl Session {
             wrote: false,
             lost: None,
             settings: None,
+            sharers: 1,
+            known_sharers: Some(1),
             statements: Statements::default(),
             expects: VecDeque::new(),
             error: None,
@@ -187,6 +196,7 @@ impl Session {
             storing: 0,
             stored: Vec::new(),
             reader: None,
+            told: Told::new(node),
         };
         // Settings that never change.
         session.link.flight().query(&format!(
@@ -240,12 +250,20 @@ impl Session {
         self.is_usable() && !self.is_busy() && self.depth == 0 && self.reader.is_none()
     }
 
+    /// Tells once more that the node has been asked for something.
+    pub(crate) fn tell_again(&self) {
+        if self.is_busy() {
+            self.told.asks();
+        }
+    }
+
     /// The connection's socket.
     pub(crate) fn socket(&self) -> i32 {
         self.link.socket()
     }
 
     fn lose(&mut self, error: PgError) -> Failure {
+        self.told.has_answered();
         self.expects.clear();
         self.depth = 0;
         self.is_held = false;
@@ -385,6 +403,7 @@ impl Session {
     }
 
     fn queue_sync(&mut self) {
+        self.told.asks();
         self.link.flight().sync();
         self.expects.push_back(Expect::Sync);
     }
@@ -463,6 +482,7 @@ impl Session {
     }
 
     fn queue_settings(&mut self) {
+        self.queue_sharers();
         let now = table::output_settings();
         if self.settings == Some(now) {
             return;
@@ -480,6 +500,23 @@ impl Session {
                 .collect();
         self.queue_command(&format!("SELECT {}", calls.join(", ")));
         self.settings = Some(now);
+    }
+
+    /// Nodes of one host share its processors: each takes its part of the parallel workers that it may have.
+    fn queue_sharers(&mut self) {
+        let wanted = std::mem::replace(&mut self.sharers, 1);
+        if self.known_sharers == Some(wanted) {
+            return;
+        }
+        self.queue_command("RESET max_parallel_workers_per_gather");
+        if wanted > 1 {
+            let name = "max_parallel_workers_per_gather";
+            self.queue_command(&format!(
+                "SELECT pg_catalog.set_config('{name}', \
+                 (pg_catalog.current_setting('{name}')::int4 / {wanted})::text, false)"
+            ));
+        }
+        self.known_sharers = Some(wanted);
     }
 
     fn queue_transaction(&mut self, level: u32, isolation: Isolation) {
@@ -514,12 +551,16 @@ impl Session {
             }
             let message = match self.link.message() {
                 Ok(Some(message)) => message,
-                Ok(None) => return Ok(Event::Wait),
+                Ok(None) => {
+                    self.told.tell_rows();
+                    return Ok(Event::Wait);
+                }
                 Err(error) => return Err(self.lose(error)),
             };
             match message.kind {
                 Kind::Row => {
                     if matches!(self.expects.front(), Some(Expect::Statement)) {
+                        self.told.row();
                         return Ok(Event::Row(message));
                     }
                 }
@@ -543,6 +584,7 @@ impl Session {
                     _ => {}
                 },
                 Kind::Ready(status) => {
+                    self.told.has_answered();
                     self.status = status;
                     self.forget_unprepared();
                     self.expects.clear();
@@ -580,7 +622,7 @@ impl Session {
             None => Ok(Event::Done(self.affected)),
             Some(error) => {
                 // A failed statement outside a transaction leaves nothing; inside, the local abort rolls back.
-                self.settings = None;
+                self.forget_settings();
                 if is_stale_statement(&error) {
                     self.statements.forget_all();
                 }
@@ -787,5 +829,6 @@ impl Session {
     /// Settings made in a transaction that was rolled back are gone.
     pub(crate) fn forget_settings(&mut self) {
         self.settings = None;
+        self.known_sharers = None;
     }
 }
