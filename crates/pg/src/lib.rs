@@ -107,6 +107,9 @@ pub mod template;
 /// Transaction events.
 pub mod transaction;
 
+/// Functions of the server that raise nothing.
+mod unguarded;
+
 /// Utility statements.
 pub mod utility;
 

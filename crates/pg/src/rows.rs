@@ -2,6 +2,7 @@
 //! them.
 
 use crate::error::PgError;
+use crate::unguarded::client_encoding;
 use crate::value::{Decoder, Encoder, Hasher, is_binary_safe};
 use pgrx::pg_sys::{self, Datum, Oid};
 use protocol::Row;
@@ -237,11 +238,6 @@ impl Codecs {
         self.hashers.borrow_mut().push((wanted, Rc::clone(&found)));
         Some(found)
     }
-}
-
-fn client_encoding() -> c_int {
-    // SAFETY: reads a setting of the backend.
-    unsafe { pg_sys::pg_get_client_encoding() }
 }
 
 /// A place to keep rows: in memory up to work_mem, then on disk.

@@ -66,15 +66,17 @@ impl<'a> Pair<'a> {
         if pool::silent(&leader.node).or_else(|| pool::silent(&follower.node)).is_some() {
             return Ok(None);
         }
-        let find = |placement: &Placement| {
-            pool::acting_as(user, || pool::session(&placement.node, Stale::Matters))
-        };
-        let session = |placement: &Placement| match find(placement) {
+        let session = |placement: &Placement, stale: Stale| match pool::acting_as(user, || {
+            pool::session(&placement.node, stale)
+        }) {
             Ok(session) => Ok(Some(session)),
             Err(NoSession::Unreachable(_)) => Ok(None),
             Err(NoSession::Refused(error)) => Err(error),
         };
-        let (Some(first), Some(second)) = (session(leader)?, session(follower)?) else {
+        // What the leader was told and did not commit was not done: if its connection is closed, it is told again.
+        let (Some(first), Some(second)) =
+            (session(leader, Stale::IsHarmless)?, session(follower, Stale::Matters)?)
+        else {
             return Ok(None);
         };
         Ok(Some(Self { table, index, leader, follower, sessions: [first, second] }))
