@@ -73,6 +73,34 @@ CREATE TRIGGER shard_placement_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNC
     ON pgs_distribution_metadata.shard_placement
     FOR EACH STATEMENT EXECUTE FUNCTION pgs_catalog.on_metadata_change();
 
+/* The row under a cursor, for UPDATE and DELETE ... WHERE CURRENT OF. Nobody can call it by name. */
+
+CREATE FUNCTION pgs_catalog.current_of(internal, internal, internal)
+    RETURNS internal LANGUAGE c STABLE PARALLEL UNSAFE AS 'MODULE_PATHNAME', 'pg_shard_current_of';
+COMMENT ON FUNCTION pgs_catalog.current_of(internal, internal, internal)
+    IS 'a column of the row that a cursor stands on';
+
+/* What sessions of this server have under way on the nodes. */
+
+CREATE FUNCTION pgs_catalog.activity_of_backends(
+        OUT pid integer, OUT backend_start timestamptz, OUT kind text, OUT shards_done bigint, OUT shards bigint,
+        OUT nodes text[], OUT waiting_for text[], OUT rows_received bigint, OUT bytes_received bigint,
+        OUT rows_sent bigint, OUT bytes_sent bigint, OUT since timestamptz)
+    RETURNS SETOF record LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'activity_of_backends_wrapper';
+COMMENT ON FUNCTION pgs_catalog.activity_of_backends()
+    IS 'what backends have under way on nodes, as far as the caller may see their statements';
+
+CREATE VIEW pgs_catalog.activity AS
+    SELECT a.pid, b.datname AS database, b.usename AS "user", b.query AS statement, a.kind, a.shards_done, a.shards,
+           a.nodes, a.waiting_for, a.rows_received, a.bytes_received, a.rows_sent, a.bytes_sent, a.since
+      FROM pgs_catalog.activity_of_backends() AS a
+      JOIN pg_catalog.pg_stat_activity AS b ON b.pid = a.pid AND b.backend_start = a.backend_start;
+COMMENT ON VIEW pgs_catalog.activity IS 'statements that have something under way on nodes, and how far they are';
+
+GRANT USAGE ON SCHEMA pgs_catalog TO PUBLIC;
+GRANT SELECT ON pgs_catalog.activity TO PUBLIC;
+REVOKE EXECUTE ON FUNCTION pgs_catalog.metadata_changed() FROM PUBLIC;
+
 /* The functions of pg_shard 1.2, in the extension's schema. */
 
 CREATE FUNCTION column_to_column_name(table_oid oid, column_var text)

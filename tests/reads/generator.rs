@@ -829,6 +829,7 @@ impl Generator {
                 };
                 (format!("{source} AS {alias} (n)"), relation)
             }
+            9 | 10 if tables > 0 => self.summary(),
             4 => {
                 let view = &VIEW_TABLES[self.random.below(VIEW_TABLES.len())];
                 self.table(view)
@@ -870,6 +871,34 @@ impl Generator {
                 self.table(table)
             }
         }
+    }
+
+    /// A sub-query whose rows lie where the rows of a table lie: its distribution column with something of each group.
+    fn summary(&mut self) -> (String, Relation) {
+        let table = self.distributed_table();
+        let (from, inner) = self.table(table);
+        let scope = Scope { relations: vec![inner.clone()], outer: Vec::new() };
+        let (key, key_type) = inner.columns[0].clone();
+        let types: Vec<Type> = (0..1 + self.random.below(2)).map(|_| self.usual_type()).collect();
+        let mut all = vec![key_type];
+        all.extend(&types);
+        let filter = if self.random.chance(40) { self.filter(&scope) } else { String::new() };
+        let sql = if self.random.chance(25) {
+            let others: Vec<String> =
+                types.iter().map(|of| self.expression_with_columns(*of, &scope)).collect();
+            format!("SELECT DISTINCT {key}, {} FROM {from}{filter}", others.join(", "))
+        } else {
+            let others: Vec<String> = types.iter().map(|of| self.aggregate(*of, &scope)).collect();
+            let having = if self.random.chance(30) { " HAVING count(*) > 1" } else { "" };
+            let others = others.join(", ");
+            format!("SELECT {key}, {others} FROM {from}{filter} GROUP BY {key}{having}")
+        };
+        let mut relation = self.derived(&all);
+        if let Some((shards, _)) = table.shards {
+            let column = format!("{}.c0", relation.alias);
+            relation.distribution = Some((column, key_type, shards));
+        }
+        (format!("({sql}) AS {} ({})", relation.alias, names(&relation)), relation)
     }
 
     fn table(&mut self, table: &'static Table) -> (String, Relation) {

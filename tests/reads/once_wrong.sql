@@ -41,3 +41,11 @@ SELECT c.id FROM customers c WHERE 30 > (SELECT avg(l.no) FROM lines l WHERE l.c
 
 -- Groups of anonymous records failed: "input of anonymous composite types is not implemented".
 SELECT row(grp, ok), count(*) FROM customers GROUP BY 1;
+
+-- A column that stands twice in a sub-query that the workers compute.
+SELECT r2.c0, r2.c2, r4.name FROM (SELECT DISTINCT r1.id, r1.name, r1.id FROM customers AS r1) AS r2 (c0, c1, c2) CROSS JOIN places AS r4 WHERE r2.c0 + r2.c2 < 40 ORDER BY 1, 2, 3;
+
+-- ORDER BY a column whose name is also that of another one in the result went by the latter, in statements for one node.
+SELECT r2.c2 AS c1, r2.c0 AS c2 FROM (SELECT r1.id, count(DISTINCT 4), min(r1.d) FROM single AS r1 GROUP BY r1.id) AS r2 (c0, c1, c2) ORDER BY r2.c1, 1 NULLS FIRST, 2 DESC LIMIT 7;
+SELECT n AS id, id AS n FROM single ORDER BY single.id;
+SELECT DISTINCT ON (single.n) id AS n, n AS id FROM single ORDER BY single.n, single.id;

@@ -1,5 +1,8 @@
 //! Statements of one shard group in every way that a client can send them, and what is refused.
 
+/// WHERE CURRENT OF.
+mod cursors;
+
 /// Keys of every type, in names and schemas of every kind.
 mod keys;
 

@@ -134,6 +134,14 @@ impl PgError {
         self
     }
 
+    /// Adds a line of CONTEXT before the others: it is further inside.
+    #[must_use]
+    pub fn context_before(mut self, context: impl Into<String>) -> Self {
+        let after = self.0.context.take();
+        self = self.context(context);
+        after.into_iter().fold(self, Self::context)
+    }
+
     /// Sets the fields that tools read: schema, table, column, data type, constraint.
     #[must_use]
     pub fn names(

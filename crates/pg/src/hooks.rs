@@ -4,6 +4,7 @@
 //! with a destructor and call the core or the previous hook directly, so an ERROR from below passes over them
 //! with all its fields; our own part runs inside [`boundary`].
 
+use crate::cursor;
 use crate::error::{PgError, boundary};
 use crate::join;
 use crate::path::{self, ShardScan};
@@ -28,8 +29,9 @@ pub enum Verdict {
     PlannedByPostgres(Oid),
     /// The same with this statement in place of the client's.
     RewrittenForPostgres(Statement, Oid),
-    /// PostgreSQL plans this statement, and our scans take over what it writes; see [`crate::pulled`].
-    Pulled(Statement, Oid),
+    /// PostgreSQL plans this statement, and our scans take over what it writes; see [`crate::pulled`]. If the flag is
+    /// set, it must find a row to change.
+    Pulled(Statement, Oid, bool),
     /// This plan.
     Planned(Plan),
 }
@@ -141,6 +143,7 @@ pub fn install(extension: &'static dyn Extension, begin: BeginScan) {
         return;
     }
     scan::register(begin);
+    cursor::register();
     // SAFETY: `_PG_init` runs alone on the main thread; hooks are plain function pointers, and callbacks stay
     // registered for the life of the process, as our library does.
     unsafe {
@@ -209,19 +212,36 @@ unsafe extern "C-unwind" fn plan(
     // SAFETY: PostgreSQL's own arguments, passed on unchanged; this frame holds plain values only.
     unsafe {
         let scroll = options & pg_sys::CURSOR_OPT_SCROLL as c_int != 0;
+        // The parser marks the queries of cursors so.
+        let is_cursor = options & pg_sys::CURSOR_OPT_FAST_PLAN as c_int != 0;
+        let (parse, exposed) = if is_cursor {
+            boundary(|| Ok(cursor::expose(parse)))
+        } else {
+            (parse, std::ptr::null_mut())
+        };
         let verdict = if PASS_ON.take() {
             Verdict::NotOurs
         } else {
             boundary(|| planner().plan(Statement { parse }, BoundParameters(parameters), scroll))
         };
-        let (parse, metadata, is_pulled) = match verdict {
-            Verdict::Planned(plan) => return plan.0,
-            Verdict::NotOurs => (parse, None, false),
-            Verdict::PlannedByPostgres(metadata) => (parse, Some(metadata), false),
-            Verdict::RewrittenForPostgres(statement, metadata) => {
-                (statement.parse, Some(metadata), false)
+        let (parse, metadata, pulled) = match verdict {
+            Verdict::Planned(plan) => {
+                if !exposed.is_null() {
+                    boundary(|| {
+                        cursor::wrap(plan.0, exposed);
+                        Ok(())
+                    });
+                }
+                return plan.0;
             }
-            Verdict::Pulled(statement, metadata) => (statement.parse, Some(metadata), true),
+            Verdict::NotOurs => (parse, None, None),
+            Verdict::PlannedByPostgres(metadata) => (parse, Some(metadata), None),
+            Verdict::RewrittenForPostgres(statement, metadata) => {
+                (statement.parse, Some(metadata), None)
+            }
+            Verdict::Pulled(statement, metadata, must_find) => {
+                (statement.parse, Some(metadata), Some(must_find))
+            }
         };
         let planned = match PREVIOUS.get() {
             Some(Previous { planner: Some(previous), .. }) => {
@@ -232,7 +252,13 @@ unsafe extern "C-unwind" fn plan(
         if let Some(metadata) = metadata {
             boundary(|| {
                 Plan(planned).depends_on(metadata);
-                if is_pulled { pulled::take_over(planned) } else { Ok(()) }
+                if let Some(must_find) = pulled {
+                    pulled::take_over(planned, must_find)?;
+                }
+                if !exposed.is_null() {
+                    cursor::wrap(planned, exposed);
+                }
+                Ok(())
             });
         }
         planned

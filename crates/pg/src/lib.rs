@@ -9,6 +9,9 @@
 #![allow(unsafe_code, reason = "this crate is the one place for it")]
 #![deny(clippy::undocumented_unsafe_blocks)]
 
+/// What backends have under way, for others to see.
+pub mod activity;
+
 /// Work in a transaction of its own, on another process.
 pub mod background;
 
@@ -30,6 +33,9 @@ pub mod link;
 /// Heavyweight locks on shards.
 pub mod lock;
 
+/// WHERE CURRENT OF.
+pub mod cursor;
+
 mod node;
 
 /// Distributed tables in PostgreSQL's own planner.
@@ -37,6 +43,9 @@ pub mod path;
 
 /// Relations of the planner that the workers can compute, and their SQL.
 mod remote;
+
+/// Sub-queries in FROM that the workers can compute.
+mod subselect;
 
 /// Joins on the workers.
 mod join;

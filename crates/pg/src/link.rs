@@ -9,6 +9,7 @@
 //! TLS goes through the SSL object that libpq has made, whose functions are in the process already, because
 //! libpq is linked with them.
 
+use crate::activity::{self, Counter};
 use crate::error::{PgError, SqlState};
 use crate::libpq::{Connection, Encryption};
 use crate::wait::{Readiness, WaitSet, clock};
@@ -128,7 +129,10 @@ impl Link {
                 Transport::Tls(tls) => tls.write(bytes),
             };
             match moved.map_err(|error| lost(&error))? {
-                Moved::Bytes(n) => self.sent += n,
+                Moved::Bytes(n) => {
+                    self.sent += n;
+                    activity::count(Counter::BytesSent, n as u64);
+                }
                 Moved::Nothing => {
                     if self.sent > KEPT_SENT && self.sent > self.unsent() {
                         self.flight.forget(self.sent);
@@ -174,6 +178,7 @@ impl Link {
             )),
             Moved::Bytes(n) => {
                 self.inbox.received(n);
+                activity::count(Counter::BytesReceived, n as u64);
                 Ok(Moved::Bytes(n))
             }
             moved => Ok(moved),

@@ -14,6 +14,7 @@ use crate::query::Key;
 use crate::remote::{self, Condition, Filter, Item, Remote};
 use crate::rows::Source;
 use crate::shippable;
+use crate::subselect;
 use crate::template::Piece;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use shardmap::Prune;
@@ -122,6 +123,9 @@ pub(crate) unsafe extern "C-unwind" fn relation_paths(
             previous(root, rel, rti, rte);
         }
         boundary(|| {
+            if (*rte).rtekind == pg_sys::RTEKind::RTE_SUBQUERY && !is_dummy(rel) {
+                return sub_query(root, rel, rti);
+            }
             if (*rte).rtekind != pg_sys::RTEKind::RTE_RELATION
                 || (*rte).inh
                     && (*rel).reloptkind == pg_sys::RelOptKind::RELOPT_BASEREL
@@ -152,6 +156,58 @@ pub(crate) unsafe extern "C-unwind" fn relation_paths(
     }
 }
 
+/// One more path of a sub-query in FROM, if the workers can compute it.
+unsafe fn sub_query(
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+    relation: u32,
+) -> Result<(), PgError> {
+    // SAFETY: the planner's live structures.
+    unsafe {
+        if let Some(mut remote) = subselect::of(root, rel, relation) {
+            let path = make_path(rel, (*rel).reltarget, (*rel).rows, &remote);
+            remote.cost = (*path).path.total_cost;
+            let remote = Rc::new(remote);
+            remote::note(rel, Rc::clone(&remote));
+            pushed::attach(path, Pushed::all(remote));
+            pg_sys::add_path(rel, path.cast());
+        }
+        Ok(())
+    }
+}
+
+/// The filters of a base relation: those that the workers apply, all of them, and whether these are the same.
+pub(crate) unsafe fn conditions_of(
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+    relation: u32,
+) -> (Vec<Condition>, Vec<*mut pg_sys::Node>, bool) {
+    // SAFETY: the planner's live structures.
+    unsafe {
+        let init_params = init_params(root);
+        let own = |var: &pg_sys::Var| var.varno as u32 == relation;
+        let (mut conditions, mut clauses) = (Vec::new(), Vec::new());
+        let mut complete = (*root).qual_security_level == 0 && (*rel).lateral_relids.is_null();
+        for info in node::elements::<pg_sys::RestrictInfo>((*rel).baserestrictinfo) {
+            if (*info).pseudoconstant {
+                complete = false;
+                continue;
+            }
+            let clause = (*info).clause.cast::<pg_sys::Node>();
+            clauses.push(clause);
+            // A filter behind a security barrier must not see rows that the barrier hides, unless it cannot tell.
+            let allowed =
+                (*info).security_level <= (*rel).baserestrict_min_security || (*info).leakproof;
+            if allowed && shippable::is_shippable(clause, &own, &init_params, false) {
+                conditions.push(Condition::Clause(clause));
+            } else {
+                complete = false;
+            }
+        }
+        (conditions, clauses, complete)
+    }
+}
+
 /// The table's own relation as the workers can compute it.
 unsafe fn base(
     root: *mut pg_sys::PlannerInfo,
@@ -172,28 +228,8 @@ unsafe fn base(
                 "Write the percentage as a constant.",
             ));
         }
-        let init_params = init_params(root);
-        let own = |var: &pg_sys::Var| var.varno as u32 == rti;
-        let (mut conditions, mut clauses) = (Vec::new(), Vec::new());
-        let mut complete = (*root).qual_security_level == 0
-            && lock_clause(rte).is_none()
-            && (*rel).lateral_relids.is_null();
-        for info in node::elements::<pg_sys::RestrictInfo>((*rel).baserestrictinfo) {
-            if (*info).pseudoconstant {
-                complete = false;
-                continue;
-            }
-            let clause = (*info).clause.cast::<pg_sys::Node>();
-            clauses.push(clause);
-            // A filter behind a security barrier must not see rows that the barrier hides, unless it cannot tell.
-            let allowed =
-                (*info).security_level <= (*rel).baserestrict_min_security || (*info).leakproof;
-            if allowed && shippable::is_shippable(clause, &own, &init_params, false) {
-                conditions.push(Condition::Clause(clause));
-            } else {
-                complete = false;
-            }
-        }
+        let (conditions, clauses, all_shipped) = conditions_of(root, rel, rti);
+        let complete = all_shipped && lock_clause(rte).is_none();
         let is_sharded = planner.shard_count(table) != 1;
         let locus = if is_sharded { Locus::by((rti, key.column)) } else { Locus::Everywhere };
         let filters = vec![Filter { relation: rti, key, is_sharded, clauses }];

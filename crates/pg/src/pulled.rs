@@ -44,6 +44,8 @@ pub struct PulledTarget {
     pub is_alone: bool,
     /// Its RETURNING, conditions or actions have sub-queries, which must not see what it changes.
     pub has_subqueries: bool,
+    /// It is about one row, which must still be what it was.
+    pub must_find: bool,
 }
 
 /// Why a write cannot be computed here.
@@ -69,15 +71,18 @@ impl Statement {
         // SAFETY: a live Query of the planner hook; the copy is private.
         unsafe {
             let query = node::copy(self.parse);
-            if node::walk(query, &mut |n| match node::tag(n) {
-                NodeTag::T_CurrentOfExpr => Visit::Stop,
-                _ => Visit::Into,
-            }) {
-                return Err(Unpullable::Cursor);
-            }
             for writing in writing_queries(query) {
                 let target = target_of(writing);
                 let command = write_of(writing);
+                let is_ours = distribution((*target).relid).is_some();
+                if is_ours
+                    && node::walk((*writing).jointree, &mut |n| match node::tag(n) {
+                        NodeTag::T_CurrentOfExpr => Visit::Stop,
+                        _ => Visit::Into,
+                    })
+                {
+                    return Err(Unpullable::Cursor);
+                }
                 match (distribution((*target).relid), command) {
                     (Some(_), Some(Command::Insert | Command::Upsert)) => {
                         if !(*writing).onConflict.is_null()
@@ -392,7 +397,10 @@ mod raw {
 /// # Safety
 ///
 /// A finished plan of a statement that [`Statement::pulled`] made.
-pub(crate) unsafe fn take_over(planned: *mut pg_sys::PlannedStmt) -> Result<(), PgError> {
+pub(crate) unsafe fn take_over(
+    planned: *mut pg_sys::PlannedStmt,
+    must_find: bool,
+) -> Result<(), PgError> {
     // SAFETY: the caller vouches for the plan. ModifyTable nodes stand at the top of the plan, or of a sub-plan that is
     // a WITH clause, and nowhere else (`src/backend/optimizer/plan/planner.c`).
     unsafe {
@@ -406,13 +414,13 @@ pub(crate) unsafe fn take_over(planned: *mut pg_sys::PlannedStmt) -> Result<(), 
             places.iter().filter(|place| is_write((***place).ptr_value.cast()).is_some()).count();
         for place in places {
             if let Some(write) = is_write((*place).ptr_value.cast())
-                && let Some(ours) = taken_over(planned, write, false)
+                && let Some(ours) = taken_over(planned, write, false, must_find)
             {
                 (*place).ptr_value = ours.cast();
             }
         }
         if let Some(write) = is_write((*planned).planTree)
-            && let Some(ours) = taken_over(planned, write, nested == 0)
+            && let Some(ours) = taken_over(planned, write, nested == 0, must_find)
         {
             (*planned).planTree = ours;
         }
@@ -425,6 +433,7 @@ unsafe fn taken_over(
     planned: *mut pg_sys::PlannedStmt,
     write: *mut pg_sys::ModifyTable,
     is_alone: bool,
+    must_find: bool,
 ) -> Option<*mut pg_sys::Plan> {
     // SAFETY: the caller vouches for the plan; resultRelations is a list of numbers of the flat range table.
     unsafe {
@@ -448,6 +457,7 @@ unsafe fn taken_over(
             ]
             .into_iter()
             .any(|list| has_subqueries(list)),
+            must_find,
         };
         let private = hooks::planner().plan_pulled(&described);
 

@@ -10,6 +10,7 @@ use crate::node;
 use crate::path::{self, ShardScan};
 use crate::remote::{Item, Output, Pieces, Printer, Remote, columns_in};
 use crate::scan;
+use crate::subselect;
 use crate::template::with_portable_output;
 use pgrx::pg_sys::{self, NodeTag};
 use std::rc::Rc;
@@ -170,6 +171,9 @@ pub(crate) unsafe fn plan(
                     .collect()
             }
         };
+        for rows in remote.subselects() {
+            subselect::hand_over_tables(rows.pushed.remote.root);
+        }
         let mut printer = Printer::new(remote);
         let sql = with_portable_output(|| print(&pushed, &yields, &mut printer));
         let sent = printer.expressions.len();
@@ -359,6 +363,21 @@ fn print_aggregate(
         aggregate.arguments.iter().map(|argument| named(*argument)).collect();
     let filter = (!aggregate.filter.is_null()).then(|| named(aggregate.filter));
     aggregate.columns(&arguments, filter.as_deref(), first)
+}
+
+/// The query of a sub-query: `list` begins with the outputs, if there are groups.
+pub(crate) fn print_list(
+    pushed: &Pushed,
+    list: &[*mut pg_sys::Node],
+    printer: &mut Printer<'_>,
+    template: &mut Pieces,
+) {
+    let columns: Vec<String> = list.iter().map(|expression| printer.value(*expression)).collect();
+    template.text("SELECT ");
+    template.text(&columns.join(", "));
+    printer.put_from_where(template);
+    let places: Vec<usize> = (1..=list.len()).collect();
+    print_grouping(pushed, &places, printer, template);
 }
 
 fn print_grouping(

@@ -8,9 +8,11 @@
 use crate::node::{self, Visit};
 use crate::path::Spread;
 use crate::prepare;
+use crate::pushed;
 use crate::query::DistributionKey;
 use crate::rows::Source;
 use crate::shippable;
+use crate::subselect::Subselect;
 use crate::template::Piece;
 use crate::value::type_name;
 use crate::{facts, path};
@@ -31,6 +33,8 @@ pub(crate) enum Item {
     Join(JoinKind, Vec<Item>, Vec<Item>, Vec<Condition>),
     /// Rows that are read first and sent along.
     Broadcast(Rc<Broadcast>),
+    /// A sub-query that has been planned by itself.
+    Subselect(Rc<Subselect>),
 }
 
 /// Something that stands in WHERE or ON.
@@ -117,22 +121,30 @@ impl Remote {
     /// The column can be had from it.
     pub(crate) fn has(&self, var: &pg_sys::Var) -> bool {
         let (relation, column) = (var.varno as u32, var.varattno);
+        let is_had = |item: &Item| match item {
+            Item::Subselect(rows) => rows.has(column),
+            _ => true,
+        };
         var.varlevelsup == 0
             && var.varno > 0
-            && (self.covers(relation)
+            && (item_of(&self.items, relation).is_some_and(is_had)
                 || self.stand_ins.iter().any(|(known, _)| *known == (relation, column)))
     }
 
     /// The relation belongs to it.
     pub(crate) fn covers(&self, relation: u32) -> bool {
-        fn any(items: &[Item], relation: u32) -> bool {
-            items.iter().any(|item| match item {
-                Item::Table(own) => *own == relation,
-                Item::Join(_, left, right, _) => any(left, relation) || any(right, relation),
-                Item::Broadcast(rows) => rows.relations.contains(&relation),
-            })
-        }
-        any(&self.items, relation)
+        item_of(&self.items, relation).is_some()
+    }
+
+    /// The sub-queries in it.
+    pub(crate) fn subselects(&self) -> Vec<Rc<Subselect>> {
+        let mut found = Vec::new();
+        walk_items(&self.items, &self.conditions, &mut |item| {
+            if let Item::Subselect(rows) = item {
+                found.push(Rc::clone(rows));
+            }
+        });
+        found
     }
 
     /// The rows that are sent along, in the order of their arrays.
@@ -194,11 +206,12 @@ impl<'a> Printer<'a> {
         // reads.
         unsafe {
             let mut relations = Vec::new();
-            walk_items(&remote.items, &remote.conditions, &mut |item| {
-                if let Item::Table(relation) = item {
-                    relations.push(*relation);
-                }
+            walk_items(&remote.items, &remote.conditions, &mut |item| match item {
+                Item::Table(relation) => relations.push(*relation),
+                Item::Subselect(rows) => relations.push(rows.relation),
+                Item::Join(..) | Item::Broadcast(_) => {}
             });
+            let subselects = remote.subselects();
             let broadcasts = remote.broadcasts();
             let aliases: Vec<(u32, String)> = match relations[..] {
                 [only] => vec![(only, "t".to_owned())],
@@ -214,6 +227,12 @@ impl<'a> Printer<'a> {
                 let relation = index as u32 + 1;
                 match aliases.iter().find(|(known, _)| *known == relation) {
                     Some((_, alias)) => {
+                        if let Some(rows) = subselects.iter().find(|rows| rows.relation == relation)
+                        {
+                            own.push(entry_with_columns(alias, &rows.names()));
+                            names.push(node::c_text(alias));
+                            continue;
+                        }
                         let copy: *mut pg_sys::RangeTblEntry = node::make(NodeTag::T_RangeTblEntry);
                         std::ptr::copy_nonoverlapping(entry, copy, 1);
                         // Columns print with the table's names, not with those the user gave them.
@@ -234,13 +253,9 @@ impl<'a> Printer<'a> {
             }
             let length = own.len();
             for (number, rows) in broadcasts.iter().enumerate() {
-                let columns: Vec<*mut pg_sys::Node> =
-                    (1..=rows.arrays()).map(|c| node::string_node(&format!("c{c}"))).collect();
+                let columns: Vec<String> = (1..=rows.arrays()).map(|c| format!("c{c}")).collect();
                 let alias = format!("b{}", number + 1);
-                let entry: *mut pg_sys::RangeTblEntry = node::make(NodeTag::T_RangeTblEntry);
-                (*entry).rtekind = pg_sys::RTEKind::RTE_VALUES;
-                (*entry).eref = pg_sys::makeAlias(node::c_text(&alias), node::list_of(&columns));
-                own.push(entry);
+                own.push(entry_with_columns(&alias, &columns));
                 names.push(node::c_text(&alias));
             }
             let plan: *mut pg_sys::PlannedStmt = node::make(NodeTag::T_PlannedStmt);
@@ -449,6 +464,16 @@ impl<'a> Printer<'a> {
                 sql.text(&format!(" {}{sample}", self.alias(*relation)));
             }
             Item::Broadcast(rows) => sql.text(&self.broadcast(rows)),
+            Item::Subselect(rows) => {
+                sql.text("(");
+                self.subselect(rows, sql);
+                let names = (1..=rows.list.len()).map(|column| format!("c{column}"));
+                let names = names.collect::<Vec<_>>().join(", ");
+                sql.text(&format!(") {}", self.alias(rows.relation)));
+                if !names.is_empty() {
+                    sql.text(&format!("({names})"));
+                }
+            }
             Item::Join(kind, left, right, on) => {
                 sql.text("(");
                 self.side(left, sql);
@@ -461,6 +486,15 @@ impl<'a> Printer<'a> {
                 sql.text(")");
             }
         }
+    }
+
+    /// The query of a sub-query, with parameters that follow those known so far.
+    fn subselect(&mut self, rows: &Subselect, sql: &mut Pieces) {
+        let mut printer = Printer::new(&rows.pushed.remote);
+        printer.arrays = self.arrays;
+        printer.expressions = std::mem::take(&mut self.expressions);
+        pushed::print_list(&rows.pushed, &rows.list, &mut printer, sql);
+        self.expressions = printer.expressions;
     }
 
     fn side(&mut self, items: &[Item], sql: &mut Pieces) {
@@ -496,6 +530,7 @@ impl<'a> Printer<'a> {
                     walk_items(items, &[], &mut |item| match item {
                         Item::Table(relation) => self.inside.push(*relation),
                         Item::Broadcast(rows) => self.inside.extend_from_slice(&rows.relations),
+                        Item::Subselect(rows) => self.inside.push(rows.relation),
                         Item::Join(..) => {}
                     });
                     self.list(items, ", ", sql);
@@ -607,6 +642,34 @@ impl<'a> Printer<'a> {
             prune = prune.and(own);
         }
         prune
+    }
+}
+
+/// The item that yields a relation's columns.
+fn item_of(items: &[Item], relation: u32) -> Option<&Item> {
+    items.iter().find_map(|item| {
+        let is_it = match item {
+            Item::Join(_, left, right, _) => {
+                return item_of(left, relation).or_else(|| item_of(right, relation));
+            }
+            Item::Table(own) => *own == relation,
+            Item::Broadcast(rows) => rows.relations.contains(&relation),
+            Item::Subselect(rows) => rows.relation == relation,
+        };
+        is_it.then_some(item)
+    })
+}
+
+/// A range-table entry that is nothing but names, as ruleutils wants them.
+unsafe fn entry_with_columns(alias: &str, columns: &[String]) -> *mut pg_sys::RangeTblEntry {
+    let columns: Vec<*mut pg_sys::Node> =
+        columns.iter().map(|column| node::string_node(column)).collect();
+    // SAFETY: a new node of its tag; the names are copies.
+    unsafe {
+        let entry: *mut pg_sys::RangeTblEntry = node::make(NodeTag::T_RangeTblEntry);
+        (*entry).rtekind = pg_sys::RTEKind::RTE_VALUES;
+        (*entry).eref = pg_sys::makeAlias(node::c_text(alias), node::list_of(&columns));
+        entry
     }
 }
 

@@ -91,6 +91,7 @@ impl Prepared {
         unsafe {
             let query = node::copy(self.query);
             let marked = mark_tables(query, is_distributed);
+            qualify_columns(query);
             with_portable_output(|| {
                 cut(&node::text_of(pg_sys::pg_get_querydef(query, false)), &marked)
             })
@@ -137,6 +138,25 @@ unsafe fn mark_tables(
         });
     }
     marked
+}
+
+/// Has columns printed with their tables' names. Ruleutils leaves the names out where there is one table only, and a bare
+/// name in ORDER BY would be taken for a column of the result, if one is called so.
+unsafe fn qualify_columns(query: *mut pg_sys::Query) {
+    // SAFETY: the caller passes a private, live copy; nothing refers to the new entry.
+    unsafe {
+        let entries = node::elements::<pg_sys::RangeTblEntry>((*query).rtable);
+        let [only] = entries[..] else { return };
+        let sorts = !(*query).sortClause.is_null() || !(*query).distinctClause.is_null();
+        // VALUES is known by being alone.
+        if !sorts || (*only).rtekind == pg_sys::RTEKind::RTE_VALUES {
+            return;
+        }
+        let filler: *mut pg_sys::RangeTblEntry = node::make(NodeTag::T_RangeTblEntry);
+        (*filler).rtekind = pg_sys::RTEKind::RTE_RESULT;
+        (*filler).eref = pg_sys::makeAlias(c"unused".as_ptr(), std::ptr::null_mut());
+        (*query).rtable = pg_sys::lappend((*query).rtable, filler.cast());
+    }
 }
 
 fn cut(text: &str, marked: &[(Oid, String)]) -> Result<Vec<Piece>, PgError> {

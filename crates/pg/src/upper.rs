@@ -353,6 +353,7 @@ unsafe fn distinct(
         if !remote.complete {
             return;
         }
+        whole_distinct(root, input, output, &remote);
         let Some(path) = distinct_rows(root, input, &remote) else { return };
         let costs: pg_sys::AggClauseCosts = std::mem::zeroed();
         let path = pg_sys::create_agg_path(
@@ -368,6 +369,46 @@ unsafe fn distinct(
             (*path).rows,
         );
         pg_sys::add_path(output, path.cast());
+    }
+}
+
+/// SELECT DISTINCT of rows that are in one shard if they are equal: as groups.
+unsafe fn whole_distinct(
+    root: *mut pg_sys::PlannerInfo,
+    input: *mut pg_sys::RelOptInfo,
+    output: *mut pg_sys::RelOptInfo,
+    remote: &Rc<Remote>,
+) {
+    // SAFETY: the planner's live structures.
+    unsafe {
+        let Some((path, projection, below)) = plain_path(input) else { return };
+        let target = if projection.is_null() { (*path).path.pathtarget } else { projection };
+        let list = node::elements::<pg_sys::Node>((*target).exprs);
+        let columns: Vec<Column> = list.iter().filter_map(|column| column_of(*column)).collect();
+        if below.grouping.is_some()
+            || !remote.locus.keeps_together(&columns)
+            || !list
+                .iter()
+                .all(|column| !is_free_of_columns(*column) && remote.can_compute(*column, false))
+        {
+            return;
+        }
+        let rows = pg_sys::estimate_num_groups(
+            root,
+            (*target).exprs,
+            (*input).rows,
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+        );
+        let mut worked = (**remote).clone();
+        worked.work += (*input).rows * 0.02;
+        let copy = path::make_path(output, target, rows, &worked);
+        let mut pushed = (*below).clone();
+        pushed.grouping = Some(Grouping { keys: (0..list.len()).collect(), having: Vec::new() });
+        let yields = list.into_iter().map(|expression| Yield { expression, partial: None });
+        pushed.outputs = Some(yields.collect());
+        pushed::attach(copy, pushed);
+        pg_sys::add_path(output, copy.cast());
     }
 }
 

@@ -18,6 +18,9 @@ mod execute;
 /// Connections to nodes.
 mod session;
 
+/// What other sessions see of this one.
+mod activity;
+
 /// What was begun on which node, and how it ends.
 mod transaction;
 
@@ -55,6 +58,7 @@ static PG_SHARD: PgShard = PgShard;
 #[pg_guard]
 extern "C-unwind" fn _PG_init() {
     settings::define();
+    pg::activity::reserve();
     background::set_job(health::mark_in_background);
     hooks::install(&PG_SHARD, execute::begin);
 }

@@ -4,6 +4,7 @@ use crate::catalog::DistributedTable;
 use pg::PgError;
 use pg::table;
 use shardmap::NodeAddress;
+use std::cell::Cell;
 
 /// Rewrites a worker's error: shards, their indexes and constraints get the table's own names, and the node is
 /// told in the context.
@@ -21,22 +22,38 @@ pub(crate) fn tell_as_table(
     error.context(format!("while executing on node \"{node}\""))
 }
 
-/// Makes of a line's number in `COPY table, line 7` that in the client's data; without one the line of the context goes.
+/// Makes of a line's number in `COPY table, line 7` that in the client's data. If the worker names no line, or one that no
+/// row of the client's has become (it stores rows later than it reads them), the client's lines are told among which
+/// the row is: the first and the last of `all`.
 pub(crate) fn tell_client_line(
     error: PgError,
     table: &str,
     of_client: impl Fn(u64) -> Option<u64>,
+    all: Option<(u64, u64)>,
 ) -> PgError {
     let start = format!("COPY {table}, ");
-    error.rewrite_context(|line| {
+    let told = Cell::new(false);
+    let mut error = error.rewrite_context(|line| {
         let Some(rest) = line.strip_prefix(&start) else { return Some(line.to_owned()) };
         // The word before the number depends on the worker's language.
         let first = rest.find(|letter: char| letter.is_ascii_digit())?;
         let length = rest[first..].find(|letter: char| !letter.is_ascii_digit());
         let behind = length.map_or(rest.len(), |length| first + length);
         let number = of_client(rest[first..behind].parse().ok()?)?;
+        told.set(true);
         Some(format!("{start}{}{number}{}", &rest[..first], &rest[behind..]))
-    })
+    });
+    match all {
+        Some((first, last)) if !told.get() => {
+            error = error.context_before(format!("{start}lines {first} to {last}"));
+        }
+        // Rows of an INSERT. What they violate names the table; a resource that is used up does not.
+        None if error.sqlstate().class() == *b"53" => {
+            error = error.context_before(format!("while storing rows of table \"{table}\""));
+        }
+        _ => {}
+    }
+    error
 }
 
 /// Takes `suffix` off where one of `names` with it stands in quotes, is the whole text, or opens a context line.

@@ -5,6 +5,7 @@
 //! then reads what a follower cannot lose any more. Transactions on several shard groups commit node by node;
 //! a crash in between leaves some of them committed.
 
+use crate::activity::{self, Kind, Work};
 use crate::catalog::DistributedTable;
 use crate::health;
 use crate::session::pool::{self, SessionRef, Stale};
@@ -117,6 +118,7 @@ pub(crate) fn before_commit() -> Result<(), PgError> {
     if pool::none_in_transaction() {
         return Ok(());
     }
+    let _told = Work::begin(Kind::Commit, 0);
     let open: Vec<SessionRef> =
         pool::all().into_iter().filter(|session| session.borrow().depth > 0).collect();
     for session in &open {
@@ -251,6 +253,7 @@ pub(crate) fn before_prepare() -> Result<(), PgError> {
 /// After the end of the local transaction: nothing stays open on the nodes. Must not fail.
 pub(crate) fn after_transaction(_committed: bool) {
     crate::execute::pulled::forget_waiting(0);
+    activity::forget();
     if pool::all_at_rest() && is_untouched() {
         STATE.with_borrow_mut(|state| state.doomed = None);
         return;

@@ -4,6 +4,7 @@
 //! ANALYZE then brings the shards' row counts here, and what a sample of the rows says of the columns; both are kept where
 //! PostgreSQL keeps them for any table, so every session's planner sees them.
 
+use crate::activity::{Kind, Work};
 use crate::catalog::{self, DistributedTable, METADATA_SCHEMA, quote};
 use crate::naming::tell_as_table;
 use crate::session::pool::{self, SessionRef, Stale};
@@ -157,6 +158,7 @@ fn everywhere(
     statements: Vec<(NodeAddress, usize, String)>,
     each: &mut dyn FnMut(&str),
 ) -> Result<Vec<(NodeAddress, PgError)>, PgError> {
+    let _told = Work::begin(Kind::Maintenance, 0);
     let level = pg::transaction::is_in_block().then(transaction::level_for_write);
     let mut unreachable = Vec::new();
     let mut asked: Vec<(NodeAddress, usize, SessionRef)> = Vec::new();

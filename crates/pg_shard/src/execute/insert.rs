@@ -4,6 +4,7 @@ use super::render;
 use super::sink::Sink;
 use super::spread::{Send, write_shards};
 use super::write::{MOST_KEYS, Order, Target, lock_always, lock_for, no_destination, refreshed};
+use crate::activity;
 use crate::catalog::{self, DistributedTable};
 use crate::plan::compiled::Compiled;
 use crate::plan::data::InsertedRows;
@@ -215,6 +216,7 @@ impl Statement<'_> {
             }
             Ok(())
         })?;
+        activity::sent_rows(batch.shards.values().map(|rows| rows.numbers.len()).sum());
         // A row that meets a conflict may return nothing: then those of its shard that do stand where the first do.
         let mut ordered: Vec<(usize, OwnedRow)> = returned
             .into_iter()

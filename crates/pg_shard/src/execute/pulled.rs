@@ -12,7 +12,8 @@
 
 use super::render;
 use super::spread::{Send, write_shards};
-use super::write::{Order, Target, lock_for, lock_rows_of, no_destination};
+use super::write::{Order, Target, lock_for, lock_rows_of, no_destination, not_found};
+use crate::activity;
 use crate::catalog::{self, DistributedTable, quote};
 use crate::plan::data::PulledWrite;
 use crate::session::{Failure, Request, Sql};
@@ -190,6 +191,9 @@ impl PulledRows {
             if sends_early && outbox.bytes >= MOST_BYTES {
                 outbox.send_all()?;
             }
+        }
+        if self.plan.must_find && count == 0 {
+            return not_found(self.plan.table);
         }
         if self.changes.sets_tag() {
             io.add_processed(count);
@@ -626,7 +630,9 @@ impl Outbox {
                 .collect();
             send(&requests)
         };
-        write_shards(targets, &mut request, &mut |_, row| each(row))
+        let changed = write_shards(targets, &mut request, &mut |_, row| each(row))?;
+        activity::sent_rows(lots.values().map(Vec::len).sum());
+        Ok(changed)
     }
 
     fn gone(&self, changed: u64, expected: usize) -> PgError {

@@ -7,6 +7,7 @@
 
 use super::write::lock_rows_of;
 use super::{prune, render, tables};
+use crate::activity::{Kind, Work};
 use crate::catalog::DistributedTable;
 use crate::naming::tell_as_table;
 use crate::plan::compiled::Compiled;
@@ -37,6 +38,7 @@ pub(crate) struct Read {
     keeping: bool,
     /// What the kept rows are the answer to.
     kept_for: Option<(Vec<usize>, Arguments)>,
+    told: Option<Work>,
 }
 
 enum State {
@@ -57,7 +59,7 @@ struct NodeRead {
 impl Read {
     /// The scan of a plan.
     pub(crate) fn new(compiled: Rc<Compiled>) -> Self {
-        Self { compiled, state: State::Ready, keeping: false, kept_for: None }
+        Self { compiled, state: State::Ready, keeping: false, kept_for: None, told: None }
     }
 
     fn tables(&self) -> Result<Vec<Rc<DistributedTable>>, PgError> {
@@ -148,6 +150,7 @@ impl Read {
         if self.keeping {
             self.kept_for = Some((shards.clone(), io.arguments(&shards)));
         }
+        self.told = Some(Work::begin(Kind::Read, shards.len()));
         let reads = self.open(io, &tables, &shards, Vec::new())?;
         self.state = State::Reading(reads);
         Ok(())
@@ -294,11 +297,13 @@ impl Read {
                     }
                     Taken::Nothing => turn += 1,
                     Taken::End => {
-                        reads.remove(turn);
+                        let read = reads.remove(turn);
+                        tell_done(self.told.as_ref(), &read);
                     }
                     Taken::Spilled => {
                         // Its rows are in the store now.
-                        reads.remove(turn);
+                        let read = reads.remove(turn);
+                        tell_done(self.told.as_ref(), &read);
                         break;
                     }
                     Taken::Failed(failure) => {
@@ -315,6 +320,11 @@ impl Read {
                 && !reads.is_empty()
                 && turn >= reads.len()
             {
+                if self.told.as_ref().is_some_and(Work::goes_on) {
+                    for read in &*reads {
+                        read.session.borrow().tell_again();
+                    }
+                }
                 wait_any(reads)?;
             }
         }
@@ -423,11 +433,18 @@ impl Read {
     }
 
     fn stop(&mut self) {
+        self.told = None;
         if let State::Reading(reads) = &mut self.state {
             for read in reads.drain(..) {
                 abandon(&read);
             }
         }
+    }
+}
+
+fn tell_done(told: Option<&Work>, read: &NodeRead) {
+    if let Some(told) = told {
+        told.done(read.shards.len());
     }
 }
 

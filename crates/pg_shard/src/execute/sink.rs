@@ -6,6 +6,7 @@
 //! with us, rows of the same transaction see each other, and memory is bounded by the lots and by what is queued.
 
 use super::write::{MOST_KEYS, Order, lock_for, refreshed, writable};
+use crate::activity::{self, Kind, Work};
 use crate::catalog::{DistributedTable, quote};
 use crate::health;
 use crate::naming::{tell_as_table, tell_client_line};
@@ -35,6 +36,7 @@ const UNSENT_BYTES: usize = 16 * 1024 * 1024;
 pub(crate) struct Lot {
     /// Lines of COPY data.
     pub(crate) data: Vec<u8>,
+    rows: usize,
     lines: LineNumbers,
 }
 
@@ -63,6 +65,11 @@ impl LineNumbers {
     fn of_client(&self, line: u64) -> Option<u64> {
         let at = self.ends.partition_point(|(end, _)| u64::from(*end) < line);
         self.ends.get(at).map(|(_, of_client)| *of_client)
+    }
+
+    /// The first and the last of the client's.
+    fn all(&self) -> Option<(u64, u64)> {
+        Some((self.ends.first()?.1, self.ends.last()?.1))
     }
 }
 
@@ -97,6 +104,7 @@ pub(crate) struct Sink {
     locked: Vec<bool>,
     nodes: Vec<Node>,
     missed: Vec<(ShardId, PlacementId)>,
+    _told: Work,
 }
 
 impl Sink {
@@ -120,6 +128,7 @@ impl Sink {
             locked: vec![false; shards],
             nodes: Vec::new(),
             missed: Vec::new(),
+            _told: Work::begin(Kind::Copy, 0),
         }
     }
 
@@ -137,6 +146,7 @@ impl Sink {
         let before = self.lots[index].data.len();
         write(&mut self.lots[index])?;
         self.collected += self.lots[index].data.len() - before;
+        self.lots[index].rows += 1;
         if let Some(keys) = &mut self.keys[index] {
             keys.insert(hash);
             if keys.len() > MOST_KEYS {
@@ -163,7 +173,7 @@ impl Sink {
 
     /// Queues a shard's lot for its placements.
     fn send(&mut self, index: usize) -> Result<(), PgError> {
-        let Lot { data, lines } = std::mem::take(&mut self.lots[index]);
+        let Lot { data, rows, lines } = std::mem::take(&mut self.lots[index]);
         self.collected -= data.len();
         let lines = Rc::new(lines);
         if !self.locked[index] {
@@ -207,11 +217,11 @@ impl Sink {
                             leads = false;
                         }
                         Err(Failure::Statement(error)) => {
-                            return Err(tell_as_table(
-                                error,
-                                &[(self.table(), index)],
-                                &placement.node,
-                            ));
+                            let shard = (self.table(), index);
+                            let error = tell_as_table(error, &[shard], &placement.node);
+                            let of_client = |line| lines.of_client(line);
+                            let name = &self.table().name;
+                            return Err(tell_client_line(error, name, of_client, lines.all()));
                         }
                         Err(Failure::Lost(error)) => {
                             self.missed.push((self.table().shard_id(index), placement.id));
@@ -240,6 +250,7 @@ impl Sink {
                 self.table().name
             )));
         }
+        activity::sent_rows(rows);
         self.progress()?;
         while self.nodes.iter().map(|node| node.session.borrow().unsent()).sum::<usize>()
             > UNSENT_BYTES
@@ -314,7 +325,7 @@ impl Sink {
         let node = &self.nodes[at];
         let Some(Sent { index, lines, .. }) = node.sent.front() else { return error };
         let error = tell_as_table(error, &[(self.table(), *index)], &node.address);
-        tell_client_line(error, &self.table().name, |line| lines.of_client(line))
+        tell_client_line(error, &self.table().name, |line| lines.of_client(line), lines.all())
     }
 
     /// Waits until some node has taken or said something.

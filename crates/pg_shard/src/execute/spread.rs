@@ -6,6 +6,7 @@
 //! with it the transaction.
 
 use super::write::{Target, other_count};
+use crate::activity::{Kind, Work};
 use crate::catalog::Placement;
 use crate::health;
 use crate::naming::tell_as_table;
@@ -38,6 +39,7 @@ pub(super) fn write_shards(
     request: &mut WithRequest<'_>,
     each: &mut dyn FnMut(usize, Row<'_>) -> Result<(), PgError>,
 ) -> Result<u64, PgError> {
+    let told = Work::begin(Kind::Write, targets.len());
     let mut parts = Vec::with_capacity(targets.len());
     for target in targets {
         let placements = target.placements()?.into();
@@ -66,11 +68,14 @@ pub(super) fn write_shards(
             if affected.is_none() { each(target.index, row) } else { Ok(()) }
         });
         let Asked { part, placement, session } = asked.swap_remove(at);
-        let Part { target, affected, .. } = &mut parts[part];
+        let Part { target, affected, placements } = &mut parts[part];
         let leads = affected.is_none();
         match outcome {
             Ok(rows) => {
                 session.borrow_mut().wrote = true;
+                if placements.is_empty() {
+                    told.done(1);
+                }
                 for (table, id) in target.on_node(&placement.node) {
                     transaction::note_written(table, target.index, id, &placement.node, leads);
                 }

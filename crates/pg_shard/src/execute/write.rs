@@ -8,7 +8,8 @@ use super::pair::{Pair, Rows};
 use super::read::{common_nodes, explain_shards, render_generic};
 use super::spread::{Send, write_shards};
 use super::{prune, render, tables};
-use crate::catalog::{DistributedTable, Placement};
+use crate::activity::{Kind, Work};
+use crate::catalog::{self, DistributedTable, Placement};
 use crate::health;
 use crate::naming::tell_as_table;
 use crate::plan::compiled::Compiled;
@@ -61,7 +62,9 @@ impl RoutedWrite {
     fn run(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
         let plan = self.plan();
         let alone = io.is_whole_transaction() && transaction::is_untouched();
-        let Some(Locked { tables, shards, by_key }) = self.lock(io)? else { return Ok(()) };
+        let Some(Locked { tables, shards, by_key }) = self.lock(io)? else {
+            return if plan.must_find { not_found(plan.tables[0]) } else { Ok(()) };
+        };
         let codecs = io.codecs();
         let types = codecs.argument_types();
         let template = self.compiled.template_number(("", ""), &plan.template, types)?;
@@ -76,6 +79,7 @@ impl RoutedWrite {
         let (written, user) = (plan.writes.len(), plan.user);
         let target = |index| Target { tables: &tables, written, index, user, counts };
         let affected = if let [index] = shards[..] {
+            let _told = Work::begin(Kind::Write, 1);
             let one_table = tables.len() == 1 && counts;
             let pair = if alone && by_key && one_table && tables[0].unique_within_key {
                 writable(&tables, index)?
@@ -107,6 +111,9 @@ impl RoutedWrite {
             };
             write_shards(targets, &mut send, &mut |_, row| rows.take(row))?
         };
+        if plan.must_find && affected == 0 {
+            return not_found(tables[0].oid);
+        }
         if counts {
             io.add_processed(affected);
         }
@@ -257,6 +264,17 @@ pub(crate) fn no_destination() -> PgError {
         "could not find destination shard for new row",
     )
     .detail("Target relation does not contain any shards capable of storing the new row.")
+}
+
+/// A row under a cursor that is known by all that was in it is not there any more.
+pub(crate) fn not_found(table: Oid) -> Result<(), PgError> {
+    let table = catalog::get(table)?;
+    Err(PgError::new(
+        SqlState(*b"24000"),
+        format!("the row of table \"{}\" under the cursor has changed since it was fetched", table.name),
+    )
+    .detail("The table has no unique index of columns that are not null, so its rows are known by all that is in them.")
+    .hint("Fetch it again, or give the table a primary key."))
 }
 
 /// Which other writers of a shard a write lets run beside it.

@@ -36,6 +36,8 @@ pub(crate) struct Routed {
     pub(crate) brings_row: bool,
     /// It may run once for each of several shards.
     pub(crate) spreads: bool,
+    /// It is about one row, which must still be what it was.
+    pub(crate) must_find: bool,
     /// What decides the shard.
     pub(crate) prune: Prune<Key>,
     /// The SQL.
@@ -93,6 +95,8 @@ pub(crate) struct PulledWrite {
     pub(crate) is_alone: bool,
     /// Sub-queries are evaluated while rows are taken, which must not see what the statement changes.
     pub(crate) has_subqueries: bool,
+    /// It is about one row, which must still be what it was.
+    pub(crate) must_find: bool,
 }
 
 /// A plan's serial number, which stands first.
@@ -129,7 +133,9 @@ impl Plan {
                 for command in &plan.writes {
                     w.int(command.code());
                 }
-                w.int(i32::from(plan.brings_row)).int(i32::from(plan.spreads));
+                w.int(i32::from(plan.brings_row))
+                    .int(i32::from(plan.spreads))
+                    .int(i32::from(plan.must_find));
                 write_prune(&mut w, &plan.prune);
                 write_template(&mut w, &plan.template);
             }
@@ -175,7 +181,9 @@ impl Plan {
             }
             Self::PulledWrite(plan) => {
                 w.int(3).int(plan.command.code()).oid(plan.table).oid(plan.user);
-                w.int(i32::from(plan.is_alone)).int(i32::from(plan.has_subqueries));
+                w.int(i32::from(plan.is_alone))
+                    .int(i32::from(plan.has_subqueries))
+                    .int(i32::from(plan.must_find));
             }
         }
         w
@@ -194,6 +202,7 @@ impl Plan {
                     (0..read_count(reader)).map(|_| Command::from_code(reader.int())).collect();
                 let brings_row = reader.int() != 0;
                 let spreads = reader.int() != 0;
+                let must_find = reader.int() != 0;
                 let prune = read_prune(reader);
                 let template = read_template(reader);
                 Self::Routed(Routed {
@@ -203,6 +212,7 @@ impl Plan {
                     writes,
                     brings_row,
                     spreads,
+                    must_find,
                     prune,
                     template,
                     sent,
@@ -267,6 +277,7 @@ impl Plan {
                 user: reader.oid(),
                 is_alone: reader.int() != 0,
                 has_subqueries: reader.int() != 0,
+                must_find: reader.int() != 0,
             }),
         }
     }

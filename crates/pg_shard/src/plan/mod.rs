@@ -82,7 +82,10 @@ pub(crate) fn plan(
             }
         }
     }
-    if let Some(plan) = plan_by_shape(statement, scroll)? {
+    let positioned = statement.positioned(&|oid| catalog::find(oid).map(|table| table.key));
+    let must_find = positioned.is_some_and(|positioned| positioned.by_whole_row);
+    let statement = positioned.map_or(statement, |positioned| positioned.statement);
+    if !must_find && let Some(plan) = plan_by_shape(statement, scroll)? {
         return Ok(Verdict::Planned(plan));
     }
     let command = statement.command();
@@ -90,7 +93,8 @@ pub(crate) fn plan(
     let facts = prepared.facts(command, &|oid| catalog::find(oid).map(|table| table.key));
     check(&facts)?;
     if let Some(way) = route::decide(&facts, &prepared) {
-        return route::plan(statement, &prepared, &facts, &way, scroll).map(Verdict::Planned);
+        return route::plan(statement, &prepared, &facts, &way, scroll, must_find)
+            .map(Verdict::Planned);
     }
     let is_distributed = |oid| catalog::find(oid).is_some();
     let inserts = matches!(command, Command::Insert | Command::Upsert);
@@ -109,7 +113,7 @@ pub(crate) fn plan(
         _ if inserts => return Ok(catalog::planned_by_postgres()),
         _ => {}
     }
-    match pulled::plan(statement)? {
+    match pulled::plan(statement, must_find)? {
         Ok(verdict) => Ok(verdict),
         Err(reason) => Err(unpullable(&facts, reason, &tables[0])),
     }
@@ -137,9 +141,10 @@ fn unpullable(facts: &Facts, reason: Unpullable, table: &DistributedTable) -> Pg
             "The statement uses a system column of a row that lies on another node.",
             "Name the row by its key.",
         ),
-        Unpullable::Cursor => {
-            ("A cursor's position is not known on the workers.", "Name the row by its key.")
-        }
+        Unpullable::Cursor => (
+            "The extension's function pgs_catalog.current_of is missing.",
+            "Name the row by its key.",
+        ),
     };
     let written = facts.writes.last().and_then(|write| catalog::find(write.table));
     let name = written.map_or_else(|| table.name.clone(), |table| table.name.clone());
@@ -164,7 +169,7 @@ fn plan_by_shape(statement: Statement, scroll: bool) -> Result<Option<pg::plan::
     check(&facts)?;
     let plan = match route::decide(&facts, &prepared) {
         Some(way) if way.holds_for_all_values => {
-            Some(route::plan(statement, &prepared, &facts, &way, scroll)?)
+            Some(route::plan(statement, &prepared, &facts, &way, scroll, false)?)
         }
         _ => None,
     };

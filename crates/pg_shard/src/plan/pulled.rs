@@ -11,18 +11,24 @@ use pg::pulled::{PulledTarget, Unpullable};
 use pg::query::Statement;
 
 /// How PostgreSQL is to plan the statement.
-pub(super) fn plan(statement: Statement) -> Result<Result<Verdict, Unpullable>, PgError> {
+///
+/// `must_find` says that it is about one row, which must still be what it was.
+pub(super) fn plan(
+    statement: Statement,
+    must_find: bool,
+) -> Result<Result<Verdict, Unpullable>, PgError> {
     let metadata = catalog::metadata().ok_or_else(|| PgError::internal("the extension is gone"))?;
     let distribution = |oid| catalog::find(oid).map(|table| table.key);
     let is_replicated = |oid| catalog::find(oid).is_some_and(|table| table.is_replicated());
     let statement = statement.with_locks_on_workers(&|oid| distribution(oid).is_some());
     Ok(statement
         .pulled(&distribution, &is_replicated)
-        .map(|statement| Verdict::Pulled(statement, metadata.partition)))
+        .map(|statement| Verdict::Pulled(statement, metadata.partition, must_find)))
 }
 
 /// The private part of a write that is taken over from PostgreSQL's plan.
 pub(crate) fn private(target: &PulledTarget) -> PlanWriter {
-    let PulledTarget { table, user, command, is_alone, has_subqueries } = *target;
-    Plan::PulledWrite(PulledWrite { table, user, command, is_alone, has_subqueries }).write()
+    let PulledTarget { table, user, command, is_alone, has_subqueries, must_find } = *target;
+    Plan::PulledWrite(PulledWrite { table, user, command, is_alone, has_subqueries, must_find })
+        .write()
 }

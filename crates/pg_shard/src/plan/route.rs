@@ -211,6 +211,7 @@ pub(crate) fn plan(
     facts: &Facts,
     way: &Way,
     scroll: bool,
+    must_find: bool,
 ) -> Result<pg::plan::Plan, PgError> {
     let template = prepared.template(&|oid| catalog::find(oid).is_some())?;
     let metadata = catalog::metadata().ok_or_else(|| PgError::internal("the extension is gone"))?;
@@ -243,6 +244,7 @@ pub(crate) fn plan(
         spreads: facts.keeps_key
             || matches!(facts.command, Command::Update | Command::Delete)
                 && !prepared.computes_volatile(),
+        must_find,
         prune: way.prune.clone(),
         template,
         sent: prepared.sent,

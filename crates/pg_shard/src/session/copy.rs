@@ -21,6 +21,7 @@ impl Session {
 
     /// Starts `COPY ... TO STDOUT`; data follow by [`Self::get_copy`].
     pub(crate) fn start_copy_out(&mut self, sql: &str) -> Result<(), Failure> {
+        self.told.asks();
         self.link.flight().query(sql);
         self.flush()?;
         let message = self.next_message()?;
@@ -51,6 +52,7 @@ impl Session {
                     failed = Some(error);
                 }
                 Kind::Ready(status) => {
+                    self.told.has_answered();
                     self.status = status;
                     return failed.map_or(Ok(()), |error| Err(Failure::Statement(error)));
                 }
@@ -65,6 +67,7 @@ impl Session {
         if let Some(failure) = self.broken() {
             return Err(failure);
         }
+        self.told.asks();
         let flight = self.link.flight();
         flight.query(sql);
         for piece in data.chunks(1024 * 1024) {
@@ -111,6 +114,9 @@ impl Session {
                     self.storing -= 1;
                     let failed = self.error.take().map(Failure::Statement);
                     let number = self.copies - self.storing;
+                    if self.storing == 0 {
+                        self.told.has_answered();
+                    }
                     self.stored.push((number, failed.map_or(Ok(()), Err)));
                 }
                 _ => {}

@@ -28,6 +28,7 @@ pub(crate) mod stream;
 
 pub(crate) use request::{Command, Request, Sql, StatementKey, next_template};
 
+use crate::activity::Told;
 use crate::settings;
 use connect::connect;
 use pg::link::Link;
@@ -130,6 +131,8 @@ pub(crate) struct Session {
     stored: Vec<(u64, Result<(), Failure>)>,
     /// Whoever reads rows right now.
     pub(crate) reader: Option<Stream>,
+    /// What other sessions of the server see of this one.
+    told: Told,
 }
 
 /// How long a node that was asked to stop may take.
@@ -190,6 +193,7 @@ impl Session {
             storing: 0,
             stored: Vec::new(),
             reader: None,
+            told: Told::new(node),
         };
         // Settings that never change.
         session.link.flight().query(&format!(
@@ -242,12 +246,20 @@ impl Session {
         self.is_usable() && !self.is_busy() && self.depth == 0 && self.reader.is_none()
     }
 
+    /// Tells once more that the node has been asked for something.
+    pub(crate) fn tell_again(&self) {
+        if self.is_busy() {
+            self.told.asks();
+        }
+    }
+
     /// The connection's socket.
     pub(crate) fn socket(&self) -> i32 {
         self.link.socket()
     }
 
     fn lose(&mut self, error: PgError) -> Failure {
+        self.told.has_answered();
         self.expects.clear();
         self.depth = 0;
         // Somebody may hold the session for a while. A node that only seemed dead must not keep our locks meanwhile: the
@@ -360,6 +372,7 @@ impl Session {
     }
 
     fn queue_sync(&mut self) {
+        self.told.asks();
         self.link.flight().sync();
         self.expects.push_back(Expect::Sync);
     }
@@ -502,12 +515,16 @@ impl Session {
             }
             let message = match self.link.message() {
                 Ok(Some(message)) => message,
-                Ok(None) => return Ok(Event::Wait),
+                Ok(None) => {
+                    self.told.tell_rows();
+                    return Ok(Event::Wait);
+                }
                 Err(error) => return Err(self.lose(error)),
             };
             match message.kind {
                 Kind::Row => {
                     if matches!(self.expects.front(), Some(Expect::Statement)) {
+                        self.told.row();
                         return Ok(Event::Row(message));
                     }
                 }
@@ -531,6 +548,7 @@ impl Session {
                     _ => {}
                 },
                 Kind::Ready(status) => {
+                    self.told.has_answered();
                     self.status = status;
                     self.forget_unprepared();
                     self.expects.clear();

@@ -1,0 +1,121 @@
+//! Whoever cancels a statement, or sets it a limit, ends it on the workers as well.
+
+use crate::{Locked, cluster_with_a_table};
+use std::io::Write;
+use std::thread;
+use testkit::{TestCluster, wait_until};
+
+/// No worker is doing anything for the coordinator, but for the session of whoever asks.
+#[track_caller]
+fn workers_come_to_rest(cluster: &TestCluster) {
+    for worker in cluster.workers() {
+        let mut session = cluster.session_on(worker);
+        wait_until("the worker has nothing left of the statement", || {
+            session.text(
+                "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND state <> 'idle' \
+                 AND pid <> pg_backend_pid()",
+            ) == "0"
+        });
+        assert_eq!(
+            session
+                .text("SELECT count(*) FROM pg_locks WHERE relation::regclass::text LIKE 't\\_%'"),
+            "0"
+        );
+    }
+}
+
+/// Statements that would take for ever on both workers.
+const ENDLESS: [&str; 5] = [
+    // Rows that never come, of all shards.
+    "SELECT count(*) FROM t WHERE (SELECT count(*) FROM generate_series(1, k + 2000000000)) > 0",
+    // Rows that come for ever, and are put in order here.
+    "SELECT k, i FROM t, generate_series(1, k + 2000000000) AS i ORDER BY v, i OFFSET 1000000000",
+    // A write on the workers.
+    "UPDATE t SET v = (SELECT count(*) FROM generate_series(1, k + 2000000000))",
+    // A write whose rows are computed here.
+    "UPDATE t SET v = other.v FROM t AS other WHERE other.v = t.v || (SELECT count(*) FROM generate_series(1, other.k + 2000000000))",
+    // Rows that are moved from shard to shard.
+    "INSERT INTO t SELECT k + 20000 FROM t, generate_series(1, k + 2000000000) AS i",
+];
+
+#[test]
+fn a_cancel_from_another_session_ends_reads_and_writes_on_the_workers() {
+    let cluster = cluster_with_a_table();
+    for statement in ENDLESS {
+        let mut session = cluster.new_session();
+        let pid = session.text("SELECT pg_backend_pid()");
+        thread::scope(|scope| {
+            let ended = scope.spawn(move || {
+                let error = session.error(statement);
+                // The session is good for the next one.
+                (error.line(), session.text("SELECT count(*) FROM t WHERE k = 1"))
+            });
+            wait_until("the statement runs on the workers", || {
+                cluster.text(&format!(
+                    "SELECT count(*) FROM pgs_catalog.activity WHERE pid = {pid} AND waiting_for <> '{{}}'"
+                )) == "1"
+            });
+            cluster.sql(&format!("SELECT pg_cancel_backend({pid})"));
+            let (error, count) = ended.join().expect("it does not panic");
+            assert_eq!(error, "57014: canceling statement due to user request", "{statement}");
+            assert_eq!(count, "1");
+        });
+        workers_come_to_rest(&cluster);
+    }
+    assert_eq!(cluster.text("SELECT count(*), count(DISTINCT v) FROM t"), "10000|10000");
+}
+
+#[test]
+fn a_statement_timeout_ends_reads_and_writes_on_the_workers() {
+    let cluster = cluster_with_a_table();
+    let mut session = cluster.new_session();
+    for statement in ENDLESS {
+        session.sql("SET statement_timeout = '200ms'");
+        assert_eq!(
+            session.error(statement).line(),
+            "57014: canceling statement due to statement timeout",
+            "{statement}"
+        );
+        session.sql("SET statement_timeout = 0");
+        workers_come_to_rest(&cluster);
+    }
+    assert_eq!(cluster.text("SELECT count(*), count(DISTINCT v) FROM t"), "10000|10000");
+}
+
+#[test]
+fn a_copy_that_waits_for_a_worker_is_cancelled_there_too() {
+    let cluster = cluster_with_a_table();
+    let locked = Locked::shard_of(&cluster, 1);
+    for by_timeout in [false, true] {
+        let mut session = cluster.new_session();
+        if by_timeout {
+            session.sql("SET statement_timeout = '300ms'");
+        }
+        let pid = session.text("SELECT pg_backend_pid()");
+        thread::scope(|scope| {
+            let ended = scope.spawn(move || {
+                let mut writer = session.client().copy_in("COPY t FROM STDIN").expect("it begins");
+                let rows: String = (20_000..30_000).map(|k| format!("{k}\tx\n")).collect();
+                let outcome = writer
+                    .write_all(rows.as_bytes())
+                    .map_err(|error| error.to_string())
+                    .and_then(|()| writer.finish().map_err(|error| format!("{error:?}")));
+                (outcome.expect_err("the shard is locked"), session.text("SELECT 1"))
+            });
+            if !by_timeout {
+                wait_until("the COPY waits for the worker", || {
+                    cluster.text(&format!(
+                        "SELECT count(*) FROM pgs_catalog.activity WHERE pid = {pid} AND cardinality(waiting_for) = 1"
+                    )) == "1"
+                });
+                cluster.sql(&format!("SELECT pg_cancel_backend({pid})"));
+            }
+            let (error, one) = ended.join().expect("it does not panic");
+            assert!(error.contains("57014"), "{error}");
+            assert_eq!(one, "1");
+        });
+    }
+    locked.unlock();
+    workers_come_to_rest(&cluster);
+    assert_eq!(cluster.text("SELECT count(*) FROM t"), "10000");
+}
