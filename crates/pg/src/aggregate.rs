@@ -108,8 +108,9 @@ impl PartialAggregate {
                 (vec![column(text, pg_sys::INT8ARRAYOID)], Source::Remote(first))
             }
             Form::Moments => {
+                // PostgreSQL adds to zero, which makes -0 of nothing but -0 positive.
                 let text = format!(
-                    "ARRAY[{count}::float8, coalesce({sum}, 0), coalesce({var} * {count}, 0)]",
+                    "ARRAY[{count}::float8, coalesce({sum}, 0) + 0, coalesce({var} * {count}, 0)]",
                     count = call("count", only),
                     sum = call("sum", &format!("{only}::float8")),
                     var = call("var_pop", &format!("{only}::float8")),
@@ -125,7 +126,7 @@ impl PartialAggregate {
                     format!("sum({of}) FILTER (WHERE ({other}) IS NOT NULL{and})")
                 };
                 let text = format!(
-                    "ARRAY[{}::float8, coalesce({}, 0), coalesce({}, 0), coalesce({}, 0), coalesce({}, 0), coalesce({}, 0)]",
+                    "ARRAY[{}::float8, coalesce({}, 0) + 0, coalesce({}, 0), coalesce({}, 0) + 0, coalesce({}, 0), coalesce({}, 0)]",
                     call("regr_count"),
                     both(1, 0),
                     call("regr_sxx"),
