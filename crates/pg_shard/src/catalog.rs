@@ -6,6 +6,7 @@
 //! Cached plans hold no metadata: they look here at each execution.
 
 use pg::hooks::Verdict;
+use pg::lock::ShardLock;
 use pg::query::DistributionKey;
 use pg::table::{self, Search};
 use pg::{PgError, SqlState};
@@ -66,6 +67,11 @@ impl DistributedTable {
     /// The shard's id.
     pub(crate) fn shard_id(&self, index: usize) -> ShardId {
         self.map.shards()[index].id
+    }
+
+    /// What whoever locks rows of a shard locks before.
+    pub(crate) fn turn(&self) -> ShardLock {
+        ShardLock::Turn(self.shard_id(0))
     }
 
     /// The shard of this table that is used beside shard `index` of others: that of the same number, but a table of one
