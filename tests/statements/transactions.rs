@@ -171,3 +171,58 @@ fn lock_table_keeps_out_and_waits_for_every_statement_of_other_sessions() {
     let error = locking.error("BEGIN; LOCK TABLE t IN SHARE MODE NOWAIT");
     assert_eq!(error.line(), "55P03: could not obtain lock on relation \"t\"");
 }
+
+#[test]
+fn a_serializable_conflict_fails_the_transaction_and_marks_no_placement() {
+    let cluster = TestCluster::up(2);
+    cluster.create_distributed("CREATE TABLE t (k int PRIMARY KEY, v int)", "t", "k", 1, 2);
+    cluster.sql("INSERT INTO t SELECT i, 0 FROM generate_series(1, 16) AS i");
+    let (mut one, mut other) = (cluster.new_session(), cluster.new_session());
+    for session in [&mut one, &mut other] {
+        session.sql("BEGIN ISOLATION LEVEL SERIALIZABLE");
+        session.sql("SELECT sum(v) FROM t WHERE k = 1 OR k = 2");
+    }
+    one.sql("UPDATE t SET v = v + 1 WHERE k = 1");
+    other.sql("UPDATE t SET v = v + 1 WHERE k = 2");
+    one.sql("COMMIT");
+    assert_eq!(other.error("COMMIT").sqlstate, "40001");
+    assert_eq!(cluster.text("SELECT sum(v) FROM t"), "1");
+    assert_eq!(cluster.unhealthy("t"), 0);
+    assert_eq!(cluster.assert_placements_equal("t"), 16);
+}
+
+#[test]
+fn placements_agree_although_another_node_refuses_to_commit_in_between() {
+    let cluster = TestCluster::up(3);
+    // Of `unlike` all is on the first worker; the middle shard of `twice` is on the second, which leads, and the third.
+    cluster.create_distributed(
+        "CREATE TABLE unlike (k int NOT NULL, v int, UNIQUE (k, v) DEFERRABLE INITIALLY DEFERRED)",
+        "unlike",
+        "k",
+        1,
+        1,
+    );
+    cluster.create_distributed("CREATE TABLE twice (k int PRIMARY KEY, v int)", "twice", "k", 3, 2);
+    let first = cluster.placements("unlike")[0].node;
+    let middle = cluster
+        .placements("twice")
+        .iter()
+        .map(|placement| placement.shard)
+        .find(|shard| {
+            cluster.placements("twice").iter().all(|p| p.shard != *shard || p.node != first)
+        })
+        .expect("one of three shards is not on the first of three workers");
+    let key = (1..1000)
+        .find(|key| cluster.shard_of("twice", &format!("hashint4({key})")) == middle)
+        .expect("a thousand keys lie in all of three shards");
+    cluster.sql("INSERT INTO unlike VALUES (1, 1)");
+    let mut session = cluster.new_session();
+    session.sql("BEGIN; INSERT INTO unlike VALUES (1, 1)");
+    session.sql(&format!("INSERT INTO twice VALUES ({key}, 1)"));
+    let error = session.error("COMMIT");
+    assert_eq!(error.sqlstate, "23505");
+    assert!(error.message.contains("\"unlike_k_v_key\""), "{}", error.line());
+    assert_eq!(cluster.unhealthy("twice"), 0);
+    cluster.assert_placements_equal("twice");
+    assert_eq!(cluster.text("SELECT count(*) FROM unlike"), "1");
+}
