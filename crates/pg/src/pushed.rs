@@ -7,7 +7,7 @@ use crate::aggregate::PartialAggregate;
 use crate::error::PgError;
 use crate::hooks;
 use crate::node;
-use crate::path::{self, ShardScan};
+use crate::path::{self, ShardScan, SortKey};
 use crate::remote::{Item, Output, Pieces, Printer, Remote, columns_in};
 use crate::scan;
 use crate::subselect;
@@ -30,7 +30,7 @@ pub(crate) struct Pushed {
     pub(crate) by_shard: bool,
     /// Each row of a node once.
     pub(crate) distinct: bool,
-    /// ORDER BY, together with `limit`.
+    /// ORDER BY: with `limit` what comes first on a node, without it streams to be merged.
     pub(crate) order: Vec<Order>,
     /// The rows of a node that can matter.
     pub(crate) limit: Option<i64>,
@@ -63,6 +63,8 @@ pub(crate) struct Order {
     pub(crate) descending: bool,
     /// NULLS FIRST.
     pub(crate) nulls_first: bool,
+    /// The sort operator.
+    pub(crate) operator: pg_sys::Oid,
 }
 
 impl Order {
@@ -97,7 +99,12 @@ impl Pushed {
 
     /// Nothing concerns all of a node's rows yet.
     pub(crate) fn is_plain(&self) -> bool {
-        !self.partial && !self.distinct && self.limit.is_none()
+        !self.partial && !self.distinct && self.limit.is_none() && self.order.is_empty()
+    }
+
+    /// What the nodes' streams are merged by.
+    fn merge(&self) -> &[Order] {
+        if self.limit.is_none() { &self.order } else { &[] }
     }
 }
 
@@ -152,7 +159,7 @@ pub(crate) unsafe fn plan(
                 .map(|info| (*info).clause.cast())
                 .collect()
         };
-        let yields: Vec<Yield> = match &pushed.outputs {
+        let mut yields: Vec<Yield> = match &pushed.outputs {
             Some(outputs) => outputs.clone(),
             None => {
                 // The path's target and the relation's differ when a join above was removed; the plan may ask for
@@ -174,8 +181,35 @@ pub(crate) unsafe fn plan(
         for rows in remote.subselects() {
             subselect::hand_over_tables(rows.pushed.remote.root);
         }
+        // What streams are merged by must be in the row.
+        let merge: Vec<SortKey> = pushed
+            .merge()
+            .iter()
+            .map(|key| {
+                let expression = key.expression;
+                let is_it = |known: &Yield| {
+                    known.partial.is_none()
+                        && pg_sys::equal(known.expression.cast(), expression.cast())
+                };
+                let column = yields.iter().position(is_it).unwrap_or_else(|| {
+                    yields.push(Yield { expression, partial: None });
+                    yields.len() - 1
+                });
+                SortKey {
+                    column,
+                    operator: key.operator,
+                    collation: pg_sys::exprCollation(expression),
+                    nulls_first: key.nulls_first,
+                }
+            })
+            .collect();
         let mut printer = Printer::new(remote);
         let sql = with_portable_output(|| print(&pushed, &yields, &mut printer));
+        let merge_text = with_portable_output(|| {
+            let mut shown = Printer::new(remote);
+            let key = |key: &Order| key.print(&shown.expression(key.expression));
+            pushed.merge().iter().map(key).collect::<Vec<_>>().join(", ")
+        });
         let sent = printer.expressions.len();
         let prune = printer.prune();
         let scan_list: Vec<*mut pg_sys::TargetEntry> = (1i16..)
@@ -186,7 +220,7 @@ pub(crate) unsafe fn plan(
             })
             .collect();
         let relation = match remote.items[..] {
-            [Item::Table(relation)] if pushed.outputs.is_none() => relation,
+            [Item::Table(relation)] if pushed.outputs.is_none() && merge.is_empty() => relation,
             _ => 0,
         };
         let locks = relation > 0 && path::lock_clause(path::entry_of(root, relation)).is_some();
@@ -201,6 +235,8 @@ pub(crate) unsafe fn plan(
             prune,
             broadcasts: remote.broadcasts().iter().map(|rows| rows.spread).collect(),
             sent,
+            merge,
+            merge_text,
             locks,
             is_target,
         };
