@@ -430,6 +430,10 @@ unsafe fn order(
         for clause in node::elements::<pg_sys::SortGroupClause>((*parse).sortClause) {
             let expression = pg_sys::get_sortgroupclause_expr(clause, (*root).processed_tlist);
             let aggregates = below.grouping.is_some();
+            // The same in all rows; and what is sent must not be asked for as well (`set_customscan_references`).
+            if limit.is_none() && is_free_of_columns(expression) {
+                continue;
+            }
             let Some(descending) = direction(clause, expression) else { return };
             if !below.remote.can_compute(expression, aggregates)
                 || limit.is_none() && !is_sorted_alike_everywhere(expression)
@@ -445,6 +449,9 @@ unsafe fn order(
         }
         let target = (*root).upper_targets[pg_sys::UpperRelationKind::UPPERREL_ORDERED as usize];
         let Some(limit) = limit else {
+            if keys.is_empty() {
+                return;
+            }
             let merged = merged(path, &below, keys);
             let below = project(root, input, merged.cast(), projection);
             let path = pg_sys::apply_projection_to_path(root, output, below, target);
