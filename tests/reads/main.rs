@@ -26,6 +26,9 @@ mod statistics;
 /// Tables that are whole on every worker.
 mod reference;
 
+/// ORDER BY.
+mod sorted;
+
 /// Plans.
 mod plans;
 

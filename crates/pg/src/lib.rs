@@ -95,6 +95,9 @@ pub mod scan;
 /// Remote rows: decoding and keeping.
 pub mod rows;
 
+/// Sorted streams of remote rows.
+pub mod merge;
+
 /// Tables, catalogs and settings.
 pub mod table;
 

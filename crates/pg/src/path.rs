@@ -46,10 +46,27 @@ pub struct ShardScan {
     pub broadcasts: Vec<Option<Spread>>,
     /// How many of the plan's expressions are parameters of the SQL.
     pub sent: usize,
+    /// The nodes' rows come sorted by these columns, and are merged.
+    pub merge: Vec<SortKey>,
+    /// The same as EXPLAIN shows it.
+    pub merge_text: String,
     /// The SQL locks the rows it reads.
     pub locks: bool,
     /// Its rows are going to be changed; see [`crate::pulled`].
     pub is_target: bool,
+}
+
+/// A column by which rows are sorted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SortKey {
+    /// Its place in the scan's row.
+    pub column: usize,
+    /// The sort operator.
+    pub operator: Oid,
+    /// The collation to sort by.
+    pub collation: Oid,
+    /// NULLs come first.
+    pub nulls_first: bool,
 }
 
 /// Rows that are sent go where they match: by the hash of a column.

@@ -7,7 +7,7 @@ use crate::aggregate::PartialAggregate;
 use crate::error::PgError;
 use crate::hooks;
 use crate::node;
-use crate::path::{self, ShardScan};
+use crate::path::{self, ShardScan, SortKey};
 use crate::remote::{Item, Output, Pieces, Printer, Remote, columns_in};
 use crate::scan;
 use crate::subselect;
@@ -38,7 +38,7 @@ pub(crate) struct Pushed {
     pub(crate) distinct: bool,
     /// The first row of a node, by `order`, for each value of these.
     pub(crate) first_of: Vec<*mut pg_sys::Node>,
-    /// ORDER BY, together with `limit` or `first_of`.
+    /// ORDER BY: with `limit` or `first_of` what comes first on a node, without them streams to be merged.
     pub(crate) order: Vec<Order>,
     /// The rows of a node that can matter.
     pub(crate) limit: Option<i64>,
@@ -73,6 +73,8 @@ pub(crate) struct Order {
     pub(crate) descending: bool,
     /// NULLS FIRST.
     pub(crate) nulls_first: bool,
+    /// The sort operator.
+    pub(crate) operator: pg_sys::Oid,
 }
 
 impl Order {
@@ -111,7 +113,16 @@ impl Pushed {
 
     /// Nothing concerns all of a node's rows yet.
     pub(crate) fn is_plain(&self) -> bool {
-        !self.partial && !self.distinct && self.first_of.is_empty() && self.limit.is_none()
+        !self.partial
+            && !self.distinct
+            && self.first_of.is_empty()
+            && self.limit.is_none()
+            && self.order.is_empty()
+    }
+
+    /// What the nodes' streams are merged by.
+    fn merge(&self) -> &[Order] {
+        if self.limit.is_none() && self.first_of.is_empty() { &self.order } else { &[] }
     }
 }
 
@@ -166,7 +177,7 @@ pub(crate) unsafe fn plan(
                 .map(|info| (*info).clause.cast())
                 .collect()
         };
-        let yields: Vec<Yield> = match &pushed.outputs {
+        let mut yields: Vec<Yield> = match &pushed.outputs {
             Some(outputs) => outputs.clone(),
             None => {
                 // The path's target and the relation's differ when a join above was removed; the plan may ask for
@@ -188,8 +199,36 @@ pub(crate) unsafe fn plan(
         for rows in remote.subselects() {
             subselect::hand_over_tables(rows.pushed.remote.root);
         }
+        // What streams are merged by must be in the row.
+        let merge: Vec<SortKey> = pushed
+            .merge()
+            .iter()
+            .map(|key| {
+                let expression = key.expression;
+                let is_it = |known: &Yield| {
+                    known.partial.is_none()
+                        && pg_sys::equal(known.expression.cast(), expression.cast())
+                };
+                let column = yields.iter().position(is_it).unwrap_or_else(|| {
+                    yields.push(Yield { expression, partial: None });
+                    yields.len() - 1
+                });
+                SortKey {
+                    column,
+                    operator: key.operator,
+                    collation: pg_sys::exprCollation(expression),
+                    nulls_first: key.nulls_first,
+                }
+            })
+            .collect();
         let mut printer = Printer::new(remote);
         let sql = with_portable_output(|| print(&pushed, &yields, &mut printer));
+        let merge_text = with_portable_output(|| {
+            let mut shown = Printer::new(remote);
+            let key =
+                |key: &Order| format!("{}{}", shown.expression(key.expression), key.direction());
+            pushed.merge().iter().map(key).collect::<Vec<_>>().join(", ")
+        });
         let sent = printer.expressions.len();
         let prune = printer.prune();
         let scan_list: Vec<*mut pg_sys::TargetEntry> = (1i16..)
@@ -200,7 +239,7 @@ pub(crate) unsafe fn plan(
             })
             .collect();
         let relation = match remote.items[..] {
-            [Item::Table(relation)] if pushed.outputs.is_none() => relation,
+            [Item::Table(relation)] if pushed.outputs.is_none() && merge.is_empty() => relation,
             _ => 0,
         };
         let locks = relation > 0 && path::lock_clause(path::entry_of(root, relation)).is_some();
@@ -215,6 +254,8 @@ pub(crate) unsafe fn plan(
             prune,
             broadcasts: remote.broadcasts().iter().map(|rows| rows.spread).collect(),
             sent,
+            merge,
+            merge_text,
             locks,
             is_target,
         };

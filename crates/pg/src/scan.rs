@@ -309,6 +309,16 @@ impl ScanIo {
         self.node
     }
 
+    pub(crate) fn slot(&self) -> *mut pg_sys::TupleTableSlot {
+        // SAFETY: the node's state is live.
+        unsafe { (*self.node).ss.ss_ScanTupleSlot }
+    }
+
+    pub(crate) fn query_memory(&self) -> pg_sys::MemoryContext {
+        // SAFETY: the executor's state is live.
+        unsafe { (*(*self.node).ss.ps.state).es_query_cxt }
+    }
+
     /// Where remote rows are decoded and kept.
     pub fn rows(&self) -> Rc<RefCell<RowStore>> {
         Rc::clone(&self.rows)

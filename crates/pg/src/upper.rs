@@ -758,7 +758,7 @@ unsafe fn whole_distinct(
     }
 }
 
-/// ORDER BY with LIMIT.
+/// ORDER BY: with LIMIT each node's first rows, without it sorted streams.
 unsafe fn order(
     root: *mut pg_sys::PlannerInfo,
     input: *mut pg_sys::RelOptInfo,
@@ -767,7 +767,6 @@ unsafe fn order(
     // SAFETY: the planner's live structures.
     unsafe {
         let parse = (*root).parse;
-        let Some(limit) = constant_limit(parse) else { return };
         if (*parse).sortClause.is_null() {
             return;
         }
@@ -775,13 +774,34 @@ unsafe fn order(
         if !rows_pass_singly(parse, &below) {
             return;
         }
-        let clauses = node::elements::<pg_sys::SortGroupClause>((*parse).sortClause);
+        let limit = constant_limit(parse);
+        let mut clauses = node::elements::<pg_sys::SortGroupClause>((*parse).sortClause);
+        if limit.is_none() {
+            let by = |clause: &*mut pg_sys::SortGroupClause| {
+                pg_sys::get_sortgroupclause_expr(*clause, (*root).processed_tlist)
+            };
+            // The same in all rows; and what is sent must not be asked for as well (`set_customscan_references`).
+            clauses.retain(|clause| !is_free_of_columns(by(clause)));
+            if below.windows.is_some()
+                || clauses.is_empty()
+                || !clauses.iter().all(|clause| is_sorted_alike_everywhere(by(clause)))
+            {
+                return;
+            }
+        }
         let Some(keys) = order_of(root, &below, &clauses) else { return };
+        let target = (*root).upper_targets[pg_sys::UpperRelationKind::UPPERREL_ORDERED as usize];
+        let Some(limit) = limit else {
+            let merged = merged(path, &below, keys);
+            let below = project(root, input, merged.cast(), projection);
+            let path = pg_sys::apply_projection_to_path(root, output, below, target);
+            (*path).pathkeys = (*root).sort_pathkeys;
+            return pg_sys::add_path(output, path);
+        };
         let copy = limited(path, &below, keys, limit);
         let below = project(root, input, copy.cast(), projection);
         let sorted =
             pg_sys::create_sort_path(root, output, below, (*root).sort_pathkeys, limit as f64);
-        let target = (*root).upper_targets[pg_sys::UpperRelationKind::UPPERREL_ORDERED as usize];
         let path = pg_sys::apply_projection_to_path(root, output, sorted.cast(), target);
         pg_sys::add_path(output, path);
     }
@@ -805,10 +825,49 @@ unsafe fn order_of(
                 return None;
             }
             let descending = direction(*clause, expression)?;
-            keys.push(Order { expression, descending, nulls_first: (**clause).nulls_first });
+            keys.push(Order {
+                expression,
+                descending,
+                nulls_first: (**clause).nulls_first,
+                operator: (**clause).sortop,
+            });
         }
         Some(keys)
     }
+}
+
+/// A path like `path` whose rows each node sorts, to be merged here.
+unsafe fn merged(
+    path: *mut pg_sys::CustomPath,
+    below: &Pushed,
+    order: Vec<Order>,
+) -> *mut pg_sys::CustomPath {
+    // SAFETY: a live path of ours; the planner's settings.
+    unsafe {
+        let nodes = hooks::planner().node_count(below.remote.tables[0]).max(1) as f64;
+        let rows = (*path).path.rows;
+        let compare = 2.0 * pg_sys::cpu_operator_cost;
+        let mut worked = (*below.remote).clone();
+        let of_node = (rows / nodes).max(2.0);
+        // The nodes sort at the same time, before the first row comes.
+        let sorting = compare * of_node * of_node.log2();
+        worked.before += worked.work / nodes + sorting;
+        worked.work = 0.0;
+        let copy = path::make_path((*path).path.parent, (*path).path.pathtarget, rows, &worked);
+        (*copy).path.total_cost += rows * compare * (nodes + 1.0).log2();
+        let mut pushed = below.clone();
+        pushed.order = order;
+        pushed::attach(copy, pushed);
+        copy
+    }
+}
+
+/// The workers have the type's order from PostgreSQL itself: not so the order of an enum, for example.
+unsafe fn is_sorted_alike_everywhere(expression: *mut pg_sys::Node) -> bool {
+    // SAFETY: a live expression of the planner; a syscache look-up by value.
+    let base = unsafe { pg_sys::getBaseType(pg_sys::exprType(expression)) };
+    base.to_u32() < crate::value::FIRST_USER_OID
+        && !matches!(base, pg_sys::RECORDOID | pg_sys::RECORDARRAYOID | pg_sys::ANYENUMOID)
 }
 
 /// LIMIT without ORDER BY.

@@ -3,6 +3,9 @@
 /// Rows computed here, sent to their shards.
 mod insert;
 
+/// Sorted streams of several nodes as one.
+mod merge;
+
 /// A write on both placements of a shard at once.
 mod pair;
 

@@ -5,6 +5,7 @@
 //! delivered a row, is replaced by other placements of its shards. After that a lost node is an error, never a
 //! short result.
 
+use super::merge::Merge;
 use super::write::lock_rows_of;
 use super::{prune, render, tables};
 use crate::activity::{Kind, Work};
@@ -17,6 +18,8 @@ use crate::session::stream::Stream;
 use crate::session::{Event, Failure, NoSession, Request, Sql, StatementKey};
 use crate::settings;
 use crate::transaction;
+use pg::merge::{Head, MergeOrder};
+use pg::path::SortKey;
 use pg::query::{Command, Key};
 use pg::rows::Codecs;
 use pg::scan::{Explain, Scan, ScanIo};
@@ -38,28 +41,40 @@ pub(crate) struct Read {
     keeping: bool,
     /// What the kept rows are the answer to.
     kept_for: Option<(Vec<usize>, Arguments)>,
+    /// What compares rows of sorted streams, once it is needed.
+    order: Option<Rc<MergeOrder>>,
     told: Option<Work>,
 }
 
 enum State {
     Ready,
     Reading(Vec<NodeRead>),
+    Merging(Merge),
     /// All rows have come; those kept are all of them if `keeping`.
     Finished,
 }
 
 /// What one node delivers.
-struct NodeRead {
-    node: NodeAddress,
-    shards: Vec<usize>,
-    session: SessionRef,
+pub(super) struct NodeRead {
+    pub(super) node: NodeAddress,
+    pub(super) shards: Vec<usize>,
+    pub(super) session: SessionRef,
     stream: Stream,
+    /// The row that the stream has come to, if it is one to be merged.
+    pub(super) head: Option<Head>,
 }
 
 impl Read {
     /// The scan of a plan.
     pub(crate) fn new(compiled: Rc<Compiled>) -> Self {
-        Self { compiled, state: State::Ready, keeping: false, kept_for: None, told: None }
+        Self {
+            compiled,
+            state: State::Ready,
+            keeping: false,
+            kept_for: None,
+            order: None,
+            told: None,
+        }
     }
 
     fn tables(&self) -> Result<Vec<Rc<DistributedTable>>, PgError> {
@@ -152,8 +167,33 @@ impl Read {
         }
         self.told = Some(Work::begin(Kind::Read, shards.len()));
         let reads = self.open(io, &tables, &shards, Vec::new())?;
-        self.state = State::Reading(reads);
+        self.state = match self.merge_order(io) {
+            None => State::Reading(reads),
+            Some(order) => {
+                let mut merge = Merge::new(order);
+                merge.add(reads);
+                State::Merging(merge)
+            }
+        };
         Ok(())
+    }
+
+    /// The order by which the nodes' streams are merged, if they are.
+    fn merge_order(&mut self, io: &ScanIo) -> Option<Rc<MergeOrder>> {
+        let keys = self.merge_keys();
+        if keys.is_empty() {
+            return None;
+        }
+        let order = self.order.take().unwrap_or_else(|| Rc::new(io.merge_order(self.merge_keys())));
+        self.order = Some(Rc::clone(&order));
+        Some(order)
+    }
+
+    fn merge_keys(&self) -> &[SortKey] {
+        match &self.compiled.plan {
+            Plan::ShardScan(plan) => &plan.merge,
+            Plan::Routed(_) | Plan::InsertedRows(_) | Plan::PulledWrite(_) => &[],
+        }
     }
 
     /// Starts the statement on nodes that together hold the shards; `avoid` are nodes known to be gone.
@@ -212,12 +252,15 @@ impl Read {
                     if self.locks() {
                         session.borrow_mut().wrote = true;
                     }
-                    let stream = Stream::attach(&session, io.rows());
+                    let head = (!self.merge_keys().is_empty()).then(|| io.new_head());
+                    let rows = head.as_ref().map_or_else(|| io.rows(), |it| Rc::clone(it.store()));
+                    let stream = Stream::attach(&session, rows);
                     return Ok(Ok(NodeRead {
                         node: node.clone(),
                         shards: shards.to_vec(),
                         session,
                         stream,
+                        head,
                     }));
                 }
                 Err(Failure::Lost(error)) if had_transaction || attempt > 0 => {
@@ -330,6 +373,31 @@ impl Read {
         }
     }
 
+    /// Takes the row that comes first of those that the nodes have next.
+    fn read_merged(&mut self, io: &mut ScanIo) -> Result<bool, PgError> {
+        loop {
+            if io.emit_kept() {
+                return Ok(true);
+            }
+            let State::Merging(merge) = &mut self.state else { return Ok(false) };
+            if let Some((failure, read)) = merge.advance(self.told.as_ref())? {
+                let replaced = self.replace(io, &read, failure)?;
+                if let State::Merging(merge) = &mut self.state {
+                    merge.add(replaced);
+                }
+                continue;
+            }
+            if !merge.emit(io) {
+                self.state = State::Finished;
+                return Ok(io.emit_kept());
+            }
+            if !self.keeping {
+                return Ok(true);
+            }
+            io.keep_emitted();
+        }
+    }
+
     /// Another placement takes over, if the node was lost before it delivered anything.
     fn replace(
         &self,
@@ -434,10 +502,10 @@ impl Read {
 
     fn stop(&mut self) {
         self.told = None;
-        if let State::Reading(reads) = &mut self.state {
-            for read in reads.drain(..) {
-                abandon(&read);
-            }
+        match std::mem::replace(&mut self.state, State::Finished) {
+            State::Reading(reads) => reads.iter().for_each(abandon),
+            State::Merging(merge) => merge.give_up(abandon),
+            unbegun => self.state = unbegun,
         }
     }
 }
@@ -448,7 +516,7 @@ fn tell_done(told: Option<&Work>, read: &NodeRead) {
     }
 }
 
-enum Taken {
+pub(super) enum Taken {
     Row(Message),
     Nothing,
     End,
@@ -456,7 +524,7 @@ enum Taken {
     Failed(Failure),
 }
 
-fn take(read: &mut NodeRead) -> Taken {
+pub(super) fn take(read: &mut NodeRead) -> Taken {
     {
         let mut state = read.stream.state.borrow_mut();
         if let Some(failure) = state.failure.take() {
@@ -615,7 +683,7 @@ impl Scan for Read {
         if matches!(self.state, State::Ready) {
             self.start(io)?;
         }
-        self.read(io)
+        if matches!(self.state, State::Merging(_)) { self.read_merged(io) } else { self.read(io) }
     }
 
     fn rescan(&mut self, io: &mut ScanIo, changed: bool) -> Result<(), PgError> {
@@ -642,6 +710,11 @@ impl Scan for Read {
     fn explain(&mut self, io: &mut ScanIo, explain: &mut Explain) -> Result<(), PgError> {
         let tables = self.tables()?;
         let total = tables[0].map.len();
+        if let Plan::ShardScan(plan) = &self.compiled.plan
+            && !plan.merge.is_empty()
+        {
+            explain.text("Merge Key", &plan.merge_text);
+        }
         if !io.has_parameters() && !self.prune().is_all() {
             explain.text("Shards", &format!("decided at execution, of {total}"));
             let (opening, closing) = self.around();

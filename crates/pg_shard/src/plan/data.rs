@@ -1,6 +1,6 @@
 //! The private part of our plans: what a scan needs to know at execution, as a flat list.
 
-use pg::path::{ShardScan, Spread};
+use pg::path::{ShardScan, SortKey, Spread};
 use pg::plan::{PlanReader, PlanWriter};
 use pg::query::{Command, Key};
 use pg::rows::{Source, StateKind};
@@ -155,6 +155,11 @@ impl Plan {
                         w.int(count(by.column)).oid(by.family).oid(by.type_oid).oid(by.collation);
                     }
                 }
+                w.int(count(plan.merge.len())).text(&plan.merge_text);
+                for key in &plan.merge {
+                    w.int(count(key.column)).oid(key.operator).oid(key.collation);
+                    w.int(i32::from(key.nulls_first));
+                }
                 write_prune(&mut w, &plan.prune);
                 write_template(&mut w, &plan.template);
                 w.int(count(plan.remote.len()));
@@ -227,6 +232,9 @@ impl Plan {
                 let locks = reader.int() != 0;
                 let is_target = reader.int() != 0;
                 let broadcasts = (0..read_count(reader)).map(|_| read_spread(reader)).collect();
+                let merged_by = read_count(reader);
+                let merge_text = reader.text();
+                let merge = (0..merged_by).map(|_| read_sort_key(reader)).collect();
                 let prune = read_prune(reader);
                 let template = read_template(reader);
                 let remote =
@@ -242,6 +250,8 @@ impl Plan {
                     prune,
                     broadcasts,
                     sent,
+                    merge,
+                    merge_text,
                     locks,
                     is_target,
                 })
@@ -280,6 +290,15 @@ impl Plan {
                 must_find: reader.int() != 0,
             }),
         }
+    }
+}
+
+fn read_sort_key(reader: &mut PlanReader) -> SortKey {
+    SortKey {
+        column: read_count(reader),
+        operator: reader.oid(),
+        collation: reader.oid(),
+        nulls_first: reader.int() != 0,
     }
 }
 
