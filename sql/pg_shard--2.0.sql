@@ -73,6 +73,14 @@ CREATE TRIGGER shard_placement_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNC
     ON pgs_distribution_metadata.shard_placement
     FOR EACH STATEMENT EXECUTE FUNCTION pgs_catalog.on_metadata_change();
 
+/* When the statistics of a table's shards were last brought to the coordinator, and after how many changes of rows. */
+
+CREATE TABLE pgs_catalog.statistics (
+    relation_id oid PRIMARY KEY,
+    changes numeric NOT NULL,
+    brought timestamptz NOT NULL
+);
+
 /* The row under a cursor, for UPDATE and DELETE ... WHERE CURRENT OF. Nobody can call it by name. */
 
 CREATE FUNCTION pgs_catalog.current_of(internal, internal, internal)

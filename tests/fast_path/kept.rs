@@ -270,3 +270,42 @@ fn statements_that_have_become_useless_are_closed_on_the_worker() {
         assert!((1..=16).contains(&held.parse::<i32>().expect("a number")), "{held}, turn {turn}");
     }
 }
+
+#[test]
+fn a_worker_may_plan_for_the_values_at_hand_where_they_differ_much() {
+    let cluster = TestCluster::up(2);
+    cluster.create_distributed(
+        "CREATE TABLE jobs (tenant int, number int, state text, held bigint); CREATE INDEX jobs_state ON jobs (state)",
+        "jobs",
+        "tenant",
+        4,
+        1,
+    );
+    cluster.sql(
+        "INSERT INTO jobs SELECT 1, i, CASE WHEN i % 2000 = 0 THEN 'new' ELSE 'done' END FROM generate_series(1, 20000) AS i",
+    );
+    cluster.on_workers("ANALYZE");
+    let create = |body: &str| {
+        format!(
+            "CREATE FUNCTION custom_plans(int) RETURNS bigint LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RETURN {body}; END $$"
+        )
+    };
+    cluster.on_workers(&create("(SELECT max(custom_plans) FROM pg_prepared_statements)"));
+    cluster.sql(&create("-1"));
+    for prepared in [false, true] {
+        let mut session = cluster.new_session();
+        session.sql("PREPARE sum(int, text) AS SELECT sum(number) FROM jobs WHERE tenant = $1 AND state = $2");
+        for _ in 0..20 {
+            let sum = session.text(if prepared {
+                "EXECUTE sum(1, 'new')"
+            } else {
+                "SELECT sum(number) FROM jobs WHERE tenant = 1 AND state = 'new'"
+            });
+            assert_eq!(sum, "110000");
+        }
+        let planned = session.text(
+            "UPDATE jobs SET held = custom_plans(number) WHERE tenant = 1 AND number = 1 RETURNING held",
+        );
+        assert_eq!(planned, "20", "an index for the few that are new, prepared: {prepared}");
+    }
+}

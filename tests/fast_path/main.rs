@@ -24,6 +24,9 @@ mod tls;
 /// Transactions of statements by key, and placements in pairs.
 mod transactions;
 
+/// How often the coordinator and its workers speak to each other.
+mod trips;
+
 use testkit::{NodeName, TestCluster};
 
 const WORKER_1: NodeName = NodeName::Worker(1);

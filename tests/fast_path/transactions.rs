@@ -261,3 +261,75 @@ fn a_pair_whose_follower_is_blocked_ends_with_both_or_says_what_differs() {
     assert_eq!(cluster.text(&format!("SELECT v FROM kv WHERE k = {key}")), "1");
     assert_eq!(cluster.assert_placements_equal("kv"), 100);
 }
+
+#[test]
+fn a_statement_by_itself_has_the_isolation_level_of_its_session() {
+    // Sent to commit by itself it ran at the worker's own level: a serializable UPDATE conflicted with nobody.
+    let cluster = TestCluster::up(2);
+    create_kv(&cluster, 1);
+    cluster.create_distributed("CREATE TABLE twice (k int PRIMARY KEY, v int)", "twice", "k", 8, 2);
+    cluster.sql("INSERT INTO twice VALUES (7, 0)");
+    let create = |body: &str| {
+        format!(
+            "CREATE FUNCTION level(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN RETURN {body}; END $$"
+        )
+    };
+    cluster.on_workers(&create(
+        "array_position('{read committed,repeatable read,serializable}', current_setting('transaction_isolation'))",
+    ));
+    cluster.sql(&create("-1"));
+    // Whatever a worker's own setting.
+    for of_workers in ["read committed", "repeatable read", "serializable"] {
+        for worker in cluster.workers() {
+            let mut session = cluster.session_on(worker);
+            session.sql(&format!(
+                "ALTER ROLE postgres SET default_transaction_isolation = '{of_workers}'"
+            ));
+        }
+        let mut session = cluster.new_session();
+        for (level, name) in (1..).zip(["read committed", "repeatable read", "serializable"]) {
+            session.sql(&format!("SET default_transaction_isolation = '{name}'"));
+            for table in ["kv", "twice"] {
+                let set = format!("UPDATE {table} SET v = level(k) WHERE k = 7 RETURNING v");
+                assert_eq!(
+                    session.text(&set),
+                    level.to_string(),
+                    "{table}, {name} over {of_workers}"
+                );
+                cluster.assert_placements_equal(table);
+            }
+        }
+        assert_eq!(session.warnings(), []);
+    }
+}
+
+#[test]
+fn a_pair_whose_answer_cannot_be_read_has_changed_nothing() {
+    // The leader has executed the statement when its row turns out to be none that this server understands.
+    let cluster = TestCluster::up(2);
+    cluster.on_all_nodes("CREATE TYPE mood AS ENUM ('fine')");
+    cluster.create_distributed(
+        "CREATE TABLE feelings (k int PRIMARY KEY, v int, m mood)",
+        "feelings",
+        "k",
+        4,
+        2,
+    );
+    cluster.sql("INSERT INTO feelings VALUES (1, 0, 'fine'), (2, 0, 'fine')");
+    cluster.on_workers("ALTER TYPE mood ADD VALUE 'odd'");
+    let name = cluster.shard_name("feelings", shard_of(&cluster, "feelings", 1));
+    for worker in cluster.workers() {
+        cluster.session_on(worker).sql(&format!("UPDATE {name} SET m = 'odd' WHERE k = 1"));
+    }
+    let mut session = cluster.new_session();
+    for _ in 0..3 {
+        let error = session.error("UPDATE feelings SET v = v + 1 WHERE k = 1 RETURNING m");
+        assert_eq!(error.line(), "22P02: invalid input value for enum mood: \"odd\"");
+        // The session goes on, and nobody waits for locks that were left behind.
+        assert_eq!(session.text("UPDATE feelings SET v = v + 1 WHERE k = 2 RETURNING m"), "fine");
+        assert_eq!(cluster.new_session().count("UPDATE feelings SET v = v WHERE k = 1"), 1);
+    }
+    assert_eq!(session.text("SELECT k, v FROM feelings ORDER BY k"), "1|0\n2|3");
+    assert_eq!(session.warnings(), []);
+    assert_eq!(cluster.unhealthy("feelings"), 0);
+}

@@ -173,7 +173,9 @@ impl Generator {
         match self.random.below(20) {
             0..=1 if tables > 0 => self.set_operation(scope, wanted, tables),
             2..=7 => self.grouped(scope, wanted, tables),
-            8..=9 => self.windowed(scope, wanted, tables),
+            8 => self.windowed(scope, wanted, tables),
+            9 if self.random.chance(50) => self.first_of_each(scope, wanted, tables),
+            9 => self.windowed(scope, wanted, tables),
             10 => self.distinct_on(scope, wanted, tables),
             _ => self.plain(scope, wanted, tables),
         }
@@ -298,8 +300,13 @@ impl Generator {
                 0 => format!("ROLLUP ({})", keys.join(", ")),
                 1 if keys.len() < 4 => format!("CUBE ({})", keys.join(", ")),
                 2 => format!("GROUPING SETS ({}, ())", keys.join(", ")),
+                3 => format!("GROUPING SETS (({}), ({}))", keys.join(", "), keys[0]),
+                4 => format!("{}, ROLLUP ({})", keys[0], keys.join(", ")),
                 _ => keys.join(", "),
             };
+            if wanted.is_none() && self.random.chance(50) {
+                list.push(format!("grouping({})", keys.join(", ")));
+            }
             format!(" GROUP BY {clause}")
         };
         let having = if self.random.chance(25) {
@@ -311,7 +318,7 @@ impl Generator {
             String::new()
         };
         let sql = format!("SELECT {} FROM {from}{filter}{group}{having}", labelled(&list));
-        self.finish(sql, types.len(), None)
+        self.finish(sql, list.len(), None)
     }
 
     fn distribution_or_column(&mut self, of: Type, scope: &Scope) -> String {
@@ -398,6 +405,9 @@ impl Generator {
                         "covar_pop",
                         "regr_count",
                         "regr_r2",
+                        "covar_samp",
+                        "regr_avgx",
+                        "regr_sxy",
                     ]);
                     let second = self.expression(Type::Float, scope, 1);
                     format!(
@@ -501,8 +511,16 @@ impl Generator {
                 }
                 (Type::Numeric, Some(total)) if self.random.chance(50) => {
                     let value = self.expression(Type::Numeric, &scope, 1);
-                    let total = total.trim_end_matches(')');
-                    format!("sum({value}) OVER {total} ROWS BETWEEN 1 PRECEDING AND 2 FOLLOWING)")
+                    let total = total.strip_suffix(')').unwrap_or(&total);
+                    let frame = self.random.pick(&[
+                        "ROWS BETWEEN 1 PRECEDING AND 2 FOLLOWING",
+                        "ROWS 2 PRECEDING",
+                        "ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW EXCLUDE CURRENT ROW",
+                        "GROUPS BETWEEN 1 PRECEDING AND UNBOUNDED FOLLOWING EXCLUDE TIES",
+                        "GROUPS BETWEEN 2 FOLLOWING AND 3 FOLLOWING",
+                        "RANGE BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING EXCLUDE GROUP",
+                    ]);
+                    format!("sum({value}) OVER {total} {frame})")
                 }
                 (Type::Numeric, _) => {
                     format!("avg({}) OVER {peers}", self.expression(Type::Int4, &scope, 1))
@@ -518,6 +536,44 @@ impl Generator {
             });
         }
         let sql = format!("SELECT {} FROM {from}{filter}", labelled(&list));
+        self.finish(sql, types.len(), None)
+    }
+
+    /// The first rows of each partition: the planner makes run conditions of the filter.
+    fn first_of_each(&mut self, outer: &Scope, wanted: Option<&[Type]>, tables: usize) -> Query {
+        let (from, scope) = self.from(outer, tables);
+        let types = self.types(&scope, wanted);
+        let Some(key) = scope.key() else {
+            return self.plain(outer, wanted, tables);
+        };
+        let list: Vec<String> = types.iter().map(|of| self.expression(*of, &scope, 1)).collect();
+        let filter = self.filter(&scope);
+        let by = self.type_in(&scope);
+        let partition = self.distribution_or_column(by, &scope);
+        let by = self.type_in(&scope);
+        let by = self.expression(by, &scope, 1);
+        let direction = self.random.pick(&["", " DESC", " NULLS FIRST", " DESC NULLS LAST"]);
+        let (function, order) = self.random.pick(&[
+            ("row_number()", true),
+            ("rank()", false),
+            ("dense_rank()", false),
+            ("count(*)", false),
+        ]);
+        let order = if order {
+            format!("({by}){direction}, {}", key.join(", "))
+        } else {
+            format!("({by}){direction}")
+        };
+        let condition =
+            self.random.pick(&["place <= 2", "3 > place", "place = 1", "place BETWEEN 2 AND 4"]);
+        let columns: Vec<String> = (0..types.len()).map(|at| format!("c{at}")).collect();
+        let alias = self.alias();
+        let sql = format!(
+            "SELECT {} FROM (SELECT {}, {function} OVER (PARTITION BY {partition} ORDER BY {order}) AS place \
+             FROM {from}{filter}) AS {alias} WHERE {condition}",
+            columns.join(", "),
+            labelled(&list)
+        );
         self.finish(sql, types.len(), None)
     }
 

@@ -1,7 +1,7 @@
 //! Reads made up from seeds: the same rows on distributed tables as on local ones of the same content.
 //!
 //! The tables are in `tables.sql`, several pairs of them cut alike. `generator.rs` makes a SELECT of a number; the first
-//! 1,500 numbers are always run, and so is `once_wrong.sql`, which keeps what was once answered wrongly. To hunt for
+//! 1,500 numbers are always run, and so are `above.sql` and `once_wrong.sql`, which keeps what was once answered wrongly. To hunt for
 //! more: `PGSHARD_FUZZ=20000 PGSHARD_FUZZ_FROM=5000 cargo test --release -p testkit --test reads hunt`.
 
 /// Numbers that look random.
@@ -15,6 +15,7 @@ mod generator;
 
 /// Expressions.
 mod expression;
+mod fresh;
 
 /// Answers, and whether two are the same.
 mod answer;
@@ -49,6 +50,7 @@ use crate::schema::{LOCAL, TABLES, TYPES, Type, VIEWS};
 
 const ROWS: &str = include_str!("tables.sql");
 const ONCE_WRONG: &str = include_str!("once_wrong.sql");
+const ABOVE: &str = include_str!("above.sql");
 const ERRORS: &str = include_str!("errors.sql");
 
 /// How many made-up statements are always run.
@@ -403,10 +405,20 @@ fn reads_made_up_from_seeds_yield_the_rows_that_they_yield_on_local_tables() {
 
 #[test]
 fn what_was_once_answered_wrongly_is_answered_as_on_local_tables() {
+    same_rows(ONCE_WRONG);
+}
+
+#[test]
+fn windows_groups_and_distinct_rows_of_all_kinds_are_those_of_local_tables() {
+    same_rows(ABOVE);
+}
+
+/// Each statement of a file, in several ways.
+fn same_rows(file: &str) {
     let cluster = cluster_with_tables();
     let mut sides = Sides::of(&cluster, "postgres");
     let mut wrong = String::new();
-    for statement in statements(ONCE_WRONG) {
+    for statement in statements(file) {
         for seed in 0..6 {
             let verdict = sides.compare(&statement, seed);
             if !matches!(verdict, Verdict::SameRows) {

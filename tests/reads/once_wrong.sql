@@ -42,6 +42,10 @@ SELECT c.id FROM customers c WHERE 30 > (SELECT avg(l.no) FROM lines l WHERE l.c
 -- Groups of anonymous records failed: "input of anonymous composite types is not implemented".
 SELECT row(grp, ok), count(*) FROM customers GROUP BY 1;
 
+-- A column inside of a key, in another expression over that key, was grouped by as well, and there were more groups.
+SELECT customer, (no / 3) * 2, count(*) FROM lines GROUP BY customer, no / 3;
+SELECT customer, count(*) FROM lines GROUP BY customer, no / 3 HAVING (no / 3) + 1 > 0;
+
 -- A column that stands twice in a sub-query that the workers compute.
 SELECT r2.c0, r2.c2, r4.name FROM (SELECT DISTINCT r1.id, r1.name, r1.id FROM customers AS r1) AS r2 (c0, c1, c2) CROSS JOIN places AS r4 WHERE r2.c0 + r2.c2 < 40 ORDER BY 1, 2, 3;
 
@@ -49,3 +53,8 @@ SELECT r2.c0, r2.c2, r4.name FROM (SELECT DISTINCT r1.id, r1.name, r1.id FROM cu
 SELECT r2.c2 AS c1, r2.c0 AS c2 FROM (SELECT r1.id, count(DISTINCT 4), min(r1.d) FROM single AS r1 GROUP BY r1.id) AS r2 (c0, c1, c2) ORDER BY r2.c1, 1 NULLS FIRST, 2 DESC LIMIT 7;
 SELECT n AS id, id AS n FROM single ORDER BY single.id;
 SELECT DISTINCT ON (single.n) id AS n, n AS id FROM single ORDER BY single.n, single.id;
+
+-- A special numeric was counted twice: the deviation of one was NaN and not NULL. The average of -0 was -0.
+SELECT g, stddev(v), variance(v), stddev_pop(v), avg(v), sum(v), count(v) FROM (SELECT grp % 40 AS g, CASE WHEN id % 40 = 1 THEN 'NaN'::numeric WHEN id % 40 = 2 THEN 'Infinity' END AS v FROM customers) c GROUP BY g ORDER BY g;
+SELECT id % 7 AS g, stddev(v), var_pop(v), count(*) FROM (SELECT id, CASE WHEN id = 8 THEN 'NaN'::numeric WHEN id = 9 THEN '-Infinity' END AS v FROM customers) c GROUP BY 1 ORDER BY 1;
+SELECT id % 7 AS g, avg(CASE WHEN id < 5 THEN '-0'::float8 END), avg(CASE WHEN id < 5 THEN '-0'::float4 END), regr_avgx(1, CASE WHEN id < 5 THEN '-0'::float8 END) FROM customers GROUP BY 1 ORDER BY 1;

@@ -207,6 +207,6 @@ fn what_cannot_run_says_so_with_the_tables_name() {
         assert!(told.contains("\"t\""), "{statement}: {told}");
         assert!(!error.hint.is_empty(), "{statement}");
     }
-    assert_eq!(cluster.error("INSERT INTO t (v) VALUES (1)").sqlstate, "22004");
+    assert_eq!(cluster.error("INSERT INTO t (v) VALUES (1)").sqlstate, "23502");
     assert_eq!(cluster.text("SELECT count(*), sum(v) FROM t"), "100|297");
 }

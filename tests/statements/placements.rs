@@ -3,7 +3,7 @@
 
 use std::thread;
 
-use testkit::TestCluster;
+use testkit::{TestCluster, wait_until};
 
 /// Writes that go to one shard, to several shards at once, and those whose rows are computed here.
 fn writes_of(value: &str) -> [String; 6] {
@@ -286,4 +286,30 @@ fn a_constraint_that_is_checked_at_commit_undoes_the_transaction_on_all_placemen
     // For a moment twice is allowed.
     cluster.sql("BEGIN; UPDATE late SET v = x FROM here WHERE k IN (1, 2); INSERT INTO late VALUES (1, 1); DELETE FROM late WHERE k = 1 AND v = 1; COMMIT");
     assert_same(&cluster, &["late"]);
+}
+
+/// An UPDATE over all shards locked them one by one and waited for one that a transaction had, which then waited for
+/// another: PostgreSQL ended one of the two. Now the UPDATE waits with nothing in its hands.
+#[test]
+fn an_update_of_all_shards_and_a_transaction_by_key_do_not_wait_for_each_other() {
+    let cluster = TestCluster::up(2);
+    cluster.create_distributed("CREATE TABLE t (k int PRIMARY KEY, v int)", "t", "k", 8, 2);
+    cluster.sql("INSERT INTO t SELECT i, 0 FROM generate_series(1, 100) AS i");
+    let shard_of = |k: u32| cluster.shard_of("t", &format!("hashint4({k})"));
+    let mut keys: Vec<u32> = (1..=100).collect();
+    keys.sort_by_key(|k| shard_of(*k));
+    let (first, last) = (keys[0], keys[99]);
+    let mut session = cluster.new_session();
+    session.sql(&format!("BEGIN; UPDATE t SET v = v + 1 WHERE k = {last}"));
+    let mut other = cluster.new_session();
+    thread::scope(|scope| {
+        let update = scope.spawn(move || other.count("UPDATE t SET v = v + 10 WHERE v >= 0"));
+        let waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+        wait_until("the UPDATE waits", || cluster.text(waits) == "1");
+        session.sql(&format!("UPDATE t SET v = v + 1 WHERE k = {first}"));
+        session.sql("COMMIT");
+        assert_eq!(update.join().expect("the UPDATE ends well"), 100);
+    });
+    assert_eq!(cluster.text("SELECT sum(v), count(*) FILTER (WHERE v = 11) FROM t"), "1002|2");
+    cluster.assert_placements_equal("t");
 }

@@ -116,6 +116,40 @@ fn rows_without_a_key_and_tables_without_shards_are_refused() {
         );
     }
     assert_eq!(cluster.text("SELECT count(*) FROM keyed"), "0");
+    cluster.create_distributed(
+        "CREATE TABLE strict (a int, \"Key\" int NOT NULL, UNIQUE (\"Key\", a))",
+        "strict",
+        "Key",
+        4,
+        2,
+    );
+    cluster.sql("INSERT INTO strict SELECT i, i FROM generate_series(1, 9) AS i");
+    // Where the column is NOT NULL, it is PostgreSQL's own error.
+    for (statement, row) in [
+        ("INSERT INTO strict VALUES (10, NULL)", "(10, null)"),
+        ("INSERT INTO strict (a) VALUES (10) ON CONFLICT DO NOTHING RETURNING a", "(10, null)"),
+        ("INSERT INTO strict VALUES (10, nullif(5, 5)), (11, 11)", "(10, null)"),
+        ("INSERT INTO strict VALUES (10, 10), (11, NULL)", "(11, null)"),
+        ("INSERT INTO strict (a) SELECT 10", "(10, null)"),
+        ("COPY strict FROM PROGRAM 'echo 10,' WITH (FORMAT csv)", "(10, null)"),
+        ("COPY strict (a) FROM PROGRAM 'echo 10'", "(10, null)"),
+        ("UPDATE strict SET \"Key\" = NULL WHERE a = 3", "(3, null)"),
+        (
+            "MERGE INTO strict USING (VALUES (10)) AS s (x) ON a = x WHEN NOT MATCHED THEN INSERT VALUES (x, NULL)",
+            "(10, null)",
+        ),
+    ] {
+        let error = cluster.error(statement);
+        assert_eq!(
+            error.line(),
+            "23502: null value in column \"Key\" of relation \"strict\" violates not-null constraint",
+            "{statement}"
+        );
+        assert_eq!(error.detail, format!("Failing row contains {row}."), "{statement}");
+    }
+    cluster.sql("INSERT INTO strict (a) SELECT 1 WHERE false");
+    assert_eq!(cluster.text("SELECT count(*), sum(\"Key\") FROM strict"), "9|45");
+    cluster.assert_placements_equal("strict");
     for (statement, rows) in [
         ("SELECT * FROM keyed", ""),
         ("SELECT count(*), sum(a), max(v) FROM keyed", "0|NULL|NULL"),

@@ -131,3 +131,98 @@ fn a_locked_row_makes_others_wait_until_the_transaction_ends() {
     assert_eq!(cluster.unhealthy("seats"), 0);
     assert_eq!(cluster.assert_placements_equal("seats"), 10);
 }
+
+#[test]
+fn lock_table_keeps_out_and_waits_for_every_statement_of_other_sessions() {
+    let cluster = TestCluster::up(2);
+    cluster.create_distributed("CREATE TABLE t (k int PRIMARY KEY, v int)", "t", "k", 4, 1);
+    cluster.sql("INSERT INTO t SELECT i, 0 FROM generate_series(1, 100) AS i");
+    let mut locking = cluster.new_session();
+    let mut other = cluster.new_session();
+    other.sql("SET lock_timeout = '50ms'; SET plan_cache_mode = force_generic_plan");
+    other.sql("PREPARE change (int) AS UPDATE t SET v = v + 1 WHERE k = $1; EXECUTE change (1)");
+    other.sql("PREPARE look (int) AS SELECT v FROM t WHERE k = $1; EXECUTE look (1)");
+    let reads = ["SELECT v FROM t WHERE k = 1", "SELECT count(*) FROM t", "EXECUTE look (1)"];
+    let writes = [
+        "UPDATE t SET v = v + 1 WHERE k = 1",
+        "UPDATE t SET v = v + 1",
+        "EXECUTE change (1)",
+        "INSERT INTO t VALUES (101, 0)",
+        "INSERT INTO t SELECT k + 1000, v FROM t",
+        "UPDATE t SET v = o.v FROM t AS o WHERE o.k = t.v",
+        "TRUNCATE t",
+    ];
+    locking.sql("BEGIN; LOCK TABLE t IN SHARE MODE");
+    for read in reads {
+        other.sql(read);
+    }
+    for write in writes {
+        assert_eq!(other.error(write).sqlstate, "55P03", "{write}");
+    }
+    locking.sql("LOCK TABLE t");
+    for statement in reads {
+        assert_eq!(other.error(statement).sqlstate, "55P03", "{statement}");
+    }
+    // Who has the lock is kept out of nothing.
+    locking.sql("UPDATE t SET v = 7; COMMIT");
+    assert_eq!(other.text("SELECT min(v), max(v), count(*) FROM t"), "7|7|100");
+
+    other.sql("BEGIN; UPDATE t SET v = v + 1 WHERE k = 1");
+    let error = locking.error("BEGIN; LOCK TABLE t IN SHARE MODE NOWAIT");
+    assert_eq!(error.line(), "55P03: could not obtain lock on relation \"t\"");
+}
+
+#[test]
+fn a_serializable_conflict_fails_the_transaction_and_marks_no_placement() {
+    let cluster = TestCluster::up(2);
+    cluster.create_distributed("CREATE TABLE t (k int PRIMARY KEY, v int)", "t", "k", 1, 2);
+    cluster.sql("INSERT INTO t SELECT i, 0 FROM generate_series(1, 16) AS i");
+    let (mut one, mut other) = (cluster.new_session(), cluster.new_session());
+    for session in [&mut one, &mut other] {
+        session.sql("BEGIN ISOLATION LEVEL SERIALIZABLE");
+        session.sql("SELECT sum(v) FROM t WHERE k = 1 OR k = 2");
+    }
+    one.sql("UPDATE t SET v = v + 1 WHERE k = 1");
+    other.sql("UPDATE t SET v = v + 1 WHERE k = 2");
+    one.sql("COMMIT");
+    assert_eq!(other.error("COMMIT").sqlstate, "40001");
+    assert_eq!(cluster.text("SELECT sum(v) FROM t"), "1");
+    assert_eq!(cluster.unhealthy("t"), 0);
+    assert_eq!(cluster.assert_placements_equal("t"), 16);
+}
+
+#[test]
+fn placements_agree_although_another_node_refuses_to_commit_in_between() {
+    let cluster = TestCluster::up(3);
+    // Of `unlike` all is on the first worker; the middle shard of `twice` is on the second, which leads, and the third.
+    cluster.create_distributed(
+        "CREATE TABLE unlike (k int NOT NULL, v int, UNIQUE (k, v) DEFERRABLE INITIALLY DEFERRED)",
+        "unlike",
+        "k",
+        1,
+        1,
+    );
+    cluster.create_distributed("CREATE TABLE twice (k int PRIMARY KEY, v int)", "twice", "k", 3, 2);
+    let first = cluster.placements("unlike")[0].node;
+    let middle = cluster
+        .placements("twice")
+        .iter()
+        .map(|placement| placement.shard)
+        .find(|shard| {
+            cluster.placements("twice").iter().all(|p| p.shard != *shard || p.node != first)
+        })
+        .expect("one of three shards is not on the first of three workers");
+    let key = (1..1000)
+        .find(|key| cluster.shard_of("twice", &format!("hashint4({key})")) == middle)
+        .expect("a thousand keys lie in all of three shards");
+    cluster.sql("INSERT INTO unlike VALUES (1, 1)");
+    let mut session = cluster.new_session();
+    session.sql("BEGIN; INSERT INTO unlike VALUES (1, 1)");
+    session.sql(&format!("INSERT INTO twice VALUES ({key}, 1)"));
+    let error = session.error("COMMIT");
+    assert_eq!(error.sqlstate, "23505");
+    assert!(error.message.contains("\"unlike_k_v_key\""), "{}", error.line());
+    assert_eq!(cluster.unhealthy("twice"), 0);
+    cluster.assert_placements_equal("twice");
+    assert_eq!(cluster.text("SELECT count(*) FROM unlike"), "1");
+}

@@ -267,7 +267,7 @@ fn rows_for_many_shards_go_each_to_its_own() {
                 "INSERT INTO spread SELECT nullif(i, 9010) FROM generate_series(9001, 9020) AS i"
             )
             .sqlstate,
-        "22004"
+        "23502"
     );
     assert_eq!(
         session

@@ -4,7 +4,8 @@
 //! PostgreSQL finishes an aggregate from transition states. Where the state is the aggregate's result (count, sum,
 //! min, max, bool_and, ...) a worker is asked for the aggregate itself; where it is an array of sums, for these; where it
 //! is internal, for its parts, of which [`StateKind`] makes the serialised form. So workers need nothing but
-//! PostgreSQL. What has no such form is not asked for in parts.
+//! PostgreSQL. All aggregates of the server that have a combine function have such a form. One of a user has none that
+//! SQL could ask for, unless it has no final function; and nobody here knows what a worker's function of its name does.
 //!
 //! The states are those of `src/backend/utils/adt/numeric.c` and `float.c`, told by the transition function.
 
@@ -23,6 +24,11 @@ enum Form {
     CountAndSum,
     /// `float8[]`: number, sum, and sum of squared deviations from the mean.
     Moments,
+    /// `float8[]`: of pairs, number, sum and sum of squared deviations of the second ones, the same of the first ones, and
+    /// sum of the deviations' products.
+    Pairs,
+    /// `interval[]`: sum, and number as microseconds.
+    IntervalSum,
     /// Internal.
     Internal(StateKind),
 }
@@ -84,6 +90,7 @@ impl PartialAggregate {
         filter: Option<&str>,
         first: usize,
     ) -> (Vec<(String, Oid, i32)>, Source) {
+        let filter_condition = filter;
         let filter = filter.map_or_else(String::new, |name| format!(" FILTER (WHERE {name})"));
         let list = if arguments.is_empty() { "*".to_owned() } else { arguments.join(", ") };
         let only = arguments.first().map_or("*", String::as_str);
@@ -101,13 +108,41 @@ impl PartialAggregate {
                 (vec![column(text, pg_sys::INT8ARRAYOID)], Source::Remote(first))
             }
             Form::Moments => {
+                // PostgreSQL adds to zero, which makes -0 of nothing but -0 positive.
                 let text = format!(
-                    "ARRAY[{count}::float8, coalesce({sum}, 0), coalesce({var} * {count}, 0)]",
+                    "ARRAY[{count}::float8, coalesce({sum}, 0) + 0, coalesce({var} * {count}, 0)]",
                     count = call("count", only),
                     sum = call("sum", &format!("{only}::float8")),
                     var = call("var_pop", &format!("{only}::float8")),
                 );
                 (vec![column(text, pg_sys::FLOAT8ARRAYOID)], Source::Remote(first))
+            }
+            Form::Pairs => {
+                let call = |function: &str| format!("{function}({list}){filter}");
+                let both = |of: usize, other: usize| {
+                    let (of, other) = (&arguments[of], &arguments[other]);
+                    let and =
+                        filter_condition.map_or_else(String::new, |it| format!(" AND ({it})"));
+                    format!("sum({of}) FILTER (WHERE ({other}) IS NOT NULL{and})")
+                };
+                let text = format!(
+                    "ARRAY[{}::float8, coalesce({}, 0) + 0, coalesce({}, 0), coalesce({}, 0) + 0, coalesce({}, 0), coalesce({}, 0)]",
+                    call("regr_count"),
+                    both(1, 0),
+                    call("regr_sxx"),
+                    both(0, 1),
+                    call("regr_syy"),
+                    call("regr_sxy"),
+                );
+                (vec![column(text, pg_sys::FLOAT8ARRAYOID)], Source::Remote(first))
+            }
+            Form::IntervalSum => {
+                let text = format!(
+                    "ARRAY[coalesce({}, interval '0'), {} * interval '1 microsecond']",
+                    call("sum", only),
+                    call("count", only),
+                );
+                (vec![column(text, pg_sys::INTERVALARRAYOID)], Source::Remote(first))
             }
             Form::Internal(kind) => {
                 // A sum of int8 or numeric is numeric, one of smaller numbers int8.
@@ -160,6 +195,8 @@ fn form_of(function: Oid, state: Oid, result: Oid) -> Option<Form> {
     match column(TRANSITION_FUNCTION) {
         pg_sys::F_INT2_AVG_ACCUM | pg_sys::F_INT4_AVG_ACCUM => Some(Form::CountAndSum),
         pg_sys::F_FLOAT4_ACCUM | pg_sys::F_FLOAT8_ACCUM => Some(Form::Moments),
+        pg_sys::F_FLOAT8_REGR_ACCUM => Some(Form::Pairs),
+        pg_sys::F_INTERVAL_ACCUM => Some(Form::IntervalSum),
         pg_sys::F_INT8_AVG_ACCUM => Some(Form::Internal(StateKind::Sum)),
         pg_sys::F_NUMERIC_AVG_ACCUM => Some(Form::Internal(StateKind::NumericSum)),
         pg_sys::F_INT2_ACCUM | pg_sys::F_INT4_ACCUM => Some(Form::Internal(StateKind::Squares)),

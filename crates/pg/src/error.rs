@@ -33,6 +33,8 @@ impl SqlState {
     pub const WARNING: Self = Self(*b"01000");
     /// 57014: the user or a timeout cancelled the statement.
     pub const QUERY_CANCELED: Self = Self(*b"57014");
+    /// 55P03: somebody else holds the lock.
+    pub const LOCK_NOT_AVAILABLE: Self = Self(*b"55P03");
     /// 53300: a server has no connection slot left.
     pub const TOO_MANY_CONNECTIONS: Self = Self(*b"53300");
     /// 25P02: the transaction is aborted already.
@@ -47,6 +49,15 @@ impl SqlState {
     /// The code's first two characters.
     pub fn class(self) -> [u8; 2] {
         [self.0[0], self.0[1]]
+    }
+
+    /// The code of PostgreSQL's packed form (`unpack_sql_state`, `src/backend/utils/error/elog.c`).
+    pub(crate) fn unpacked(mut code: c_int) -> Self {
+        Self(std::array::from_fn(|_| {
+            let byte = (code & 0x3f) as u8 + b'0';
+            code >>= 6;
+            byte
+        }))
     }
 
     /// PostgreSQL's packed form (`MAKE_SQLSTATE`, `src/include/utils/elog.h`).

@@ -743,6 +743,9 @@ impl Reader<'_> {
             }
             let Some(value) = value else {
                 self.facts.null_key = true;
+                let null = pg_sys::makeNullConst(key.type_oid, -1, key.collation);
+                let key = self.own_key(null.cast(), key);
+                self.facts.equalities.key(target, key);
                 return;
             };
             if let Some(values) = values {

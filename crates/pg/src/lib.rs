@@ -15,6 +15,9 @@ pub mod activity;
 /// Work in a transaction of its own, on another process.
 pub mod background;
 
+/// Rounds through the databases, in the background.
+pub mod rounds;
+
 /// COPY: PostgreSQL's own parser of the input, row by row.
 pub mod copy;
 
@@ -55,6 +58,9 @@ mod aggregate;
 
 /// Grouping, DISTINCT, ORDER BY and LIMIT on the workers.
 mod upper;
+
+/// Window functions on the workers.
+mod window;
 
 /// What a path of ours sends, and its plan.
 mod pushed;
@@ -103,6 +109,9 @@ pub mod template;
 
 /// Transaction events.
 pub mod transaction;
+
+/// Functions of the server that raise nothing.
+mod unguarded;
 
 /// Utility statements.
 pub mod utility;

@@ -231,18 +231,30 @@ impl Link {
         Ok(true)
     }
 
-    /// The same without serving interrupts: for use while a transaction ends.
+    /// The same without serving interrupts: for use while a transaction ends. On a plain socket a wait lasts a tick at
+    /// least.
     pub fn wait_uninterrupted(&mut self, limit: Duration) -> Result<bool, PgError> {
         let until = clock() + limit;
-        while !self.receive()? {
+        let is_plain = matches!(self.transport, Transport::Plain(_));
+        loop {
+            let has_come = if is_plain {
+                let _told = WaitEvent::start();
+                matches!(self.read(0)?, Moved::Bytes(_))
+            } else {
+                self.receive()?
+            };
+            if has_come {
+                return Ok(true);
+            }
             let left = until.saturating_sub(clock());
             if left.is_zero() {
                 return Ok(false);
             }
-            let _told = WaitEvent::start();
-            wait_readable(self.socket(), left);
+            if !is_plain {
+                let _told = WaitEvent::start();
+                wait_readable(self.socket(), left);
+            }
         }
-        Ok(true)
     }
 
     /// The next message that is here.

@@ -2,7 +2,7 @@
 //!
 //! 1.2 locks shards by advisory-class tags whose objsubid is 3 (data) or 4 (metadata); users' own advisory
 //! locks have 1 or 2. We add 5: one hash value of a shard's distribution column, so that two writers of
-//! different keys of a replicated shard do not wait for each other.
+//! different keys of a replicated shard do not wait for each other; and 6: the turn of those that want many shards.
 
 use pgrx::pg_sys;
 use shardmap::ShardId;
@@ -17,6 +17,9 @@ pub enum ShardLock {
     Metadata(ShardId),
     /// The rows of a shard whose distribution column hashes to this.
     Key(ShardId, i32),
+    /// What whoever locks rows of a table's shards shares before, and has alone who must not meet any of them; told by
+    /// the table's first shard.
+    Turn(ShardId),
 }
 
 /// How it is locked.
@@ -35,30 +38,57 @@ pub enum Mode {
 /// Takes a lock to the end of the transaction; waits as long as it takes. Afterwards this backend knows what
 /// others committed while it waited, as after a lock on a relation.
 pub fn lock_shard(lock: ShardLock, mode: Mode) {
+    // SAFETY: a complete tag on the stack.
+    unsafe {
+        pg_sys::LockAcquire(&tag_of(lock), number_of(mode), false, false);
+        pg_sys::AcceptInvalidationMessages();
+    }
+}
+
+/// Takes a lock if that needs no waiting; true if it has been taken.
+pub fn try_lock_shard(lock: ShardLock, mode: Mode) -> bool {
+    // SAFETY: as in `lock_shard`.
+    unsafe {
+        let result = pg_sys::LockAcquire(&tag_of(lock), number_of(mode), false, true);
+        pg_sys::AcceptInvalidationMessages();
+        result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL
+    }
+}
+
+/// Gives back a lock that protects nothing yet.
+pub fn unlock_shard(lock: ShardLock, mode: Mode) {
+    // SAFETY: as in `lock_shard`; the caller has taken it once more than it gives it back.
+    unsafe {
+        pg_sys::LockRelease(&tag_of(lock), number_of(mode), false);
+    }
+}
+
+/// A complete advisory tag (SET_LOCKTAG_ADVISORY, `src/include/storage/lock.h`).
+fn tag_of(lock: ShardLock) -> pg_sys::LOCKTAG {
     let split = |id: ShardId| ((id.0 >> 32) as u32, id.0 as u32);
     let (field2, field3, field4) = match lock {
         ShardLock::Data(id) => (split(id).0, split(id).1, 3),
         ShardLock::Metadata(id) => (split(id).0, split(id).1, 4),
         ShardLock::Key(id, hash) => (split(id).1, hash as u32, 5),
+        ShardLock::Turn(id) => (split(id).0, split(id).1, 6),
     };
-    // The table of conflicts is PostgreSQL's own (`LockConflicts`, `src/backend/storage/lmgr/lock.c`).
-    let mode = match mode {
+    pg_sys::LOCKTAG {
+        // SAFETY: reads the backend's state.
+        locktag_field1: unsafe { pg_sys::MyDatabaseId }.to_u32(),
+        locktag_field2: field2,
+        locktag_field3: field3,
+        locktag_field4: field4,
+        locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
+        locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
+    }
+}
+
+/// The table of conflicts is PostgreSQL's own (`LockConflicts`, `src/backend/storage/lmgr/lock.c`).
+fn number_of(mode: Mode) -> c_int {
+    (match mode {
         Mode::InsertByKey => pg_sys::RowShareLock,
         Mode::ChangeByKey => pg_sys::RowExclusiveLock,
         Mode::Share => pg_sys::ShareLock,
         Mode::Exclusive => pg_sys::ExclusiveLock,
-    };
-    // SAFETY: a complete advisory tag (SET_LOCKTAG_ADVISORY, `src/include/storage/lock.h`) on the stack.
-    unsafe {
-        let tag = pg_sys::LOCKTAG {
-            locktag_field1: pg_sys::MyDatabaseId.to_u32(),
-            locktag_field2: field2,
-            locktag_field3: field3,
-            locktag_field4: field4,
-            locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
-            locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
-        };
-        pg_sys::LockAcquire(&raw const tag, mode as c_int, false, false);
-        pg_sys::AcceptInvalidationMessages();
-    }
+    }) as c_int
 }

@@ -12,6 +12,8 @@ use crate::remote::{Item, Output, Pieces, Printer, Remote, columns_in};
 use crate::scan;
 use crate::subselect;
 use crate::template::with_portable_output;
+use crate::upper::nulls_of;
+use crate::window::{self, Windows};
 use pgrx::pg_sys::{self, NodeTag};
 use std::rc::Rc;
 
@@ -24,13 +26,19 @@ pub(crate) struct Pushed {
     pub(crate) outputs: Option<Vec<Yield>>,
     /// Each group lies in one shard.
     pub(crate) grouping: Option<Grouping>,
+    /// Window functions, each partition of which lies in one shard.
+    pub(crate) windows: Option<Windows>,
     /// The outputs are groups of a node's rows, as far as they lie there.
     pub(crate) partial: bool,
+    /// Which outputs each set of such groups has for keys, if there are GROUPING SETS.
+    pub(crate) partial_sets: Option<Vec<Vec<usize>>>,
     /// Or rather of a shard's: there are few groups, and a node's rows need not be brought together for them.
     pub(crate) by_shard: bool,
     /// Each row of a node once.
     pub(crate) distinct: bool,
-    /// ORDER BY: with `limit` what comes first on a node, without it streams to be merged.
+    /// The first row of a node, by `order`, for each value of these.
+    pub(crate) first_of: Vec<*mut pg_sys::Node>,
+    /// ORDER BY: with `limit` or `first_of` what comes first on a node, without them streams to be merged.
     pub(crate) order: Vec<Order>,
     /// The rows of a node that can matter.
     pub(crate) limit: Option<i64>,
@@ -50,6 +58,8 @@ pub(crate) struct Yield {
 pub(crate) struct Grouping {
     /// Which outputs are grouped by.
     pub(crate) keys: Vec<usize>,
+    /// Which of them each of the GROUPING SETS has, if there are any.
+    pub(crate) sets: Option<Vec<Vec<usize>>>,
     /// HAVING.
     pub(crate) having: Vec<*mut pg_sys::Node>,
 }
@@ -68,17 +78,10 @@ pub(crate) struct Order {
 }
 
 impl Order {
-    /// In ORDER BY, of an expression that is printed.
-    fn print(&self, expression: &str) -> String {
+    /// What stands behind the key.
+    pub(crate) fn direction(&self) -> String {
         let direction = if self.descending { " DESC" } else { "" };
-        let nulls = if self.nulls_first == self.descending {
-            ""
-        } else if self.nulls_first {
-            " NULLS FIRST"
-        } else {
-            " NULLS LAST"
-        };
-        format!("{expression}{direction}{nulls}")
+        format!("{direction}{}", nulls_of(self.descending, self.nulls_first))
     }
 }
 
@@ -89,22 +92,37 @@ impl Pushed {
             remote,
             outputs: None,
             grouping: None,
+            windows: None,
             partial: false,
+            partial_sets: None,
             by_shard: false,
             distinct: false,
+            first_of: Vec::new(),
             order: Vec::new(),
             limit: None,
         }
     }
 
+    /// It is one of the outputs.
+    pub(crate) fn yields(&self, expression: *mut pg_sys::Node) -> bool {
+        // SAFETY: live expressions of the planner.
+        let is_it =
+            |output: &Yield| unsafe { pg_sys::equal(output.expression.cast(), expression.cast()) };
+        self.outputs.as_ref().is_some_and(|outputs| outputs.iter().any(is_it))
+    }
+
     /// Nothing concerns all of a node's rows yet.
     pub(crate) fn is_plain(&self) -> bool {
-        !self.partial && !self.distinct && self.limit.is_none() && self.order.is_empty()
+        !self.partial
+            && !self.distinct
+            && self.first_of.is_empty()
+            && self.limit.is_none()
+            && self.order.is_empty()
     }
 
     /// What the nodes' streams are merged by.
     fn merge(&self) -> &[Order] {
-        if self.limit.is_none() { &self.order } else { &[] }
+        if self.limit.is_none() && self.first_of.is_empty() { &self.order } else { &[] }
     }
 }
 
@@ -207,7 +225,8 @@ pub(crate) unsafe fn plan(
         let sql = with_portable_output(|| print(&pushed, &yields, &mut printer));
         let merge_text = with_portable_output(|| {
             let mut shown = Printer::new(remote);
-            let key = |key: &Order| key.print(&shown.expression(key.expression));
+            let key =
+                |key: &Order| format!("{}{}", shown.expression(key.expression), key.direction());
             pushed.merge().iter().map(key).collect::<Vec<_>>().join(", ")
         });
         let sent = printer.expressions.len();
@@ -257,15 +276,22 @@ pub(crate) unsafe fn plan(
 }
 
 /// The SQL of a plan.
-struct Sql {
-    template: Pieces,
-    around: (String, String),
-    columns: Vec<(pg_sys::Oid, i32)>,
-    sources: Vec<crate::rows::Source>,
+pub(crate) struct Sql {
+    /// For one shard.
+    pub(crate) template: Pieces,
+    /// Around the union of a node's shards.
+    pub(crate) around: (String, String),
+    /// Types and typmods of what comes.
+    pub(crate) columns: Vec<(pg_sys::Oid, i32)>,
+    /// What the scan's row is made of.
+    pub(crate) sources: Vec<crate::rows::Source>,
 }
 
 fn print(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) -> Sql {
-    if pushed.grouping.is_none() {
+    if let Some(windows) = &pushed.windows {
+        return window::print(pushed, windows, yields, printer);
+    }
+    if pushed.grouping.is_none() && pushed.first_of.is_empty() && pushed.partial_sets.is_none() {
         let mut wanted: Vec<*mut pg_sys::Node> =
             pushed.order.iter().map(|key| key.expression).collect();
         for output in yields {
@@ -331,6 +357,24 @@ fn print_plain(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) -> 
     Sql { template, around: Default::default(), columns, sources }
 }
 
+/// The query of a sub-query: `list` begins with the outputs, if there are groups.
+pub(crate) fn print_list(
+    pushed: &Pushed,
+    list: &[*mut pg_sys::Node],
+    printer: &mut Printer<'_>,
+    template: &mut Pieces,
+) {
+    if let Some(windows) = &pushed.windows {
+        return window::print_list(pushed, windows, list, printer, template);
+    }
+    let columns: Vec<String> = list.iter().map(|expression| printer.value(*expression)).collect();
+    template.text("SELECT ");
+    template.text(&columns.join(", "));
+    printer.put_from_where(template);
+    let places: Vec<usize> = (1..=list.len()).collect();
+    print_grouping(pushed, &places, printer, template);
+}
+
 /// One query a shard for the columns of its table that are needed, known by their names outside; around their union a join
 /// with the rows that are sent along.
 fn print_joined_last(
@@ -380,8 +424,11 @@ fn print_joined_last(
     if pushed.partial && !keys.is_empty() {
         behind.text(&format!(" GROUP BY {}", keys.join(", ")));
     }
-    let order: Vec<String> =
-        pushed.order.iter().map(|key| key.print(&printer.value(key.expression))).collect();
+    let order: Vec<String> = pushed
+        .order
+        .iter()
+        .map(|key| format!("{}{}", printer.value(key.expression), key.direction()))
+        .collect();
     let list = if select.is_empty() { "NULL".to_owned() } else { select.join(", ") };
     let distinct = if pushed.distinct { "DISTINCT " } else { "" };
     let mut closing = behind.into_text();
@@ -401,29 +448,18 @@ fn print_aggregate(
     aggregate.columns(&arguments, filter.as_deref(), first)
 }
 
-/// The query of a sub-query: `list` begins with the outputs, if there are groups.
-pub(crate) fn print_list(
-    pushed: &Pushed,
-    list: &[*mut pg_sys::Node],
-    printer: &mut Printer<'_>,
-    template: &mut Pieces,
-) {
-    let columns: Vec<String> = list.iter().map(|expression| printer.value(*expression)).collect();
-    template.text("SELECT ");
-    template.text(&columns.join(", "));
-    printer.put_from_where(template);
-    let places: Vec<usize> = (1..=list.len()).collect();
-    print_grouping(pushed, &places, printer, template);
-}
-
-fn print_grouping(
+/// GROUP BY and HAVING of a shard's query; `places` are the outputs' places in its list.
+pub(crate) fn print_grouping(
     pushed: &Pushed,
     places: &[usize],
     printer: &mut Printer<'_>,
     template: &mut Pieces,
 ) {
     let Some(grouping) = &pushed.grouping else { return };
-    if !grouping.keys.is_empty() {
+    if let Some(sets) = &grouping.sets {
+        let place = |key: &usize| places[*key].to_string();
+        template.text(&format!(" GROUP BY {}", grouping_sets(sets, place)));
+    } else if !grouping.keys.is_empty() {
         let keys: Vec<String> = grouping.keys.iter().map(|key| places[*key].to_string()).collect();
         template.text(&format!(" GROUP BY {}", keys.join(", ")));
     }
@@ -431,6 +467,15 @@ fn print_grouping(
         let text = printer.expression(*clause);
         template.text(&format!("{}({text})", if index == 0 { " HAVING " } else { " AND " }));
     }
+}
+
+/// `GROUPING SETS ((...), ...)`.
+fn grouping_sets(sets: &[Vec<usize>], name: impl Fn(&usize) -> String) -> String {
+    let sets = sets.iter().map(|set| {
+        let names: Vec<String> = set.iter().map(&name).collect();
+        format!("({})", names.join(", "))
+    });
+    format!("GROUPING SETS ({})", sets.collect::<Vec<_>>().join(", "))
 }
 
 fn lock_of(pushed: &Pushed) -> Option<String> {
@@ -449,14 +494,43 @@ fn print_around(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) ->
     let (mut outer, mut keys, mut places) = (Vec::new(), Vec::new(), Vec::new());
     let (mut columns, mut sources) = (Vec::new(), Vec::new());
     for output in yields {
-        let (asked, source) = match &output.partial {
-            None => {
+        // SAFETY: a live expression of the planner.
+        let grouping = unsafe {
+            node::cast::<pg_sys::GroupingFunc, _>(output.expression, NodeTag::T_GroupingFunc)
+        };
+        let (asked, source) = match (&output.partial, grouping) {
+            (None, Some(grouping)) if pushed.partial_sets.is_some() => {
+                places.push(0);
+                // SAFETY: a live node of the planner.
+                let arguments = unsafe { node::elements::<pg_sys::Node>((*grouping).args) };
+                // Keys come first, each as a column of its own.
+                let names: Vec<String> = arguments
+                    .into_iter()
+                    .filter_map(|key| {
+                        // SAFETY: live expressions of the planner.
+                        let is_it = |known: &Yield| unsafe {
+                            pg_sys::equal(known.expression.cast(), key.cast())
+                        };
+                        yields.iter().position(is_it)
+                    })
+                    .map(|index| format!("c{}", places[index]))
+                    .collect();
+                let text = format!("GROUPING({})", names.join(", "));
+                let source = crate::rows::Source::Remote(outer.len());
+                (vec![(text, pg_sys::INT4OID, -1)], source)
+            }
+            (None, _) => {
                 let Output { columns: own, source } =
                     printer.output(output.expression, outer.len());
                 let mut asked = Vec::new();
                 let mut first = 0;
                 for (text, type_oid, typmod) in own {
-                    let place = place_of(&mut inner, text);
+                    let place = if pushed.partial_sets.is_some() {
+                        inner.push(text);
+                        inner.len()
+                    } else {
+                        place_of(&mut inner, text)
+                    };
                     let name = format!("c{place}");
                     first = if first == 0 { place } else { first };
                     keys.push(name.clone());
@@ -465,7 +539,7 @@ fn print_around(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) ->
                 places.push(first);
                 (asked, source)
             }
-            Some(aggregate) => {
+            (Some(aggregate), _) => {
                 places.push(0);
                 let mut named =
                     |expression| format!("c{}", place_of(&mut inner, printer.value(expression)));
@@ -478,12 +552,17 @@ fn print_around(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) ->
             columns.push((type_oid, typmod));
         }
     }
+    let first_of: Vec<String> = pushed
+        .first_of
+        .iter()
+        .map(|key| format!("c{}", place_of(&mut inner, printer.value(*key))))
+        .collect();
     let order: Vec<String> = pushed
         .order
         .iter()
         .map(|key| {
             let place = place_of(&mut inner, printer.value(key.expression));
-            key.print(&format!("c{place}"))
+            format!("c{place}{}", key.direction())
         })
         .collect();
 
@@ -496,13 +575,41 @@ fn print_around(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) ->
     print_grouping(pushed, &places, printer, &mut template);
 
     let list = if outer.is_empty() { "NULL".to_owned() } else { outer.join(", ") };
-    let distinct = if pushed.distinct { "DISTINCT " } else { "" };
+    // What each output is called inside.
+    let names: Vec<String> = places.iter().map(|place| format!("c{place}")).collect();
+    Sql {
+        template,
+        around: around(pushed, &list, &keys, &names, &first_of, &order),
+        columns,
+        sources,
+    }
+}
+
+/// What stands around the union of a node's shards.
+pub(crate) fn around(
+    pushed: &Pushed,
+    list: &str,
+    keys: &[String],
+    names: &[String],
+    first_of: &[String],
+    order: &[String],
+) -> (String, String) {
+    let distinct = if !first_of.is_empty() {
+        format!("DISTINCT ON ({}) ", first_of.join(", "))
+    } else if pushed.distinct {
+        "DISTINCT ".to_owned()
+    } else {
+        String::new()
+    };
     let mut closing = ") u".to_owned();
-    if pushed.partial && !keys.is_empty() {
+    if let Some(sets) = &pushed.partial_sets {
+        let name = |key: &usize| names[*key].clone();
+        closing.push_str(&format!(" GROUP BY {}", grouping_sets(sets, name)));
+    } else if pushed.partial && !keys.is_empty() {
         closing.push_str(&format!(" GROUP BY {}", keys.join(", ")));
     }
-    print_last(pushed, &order, &mut closing);
-    Sql { template, around: (format!("SELECT {distinct}{list} FROM ("), closing), columns, sources }
+    print_last(pushed, order, &mut closing);
+    (format!("SELECT {distinct}{list} FROM ("), closing)
 }
 
 /// ORDER BY and LIMIT.
@@ -516,7 +623,7 @@ fn print_last(pushed: &Pushed, order: &[String], closing: &mut String) {
 }
 
 /// The number of the inner column with that text, which is added if there is none yet.
-fn place_of(inner: &mut Vec<String>, text: String) -> usize {
+pub(crate) fn place_of(inner: &mut Vec<String>, text: String) -> usize {
     let known = inner.iter().position(|known| *known == text);
     known.unwrap_or_else(|| {
         inner.push(text);

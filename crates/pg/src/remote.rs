@@ -182,6 +182,9 @@ pub(crate) struct Output {
     pub(crate) source: Source,
 }
 
+/// Of so many rows in a table, one that is sent along is few.
+const FEW_SENT: f64 = 100.0;
+
 /// Puts a remote relation into SQL.
 pub(crate) struct Printer<'a> {
     remote: &'a Remote,
@@ -331,22 +334,14 @@ impl<'a> Printer<'a> {
         }
     }
 
-    /// The clause is an OR over nothing but columns of broadcast rows.
+    /// The clause is an OR that looks at rows that are sent along.
     fn is_alternative_of_arrays(&self, clause: *mut pg_sys::Node) -> bool {
         // SAFETY: a live clause of the planner.
-        unsafe {
-            let is_or = node::cast::<pg_sys::BoolExpr, _>(clause, NodeTag::T_BoolExpr)
-                .is_some_and(|expr| (*expr).boolop == pg_sys::BoolExprType::OR_EXPR);
-            is_or
-                && !node::walk(clause, &mut |n| {
-                    let var = node::cast::<pg_sys::Var, _>(n, NodeTag::T_Var);
-                    let is_sent = |var: *mut pg_sys::Var| {
-                        let relation = (*var).varno as u32;
-                        self.broadcasts.iter().any(|rows| rows.relations.contains(&relation))
-                    };
-                    if var.is_some_and(|var| !is_sent(var)) { Visit::Stop } else { Visit::Into }
-                })
-        }
+        let is_or = unsafe {
+            node::cast::<pg_sys::BoolExpr, _>(clause, NodeTag::T_BoolExpr)
+                .is_some_and(|expr| (*expr).boolop == pg_sys::BoolExprType::OR_EXPR)
+        };
+        is_or && self.is_of_arrays(clause)
     }
 
     /// `unnest($1::int4[], ...) AS b1(c1, ...)`.
@@ -513,7 +508,8 @@ impl<'a> Printer<'a> {
                 Condition::Clause(clause) => {
                     let text = self.expression(*clause);
                     // A worker knows nothing of arrays' values, takes alternatives for rare ones, and would join the
-                    // arrays with each other first, row by row. Of CASE it thinks that half the rows pass.
+                    // arrays with each other first, or read its table once for each of their rows. Of CASE it thinks that
+                    // half the rows pass.
                     sql.text(&if self.is_alternative_of_arrays(*clause) {
                         format!("CASE WHEN {text} THEN true ELSE false END")
                     } else {
@@ -557,6 +553,18 @@ impl<'a> Printer<'a> {
             }
         }
         let table = table.filter(|_| self.remote.items.len() > 1)?;
+        // Few rows may find theirs by an index of each shard.
+        // SAFETY: a base relation of the root; paths of rows that are sent along live as long as the root.
+        let (stored, sent) = unsafe {
+            let rel = pg_sys::find_base_rel(self.remote.root, table as i32);
+            (
+                (*rel).tuples,
+                self.broadcasts.iter().map(|rows| (*rows.path).rows).fold(0.0, f64::max),
+            )
+        };
+        if sent * FEW_SENT < stored {
+            return None;
+        }
         if !self.remote.stand_ins.is_empty() {
             return None;
         }
@@ -761,6 +769,16 @@ impl Pieces {
             }
         };
         self.0.into_iter().map(text).collect()
+    }
+
+    /// Appends other pieces.
+    pub(crate) fn append(&mut self, pieces: Pieces) {
+        for piece in pieces.0 {
+            match (self.0.last_mut(), piece) {
+                (Some(Piece::Text(last)), Piece::Text(text)) => last.push_str(&text),
+                (_, piece) => self.0.push(piece),
+            }
+        }
     }
 
     /// Appends a hole.

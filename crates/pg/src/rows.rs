@@ -2,6 +2,7 @@
 //! them.
 
 use crate::error::PgError;
+use crate::unguarded::client_encoding;
 use crate::value::{Decoder, Encoder, Hasher, is_binary_safe};
 use pgrx::pg_sys::{self, Datum, Oid};
 use protocol::Row;
@@ -67,9 +68,12 @@ impl StateKind {
     fn serialise(self, count: &[u8], sum: &[u8], squares: Option<&[u8]>) -> Option<Vec<u8>> {
         let is_numeric = matches!(self, Self::NumericSum | Self::NumericSquares);
         let sum = WireNumeric::read(sum)?;
+        let finite = sum.sign == WireNumeric::POSITIVE || sum.sign == WireNumeric::NEGATIVE;
+        // A special value is counted by itself below: one is enough for the result, and all together count.
+        let all = i64::from_be_bytes(count.try_into().ok()?);
+        let count = &(if finite { all } else { all - 1 }).to_be_bytes();
         let mut state = Vec::with_capacity(80);
         state.extend_from_slice(count);
-        let finite = sum.sign == WireNumeric::POSITIVE || sum.sign == WireNumeric::NEGATIVE;
         // The special values are counted, and are no part of the sums.
         let scale = if finite { sum.scale } else { 0 };
         let zero = WireNumeric { weight: 0, sign: WireNumeric::POSITIVE, scale: 0, digits: &[] };
@@ -237,11 +241,6 @@ impl Codecs {
         self.hashers.borrow_mut().push((wanted, Rc::clone(&found)));
         Some(found)
     }
-}
-
-fn client_encoding() -> c_int {
-    // SAFETY: reads a setting of the backend.
-    unsafe { pg_sys::pg_get_client_encoding() }
 }
 
 /// A place to keep rows: in memory up to work_mem, then on disk.

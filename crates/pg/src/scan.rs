@@ -9,6 +9,7 @@ use crate::path::Spread;
 use crate::plan::PlanReader;
 use crate::query::Key;
 use crate::rows::{Codecs, RowStore, Source};
+use crate::unguarded;
 use crate::value::{Encoder, Hasher};
 use pgrx::pg_sys::{self, Datum, NodeTag, Oid};
 use protocol::{Arguments, Elements, Row};
@@ -695,8 +696,8 @@ impl ScanIo {
     }
 
     fn clear_slot(&mut self, slot: *mut pg_sys::TupleTableSlot) {
-        // SAFETY: the node's own slot.
-        unsafe { pg_sys::ExecClearTuple(slot) };
+        // SAFETY: the node's own slot, which is virtual (`CUSTOM_SCAN` nodes' slots are).
+        unsafe { unguarded::clear(slot) };
     }
 
     /// Puts a remote row in the slot; it stays until the next.
@@ -706,7 +707,7 @@ impl ScanIo {
             unsafe {
                 let slot = (*io.node).ss.ss_ScanTupleSlot;
                 io.rows.borrow_mut().decode((*slot).tts_values, (*slot).tts_isnull, row)?;
-                pg_sys::ExecStoreVirtualTuple(slot);
+                unguarded::store_virtual(slot);
             }
             Ok(())
         })
@@ -740,7 +741,7 @@ impl ScanIo {
             let natts = (*(*slot).tts_tupleDescriptor).natts as usize;
             std::ptr::copy_nonoverlapping((*self.kept_slot).tts_values, (*slot).tts_values, natts);
             std::ptr::copy_nonoverlapping((*self.kept_slot).tts_isnull, (*slot).tts_isnull, natts);
-            pg_sys::ExecStoreVirtualTuple(slot);
+            unguarded::store_virtual(slot);
         }
         true
     }
@@ -759,8 +760,8 @@ impl ScanIo {
     pub fn is_whole_transaction(&self) -> bool {
         // SAFETY: reads the backend's globals and its input buffer without waiting (there is data to peek at).
         unsafe {
-            if pg_sys::IsTransactionBlock()
-                || pg_sys::GetCurrentTransactionNestLevel() != 1
+            if unguarded::is_in_block()
+                || unguarded::nest_level() != 1
                 || pg_sys::MyXactFlags & pg_sys::XACT_FLAGS_PIPELINING as c_int != 0
                 || pg_sys::ActivePortal.is_null()
             {
@@ -866,7 +867,7 @@ impl ScanIo {
     fn reset_row_memory(&mut self) {
         // SAFETY: the node's own per-row context, in which nothing is in use when rows are done with.
         unsafe {
-            pg_sys::MemoryContextReset((*(*self.node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory);
+            unguarded::reset((*(*self.node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory);
         }
     }
 }

@@ -32,6 +32,13 @@ pub(crate) unsafe fn is_shippable(
                     if ours && plain { Visit::Into } else { Visit::Stop }
                 }
                 NodeTag::T_Aggref if !aggregates => Visit::Stop,
+                // Its arguments have to be the keys as they are printed there.
+                NodeTag::T_GroupingFunc if aggregates => {
+                    let arguments =
+                        node::elements::<pg_sys::Node>((*n.cast::<pg_sys::GroupingFunc>()).args);
+                    let plain = arguments.iter().all(|one| node::tag(*one) == NodeTag::T_Var);
+                    if plain { Visit::Into } else { Visit::Stop }
+                }
                 NodeTag::T_Param
                 | NodeTag::T_SubLink
                 | NodeTag::T_SubPlan

@@ -5,8 +5,9 @@
 //! would see one of a local table, and what they find is stored where the planner looks (`do_analyze_rel` and
 //! `update_attstats`, `src/backend/commands/analyze.c`).
 
-use crate::error::PgError;
+use crate::error::{PgError, SqlState};
 use crate::node;
+use crate::table;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::{c_int, c_long};
 
@@ -23,6 +24,8 @@ pub struct Known {
     pub pages: f64,
     /// A column of which it is known how many different values it has.
     pub distinct: (i16, f64),
+    /// Somebody else's lock on the table is waited for.
+    pub waits: bool,
 }
 
 /// Beyond so many pages, only some pages are read for the sample.
@@ -42,13 +45,19 @@ pub fn may_analyze(table: Oid) -> bool {
 ///
 /// # Errors
 ///
-/// [`PgError`] if the sample cannot be taken.
+/// [`PgError`] if the sample cannot be taken, or the table is locked and that is not to be waited for.
 pub fn gather(known: &Known) -> Result<(), PgError> {
     // SAFETY: the relation is locked and open until the end. Everything that is palloced lives in SPI's context until
     // `SPI_finish`. After an ERROR the transaction's abort closes the relation, and SPI with it.
     unsafe {
         let lock = pg_sys::ShareUpdateExclusiveLock as pg_sys::LOCKMODE;
-        let relation = pg_sys::table_open(known.table, lock);
+        if !known.waits && !pg_sys::ConditionalLockRelationOid(known.table, lock) {
+            return Err(PgError::new(SqlState::LOCK_NOT_AVAILABLE, "the table is locked"));
+        }
+        let relation = pg_sys::try_relation_open(known.table, lock);
+        if relation.is_null() {
+            return Err(PgError::new(SqlState::UNDEFINED_OBJECT, "the table has been dropped"));
+        }
         pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
         if pg_sys::SPI_connect() != pg_sys::SPI_OK_CONNECT as c_int {
             return Err(PgError::internal("SPI_connect failed"));
@@ -69,7 +78,10 @@ pub fn gather(known: &Known) -> Result<(), PgError> {
                     (**column).rows = (*sample).vals;
                     (**column).tupDesc = (*sample).tupdesc;
                     (**column).tupattnum = at as c_int + 1;
-                    compute(*column, rows, known);
+                    // Types of users have functions of users.
+                    table::as_restricted((*(*relation).rd_rel).relowner, || {
+                        compute(*column, rows, known);
+                    });
                     store(known.table, *column);
                 }
             }

@@ -75,7 +75,9 @@ pub(crate) unsafe fn of(
         );
         let pushed = winner(last)?;
         let inner = &*pushed.remote;
+        // A key may be NULL where not all GROUPING SETS have it.
         if !pushed.is_plain()
+            || pushed.grouping.as_ref().is_some_and(|grouping| grouping.sets.is_some())
             || !inner.complete
             || !std::ptr::eq(inner.root, below)
             || !inner.broadcasts().is_empty()
@@ -103,22 +105,28 @@ pub(crate) unsafe fn of(
             let number = (*entry).resno;
             let known = inner.locus.keys().iter().find(|key| is_column(expression, key.column));
             keys.extend(known.map(|key| Key { column: (relation, number), ..*key }));
-            let place = (!has_system_column(expression) && inner.can_compute(expression, groups))
-                .then(|| {
-                    // Each column has a place of its own: ruleutils gives equal names to no two.
-                    let is_free = |place: &usize| {
-                        !columns.contains(&Some(*place))
-                            && pg_sys::equal(list[*place].cast(), expression.cast())
-                    };
-                    (0..list.len()).find(is_free).unwrap_or_else(|| {
-                        list.push(expression);
-                        list.len() - 1
-                    })
-                });
+            // `can_compute` knows no window functions; those that are yielded have been looked at.
+            let is_window = pushed.windows.is_some()
+                && node::tag(expression) == NodeTag::T_WindowFunc
+                && pushed.yields(expression);
+            let can_compute = is_window || inner.can_compute(expression, groups);
+            let place = (!has_system_column(expression) && can_compute).then(|| {
+                // Each column has a place of its own: ruleutils gives equal names to no two.
+                let is_free = |place: &usize| {
+                    !columns.contains(&Some(*place))
+                        && pg_sys::equal(list[*place].cast(), expression.cast())
+                };
+                (0..list.len()).find(is_free).unwrap_or_else(|| {
+                    list.push(expression);
+                    list.len() - 1
+                })
+            });
             columns.push(place);
         }
         let subselect = Rc::new(Subselect { relation, pushed: Rc::clone(&pushed), list, columns });
-        let work = inner.work + if groups { (*rel).tuples * 0.02 } else { 0.0 };
+        let work = inner.work
+            + if groups { (*rel).tuples * 0.02 } else { 0.0 }
+            + if pushed.windows.is_some() { (*rel).tuples * 0.06 } else { 0.0 };
         let (conditions, _, complete) = path::conditions_of(root, rel, relation);
         let remote = Remote {
             root,

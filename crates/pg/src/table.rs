@@ -58,6 +58,11 @@ impl Row {
         self.datum(column).map_or(0, |datum| datum.value() as i32)
     }
 
+    /// A boolean column.
+    pub fn bool(&self, column: i16) -> bool {
+        self.datum(column).is_some_and(|datum| datum.value() as u8 != 0)
+    }
+
     /// An oid column.
     pub fn oid(&self, column: i16) -> Oid {
         self.datum(column).map_or(Oid::INVALID, |datum| Oid::from(datum.value() as u32))
@@ -360,8 +365,7 @@ pub fn role_name(role: Oid) -> String {
 
 /// The current role.
 pub fn current_role() -> Oid {
-    // SAFETY: reads the backend's state.
-    unsafe { pg_sys::GetUserId() }
+    crate::unguarded::current_role()
 }
 
 /// This process helps another with a part of its plan.
@@ -407,6 +411,23 @@ pub fn as_extension_owner<T>(body: impl FnOnce() -> T) -> T {
             context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as c_int,
         );
         let value = body();
+        pg_sys::SetUserIdAndSecContext(user, context);
+        value
+    }
+}
+
+/// Runs `body` as a role, in whose name functions of users may then run: they cannot get at anybody else's rights, and the
+/// settings that they leave are gone afterwards (`do_analyze_rel`, `analyze.c`).
+pub fn as_restricted<T>(role: Oid, body: impl FnOnce() -> T) -> T {
+    // SAFETY: the saved identity is put back; after an ERROR the transaction's abort does it.
+    unsafe {
+        let (mut user, mut context) = (Oid::INVALID, 0);
+        pg_sys::GetUserIdAndSecContext(&raw mut user, &raw mut context);
+        let restricted = context | pg_sys::SECURITY_RESTRICTED_OPERATION as c_int;
+        pg_sys::SetUserIdAndSecContext(role, restricted);
+        let level = pg_sys::NewGUCNestLevel();
+        let value = body();
+        pg_sys::AtEOXact_GUC(false, level);
         pg_sys::SetUserIdAndSecContext(user, context);
         value
     }
@@ -498,6 +519,21 @@ pub struct TableColumn {
     pub type_name: String,
     /// Its value is computed from other columns by whoever stores the row.
     pub is_generated: bool,
+}
+
+/// A column is declared NOT NULL.
+pub fn is_not_null(table: Oid, column: i16) -> bool {
+    // SAFETY: as in `columns`; a column's number is its place in the descriptor.
+    unsafe {
+        let relation = pg_sys::RelationIdGetRelation(table);
+        if relation.is_null() {
+            return false;
+        }
+        let attribute = (*(*relation).rd_att).attrs.as_ptr().add(column as usize - 1);
+        let is_not_null = (*attribute).attnotnull;
+        pg_sys::RelationClose(relation);
+        is_not_null
+    }
 }
 
 /// The live columns of a table.

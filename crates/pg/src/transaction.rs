@@ -5,6 +5,7 @@
 
 use crate::error::boundary;
 use crate::hooks;
+use crate::unguarded;
 use pgrx::pg_sys;
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -62,14 +63,18 @@ unsafe extern "C-unwind" fn on_subtransaction(
 
 /// 1 in a transaction, one more for each open subtransaction.
 pub fn nest_level() -> u32 {
-    // SAFETY: reads the backend's state.
-    unsafe { pg_sys::GetCurrentTransactionNestLevel() as u32 }
+    unguarded::nest_level()
 }
 
 /// The client has said BEGIN, or sent several statements in one text.
 pub fn is_in_block() -> bool {
+    unguarded::is_in_block()
+}
+
+/// Nothing may be written.
+pub fn is_read_only() -> bool {
     // SAFETY: reads the backend's state.
-    unsafe { pg_sys::IsTransactionBlock() }
+    unsafe { pg_sys::XactReadOnly }
 }
 
 /// The isolation level, as BEGIN spells it.

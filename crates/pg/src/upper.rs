@@ -11,6 +11,7 @@ use crate::node::{self, Visit};
 use crate::path;
 use crate::pushed::{self, Grouping, Order, Pushed, Yield};
 use crate::remote::{self, Column, Remote};
+use crate::window;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use std::ffi::c_void;
 use std::rc::Rc;
@@ -56,6 +57,7 @@ pub(crate) unsafe extern "C-unwind" fn upper_paths(
                 pg_sys::UpperRelationKind::UPPERREL_GROUP_AGG => {
                     group(root, input, output, extra.cast());
                 }
+                pg_sys::UpperRelationKind::UPPERREL_WINDOW => window::windows(root, input, output),
                 pg_sys::UpperRelationKind::UPPERREL_DISTINCT => distinct(root, input, output),
                 pg_sys::UpperRelationKind::UPPERREL_ORDERED => order(root, input, output),
                 pg_sys::UpperRelationKind::UPPERREL_FINAL => limit(root, input, output),
@@ -77,12 +79,19 @@ unsafe fn group(
     unsafe {
         let parse = (*root).parse;
         let Some(remote) = remote::noted(input) else { return };
-        if !remote.complete || !(*parse).groupingSets.is_null() {
+        if !remote.complete {
             return;
+        }
+        if !(*parse).groupingSets.is_null() {
+            return group_sets(root, input, output, &remote, extra);
         }
         let having = node::elements::<pg_sys::Node>((*extra).havingQual.cast());
         let target = below_grouping((*output).reltarget, parse, &having);
         let outputs = node::elements::<pg_sys::Node>((*target).exprs);
+        // GROUPING over a single set is always 0, and not worth a case.
+        if outputs.iter().any(|output| node::tag(*output) == NodeTag::T_GroupingFunc) {
+            return;
+        }
         let is_key = |index: usize| {
             let reference = if (*target).sortgrouprefs.is_null() {
                 0
@@ -127,7 +136,7 @@ unsafe fn group(
             // Columns that depend on the keys are no keys here, but may have to be where there is no primary key.
             let is_aggregate = |index: usize| node::tag(outputs[index]) == NodeTag::T_Aggref;
             let keys = (0..wanted.len()).filter(|place| !is_aggregate(wanted[*place])).collect();
-            pushed.grouping = Some(Grouping { keys, having });
+            pushed.grouping = Some(Grouping { keys, sets: None, having });
             let yields =
                 wanted.iter().map(|index| Yield { expression: outputs[*index], partial: None });
             pushed.outputs = Some(yields.collect());
@@ -159,16 +168,7 @@ unsafe fn group(
         let rows = (groups * lots).min((*input).rows.max(1.0));
         let mut partial = (*remote).clone();
         partial.work += (*input).rows * if by_shard { 0.015 } else { 0.02 };
-        let partial_rel = pg_sys::fetch_upper_rel(
-            root,
-            pg_sys::UpperRelationKind::UPPERREL_PARTIAL_GROUP_AGG,
-            (*input).relids,
-        );
-        if (*partial_rel).reltarget.is_null()
-            || node::length((*(*partial_rel).reltarget).exprs) == 0
-        {
-            (*partial_rel).reltarget = target;
-        }
+        let partial_rel = partial_relation(root, input, target);
         let path = path::make_path(partial_rel, target, rows, &partial);
         let mut pushed = Pushed::all(Rc::clone(&remote));
         pushed.outputs = Some(yields);
@@ -176,6 +176,276 @@ unsafe fn group(
         pushed.by_shard = by_shard;
         pushed::attach(path, pushed);
         finish_groups(root, output, path.cast(), extra, groups);
+    }
+}
+
+/// GROUPING SETS, ROLLUP and CUBE.
+///
+/// If every set has a column that spreads the rows, each group lies in one shard. Otherwise the nodes make the groups of
+/// all sets in parts, and tell by GROUPING which set a part is of: that is one more key for PostgreSQL's Finalize, which
+/// keeps apart a key that is NULL and a key that is not in the set.
+unsafe fn group_sets(
+    root: *mut pg_sys::PlannerInfo,
+    input: *mut pg_sys::RelOptInfo,
+    output: *mut pg_sys::RelOptInfo,
+    remote: &Rc<Remote>,
+    extra: *mut pg_sys::GroupPathExtraData,
+) {
+    // SAFETY: the planner's live structures.
+    unsafe {
+        let parse = (*root).parse;
+        let having = node::elements::<pg_sys::Node>((*extra).havingQual.cast());
+        let target = below_grouping((*output).reltarget, parse, &having);
+        let outputs = node::elements::<pg_sys::Node>((*target).exprs);
+        let references: Vec<u32> = (0..outputs.len())
+            .map(|index| {
+                let all = (*target).sortgrouprefs;
+                if all.is_null() { 0 } else { *all.add(index) }
+            })
+            .collect();
+        let Some(sets) = sets_of(parse, &references) else { return };
+        let keys: Vec<usize> = (0..outputs.len()).filter(|index| references[*index] != 0).collect();
+        let is_made = |index: usize| {
+            matches!(node::tag(outputs[index]), NodeTag::T_Aggref | NodeTag::T_GroupingFunc)
+        };
+        // A key without columns would be computed here, and is NULL for some sets. Of two keys that are the same one is
+        // NULL where the other is not.
+        let is_repeated = |key: &usize| {
+            let others = keys.iter().filter(|other| *other != key);
+            others
+                .into_iter()
+                .any(|other| pg_sys::equal(outputs[*other].cast(), outputs[*key].cast()))
+        };
+        if keys.is_empty()
+            || keys.iter().any(is_repeated)
+            || keys.iter().any(|key| is_free_of_columns(outputs[*key]))
+            || !outputs.iter().all(|expression| remote.can_compute(*expression, true))
+        {
+            return;
+        }
+        // Columns that depend on a primary key, which is in all sets then.
+        let dependent: Vec<usize> = (0..outputs.len())
+            .filter(|index| references[*index] == 0 && !is_made(*index))
+            .collect();
+        let nodes = hooks::planner().node_count(remote.tables[0]).max(1) as f64;
+        let (mut groups, mut parts, mut is_whole) = (0.0, 0.0, true);
+        for set in &sets {
+            let expressions: Vec<*mut pg_sys::Node> = set.iter().map(|key| outputs[*key]).collect();
+            let many = if set.is_empty() {
+                1.0
+            } else {
+                pg_sys::estimate_num_groups(
+                    root,
+                    node::list_of(&expressions),
+                    (*input).rows,
+                    std::ptr::null_mut(),
+                    std::ptr::null_mut(),
+                )
+            };
+            let columns: Vec<Column> =
+                expressions.iter().filter_map(|key| column_of(*key)).collect();
+            let lies_together = remote.locus.keeps_together(&columns);
+            groups += many;
+            parts += if lies_together { many } else { (many * nodes).min((*input).rows.max(1.0)) };
+            is_whole &= lies_together;
+        }
+        let mut worked = (**remote).clone();
+        worked.work += (*input).rows * 0.02 * sets.len() as f64;
+        if is_whole && having.iter().all(|clause| remote.can_compute(*clause, true)) {
+            let rows = if having.is_empty() { groups } else { groups / 3.0 };
+            let path = path::make_path(output, target, rows, &worked);
+            let mut pushed = Pushed::all(Rc::clone(remote));
+            let sets = sets
+                .into_iter()
+                .map(|set| set.into_iter().chain(dependent.iter().copied()).collect())
+                .collect();
+            pushed.grouping = Some(Grouping { keys, sets: Some(sets), having });
+            let yields =
+                outputs.into_iter().map(|expression| Yield { expression, partial: None }).collect();
+            pushed.outputs = Some(yields);
+            pushed::attach(path, pushed);
+            let path =
+                pg_sys::apply_projection_to_path(root, output, path.cast(), (*output).reltarget);
+            return pg_sys::add_path(output, path);
+        }
+        // Sets that are the same set twice could not be told apart, nor more keys than GROUPING takes. A node that is
+        // not asked would not tell that there are no rows, which the empty set shows.
+        let is_twice = (1..sets.len()).any(|index| sets[..index].contains(&sets[index]));
+        if (*root).hasNonPartialAggs
+            || (*root).hasNonSerialAggs
+            || is_twice
+            || !dependent.is_empty()
+            || keys.len() > 31
+            || !pg_sys::grouping_is_hashable((*parse).groupClause)
+            || sets.iter().any(Vec::is_empty) && may_leave_out_nodes(remote)
+        {
+            return;
+        }
+        let own = pg_sys::copy_pathtarget(target);
+        let mut clause = pg_sys::list_copy((*parse).groupClause);
+        let mut reference = 1 + node::elements::<pg_sys::TargetEntry>((*root).processed_tlist)
+            .into_iter()
+            .map(|entry| (*entry).ressortgroupref)
+            .max()
+            .unwrap_or(0);
+        let all: *mut pg_sys::GroupingFunc = node::make(NodeTag::T_GroupingFunc);
+        (*all).args = node::list_of(&keys.iter().map(|key| outputs[*key]).collect::<Vec<_>>());
+        for key in &keys {
+            (*all).refs = pg_sys::lappend_int((*all).refs, references[*key] as i32);
+        }
+        (*all).location = -1;
+        pg_sys::add_column_to_pathtarget(own, all.cast(), 0);
+        for (index, expression) in
+            node::elements::<pg_sys::Node>((*own).exprs).into_iter().enumerate()
+        {
+            if node::tag(expression) == NodeTag::T_GroupingFunc {
+                *(*own).sortgrouprefs.add(index) = reference;
+                clause = pg_sys::lappend(clause, integer_key(reference).cast());
+                reference += 1;
+            }
+        }
+        let own = with_partial_aggregates(root, own);
+        let known_as = node::elements::<pg_sys::Node>((*own).exprs);
+        let mut yields = Vec::new();
+        for (index, expression) in known_as.into_iter().enumerate() {
+            let aggregate = outputs
+                .get(index)
+                .and_then(|known| node::cast::<pg_sys::Aggref, _>(*known, NodeTag::T_Aggref));
+            let partial = match aggregate.map(|aggregate| PartialAggregate::of(aggregate)) {
+                Some(None) => return,
+                partial => partial.flatten(),
+            };
+            yields.push(Yield { expression, partial });
+        }
+        let partial_rel = partial_relation(root, input, own);
+        let path = path::make_path(partial_rel, own, parts, &worked);
+        let mut pushed = Pushed::all(Rc::clone(remote));
+        pushed.outputs = Some(yields);
+        pushed.partial = true;
+        pushed.partial_sets = Some(sets);
+        pushed::attach(path, pushed);
+        let split = pg_sys::AggSplit::AGGSPLIT_FINAL_DESERIAL;
+        let costs = aggregate_costs(root, split);
+        let path = pg_sys::create_agg_path(
+            root,
+            output,
+            path.cast(),
+            (*output).reltarget,
+            pg_sys::AggStrategy::AGG_HASHED,
+            split,
+            clause,
+            (*extra).havingQual.cast(),
+            &costs,
+            groups,
+        );
+        pg_sys::add_path(output, path.cast());
+    }
+}
+
+/// The keys of each set, as numbers of the outputs that have these references.
+unsafe fn sets_of(parse: *mut pg_sys::Query, references: &[u32]) -> Option<Vec<Vec<usize>>> {
+    // SAFETY: a live query whose sets the planner has expanded to lists of references (`preprocess_grouping_sets` of
+    // `src/backend/optimizer/plan/planner.c`); an empty one is NIL.
+    unsafe {
+        node::elements::<pg_sys::List>((*parse).groupingSets)
+            .into_iter()
+            .map(|set| {
+                if !set.is_null() && node::tag(set) != NodeTag::T_IntList {
+                    return None;
+                }
+                let mut keys = (0..node::length(set))
+                    .map(|index| {
+                        let reference = (*(*set).elements.add(index)).int_value as u32;
+                        references.iter().position(|known| *known == reference)
+                    })
+                    .collect::<Option<Vec<usize>>>()?;
+                keys.sort_unstable();
+                keys.dedup();
+                Some(keys)
+            })
+            .collect()
+    }
+}
+
+/// Filters or rows that are sent along may lead past a node, or past all of them.
+unsafe fn may_leave_out_nodes(remote: &Remote) -> bool {
+    let mentions_key = |filter: &remote::Filter| {
+        filter.is_sharded
+            && filter.clauses.iter().any(|clause| {
+                // SAFETY: a live clause of the planner.
+                unsafe {
+                    node::walk(*clause, &mut |n| match node::cast::<pg_sys::Var, _>(
+                        n,
+                        NodeTag::T_Var,
+                    ) {
+                        Some(var)
+                            if (*var).varno as u32 == filter.relation
+                                && (*var).varattno == filter.key.column =>
+                        {
+                            Visit::Stop
+                        }
+                        _ => Visit::Into,
+                    })
+                }
+            })
+    };
+    !remote.broadcasts().is_empty() || remote.filters.iter().any(mentions_key)
+}
+
+/// A further key of GROUP BY, of type int4.
+unsafe fn integer_key(reference: u32) -> *mut pg_sys::SortGroupClause {
+    // SAFETY: the node is made with the struct of its tag; looked up are operators of a type of the server.
+    unsafe {
+        let (mut less, mut equal, mut hashable) = (Oid::INVALID, Oid::INVALID, false);
+        pg_sys::get_sort_group_operators(
+            pg_sys::INT4OID,
+            true,
+            true,
+            false,
+            &raw mut less,
+            &raw mut equal,
+            std::ptr::null_mut(),
+            &raw mut hashable,
+        );
+        let clause: *mut pg_sys::SortGroupClause = node::make(NodeTag::T_SortGroupClause);
+        (*clause).tleSortGroupRef = reference;
+        (*clause).eqop = equal;
+        (*clause).sortop = less;
+        (*clause).hashable = hashable;
+        clause
+    }
+}
+
+/// The planner's relation of groups in parts.
+unsafe fn partial_relation(
+    root: *mut pg_sys::PlannerInfo,
+    input: *mut pg_sys::RelOptInfo,
+    target: *mut pg_sys::PathTarget,
+) -> *mut pg_sys::RelOptInfo {
+    // SAFETY: the planner's live structures.
+    unsafe {
+        let stage = pg_sys::UpperRelationKind::UPPERREL_PARTIAL_GROUP_AGG;
+        let relation = pg_sys::fetch_upper_rel(root, stage, (*input).relids);
+        let known = (*relation).reltarget;
+        if known.is_null() || node::length((*known).exprs) == 0 {
+            (*relation).reltarget = target;
+        }
+        relation
+    }
+}
+
+/// What the query's aggregates cost in that half of their work.
+unsafe fn aggregate_costs(
+    root: *mut pg_sys::PlannerInfo,
+    split: pg_sys::AggSplit::Type,
+) -> pg_sys::AggClauseCosts {
+    // SAFETY: the planner's live structures; the costs are filled before they are read.
+    unsafe {
+        let mut costs: pg_sys::AggClauseCosts = std::mem::zeroed();
+        pg_sys::ffi::pg_guard_ffi_boundary(|| {
+            raw::get_agg_clause_costs(root, split, &raw mut costs);
+        });
+        costs
     }
 }
 
@@ -187,13 +457,10 @@ unsafe fn finish_groups(
     extra: *mut pg_sys::GroupPathExtraData,
     groups: f64,
 ) {
-    // SAFETY: the planner's live structures; the costs are filled before they are read.
+    // SAFETY: the planner's live structures.
     unsafe {
         let split = pg_sys::AggSplit::AGGSPLIT_FINAL_DESERIAL;
-        let mut costs: pg_sys::AggClauseCosts = std::mem::zeroed();
-        pg_sys::ffi::pg_guard_ffi_boundary(|| {
-            raw::get_agg_clause_costs(root, split, &raw mut costs);
-        });
+        let costs = aggregate_costs(root, split);
         add_aggregate(root, output, partial, split, (*extra).havingQual.cast(), &costs, groups);
     }
 }
@@ -266,11 +533,8 @@ unsafe fn distinct_arguments(
             return;
         }
         let Some(path) = distinct_rows(root, input, remote) else { return };
-        let mut costs: pg_sys::AggClauseCosts = std::mem::zeroed();
         let split = pg_sys::AggSplit::AGGSPLIT_SIMPLE;
-        pg_sys::ffi::pg_guard_ffi_boundary(|| {
-            raw::get_agg_clause_costs(root, split, &raw mut costs);
-        });
+        let costs = aggregate_costs(root, split);
         let groups = (*path).rows;
         add_aggregate(root, output, path, split, (*extra).havingQual.cast(), &costs, groups);
     }
@@ -298,11 +562,14 @@ unsafe fn distinct_rows(
     // SAFETY: the planner's live structures.
     unsafe {
         let (path, projection, below) = plain_path(input)?;
-        if below.grouping.is_some() {
-            return None;
-        }
         let target = if projection.is_null() { (*path).path.pathtarget } else { projection };
-        let columns = remote::columns_in(remote, &node::elements::<pg_sys::Node>((*target).exprs));
+        let columns = match &below.outputs {
+            None => remote::columns_in(remote, &node::elements::<pg_sys::Node>((*target).exprs)),
+            Some(outputs) if below.windows.is_some() => {
+                outputs.iter().map(|output| output.expression).collect()
+            }
+            Some(_) => return None,
+        };
         if columns.is_empty() || !columns.iter().all(|column| has_equality(*column)) {
             return None;
         }
@@ -339,21 +606,25 @@ unsafe fn distinct(
     // SAFETY: the planner's live structures.
     unsafe {
         let parse = (*root).parse;
-        if (*parse).hasDistinctOn
-            || !(*parse).groupClause.is_null()
-            || !(*parse).groupingSets.is_null()
-            || (*parse).hasAggs
-            || (*parse).hasWindowFuncs
-            || (*parse).hasTargetSRFs
-            || !pg_sys::grouping_is_hashable((*parse).distinctClause)
-        {
+        if (*parse).hasDistinctOn {
+            return distinct_on(root, input, output);
+        }
+        if (*parse).hasTargetSRFs || !pg_sys::grouping_is_hashable((*parse).distinctClause) {
             return;
         }
-        let Some(remote) = remote::noted(input) else { return };
-        if !remote.complete {
-            return;
+        let is_grouped =
+            !(*parse).groupClause.is_null() || !(*parse).groupingSets.is_null() || (*parse).hasAggs;
+        let remote = match plain_path(input) {
+            Some((_, _, below)) if below.windows.is_some() => Rc::clone(&below.remote),
+            _ if is_grouped || (*parse).hasWindowFuncs => return,
+            _ => match remote::noted(input) {
+                Some(remote) if remote.complete => remote,
+                _ => return,
+            },
+        };
+        if !(*parse).hasWindowFuncs {
+            whole_distinct(root, input, output, &remote);
         }
-        whole_distinct(root, input, output, &remote);
         let Some(path) = distinct_rows(root, input, &remote) else { return };
         let costs: pg_sys::AggClauseCosts = std::mem::zeroed();
         let path = pg_sys::create_agg_path(
@@ -369,6 +640,80 @@ unsafe fn distinct(
             (*path).rows,
         );
         pg_sys::add_path(output, path.cast());
+    }
+}
+
+/// SELECT DISTINCT ON: the first rows of each node, by ORDER BY, and once more of these, unless the equal ones all lie
+/// in one shard.
+unsafe fn distinct_on(
+    root: *mut pg_sys::PlannerInfo,
+    input: *mut pg_sys::RelOptInfo,
+    output: *mut pg_sys::RelOptInfo,
+) {
+    // SAFETY: the planner's live structures.
+    unsafe {
+        let parse = (*root).parse;
+        let Some((path, projection, below)) = plain_path(input) else { return };
+        let is_grouped = !(*parse).groupClause.is_null() || (*parse).hasAggs;
+        if (*parse).hasTargetSRFs
+            || !(*parse).groupingSets.is_null()
+            || is_grouped && below.grouping.is_none()
+            || (*parse).hasWindowFuncs && below.windows.is_none()
+            || (*root).distinct_pathkeys.is_null()
+        {
+            return;
+        }
+        // DISTINCT ON has to begin with what ORDER BY begins with.
+        let distinct = node::elements::<pg_sys::SortGroupClause>((*parse).distinctClause);
+        let mut clauses = node::elements::<pg_sys::SortGroupClause>((*parse).sortClause);
+        for clause in &distinct {
+            let is_it = |known: &*mut pg_sys::SortGroupClause| {
+                (**known).tleSortGroupRef == (**clause).tleSortGroupRef
+            };
+            if !clauses.iter().any(is_it) {
+                clauses.push(*clause);
+            }
+        }
+        let Some(order) = order_of(root, &below, &clauses) else { return };
+        let first_of: Vec<*mut pg_sys::Node> = distinct
+            .iter()
+            .map(|clause| pg_sys::get_sortgroupclause_expr(*clause, (*root).processed_tlist))
+            .collect();
+        let columns: Vec<Column> =
+            first_of.iter().filter_map(|expression| column_of(*expression)).collect();
+        let rows = (*path).path.rows;
+        let groups = pg_sys::estimate_num_groups(
+            root,
+            node::list_of(&first_of),
+            rows,
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+        );
+        let is_whole = below.remote.locus.keeps_together(&columns);
+        let nodes = hooks::planner().node_count(below.remote.tables[0]).max(1) as f64;
+        let sent = if is_whole { groups } else { (groups * nodes).min(rows) };
+        let mut worked = (*below.remote).clone();
+        worked.work += rows * 0.02;
+        let copy = path::make_path(input, (*path).path.pathtarget, sent, &worked);
+        let mut pushed = (*below).clone();
+        pushed.first_of = first_of;
+        pushed.order = order;
+        pushed::attach(copy, pushed);
+        let path = project(root, input, copy.cast(), projection);
+        if is_whole {
+            return pg_sys::add_path(output, path);
+        }
+        // As `create_final_distinct_paths` of `src/backend/optimizer/plan/planner.c` does.
+        let keys = node::length((*root).distinct_pathkeys);
+        let needed = if keys < node::length((*root).sort_pathkeys) {
+            (*root).sort_pathkeys
+        } else {
+            (*root).distinct_pathkeys
+        };
+        let sorted = pg_sys::create_sort_path(root, output, path, needed, -1.0);
+        let unique =
+            pg_sys::create_upper_unique_path(root, output, sorted.cast(), keys as i32, groups);
+        pg_sys::add_path(output, unique.cast());
     }
 }
 
@@ -404,7 +749,8 @@ unsafe fn whole_distinct(
         worked.work += (*input).rows * 0.02;
         let copy = path::make_path(output, target, rows, &worked);
         let mut pushed = (*below).clone();
-        pushed.grouping = Some(Grouping { keys: (0..list.len()).collect(), having: Vec::new() });
+        pushed.grouping =
+            Some(Grouping { keys: (0..list.len()).collect(), sets: None, having: Vec::new() });
         let yields = list.into_iter().map(|expression| Yield { expression, partial: None });
         pushed.outputs = Some(yields.collect());
         pushed::attach(copy, pushed);
@@ -421,43 +767,40 @@ unsafe fn order(
     // SAFETY: the planner's live structures.
     unsafe {
         let parse = (*root).parse;
-        if (*parse).sortClause.is_null() || !rows_pass_singly(parse) {
+        if (*parse).sortClause.is_null() {
             return;
         }
         let Some((path, projection, below)) = plain_path(input) else { return };
-        let limit = constant_limit(parse);
-        let mut keys = Vec::new();
-        for clause in node::elements::<pg_sys::SortGroupClause>((*parse).sortClause) {
-            let expression = pg_sys::get_sortgroupclause_expr(clause, (*root).processed_tlist);
-            let aggregates = below.grouping.is_some();
+        if !rows_pass_singly(parse, &below) {
+            return;
+        }
+        let target = (*root).upper_targets[pg_sys::UpperRelationKind::UPPERREL_ORDERED as usize];
+        let mut clauses = node::elements::<pg_sys::SortGroupClause>((*parse).sortClause);
+        let Some(limit) = constant_limit(parse) else {
+            let sorted_by = |clause: &*mut pg_sys::SortGroupClause| {
+                pg_sys::get_sortgroupclause_expr(*clause, (*root).processed_tlist)
+            };
             // The same in all rows; and what is sent must not be asked for as well (`set_customscan_references`).
-            if limit.is_none() && is_free_of_columns(expression) {
-                continue;
+            clauses.retain(|clause| !is_free_of_columns(sorted_by(clause)));
+            let mut alike = clauses.iter().map(sorted_by);
+            if clauses.is_empty() || !alike.all(|it| is_sorted_alike_everywhere(it)) {
+                return;
             }
-            let Some(descending) = direction(clause, expression) else { return };
-            if !below.remote.can_compute(expression, aggregates)
-                || limit.is_none() && !is_sorted_alike_everywhere(expression)
+            // A row of several groupings has its columns only, and windows are not printed as keys.
+            let has_sets = below.grouping.as_ref().is_some_and(|grouping| grouping.sets.is_some());
+            if below.windows.is_some()
+                || has_sets && !clauses.iter().all(|clause| below.yields(sorted_by(clause)))
             {
                 return;
             }
-            keys.push(Order {
-                expression,
-                descending,
-                nulls_first: (*clause).nulls_first,
-                operator: (*clause).sortop,
-            });
-        }
-        let target = (*root).upper_targets[pg_sys::UpperRelationKind::UPPERREL_ORDERED as usize];
-        let Some(limit) = limit else {
-            if keys.is_empty() {
-                return;
-            }
+            let Some(keys) = order_of(root, &below, &clauses) else { return };
             let merged = merged(path, &below, keys);
             let below = project(root, input, merged.cast(), projection);
             let path = pg_sys::apply_projection_to_path(root, output, below, target);
             (*path).pathkeys = (*root).sort_pathkeys;
             return pg_sys::add_path(output, path);
         };
+        let Some(keys) = order_of(root, &below, &clauses) else { return };
         let copy = limited(path, &below, keys, limit);
         let below = project(root, input, copy.cast(), projection);
         let sorted =
@@ -501,6 +844,35 @@ unsafe fn is_sorted_alike_everywhere(expression: *mut pg_sys::Node) -> bool {
         && !matches!(base, pg_sys::RECORDOID | pg_sys::RECORDARRAYOID | pg_sys::ANYENUMOID)
 }
 
+/// The clauses as a node can sort by them.
+unsafe fn order_of(
+    root: *mut pg_sys::PlannerInfo,
+    below: &Pushed,
+    clauses: &[*mut pg_sys::SortGroupClause],
+) -> Option<Vec<Order>> {
+    // SAFETY: the planner's live structures.
+    unsafe {
+        let mut keys = Vec::new();
+        for clause in clauses {
+            let expression = pg_sys::get_sortgroupclause_expr(*clause, (*root).processed_tlist);
+            let is_window = below.windows.is_some()
+                && node::tag(expression) == NodeTag::T_WindowFunc
+                && below.yields(expression);
+            if !is_window && !below.remote.can_compute(expression, below.grouping.is_some()) {
+                return None;
+            }
+            let descending = direction(*clause, expression)?;
+            keys.push(Order {
+                expression,
+                descending,
+                nulls_first: (**clause).nulls_first,
+                operator: (**clause).sortop,
+            });
+        }
+        Some(keys)
+    }
+}
+
 /// LIMIT without ORDER BY.
 unsafe fn limit(
     root: *mut pg_sys::PlannerInfo,
@@ -511,10 +883,13 @@ unsafe fn limit(
     unsafe {
         let parse = (*root).parse;
         let Some(limit) = constant_limit(parse) else { return };
-        if !(*parse).sortClause.is_null() || !rows_pass_singly(parse) {
+        if !(*parse).sortClause.is_null() {
             return;
         }
         let Some((path, projection, below)) = plain_path(input) else { return };
+        if !rows_pass_singly(parse, &below) {
+            return;
+        }
         let copy = limited(path, &below, Vec::new(), limit);
         let below = project(root, input, copy.cast(), projection);
         let path = pg_sys::create_limit_path(
@@ -578,7 +953,11 @@ unsafe fn own_path(
 
 /// Such a path with which nothing has been done yet that concerns all of a node's rows, and which is all of its relation;
 /// with what it sends.
-unsafe fn plain_path(
+///
+/// # Safety
+///
+/// Live structures of the planner.
+pub(crate) unsafe fn plain_path(
     rel: *mut pg_sys::RelOptInfo,
 ) -> Option<(*mut pg_sys::CustomPath, *mut pg_sys::PathTarget, Rc<Pushed>)> {
     // SAFETY: a live relation of the planner.
@@ -621,16 +1000,22 @@ unsafe fn constant_limit(parse: *mut pg_sys::Query) -> Option<i64> {
     }
 }
 
-/// Between the rows of the last grouping and LIMIT nothing makes more or fewer of them.
-unsafe fn rows_pass_singly(parse: *mut pg_sys::Query) -> bool {
+/// Between what the workers have done and LIMIT nothing makes more or fewer rows, and none needs them all.
+unsafe fn rows_pass_singly(parse: *mut pg_sys::Query, below: &Pushed) -> bool {
     // SAFETY: a live query.
     unsafe {
-        (*parse).distinctClause.is_null() && !(*parse).hasWindowFuncs && !(*parse).hasTargetSRFs
+        (*parse).distinctClause.is_null()
+            && (!(*parse).hasWindowFuncs || below.windows.is_some())
+            && !(*parse).hasTargetSRFs
     }
 }
 
 /// The clause sorts by the type's usual order: descending or not.
-unsafe fn direction(
+///
+/// # Safety
+///
+/// Live structures of the planner.
+pub(crate) unsafe fn direction(
     clause: *mut pg_sys::SortGroupClause,
     expression: *mut pg_sys::Node,
 ) -> Option<bool> {
@@ -653,12 +1038,25 @@ unsafe fn direction(
     }
 }
 
+/// ` NULLS FIRST` or ` NULLS LAST`, where it is not what goes without saying.
+pub(crate) fn nulls_of(descending: bool, nulls_first: bool) -> &'static str {
+    match (descending, nulls_first) {
+        (false, true) => " NULLS FIRST",
+        (true, false) => " NULLS LAST",
+        _ => "",
+    }
+}
+
 /// The expression needs no row.
-unsafe fn is_free_of_columns(expression: *mut pg_sys::Node) -> bool {
+///
+/// # Safety
+///
+/// Live structures of the planner.
+pub(crate) unsafe fn is_free_of_columns(expression: *mut pg_sys::Node) -> bool {
     // SAFETY: a live expression of the planner.
     unsafe {
         !node::walk(expression, &mut |n| match node::tag(n) {
-            NodeTag::T_Var | NodeTag::T_Aggref => Visit::Stop,
+            NodeTag::T_Var | NodeTag::T_Aggref | NodeTag::T_WindowFunc => Visit::Stop,
             _ => Visit::Into,
         })
     }
@@ -683,7 +1081,11 @@ unsafe fn has_equality(expression: *mut pg_sys::Node) -> bool {
 }
 
 /// The column that an expression is.
-unsafe fn column_of(expression: *mut pg_sys::Node) -> Option<Column> {
+///
+/// # Safety
+///
+/// Live structures of the planner.
+pub(crate) unsafe fn column_of(expression: *mut pg_sys::Node) -> Option<Column> {
     // SAFETY: a live expression of the planner.
     unsafe {
         let var =
@@ -723,11 +1125,27 @@ unsafe fn below_grouping(
             }
         }
         others.extend_from_slice(having);
-        let flags = pg_sys::PVC_INCLUDE_AGGREGATES
-            | pg_sys::PVC_RECURSE_WINDOWFUNCS
-            | pg_sys::PVC_INCLUDE_PLACEHOLDERS;
-        let parts = pg_sys::pull_var_clause(node::list_of(&others).cast(), flags as i32);
-        pg_sys::add_new_columns_to_pathtarget(target, parts);
+        // A column inside a key is none by itself: grouping by it as well would make more groups.
+        let keys = node::elements::<pg_sys::Node>((*target).exprs);
+        let mut parts: Vec<*mut pg_sys::Node> = Vec::new();
+        for expression in others {
+            node::walk(expression, &mut |n| {
+                if keys.iter().any(|key| pg_sys::equal((*key).cast(), n.cast())) {
+                    return Visit::Skip;
+                }
+                match node::tag(n) {
+                    NodeTag::T_Var
+                    | NodeTag::T_Aggref
+                    | NodeTag::T_GroupingFunc
+                    | NodeTag::T_PlaceHolderVar => {
+                        parts.push(n);
+                        Visit::Skip
+                    }
+                    _ => Visit::Into,
+                }
+            });
+        }
+        pg_sys::add_new_columns_to_pathtarget(target, node::list_of(&parts));
         target
     }
 }

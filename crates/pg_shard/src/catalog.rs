@@ -6,6 +6,7 @@
 //! Cached plans hold no metadata: they look here at each execution.
 
 use pg::hooks::Verdict;
+use pg::lock::ShardLock;
 use pg::query::DistributionKey;
 use pg::table::{self, Search};
 use pg::{PgError, SqlState};
@@ -44,6 +45,8 @@ pub(crate) struct DistributedTable {
     pub(crate) key: DistributionKey,
     /// The distribution column's name.
     pub(crate) key_name: String,
+    /// It is declared NOT NULL.
+    pub(crate) key_is_not_null: bool,
     /// No constraint of the table holds between rows of different keys.
     pub(crate) unique_within_key: bool,
     /// Its shards.
@@ -64,6 +67,11 @@ impl DistributedTable {
     /// The shard's id.
     pub(crate) fn shard_id(&self, index: usize) -> ShardId {
         self.map.shards()[index].id
+    }
+
+    /// What whoever locks rows of a shard locks before.
+    pub(crate) fn turn(&self) -> ShardLock {
+        ShardLock::Turn(self.shard_id(0))
     }
 
     /// The shard of this table that is used beside shard `index` of others: that of the same number, but a table of one
@@ -91,6 +99,15 @@ impl DistributedTable {
     /// Some shard has several placements.
     pub(crate) fn is_replicated(&self) -> bool {
         self.placements.iter().any(|placements| placements.len() > 1)
+    }
+
+    /// The hash that a row without a key goes by: there is none, but where the column is NOT NULL any shard refuses the
+    /// row as PostgreSQL does.
+    pub(crate) fn hash_of_null(&self) -> Result<i32, PgError> {
+        match self.map.shards().first() {
+            Some(first) if self.key_is_not_null => Ok(first.range.first()),
+            _ => Err(crate::plan::null_key(self)),
+        }
     }
 
     /// The error of a table without shards.
@@ -214,6 +231,7 @@ fn load(oid: Oid, metadata: Metadata) -> Option<DistributedTable> {
             method: b'?',
             key: none,
             key_name,
+            key_is_not_null: false,
             unique_within_key: false,
             map: ShardMap::default(),
             placements: Vec::new(),
@@ -238,6 +256,7 @@ fn load(oid: Oid, metadata: Metadata) -> Option<DistributedTable> {
         schema: relation.schema,
         name: relation.name,
         method,
+        key_is_not_null: table::is_not_null(oid, key.column),
         unique_within_key: table::unique_indexes_without(oid, key.column).is_empty(),
         key,
         key_name,

@@ -43,8 +43,7 @@ fn hand_on(
     let (columns, options) = input.columns_and_options();
     let mut sink = Sink::new(Rc::clone(table), Oid::INVALID, &columns, options);
     while lines.next(input)? {
-        let hash =
-            lines.hash(input, hasher)?.ok_or_else(|| crate::plan::null_key(Some(table.oid)))?;
+        let hash = lines.hash(input, hasher)?.map_or_else(|| table.hash_of_null(), Ok)?;
         let mut refused = None;
         let added = sink.add(hash, |lot| {
             lot.note_line(lines.height(lot.is_empty()), lines.line());
@@ -69,9 +68,7 @@ fn parse(
     let mut sink = Sink::new(Rc::clone(table), Oid::INVALID, &input.column_names(), String::new());
     let mut rows = 0;
     while input.read_row() {
-        let hash = input
-            .hash(table.key.column, hasher)
-            .ok_or_else(|| crate::plan::null_key(Some(table.oid)))?;
+        let hash = input.hash(table.key.column, hasher).map_or_else(|| table.hash_of_null(), Ok)?;
         let added = sink.add(hash, |lot| {
             lot.note_line(1, input.line_number());
             input.line(&mut lot.data);

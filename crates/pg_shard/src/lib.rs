@@ -44,6 +44,7 @@ use pg::path::ShardScan;
 use pg::plan::{BoundParameters, PlanWriter};
 use pg::pulled::{Execution, PulledTarget};
 use pg::query::{DistributionKey, Statement};
+use pg::rounds::{self, Rounds};
 use pg::utility::{Outcome, UtilityCall};
 use pg::{PgError, background, table};
 use pgrx::pg_sys::Oid;
@@ -59,6 +60,7 @@ static PG_SHARD: PgShard = PgShard;
 extern "C-unwind" fn _PG_init() {
     settings::define();
     pg::activity::reserve();
+    rounds::register(Rounds { rest: settings::autoanalyze_naptime, visit: ddl::keep_fresh });
     background::set_job(health::mark_in_background);
     hooks::install(&PG_SHARD, execute::begin);
 }

@@ -13,6 +13,7 @@ static CONNECT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5000);
 static IDLE_SESSION_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(0);
 static MAX_PREPARED_STATEMENTS: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static SILENCE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
+static AUTOANALYZE_NAPTIME: GucSetting<i32> = GucSetting::<i32>::new(60);
 
 /// Defines them; once, when the library is loaded.
 pub(crate) fn define() {
@@ -87,6 +88,16 @@ pub(crate) fn define() {
         GucFlags::default(),
     );
     GucRegistry::define_int_guc(
+        c"pg_shard.autoanalyze_naptime",
+        c"Time between looks at how much the shards have changed since their statistics were brought.",
+        c"Where it is more than autovacuum's settings let pass, they are brought again. Zero, or autovacuum = off, for never.",
+        &AUTOANALYZE_NAPTIME,
+        0,
+        86_400,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
         c"pg_shard.silence_timeout",
         c"Time without a word from a worker after which it is asked whether it is alive.",
         c"A worker that executes a long statement accepts a new connection meanwhile; one that does not is treated as unreachable. Zero waits for ever.",
@@ -116,6 +127,13 @@ pub(crate) fn connect_timeout() -> std::time::Duration {
 /// Milliseconds after which a worker closes an unused session; 0 for never.
 pub(crate) fn idle_session_timeout() -> i32 {
     IDLE_SESSION_TIMEOUT.get()
+}
+
+/// How long to rest between looks at the statistics; none for no looks.
+pub(crate) fn autoanalyze_naptime() -> Option<std::time::Duration> {
+    let seconds = u64::try_from(AUTOANALYZE_NAPTIME.get()).ok().filter(|seconds| *seconds > 0)?;
+    let is_on = pg::table::setting(c"autovacuum") == "on";
+    is_on.then(|| std::time::Duration::from_secs(seconds))
 }
 
 /// How many statements a session keeps prepared on its worker.

@@ -6,14 +6,16 @@
 //! a crash in between leaves some of them committed.
 
 use crate::activity::{self, Kind, Work};
-use crate::catalog::DistributedTable;
+use crate::catalog::{self, DistributedTable};
 use crate::health;
+use crate::naming::tell_as_table;
 use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::{Failure, NoSession, Session};
 use pg::transaction::{self, Isolation};
 use pg::{PgError, SqlState};
 use shardmap::{NodeAddress, PlacementId, ShardId};
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// How long ending a transaction waits for a node that does not answer.
@@ -48,6 +50,11 @@ pub(crate) fn level_for_read(session: &Session) -> Option<(u32, Isolation)> {
 /// The transaction depth of whatever must end with the local transaction.
 pub(crate) fn level_for_write() -> (u32, Isolation) {
     (transaction::nest_level(), transaction::isolation_level())
+}
+
+/// What a node does by itself for a statement of its own, without being told an isolation level, is what is wanted.
+pub(crate) fn has_plain_isolation() -> bool {
+    transaction::isolation_level() == Isolation::ReadCommitted
 }
 
 /// Runs what decides a transaction: no cancel ends it in the middle.
@@ -129,31 +136,55 @@ pub(crate) fn before_commit() -> Result<(), PgError> {
     let written = STATE.with_borrow(|state| state.written.clone());
     let leads = |node: &NodeAddress| written.iter().any(|w| w.node == *node && w.leads);
     let follows = |node: &NodeAddress| written.iter().any(|w| w.node == *node && !w.leads);
+    // Of a serializable transaction leaders go first: they have been read, so they are the ones to find a conflict.
+    let leaders_first = transaction::isolation_level() == Isolation::Serializable;
     let rank = |session: &SessionRef| {
         let session = session.borrow();
         match (follows(&session.node), leads(&session.node)) {
+            (true, false) if leaders_first => 2,
             (true, false) => 0,
             (_, true) => 1,
             _ if session.wrote => 1,
-            (false, false) => 2,
+            (false, false) => 3,
         }
     };
     let mut ordered = open;
     ordered.sort_by_key(rank);
+    let wrote_any = ordered.iter().any(|session| session.borrow().wrote);
     let mut committed: Vec<NodeAddress> = Vec::new();
+    let mut failed: Option<PgError> = None;
     for session in &ordered {
         let (node, wrote) = (session.borrow().node.clone(), session.borrow().wrote);
         match commit_one(session) {
             Ok(()) => committed.push(node),
             Err(Failure::Statement(error)) if committed.is_empty() => {
-                return Err(error.context(format!("while committing on node \"{node}\"")));
+                return Err(refused(error, &node, &written));
             }
-            Err(Failure::Statement(error) | Failure::Lost(error)) => {
-                settle_failed_commit(&node, wrote, &error, &written, &committed)?;
+            Err(failure) => {
+                let (cause, has_answered) = match failure {
+                    Failure::Statement(error) => (error, true),
+                    Failure::Lost(error) => (error, false),
+                };
+                if let Err(error) = settle_failed_commit(&node, wrote, &cause, &written) {
+                    let error = if has_answered { refused(cause, &node, &written) } else { error };
+                    if committed.is_empty() {
+                        return Err(error);
+                    }
+                    // What has been committed stays. The others go on: to roll them back would leave placements that
+                    // differ from those.
+                    failed.get_or_insert(error);
+                }
             }
         }
     }
+    if let Some(error) = failed {
+        let nodes: Vec<String> = committed.iter().map(|node| format!("\"{node}\"")).collect();
+        return Err(error.context(format!("committed on node {}", nodes.join(", "))));
+    }
     STATE.with_borrow_mut(|state| state.written.clear());
+    if wrote_any {
+        pg::activity::note_change();
+    }
     Ok(())
 }
 
@@ -196,14 +227,29 @@ fn commit_one(session: &SessionRef) -> Result<(), Failure> {
         )));
     }
     // Interrupts wait: a cancel here would leave the node's answer unknown.
-    let outcome =
-        transaction::hold_interrupts(|| session.run("COMMIT", None, &mut |_| Ok(())).map(drop));
+    let outcome = transaction::hold_interrupts(|| session.commit());
     session.left_transaction();
     if let Err(Failure::Statement(error)) = &outcome {
         // The node has rolled back, or is in a state that we do not know: it starts afresh.
         session.give_up(error.clone());
     }
     outcome
+}
+
+/// A node says no to its commit, because of a deferred constraint perhaps: nothing is stored there.
+fn refused(error: PgError, node: &NodeAddress, written: &[Written]) -> PgError {
+    let tables: Vec<(Rc<DistributedTable>, usize)> = written
+        .iter()
+        .filter(|w| w.node == *node)
+        .filter_map(|w| {
+            let table = catalog::find(catalog::table_of_shard(w.shard)?)?;
+            let index = (0..table.map.len()).find(|index| table.shard_id(*index) == w.shard)?;
+            Some((table, index))
+        })
+        .collect();
+    let named: Vec<(&DistributedTable, usize)> =
+        tables.iter().map(|(table, index)| (&**table, *index)).collect();
+    tell_as_table(error, &named, node)
 }
 
 /// A node did not confirm its commit. Its placements are marked if others hold the same writes; otherwise
@@ -213,30 +259,28 @@ fn settle_failed_commit(
     wrote: bool,
     cause: &PgError,
     written: &[Written],
-    committed: &[NodeAddress],
 ) -> Result<(), PgError> {
     let lost: Vec<&Written> = written.iter().filter(|w| w.node == *node).collect();
-    let elsewhere = |shard: ShardId| written.iter().any(|w| w.shard == shard && w.node != *node);
-    if !lost.is_empty() && lost.iter().all(|w| elsewhere(w.shard)) {
-        pg::error::warning(pool::connection_failed(node, cause));
-        let marks: Vec<_> = lost.iter().map(|w| (w.shard, w.placement)).collect();
-        return health::mark_inactive(&marks);
-    }
     if lost.is_empty() && !wrote {
         return Ok(());
     }
-    let error = PgError::new(
+    let elsewhere = |shard: ShardId| written.iter().any(|w| w.shard == shard && w.node != *node);
+    let marks: Vec<_> =
+        lost.iter().filter(|w| elsewhere(w.shard)).map(|w| (w.shard, w.placement)).collect();
+    if !marks.is_empty() {
+        pg::error::warning(pool::connection_failed(node, cause));
+        // Each that can be marked is, also if another is its shard's last healthy one by now, of which nobody knows then.
+        let marked = health::mark_inactive(&marks);
+        if marked.is_ok() && marks.len() == lost.len() {
+            return Ok(());
+        }
+    }
+    Err(PgError::new(
         SqlState(*b"08007"),
         format!("node \"{node}\" did not confirm the commit: what this transaction wrote there may be stored or not"),
     )
     .detail(format!("Remote message: {}", cause.message()))
-    .hint("Look whether the rows are there before you run the transaction again.");
-    Err(if committed.is_empty() {
-        error
-    } else {
-        let nodes: Vec<String> = committed.iter().map(|node| format!("\"{node}\"")).collect();
-        error.context(format!("committed already on node {}", nodes.join(", ")))
-    })
+    .hint("Look whether the rows are there before you run the transaction again."))
 }
 
 /// PREPARE TRANSACTION cannot include our nodes.

@@ -197,6 +197,11 @@ impl Flight {
         self.message(b'S', |_| {});
     }
 
+    /// Asks for the answers so far without ending the flight: what it has done is not committed before [`Self::sync`].
+    pub fn flush(&mut self) {
+        self.message(b'H', |_| {});
+    }
+
     /// One or several commands in one text.
     pub fn query(&mut self, sql: &str) {
         self.message(b'Q', |bytes| Self::text(bytes, sql));
@@ -252,6 +257,14 @@ mod tests {
         expected.value(b"b");
         expected.null();
         assert_eq!(whole, expected);
+    }
+
+    #[test]
+    fn answers_can_be_asked_for_before_the_flight_ends() {
+        let mut flight = Flight::default();
+        flight.flush();
+        flight.sync();
+        assert_eq!(flight.bytes(), b"H\0\0\0\x04S\0\0\0\x04");
     }
 
     #[test]

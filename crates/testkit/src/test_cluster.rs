@@ -60,7 +60,9 @@ impl TestCluster {
         let ports = free_ports(workers).expect("a machine that runs tests has free ports");
         let spec = ClusterSpec::new(fresh_dir(), workers, ports)
             .set("fsync", "off")
-            .set("shared_buffers", "32MB");
+            .set("shared_buffers", "32MB")
+            // Plans change with statistics: a test says when they are brought.
+            .set("pg_shard.autoanalyze_naptime", "0");
         let spec = settings.iter().fold(spec, |spec, (name, value)| spec.set(*name, *value));
         let cluster = Cluster::up_with(&installation(), &spec)
             .unwrap_or_else(|error| panic!("no cluster: {error}"));

@@ -7,12 +7,16 @@ mod shard_catalog;
 /// VACUUM and ANALYZE.
 mod statistics;
 
+/// Statistics that are brought without being asked for.
+mod fresh_statistics;
+
 /// TRUNCATE.
 mod truncate;
 
 /// What a shard of a table is made of.
 pub(crate) mod shard_definition;
 
+pub(crate) use self::fresh_statistics::keep_fresh;
 use crate::catalog::{self, DistributedTable};
 use crate::session::pool;
 use crate::transaction::{self, NodeFailure};
@@ -159,7 +163,8 @@ pub(crate) fn forget_table(table: &Rc<DistributedTable>) -> Result<(), PgError> 
             "DELETE FROM pgs_distribution_metadata.shard_placement WHERE shard_id IN \
                (SELECT id FROM pgs_distribution_metadata.shard WHERE relation_id = {0}); \
              DELETE FROM pgs_distribution_metadata.shard WHERE relation_id = {0}; \
-             DELETE FROM pgs_distribution_metadata.partition WHERE relation_id = {0}",
+             DELETE FROM pgs_distribution_metadata.partition WHERE relation_id = {0}; \
+             DELETE FROM pgs_catalog.statistics WHERE relation_id = {0}",
             table.oid.to_u32()
         ))
     })

@@ -2,7 +2,8 @@
 //!
 //! PostgreSQL has run the statement on the coordinator's own tables before, and has refused or warned where it should.
 //! ANALYZE then brings the shards' row counts here, and what a sample of the rows says of the columns; both are kept where
-//! PostgreSQL keeps them for any table, so every session's planner sees them.
+//! PostgreSQL keeps them for any table, so every session's planner sees them. How many changes of rows the shards had counted by then
+//! stands in `pgs_catalog.statistics`.
 
 use crate::activity::{Kind, Work};
 use crate::catalog::{self, DistributedTable, METADATA_SCHEMA, quote};
@@ -14,6 +15,7 @@ use pg::PgError;
 use pg::statistics::{self, Known};
 use pg::table::{self, Search};
 use pg::utility::Vacuum;
+use pgrx::Spi;
 use pgrx::pg_sys::Oid;
 use protocol::Arguments;
 use shardmap::NodeAddress;
@@ -26,6 +28,8 @@ struct Counts {
     pages: f64,
     /// Different values of the distribution column: no value is in two shards.
     keys: f64,
+    /// Rows that were ever inserted, updated or deleted.
+    changes: f64,
 }
 
 /// Runs the statement on the shards of the distributed tables that it concerns.
@@ -44,17 +48,45 @@ pub(super) fn on_shards(vacuum: &Vacuum) -> Result<(), PgError> {
         }
         run(vacuum, &table, &columns)?;
         if vacuum.analyzes {
-            let counts = count(&table)?;
-            statistics::gather(&Known {
-                table: oid,
-                columns,
-                rows: counts.rows,
-                pages: counts.pages,
-                distinct: (table.key.column, counts.keys),
-            })?;
+            bring(&table, columns, true)?;
         }
     }
     Ok(())
+}
+
+/// Brings what the shards' ANALYZE has found here; whether somebody else's lock on the table is waited for.
+pub(super) fn bring(
+    table: &Rc<DistributedTable>,
+    columns: Vec<String>,
+    waits: bool,
+) -> Result<(), PgError> {
+    let counts = count(table)?;
+    let is_all = columns.is_empty();
+    statistics::gather(&Known {
+        table: table.oid,
+        columns,
+        rows: counts.rows,
+        pages: counts.pages,
+        distinct: (table.key.column, counts.keys),
+        waits,
+    })?;
+    if is_all { remember(table.oid, counts.changes) } else { Ok(()) }
+}
+
+/// Notes how many changes had been counted when the statistics were brought.
+pub(super) fn remember(table: Oid, changes: f64) -> Result<(), PgError> {
+    // ANALYZE may run where nothing may be written; then the statistics seem older than they are.
+    if pg::transaction::is_read_only() {
+        return Ok(());
+    }
+    table::as_extension_owner(|| {
+        Spi::run(&format!(
+            "INSERT INTO pgs_catalog.statistics AS s VALUES ({}, {changes:.0}, pg_catalog.now()) \
+             ON CONFLICT (relation_id) DO UPDATE SET changes = excluded.changes, brought = excluded.brought",
+            table.to_u32()
+        ))
+    })
+    .map_err(|error| PgError::internal(error.to_string()))
 }
 
 /// All distributed tables of the database.
@@ -110,6 +142,7 @@ fn count(table: &Rc<DistributedTable>) -> Result<Counts, PgError> {
             counts.rows += next();
             counts.pages += next();
             counts.keys += next();
+            counts.changes += next();
         })?;
         for (node, shards) in nodes {
             if unreachable.iter().any(|(lost, _)| *lost == node) {
@@ -131,7 +164,8 @@ fn count_query(table: &DistributedTable, shards: &[usize]) -> String {
         .collect();
     format!(
         "SELECT concat_ws(' ', sum(greatest(c.reltuples, 0)), sum(c.relpages), \
-                sum(CASE WHEN s.n_distinct < 0 THEN -s.n_distinct * greatest(c.reltuples, 0) ELSE s.n_distinct END)) \
+                coalesce(sum(CASE WHEN s.n_distinct < 0 THEN -s.n_distinct * greatest(c.reltuples, 0) ELSE s.n_distinct END), 0), \
+                sum({CHANGES})) \
            FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = c.relnamespace \
            LEFT JOIN pg_stats AS s ON s.schemaname = n.nspname AND s.tablename = c.relname \
                 AND s.attname = {key} AND NOT s.inherited \
@@ -142,7 +176,10 @@ fn count_query(table: &DistributedTable, shards: &[usize]) -> String {
     )
 }
 
-fn add(nodes: &mut Vec<(NodeAddress, Vec<usize>)>, node: &NodeAddress, index: usize) {
+/// Rows of a shard that were ever inserted, updated or deleted, as the worker has counted them.
+pub(super) const CHANGES: &str = "pg_stat_get_tuples_inserted(c.oid) + pg_stat_get_tuples_updated(c.oid) + pg_stat_get_tuples_deleted(c.oid)";
+
+pub(super) fn add(nodes: &mut Vec<(NodeAddress, Vec<usize>)>, node: &NodeAddress, index: usize) {
     match nodes.iter_mut().find(|(known, _)| known == node) {
         Some((_, list)) => list.push(index),
         None => nodes.push((node.clone(), vec![index])),
@@ -153,7 +190,7 @@ fn add(nodes: &mut Vec<(NodeAddress, Vec<usize>)>, node: &NodeAddress, index: us
 /// not be reached.
 ///
 /// In a transaction block the statements run in the remote transactions: ANALYZE then sees what the transaction has written.
-fn everywhere(
+pub(super) fn everywhere(
     table: &Rc<DistributedTable>,
     statements: Vec<(NodeAddress, usize, String)>,
     each: &mut dyn FnMut(&str),

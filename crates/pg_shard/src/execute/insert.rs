@@ -51,9 +51,14 @@ impl InsertRows {
         Ok(())
     }
 
-    fn hash(&self, row: &ChildRow, hasher: &Hasher) -> Result<i32, PgError> {
-        row.hash(self.plan.key_position, hasher)
-            .ok_or_else(|| crate::plan::null_key(Some(self.plan.table)))
+    fn hash(
+        &self,
+        row: &ChildRow,
+        hasher: &Hasher,
+        table: &DistributedTable,
+    ) -> Result<i32, PgError> {
+        let key = self.plan.key_position.and_then(|position| row.hash(position, hasher));
+        key.map_or_else(|| table.hash_of_null(), Ok)
     }
 
     fn by_copy(&self, io: &mut ScanIo, hasher: &Hasher) -> Result<u64, PgError> {
@@ -64,7 +69,7 @@ impl InsertRows {
         let mut count = 0;
         while let Some(row) = io.child_row() {
             io.with_row_memory(|_| {
-                let hash = self.hash(&row, hasher)?;
+                let hash = self.hash(&row, hasher, &table)?;
                 sink.add(hash, |lot| {
                     let line = &mut lot.data;
                     for (column, encoder) in
@@ -112,7 +117,7 @@ impl InsertRows {
         let mut batch = Batch::default();
         while let Some(row) = io.child_row() {
             let is_full = io.with_row_memory(|_| {
-                let hash = self.hash(&row, hasher)?;
+                let hash = self.hash(&row, hasher, &table)?;
                 let index = table.map.owner(hash).ok_or_else(no_destination)?;
                 let rows = batch.shards.entry(index).or_default();
                 rows.hashes.insert(hash);

@@ -1,8 +1,9 @@
 //! A statement that is the whole transaction, on the two placements of a shard.
 //!
-//! The leader executes it in a transaction: its row locks order all writers, and whoever waits there, fails or is
-//! cancelled has changed nothing anywhere. Then, in the same moment, the leader is told to commit and the follower
-//! to execute and commit: two round trips, and one flush's time for both. That is allowed where the two cannot
+//! The leader executes it and holds it (`Session::send_held`: a transaction without BEGIN and COMMIT, which would cost the
+//! leader as many instructions again as half the statement): its row locks order all writers, and whoever waits there,
+//! fails or is cancelled has changed nothing anywhere. Then, in the same moment, the leader is told to commit and the
+//! follower to execute and commit: two round trips, and one flush's time for both. That is allowed where the two cannot
 //! come to different ends for reasons of order. The key's lock, held to the end of the statement, keeps every other
 //! writer of the key away until both are done; and the table has no constraint between rows of different keys, so
 //! that these need no order.
@@ -65,15 +66,17 @@ impl<'a> Pair<'a> {
         if pool::silent(&leader.node).or_else(|| pool::silent(&follower.node)).is_some() {
             return Ok(None);
         }
-        let find = |placement: &Placement| {
-            pool::acting_as(user, || pool::session(&placement.node, Stale::Matters))
-        };
-        let session = |placement: &Placement| match find(placement) {
+        let session = |placement: &Placement, stale: Stale| match pool::acting_as(user, || {
+            pool::session(&placement.node, stale)
+        }) {
             Ok(session) => Ok(Some(session)),
             Err(NoSession::Unreachable(_)) => Ok(None),
             Err(NoSession::Refused(error)) => Err(error),
         };
-        let (Some(first), Some(second)) = (session(leader)?, session(follower)?) else {
+        // What the leader was told and did not commit was not done: if its connection is closed, it is told again.
+        let (Some(first), Some(second)) =
+            (session(leader, Stale::IsHarmless)?, session(follower, Stale::Matters)?)
+        else {
             return Ok(None);
         };
         Ok(Some(Self { table, index, leader, follower, sessions: [first, second] }))
@@ -87,8 +90,10 @@ impl<'a> Pair<'a> {
         rows: &mut dyn Rows,
     ) -> Result<Option<u64>, PgError> {
         let leader = &self.sessions[0];
-        let level = transaction::level_for_write();
-        let executed = leader.borrow_mut().execute(request, Some(level), &mut |row| rows.take(row));
+        let executed = {
+            let mut leader = leader.borrow_mut();
+            leader.send_held(request).and_then(|()| leader.finish(&mut |row| rows.take(row)))
+        };
         match executed {
             Ok(changed) => {
                 // Whoever has asked must hear: from here on a cancel is not served but passed on to the nodes, and what they
@@ -117,11 +122,12 @@ impl<'a> Pair<'a> {
         let [leader, follower] = &self.sessions;
         let mut leader = leader.borrow_mut();
         let mut follower = follower.borrow_mut();
-        let told = leader.send_commit();
+        let told = leader.send_release();
         let asked = follower.send(request, None);
+        // The follower has more to do: when it is done the leader's answer is here too, most of the time.
+        let mut followed = asked.and_then(|()| follower.finish_uninterrupted(&mut |_| Ok(())));
         let led = told.and_then(|()| leader.finish_uninterrupted(&mut |_| Ok(())));
         leader.left_transaction();
-        let mut followed = asked.and_then(|()| follower.finish_uninterrupted(&mut |_| Ok(())));
         if followed.as_ref().is_err_and(Failure::is_stale_statement) {
             followed = follower
                 .send(request, None)

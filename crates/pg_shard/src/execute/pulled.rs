@@ -330,7 +330,7 @@ impl Packer {
     fn hash_of_new(&self, changes: &Changes, outbox: &Outbox) -> Result<i32, PgError> {
         changes
             .hash_new(outbox.table.key.column, &self.hasher)
-            .ok_or_else(|| crate::plan::null_key(Some(outbox.table.oid)))
+            .map_or_else(|| outbox.table.hash_of_null(), Ok)
     }
 
     fn shard_of_new(&self, changes: &Changes, outbox: &Outbox) -> Result<usize, PgError> {

@@ -18,16 +18,18 @@ use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::{Failure, NoSession, Request, Sql, StatementKey};
 use crate::settings;
 use crate::transaction::{self, NodeFailure};
-use pg::lock::{Mode, ShardLock, lock_shard};
+use pg::lock::{Mode, ShardLock, lock_shard, try_lock_shard, unlock_shard};
 use pg::query::{Command, Key};
 use pg::rows::RowStore;
 use pg::scan::{Explain, Scan, ScanIo};
+use pg::wait::{WaitSet, clock};
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use protocol::Row;
 use shardmap::{KeyValue, NodeAddress, PlacementId, Prune, ShardId};
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// A statement about more keys than this locks the whole shard.
 pub(crate) const MOST_KEYS: usize = 100;
@@ -61,7 +63,9 @@ impl RoutedWrite {
 
     fn run(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
         let plan = self.plan();
-        let alone = io.is_whole_transaction() && transaction::is_untouched();
+        let alone = io.is_whole_transaction()
+            && transaction::is_untouched()
+            && transaction::has_plain_isolation();
         let Some(Locked { tables, shards, by_key }) = self.lock(io)? else {
             return if plan.must_find { not_found(plan.tables[0]) } else { Ok(()) };
         };
@@ -148,10 +152,14 @@ impl RoutedWrite {
                 .collect();
             // In one order, so that two statements that write the same tables do not wait for each other.
             written.sort_by_key(|(index, (_, table))| table.shard_id(*index));
-            for (index, (command, table)) in written {
-                if spreads {
-                    lock_shard(ShardLock::Data(table.shard_id(index)), Mode::Exclusive);
-                } else {
+            if spreads {
+                let shards: Vec<_> = written
+                    .iter()
+                    .map(|(index, (_, table))| (table.shard_id(*index), &***table))
+                    .collect();
+                lock_together(&shards);
+            } else {
+                for (index, (command, table)) in written {
                     lock_for(Order::of(*command), table, index, hashes.as_deref());
                 }
             }
@@ -170,7 +178,8 @@ impl RoutedWrite {
         match &pruned.shards[..] {
             [_] => Ok(pruned.shards),
             [] if plan.brings_row && pruned.null_key => {
-                Err(crate::plan::null_key(plan.tables.first().copied()))
+                let owner = table.map.owner(table.hash_of_null()?);
+                Ok(vec![owner.ok_or_else(no_destination)?])
             }
             [] if plan.brings_row => Err(no_destination()),
             // Nothing is written, but a SELECT around it has an answer; any shard gives it.
@@ -330,6 +339,7 @@ pub(crate) fn lock_always(
         (Order::OfKeys, Some(_)) => (Mode::ChangeByKey, Mode::Exclusive),
         (Order::OfKeys, None) => (Mode::Exclusive, Mode::Exclusive),
     };
+    share_turn(table);
     lock_shard(ShardLock::Data(shard), shard_mode);
     for hash in hashes.unwrap_or_default() {
         lock_shard(ShardLock::Key(shard, *hash), key_mode);
@@ -344,8 +354,61 @@ pub(crate) fn lock_rows_of(table: &DistributedTable, shards: &[usize]) {
         shards => shards.to_vec(),
     };
     shards.sort_by_key(|index| table.shard_id(*index));
-    for index in shards {
-        lock_shard(ShardLock::Data(table.shard_id(index)), Mode::Exclusive);
+    let shards: Vec<_> = shards.into_iter().map(|index| (table.shard_id(index), table)).collect();
+    lock_together(&shards);
+}
+
+/// How long shards that have been locked are kept from others while one more is waited for.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+/// Locks the rows of all the shards, which are in their order.
+///
+/// Who writes by key, in a transaction of several statements, takes one lock after the other in any order; if we waited for
+/// one of them with others in our hands, it could wait for us, and PostgreSQL would end one of the two. So what is not
+/// to be had soon is waited for with nothing in our hands: whoever holds a lock of a shard holds the table's turn as
+/// well, shared, and once we have that alone nobody holds any. Nothing has been read or written yet.
+fn lock_together(shards: &[(ShardId, &DistributedTable)]) {
+    let mut tables: Vec<&DistributedTable> = shards.iter().map(|(_, table)| *table).collect();
+    tables.sort_by_key(|table| table.oid.to_u32());
+    tables.dedup_by_key(|table| table.oid);
+    let share = || tables.iter().for_each(|table| share_turn(table));
+    share();
+    let since = clock();
+    let missing = shards.iter().position(|(shard, _)| !lock_patiently(*shard, since));
+    let Some(missing) = missing else { return };
+    for (shard, _) in &shards[..missing] {
+        unlock_shard(ShardLock::Data(*shard), Mode::Exclusive);
+    }
+    for table in &tables {
+        unlock_shard(table.turn(), Mode::InsertByKey);
+    }
+    for table in &tables {
+        lock_shard(table.turn(), Mode::Exclusive);
+    }
+    for (shard, _) in shards {
+        lock_shard(ShardLock::Data(*shard), Mode::Exclusive);
+    }
+    share();
+    for table in &tables {
+        unlock_shard(table.turn(), Mode::Exclusive);
+    }
+}
+
+/// Comes before the first lock of a shard of the table; see [`lock_together`].
+fn share_turn(table: &DistributedTable) {
+    lock_shard(table.turn(), Mode::InsertByKey);
+}
+
+/// Locks the shard unless it is still not to be had when the patience that began at `since` has come to its end.
+fn lock_patiently(shard: ShardId, since: Duration) -> bool {
+    loop {
+        if try_lock_shard(ShardLock::Data(shard), Mode::Exclusive) {
+            return true;
+        }
+        if clock() - since >= PATIENCE {
+            return false;
+        }
+        WaitSet::new(&[]).wait(Some(Duration::from_millis(1)));
     }
 }
 

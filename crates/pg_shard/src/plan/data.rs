@@ -66,8 +66,8 @@ pub(crate) struct InsertedRows {
     pub(crate) user: Oid,
     /// The columns of a row.
     pub(crate) columns: Vec<String>,
-    /// Which of them is the distribution column.
-    pub(crate) key_position: usize,
+    /// Which of them is the distribution column; none if it is not among them, so that it is NULL.
+    pub(crate) key_position: Option<usize>,
     /// The SQL of one row, its columns first among the parameters.
     pub(crate) template: Vec<Piece>,
     /// How many expressions follow as parameters.
@@ -173,7 +173,7 @@ impl Plan {
             }
             Self::InsertedRows(plan) => {
                 w.int(2).int(plan.command.code()).oid(plan.table).oid(plan.user);
-                w.int(count(plan.key_position));
+                w.int(plan.key_position.map_or(-1, count));
                 w.int(count(plan.sent))
                     .int(i32::from(plan.by_statement))
                     .int(i32::from(plan.returning))
@@ -259,7 +259,7 @@ impl Plan {
             2 => {
                 let command = Command::from_code(reader.int());
                 let (table, user) = (reader.oid(), reader.oid());
-                let key_position = read_count(reader);
+                let key_position = usize::try_from(reader.int()).ok();
                 let sent = read_count(reader);
                 let by_statement = reader.int() != 0;
                 let returning = reader.int() != 0;

@@ -23,11 +23,7 @@ pub(crate) fn plan(
     if row.reads_more {
         return Ok(None);
     }
-    let key_position = row
-        .columns
-        .iter()
-        .position(|column| column.number == table.key.column)
-        .ok_or_else(|| super::null_key(Some(target)))?;
+    let key_position = row.columns.iter().position(|column| column.number == table.key.column);
     let template = row.prepared.template(&|oid| oid == target)?;
     let plan = Plan::InsertedRows(InsertedRows {
         command: facts.command,

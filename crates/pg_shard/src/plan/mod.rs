@@ -32,7 +32,6 @@ use pg::plan::BoundParameters;
 use pg::pulled::Unpullable;
 use pg::query::{Command, Facts, InsertSource, Obstacle, Statement};
 use pg::{PgError, SqlState};
-use pgrx::pg_sys::Oid;
 use std::rc::Rc;
 
 /// Plans a statement; see the module.
@@ -191,25 +190,25 @@ pub(crate) fn no_placements(shard: i64) -> PgError {
 
 /// Errors that no way of planning can avoid.
 fn check(facts: &Facts) -> Result<(), PgError> {
-    if facts.null_key && facts.target.is_some() && facts.insert_source == InsertSource::OneRow {
-        return Err(null_key(facts.target));
+    if facts.null_key
+        && facts.insert_source == InsertSource::OneRow
+        && let Some(table) = facts.target.and_then(catalog::find)
+    {
+        table.hash_of_null()?;
     }
     Ok(())
 }
 
 /// A row without a distribution column's value has no shard.
-pub(crate) fn null_key(target: Option<Oid>) -> PgError {
-    let error = PgError::new(
+pub(crate) fn null_key(table: &DistributedTable) -> PgError {
+    PgError::new(
         SqlState::NULL_VALUE_NOT_ALLOWED,
         "cannot plan INSERT using row with NULL value in partition column",
-    );
-    match target.and_then(catalog::find) {
-        Some(table) => error.detail(format!(
-            "Column \"{}\" of table \"{}\" decides where a row is stored.",
-            table.key_name, table.name
-        )),
-        None => error,
-    }
+    )
+    .detail(format!(
+        "Column \"{}\" of table \"{}\" decides where a row is stored.",
+        table.key_name, table.name
+    ))
 }
 
 /// A SELECT over several shards: PostgreSQL plans it, with sub-queries that it would compute row by row as joins.

@@ -121,6 +121,8 @@ pub(crate) struct Session {
     error: Option<PgError>,
     affected: u64,
     status: TransactionStatus,
+    /// The statement that was sent last is not committed before a Sync follows.
+    is_held: bool,
     /// Rows of a COPY TO are coming.
     copying_out: bool,
     /// How many COPYs have been queued; each is known by its number.
@@ -188,6 +190,7 @@ impl Session {
             error: None,
             affected: 0,
             status: TransactionStatus::Idle,
+            is_held: false,
             copying_out: false,
             copies: 0,
             storing: 0,
@@ -199,6 +202,7 @@ impl Session {
         session.link.flight().query(&format!(
             "SET search_path = pg_catalog; SET extra_float_digits = 3; SET standard_conforming_strings = on; \
              SET client_connection_check_interval = '2s'; SET statement_timeout = 0; SET lock_timeout = 0; \
+             SET default_transaction_isolation = 'read committed'; \
              SET idle_in_transaction_session_timeout = 0; SET idle_session_timeout = {}",
             settings::idle_session_timeout()
         ));
@@ -262,6 +266,7 @@ impl Session {
         self.told.has_answered();
         self.expects.clear();
         self.depth = 0;
+        self.is_held = false;
         // Somebody may hold the session for a while. A node that only seemed dead must not keep our locks meanwhile: the
         // statement that is sent again would wait for them, and so for us.
         self.link.hang_up();
@@ -302,6 +307,32 @@ impl Session {
             self.queue_execution(request, sql.as_deref());
             self.expects.push_back(Expect::Statement);
         }
+        self.queue_sync();
+        self.flush()
+    }
+
+    /// Sends a statement that is a remote transaction of its own, and holds it: it is executed and answered, and committed
+    /// by [`Self::send_release`]. That is a transaction without BEGIN and COMMIT, which the node would have to execute too.
+    ///
+    /// If the session is lost or rolled back before, nothing was done.
+    pub(crate) fn send_held(&mut self, request: &Request<'_>) -> Result<(), Failure> {
+        debug_assert!(self.depth == 0, "a transaction of its own");
+        let sql = self.text_for_flight(request)?;
+        self.open_flight(None);
+        self.queue_execution(request, sql.as_deref());
+        self.expects.push_back(Expect::Statement);
+        self.link.flight().flush();
+        // As deep as after BEGIN: whoever ends the local transaction sees that something is open.
+        (self.is_held, self.depth) = (true, 1);
+        self.flush()
+    }
+
+    /// Lets the node commit what it holds.
+    pub(crate) fn send_release(&mut self) -> Result<(), Failure> {
+        if let Some(failure) = self.broken() {
+            return Err(failure);
+        }
+        self.is_held = false;
         self.queue_sync();
         self.flush()
     }
@@ -421,17 +452,22 @@ impl Session {
         )
     }
 
-    /// Sends COMMIT. It is not among the statements that a node keeps: one that has lost them (DISCARD, a pool between)
-    /// would fail just there.
-    pub(crate) fn send_commit(&mut self) -> Result<(), Failure> {
-        let arguments = Arguments::none();
-        let commit = Request { sql: Sql::Once("COMMIT"), types: &[], arguments: &arguments };
-        self.send(&commit, None)
+    /// Commits the remote transaction. COMMIT is not among the statements that a node keeps: one that has lost them (DISCARD,
+    /// a pool between) would fail just there. As a simple query it is parsed and executed with the least ado.
+    pub(crate) fn commit(&mut self) -> Result<(), Failure> {
+        if let Some(failure) = self.broken() {
+            return Err(failure);
+        }
+        self.error = None;
+        self.link.flight().query("COMMIT");
+        self.expects.extend([Expect::Statement, Expect::Sync]);
+        self.finish(&mut |_| Ok(())).map(drop)
     }
 
     /// The remote transaction has ended.
     pub(crate) fn left_transaction(&mut self) {
         self.depth = 0;
+        self.is_held = false;
         self.wrote = false;
         self.stored.clear();
     }
@@ -560,6 +596,12 @@ impl Session {
                     }
                     self.forget_unprepared();
                     self.error.get_or_insert(error);
+                    if self.is_held {
+                        // The node passes over everything up to a Sync, with which it rolls back what it held.
+                        (self.is_held, self.depth) = (false, 0);
+                        self.queue_sync();
+                        self.flush()?;
+                    }
                 }
                 Kind::Ignored | Kind::CopyIn | Kind::CopyOut | Kind::CopyData | Kind::CopyDone => {}
             }
