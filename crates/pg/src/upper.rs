@@ -774,65 +774,39 @@ unsafe fn order(
         if !rows_pass_singly(parse, &below) {
             return;
         }
-        let limit = constant_limit(parse);
+        let target = (*root).upper_targets[pg_sys::UpperRelationKind::UPPERREL_ORDERED as usize];
         let mut clauses = node::elements::<pg_sys::SortGroupClause>((*parse).sortClause);
-        if limit.is_none() {
-            let by = |clause: &*mut pg_sys::SortGroupClause| {
+        let Some(limit) = constant_limit(parse) else {
+            let sorted_by = |clause: &*mut pg_sys::SortGroupClause| {
                 pg_sys::get_sortgroupclause_expr(*clause, (*root).processed_tlist)
             };
             // The same in all rows; and what is sent must not be asked for as well (`set_customscan_references`).
-            clauses.retain(|clause| !is_free_of_columns(by(clause)));
+            clauses.retain(|clause| !is_free_of_columns(sorted_by(clause)));
+            let mut alike = clauses.iter().map(sorted_by);
+            if clauses.is_empty() || !alike.all(|it| is_sorted_alike_everywhere(it)) {
+                return;
+            }
+            // A row of several groupings has its columns only, and windows are not printed as keys.
+            let has_sets = below.grouping.as_ref().is_some_and(|grouping| grouping.sets.is_some());
             if below.windows.is_some()
-                || clauses.is_empty()
-                || !clauses.iter().all(|clause| is_sorted_alike_everywhere(by(clause)))
+                || has_sets && !clauses.iter().all(|clause| below.yields(sorted_by(clause)))
             {
                 return;
             }
-        }
-        let Some(keys) = order_of(root, &below, &clauses) else { return };
-        let target = (*root).upper_targets[pg_sys::UpperRelationKind::UPPERREL_ORDERED as usize];
-        let Some(limit) = limit else {
+            let Some(keys) = order_of(root, &below, &clauses) else { return };
             let merged = merged(path, &below, keys);
             let below = project(root, input, merged.cast(), projection);
             let path = pg_sys::apply_projection_to_path(root, output, below, target);
             (*path).pathkeys = (*root).sort_pathkeys;
             return pg_sys::add_path(output, path);
         };
+        let Some(keys) = order_of(root, &below, &clauses) else { return };
         let copy = limited(path, &below, keys, limit);
         let below = project(root, input, copy.cast(), projection);
         let sorted =
             pg_sys::create_sort_path(root, output, below, (*root).sort_pathkeys, limit as f64);
         let path = pg_sys::apply_projection_to_path(root, output, sorted.cast(), target);
         pg_sys::add_path(output, path);
-    }
-}
-
-/// The clauses as a node can sort by them.
-unsafe fn order_of(
-    root: *mut pg_sys::PlannerInfo,
-    below: &Pushed,
-    clauses: &[*mut pg_sys::SortGroupClause],
-) -> Option<Vec<Order>> {
-    // SAFETY: the planner's live structures.
-    unsafe {
-        let mut keys = Vec::new();
-        for clause in clauses {
-            let expression = pg_sys::get_sortgroupclause_expr(*clause, (*root).processed_tlist);
-            let is_window = below.windows.is_some()
-                && node::tag(expression) == NodeTag::T_WindowFunc
-                && below.yields(expression);
-            if !is_window && !below.remote.can_compute(expression, below.grouping.is_some()) {
-                return None;
-            }
-            let descending = direction(*clause, expression)?;
-            keys.push(Order {
-                expression,
-                descending,
-                nulls_first: (**clause).nulls_first,
-                operator: (**clause).sortop,
-            });
-        }
-        Some(keys)
     }
 }
 
@@ -868,6 +842,35 @@ unsafe fn is_sorted_alike_everywhere(expression: *mut pg_sys::Node) -> bool {
     let base = unsafe { pg_sys::getBaseType(pg_sys::exprType(expression)) };
     base.to_u32() < crate::value::FIRST_USER_OID
         && !matches!(base, pg_sys::RECORDOID | pg_sys::RECORDARRAYOID | pg_sys::ANYENUMOID)
+}
+
+/// The clauses as a node can sort by them.
+unsafe fn order_of(
+    root: *mut pg_sys::PlannerInfo,
+    below: &Pushed,
+    clauses: &[*mut pg_sys::SortGroupClause],
+) -> Option<Vec<Order>> {
+    // SAFETY: the planner's live structures.
+    unsafe {
+        let mut keys = Vec::new();
+        for clause in clauses {
+            let expression = pg_sys::get_sortgroupclause_expr(*clause, (*root).processed_tlist);
+            let is_window = below.windows.is_some()
+                && node::tag(expression) == NodeTag::T_WindowFunc
+                && below.yields(expression);
+            if !is_window && !below.remote.can_compute(expression, below.grouping.is_some()) {
+                return None;
+            }
+            let descending = direction(*clause, expression)?;
+            keys.push(Order {
+                expression,
+                descending,
+                nulls_first: (**clause).nulls_first,
+                operator: (**clause).sortop,
+            });
+        }
+        Some(keys)
+    }
 }
 
 /// LIMIT without ORDER BY.
@@ -1053,7 +1056,7 @@ pub(crate) unsafe fn is_free_of_columns(expression: *mut pg_sys::Node) -> bool {
     // SAFETY: a live expression of the planner.
     unsafe {
         !node::walk(expression, &mut |n| match node::tag(n) {
-            NodeTag::T_Var | NodeTag::T_Aggref => Visit::Stop,
+            NodeTag::T_Var | NodeTag::T_Aggref | NodeTag::T_WindowFunc => Visit::Stop,
             _ => Visit::Into,
         })
     }
