@@ -122,7 +122,7 @@ unsafe fn compare(
         let current = |column: i16| -> *mut pg_sys::Node {
             let value: *mut pg_sys::FuncExpr = node::make(NodeTag::T_FuncExpr);
             (*value).funcid = function;
-            let (type_oid, _, collation) = type_of(relid, column);
+            let (type_oid, _, collation) = table::column_type(relid, column);
             (*value).funcresulttype = type_oid;
             (*value).funccollid = collation;
             (*value).funcformat = pg_sys::CoercionForm::COERCE_EXPLICIT_CALL;
@@ -235,24 +235,8 @@ unsafe fn constant(
     }
 }
 
-/// Type, typmod and collation of a column.
-fn type_of(table: Oid, column: i16) -> (Oid, i32, Oid) {
-    let (mut type_oid, mut typmod, mut collation) = (Oid::INVALID, 0, Oid::INVALID);
-    // SAFETY: a syscache look-up of a live column.
-    unsafe {
-        pg_sys::get_atttypetypmodcoll(
-            table,
-            column,
-            &raw mut type_oid,
-            &raw mut typmod,
-            &raw mut collation,
-        );
-    }
-    (type_oid, typmod, collation)
-}
-
 unsafe fn column_of(table: Oid, relation: c_int, column: i16) -> *mut pg_sys::Node {
-    let (type_oid, typmod, collation) = type_of(table, column);
+    let (type_oid, typmod, collation) = table::column_type(table, column);
     // SAFETY: makes a node.
     unsafe { pg_sys::makeVar(relation, column, type_oid, typmod, collation, 0).cast() }
 }

@@ -316,28 +316,45 @@ fn print(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) -> Sql {
     }
 }
 
-/// One query a shard, whose result is the scan's.
-fn print_plain(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) -> Sql {
-    let (mut select, mut columns, mut sources, mut places) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    let mut keys: Vec<String> = Vec::new();
+/// A SELECT list that yields a scan's row.
+#[derive(Default)]
+struct List {
+    select: Vec<String>,
+    /// Types and typmods of what comes.
+    columns: Vec<(pg_sys::Oid, i32)>,
+    /// What the scan's row is made of.
+    sources: Vec<crate::rows::Source>,
+    /// Where each output begins, counted from one.
+    places: Vec<usize>,
+    /// The places of all that is no aggregate.
+    keys: Vec<String>,
+}
+
+fn list_of(yields: &[Yield], printer: &mut Printer<'_>) -> List {
+    let mut list = List::default();
     for output in yields {
-        let first = select.len();
-        places.push(first + 1);
+        let first = list.select.len();
+        list.places.push(first + 1);
         let (own, source) = match &output.partial {
             None => {
                 let Output { columns, source } = printer.output(output.expression, first);
-                keys.extend((0..columns.len()).map(|place| (first + place + 1).to_string()));
+                list.keys.extend((0..columns.len()).map(|place| (first + place + 1).to_string()));
                 (columns, source)
             }
             Some(aggregate) => print_aggregate(aggregate, first, &mut |it| printer.value(it)),
         };
-        sources.push(source);
+        list.sources.push(source);
         for (text, type_oid, typmod) in own {
-            select.push(text);
-            columns.push((type_oid, typmod));
+            list.select.push(text);
+            list.columns.push((type_oid, typmod));
         }
     }
+    list
+}
+
+/// One query a shard, whose result is the scan's.
+fn print_plain(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) -> Sql {
+    let List { select, columns, sources, places, keys } = list_of(yields, printer);
     let mut template = Pieces::default();
     let lock = lock_of(pushed);
     // A locking SELECT may stand in UNION ALL only as a sub-query. See `Statement::with_locks_on_workers`.
@@ -384,24 +401,7 @@ fn print_joined_last(
     needed: &[*mut pg_sys::Node],
     printer: &mut Printer<'_>,
 ) -> Sql {
-    let (mut select, mut columns, mut sources, mut keys) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for output in yields {
-        let first = select.len();
-        let (own, source) = match &output.partial {
-            None => {
-                let Output { columns, source } = printer.output(output.expression, first);
-                keys.extend((0..columns.len()).map(|place| (first + place + 1).to_string()));
-                (columns, source)
-            }
-            Some(aggregate) => print_aggregate(aggregate, first, &mut |it| printer.value(it)),
-        };
-        sources.push(source);
-        for (text, type_oid, typmod) in own {
-            select.push(text);
-            columns.push((type_oid, typmod));
-        }
-    }
+    let List { select, columns, sources, keys, .. } = list_of(yields, printer);
     let inner: Vec<String> = needed.iter().map(|column| printer.expression(*column)).collect();
     let names: Vec<String> = needed
         .iter()
