@@ -74,6 +74,9 @@ pub mod plan;
 /// Writes whose rows are computed here.
 pub mod pulled;
 
+/// The rows of such a write, as changes.
+pub mod changes;
+
 /// What an analysed query is and says.
 pub mod query;
 
@@ -88,6 +91,9 @@ mod decorrelate;
 
 /// What may run where.
 mod shippable;
+
+/// Tables of functions for nodes of ours.
+mod custom;
 
 /// Our scan node in PostgreSQL's executor.
 pub mod scan;

@@ -5,6 +5,7 @@
 //! This is also the net under everything: whatever query reaches PostgreSQL's planner, a distributed table in
 //! it is never read from the empty local table.
 
+use crate::custom::Table;
 use crate::error::{PgError, boundary};
 use crate::hooks;
 use crate::node;
@@ -82,11 +83,7 @@ pub struct Spread {
     pub collation: Oid,
 }
 
-struct Shared<T>(T);
-// SAFETY: the table is constant and holds a function pointer and a static name only.
-unsafe impl<T> Sync for Shared<T> {}
-
-static PATH_METHODS: Shared<pg_sys::CustomPathMethods> = Shared(pg_sys::CustomPathMethods {
+static PATH_METHODS: Table<pg_sys::CustomPathMethods> = Table::new(pg_sys::CustomPathMethods {
     CustomName: c"pg_shard".as_ptr(),
     PlanCustomPath: Some(plan_path),
     ReparameterizeCustomPathByChild: None,
@@ -303,7 +300,7 @@ pub(crate) unsafe fn make_path(
 
 /// The functions of our paths, by which they are known.
 pub(crate) fn methods() -> *const pg_sys::CustomPathMethods {
-    &raw const PATH_METHODS.0
+    PATH_METHODS.pointer()
 }
 
 /// The workers apply this filter.

@@ -3,6 +3,7 @@
 //! The extension implements [`Scan`]; a plan's private part says which. The scan lives in Rust memory that the
 //! query's memory context owns: it is dropped when that context goes, which happens after an ERROR as well.
 
+use crate::custom::{self, Functions, Table};
 use crate::error::{PgError, SqlState, boundary};
 use crate::node;
 use crate::path::Spread;
@@ -39,33 +40,13 @@ static BEGIN: OnceLock<BeginScan> = OnceLock::new();
 /// The node's name in EXPLAIN.
 const NAME: &std::ffi::CStr = c"pg_shard";
 
-struct Shared<T>(T);
-// SAFETY: the tables below are constant and hold function pointers and a static name only.
-unsafe impl<T> Sync for Shared<T> {}
+static SCAN_METHODS: Table<pg_sys::CustomScanMethods> = custom::scan_methods(NAME, create_state);
 
-static SCAN_METHODS: Shared<pg_sys::CustomScanMethods> = Shared(pg_sys::CustomScanMethods {
-    CustomName: NAME.as_ptr(),
-    CreateCustomScanState: Some(create_state),
-});
-
-static EXEC_METHODS: Shared<pg_sys::CustomExecMethods> = Shared(pg_sys::CustomExecMethods {
-    CustomName: NAME.as_ptr(),
-    BeginCustomScan: Some(begin),
-    ExecCustomScan: Some(exec),
-    EndCustomScan: Some(end),
-    ReScanCustomScan: Some(rescan),
-    MarkPosCustomScan: None,
-    RestrPosCustomScan: None,
-    EstimateDSMCustomScan: None,
-    InitializeDSMCustomScan: None,
-    ReInitializeDSMCustomScan: None,
-    InitializeWorkerCustomScan: None,
-    ShutdownCustomScan: None,
-    ExplainCustomScan: Some(explain),
-});
+static EXEC_METHODS: Table<pg_sys::CustomExecMethods> =
+    custom::exec_methods(NAME, &Functions { begin, exec, rescan, end, explain: Some(explain) });
 
 pub(crate) fn methods() -> *const pg_sys::CustomScanMethods {
-    &raw const SCAN_METHODS.0
+    SCAN_METHODS.pointer()
 }
 
 /// Registers the node; once, when the library is loaded.
@@ -146,7 +127,7 @@ unsafe extern "C-unwind" fn create_state(_: *mut pg_sys::CustomScan) -> *mut pg_
     unsafe {
         boundary(|| {
             let state: *mut State = node::make(NodeTag::T_CustomScanState);
-            (*state).custom.methods = &raw const EXEC_METHODS.0;
+            (*state).custom.methods = EXEC_METHODS.pointer();
             Ok(state.cast())
         })
     }

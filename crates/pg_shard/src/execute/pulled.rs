@@ -17,7 +17,7 @@ use crate::activity;
 use crate::catalog::{self, DistributedTable, quote};
 use crate::plan::data::PulledWrite;
 use crate::session::{Failure, Request, Sql};
-use pg::pulled::{Change, Changes, Execution, Place};
+use pg::changes::{Change, Changes, Execution, Place};
 use pg::query::Command;
 use pg::scan::{Explain, Scan, ScanIo};
 use pg::table::{self, TableColumn};
