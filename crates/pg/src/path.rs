@@ -9,6 +9,7 @@ use crate::custom::Table;
 use crate::error::{PgError, boundary};
 use crate::hooks;
 use crate::node;
+use crate::prepare::is_foldable;
 use crate::pulled::TARGET_MARK;
 use crate::pushed::{self, Pushed};
 use crate::query::Key;
@@ -17,6 +18,7 @@ use crate::rows::Source;
 use crate::shippable;
 use crate::subselect;
 use crate::template::Piece;
+use crate::value::FIRST_USER_OID;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use shardmap::Prune;
 use shardmap::locus::Locus;
@@ -236,11 +238,8 @@ unsafe fn base(
         let key = planner.distribution(table).ok_or_else(|| {
             PgError::internal("a table ceased to be distributed while a query was planned")
         })?;
-        if !(*rte).tablesample.is_null() && sample((*rte).tablesample).is_none() {
-            return Err(PgError::unsupported(
-                "TABLESAMPLE of a distributed table needs constant arguments",
-                "Write the percentage as a constant.",
-            ));
+        if !(*rte).tablesample.is_null() {
+            check_sample(root, (*rte).tablesample)?;
         }
         let (conditions, clauses, all_shipped) = conditions_of(root, rel, rti);
         let complete = all_shipped && lock_clause(rte).is_none();
@@ -358,36 +357,46 @@ unsafe extern "C-unwind" fn plan_path(
     unsafe { boundary(|| pushed::plan(root, rel, path, target_list, clauses, plans)) }
 }
 
-/// TABLESAMPLE as SQL; empty if there is none.
-pub(crate) unsafe fn sample_clause(clause: *mut pg_sys::TableSampleClause) -> String {
-    // SAFETY: null or a live clause of the planner; `base` has looked at its arguments.
-    if clause.is_null() { String::new() } else { unsafe { sample(clause) }.unwrap_or_default() }
+/// The workers can take this TABLESAMPLE: by a method of the server, with arguments that are known before the scan starts.
+unsafe fn check_sample(
+    root: *mut pg_sys::PlannerInfo,
+    sample: *mut pg_sys::TableSampleClause,
+) -> Result<(), PgError> {
+    // SAFETY: a live clause of the planner; syscache look-ups by value.
+    unsafe {
+        if (*sample).tsmhandler.to_u32() >= FIRST_USER_OID {
+            let method = node::text_of(pg_sys::get_func_name((*sample).tsmhandler));
+            return Err(PgError::unsupported(
+                format!("cannot take a sample of a distributed table by method \"{method}\""),
+                "Use BERNOULLI or SYSTEM, which choose each row or block by itself.",
+            ));
+        }
+        let init_params = init_params(root);
+        let is_known = |argument: &*mut pg_sys::Node| {
+            is_foldable(*argument, true, &init_params)
+                || shippable::is_shippable(*argument, &|_| false, &init_params, false)
+        };
+        if sample_arguments(sample).iter().all(is_known) {
+            return Ok(());
+        }
+        Err(PgError::unsupported(
+            "cannot take a sample of a distributed table that differs from row to row of another",
+            "Leave columns of other tables out of the arguments of TABLESAMPLE.",
+        ))
+    }
 }
 
-/// TABLESAMPLE with constant arguments of the server's own methods, as SQL.
-unsafe fn sample(sample: *mut pg_sys::TableSampleClause) -> Option<String> {
+/// The arguments of TABLESAMPLE, that of REPEATABLE last if it is there.
+pub(crate) unsafe fn sample_arguments(
+    sample: *mut pg_sys::TableSampleClause,
+) -> Vec<*mut pg_sys::Node> {
     // SAFETY: a live clause of the planner.
     unsafe {
-        let method = node::text_of(pg_sys::get_func_name((*sample).tsmhandler));
-        let value = |n: *mut pg_sys::Node| {
-            let folded = pg_sys::eval_const_expressions(std::ptr::null_mut(), n);
-            (node::tag(folded) == NodeTag::T_Const).then(|| {
-                node::text_of(pg_sys::deparse_expression(
-                    folded,
-                    std::ptr::null_mut(),
-                    false,
-                    false,
-                ))
-            })
-        };
-        let arguments: Option<Vec<String>> =
-            node::elements::<pg_sys::Node>((*sample).args).into_iter().map(value).collect();
-        let seed = if (*sample).repeatable.is_null() {
-            String::new()
-        } else {
-            format!(" REPEATABLE ({})", value((*sample).repeatable.cast())?)
-        };
-        Some(format!(" TABLESAMPLE {method} ({}){seed}", arguments?.join(", ")))
+        let mut arguments = node::elements::<pg_sys::Node>((*sample).args);
+        if !(*sample).repeatable.is_null() {
+            arguments.push((*sample).repeatable.cast());
+        }
+        arguments
     }
 }
 

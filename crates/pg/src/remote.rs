@@ -453,10 +453,13 @@ impl<'a> Printer<'a> {
                 // SAFETY: a table of the root's range table.
                 let (table, sample) = unsafe {
                     let entry = path::entry_of(self.remote.root, *relation);
-                    ((*entry).relid, path::sample_clause((*entry).tablesample))
+                    ((*entry).relid, (*entry).tablesample)
                 };
                 sql.table(table);
-                sql.text(&format!(" {}{sample}", self.alias(*relation)));
+                sql.text(&format!(" {}", self.alias(*relation)));
+                if !sample.is_null() {
+                    sql.text(&self.sample(sample));
+                }
             }
             Item::Broadcast(rows) => sql.text(&self.broadcast(rows)),
             Item::Subselect(rows) => {
@@ -479,6 +482,38 @@ impl<'a> Printer<'a> {
                 }
                 self.conditions(" ON ", on, sql);
                 sql.text(")");
+            }
+        }
+    }
+
+    /// TABLESAMPLE; `path::base` has looked at its arguments.
+    fn sample(&mut self, sample: *mut pg_sys::TableSampleClause) -> String {
+        // SAFETY: a live clause of the planner.
+        let (method, arguments, is_repeatable) = unsafe {
+            (
+                node::text_of(pg_sys::get_func_name((*sample).tsmhandler)),
+                path::sample_arguments(sample),
+                !(*sample).repeatable.is_null(),
+            )
+        };
+        let mut arguments: Vec<String> =
+            arguments.into_iter().map(|argument| self.known_first(argument)).collect();
+        let seed = if is_repeatable { arguments.pop() } else { None };
+        let seed = seed.map_or_else(String::new, |seed| format!(" REPEATABLE ({seed})"));
+        format!(" TABLESAMPLE {method} ({}){seed}", arguments.join(", "))
+    }
+
+    /// An expression without columns, volatile functions in it computed here.
+    fn known_first(&mut self, expression: *mut pg_sys::Node) -> String {
+        // SAFETY: a live expression of the planner; what is printed is a parameter of ours.
+        unsafe {
+            let (init_params, expressions) = (&self.init_params, &mut self.expressions);
+            let mut number_of = |n| prepare::number_in(expressions, n);
+            match prepare::fold_one(expression, true, init_params, self.arrays, &mut number_of) {
+                Some(parameter) => {
+                    node::text_of(pg_sys::deparse_expression(parameter, self.context, true, false))
+                }
+                None => self.expression(expression),
             }
         }
     }

@@ -381,7 +381,7 @@ impl ScanIo {
         }
         let codecs = self.codecs();
         let mut read = Vec::new();
-        let mut first = 0;
+        let (mut first, mut bytes) = (0, 0);
         // SAFETY: the children were initialised by `begin`; each element's encoder is made for its column's type, each
         // hasher for the type that the planner has found.
         unsafe {
@@ -407,7 +407,6 @@ impl ScanIo {
                     }
                 };
                 let mut lots: Vec<Lot> = Vec::new();
-                let mut rows_read = 0u64;
                 loop {
                     let slot = pg_sys::ExecProcNode(child);
                     if slot.is_null() || (*slot).tts_flags & pg_sys::TTS_FLAG_EMPTY as u16 != 0 {
@@ -439,17 +438,15 @@ impl ScanIo {
                         });
                         for (index, encoder) in encoders.iter().enumerate() {
                             let value = value(index);
-                            let place = lots[lot].columns[index].next(value.is_none());
-                            encoder.append(value, place);
+                            let column = &mut lots[lot].columns[index];
+                            let before = column.bytes();
+                            encoder.append(value, column.next(value.is_none()));
+                            bytes += column.bytes() - before;
                         }
                     });
                     self.reset_row_memory();
-                    rows_read += 1;
-                    if rows_read.is_multiple_of(1024) {
-                        let columns = lots.iter().flat_map(|lot| &lot.columns);
-                        if columns.map(Elements::bytes).sum::<usize>() > MOST_SENT {
-                            return Err(too_much_to_send());
-                        }
+                    if bytes > MOST_SENT {
+                        return Err(too_much_to_send());
                     }
                 }
                 let types = types.iter().map(|element| element.to_u32()).collect();
