@@ -7,6 +7,7 @@
 
 use crate::error::{PgError, boundary};
 use crate::hooks;
+use crate::matched::Matched;
 use crate::node;
 use crate::pulled::TARGET_MARK;
 use crate::pushed::{self, Pushed};
@@ -54,6 +55,8 @@ pub struct ShardScan {
     pub locks: bool,
     /// Its rows are going to be changed; see [`crate::pulled`].
     pub is_target: bool,
+    /// They are matches of the first child's rows, and joined with these here.
+    pub matched: Option<Matched>,
 }
 
 /// A column by which rows are sorted.
@@ -272,7 +275,7 @@ unsafe fn base(
 pub(crate) const TRANSFER: f64 = 0.1;
 
 /// What a statement costs that is sent to all nodes.
-const ROUND_TRIP: f64 = 100.0;
+pub(crate) const ROUND_TRIP: f64 = 100.0;
 
 /// A path that has the workers compute `remote`, with `rows` coming back.
 pub(crate) unsafe fn make_path(
