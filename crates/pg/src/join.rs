@@ -8,6 +8,7 @@
 use crate::error::boundary;
 use crate::facts::{is_deterministic, strip_relabel};
 use crate::hooks;
+use crate::matched;
 use crate::node::{self, Visit};
 use crate::path::{self, Spread};
 use crate::pushed::{self, Pushed};
@@ -55,6 +56,9 @@ pub(crate) unsafe extern "C-unwind" fn join_paths(
             }
             // Otherwise one side's rows come here and go to all nodes; which is cheaper, costs tell.
             if ways.is_empty() {
+                if let Some(right) = &right {
+                    matched::offer(root, rel, (outer, inner), kind, right, clauses);
+                }
                 if let Some(left) = &left
                     && let Some(right) = broadcast(root, rel, inner, left, kind, clauses)
                 {
@@ -88,13 +92,13 @@ pub(crate) unsafe extern "C-unwind" fn join_paths(
 }
 
 /// More rows than that are not sent to all nodes.
-const MOST_BROADCAST: f64 = 2_000_000.0;
+pub(crate) const MOST_BROADCAST: f64 = 2_000_000.0;
 
 /// The same in bytes, by the planner's guess of a row's width.
-const MOST_BROADCAST_BYTES: f64 = 256.0 * 1024.0 * 1024.0;
+pub(crate) const MOST_BROADCAST_BYTES: f64 = 256.0 * 1024.0 * 1024.0;
 
 /// With more rows than that a worker is not told that they are distinct: it would take them for 200.
-const MOST_DISTINCT: f64 = 50_000.0;
+pub(crate) const MOST_DISTINCT: f64 = 50_000.0;
 
 /// A relation whose rows are read here first and sent to all nodes, as something that lies everywhere; none if
 /// its columns cannot travel as arrays, or if they are too many.
@@ -120,26 +124,12 @@ unsafe fn broadcast(
         let mut columns = Vec::new();
         for expression in node::elements::<pg_sys::Node>((*(*path).pathtarget).exprs) {
             let var = node::cast::<pg_sys::Var, _>(expression, NodeTag::T_Var)?;
-            let collation = (*var).varcollid;
-            let travels = (*var).varattno > 0
-                && crate::value::is_binary_safe((*var).vartype)
-                && pg_sys::get_element_type((*var).vartype) == Oid::INVALID
-                && pg_sys::get_array_type((*var).vartype) != Oid::INVALID
-                && (collation == Oid::INVALID || collation == pg_sys::DEFAULT_COLLATION_OID);
-            if !travels {
+            if !travels(&*var) {
                 return None;
             }
             columns.push(var);
         }
-        let mut relations = Vec::new();
-        let mut relation = -1;
-        loop {
-            relation = pg_sys::bms_next_member((*rel).relids, relation);
-            if relation < 0 {
-                break;
-            }
-            relations.push(relation as u32);
-        }
+        let relations = members((*rel).relids);
         let table = *other.tables.first()?;
         let spread = node::elements::<pg_sys::RestrictInfo>(clauses)
             .into_iter()
@@ -177,6 +167,32 @@ unsafe fn broadcast(
             cost: 0.0,
             complete: true,
         })
+    }
+}
+
+/// A column's values can be sent as an array.
+pub(crate) unsafe fn travels(var: &pg_sys::Var) -> bool {
+    // SAFETY: syscache look-ups by value.
+    unsafe {
+        var.varattno > 0
+            && crate::value::is_binary_safe(var.vartype)
+            && pg_sys::get_element_type(var.vartype) == Oid::INVALID
+            && pg_sys::get_array_type(var.vartype) != Oid::INVALID
+            && matches!(var.varcollid, Oid::INVALID | pg_sys::DEFAULT_COLLATION_OID)
+    }
+}
+
+/// The relations of a set.
+pub(crate) unsafe fn members(set: pg_sys::Relids) -> Vec<u32> {
+    let mut found = Vec::new();
+    let mut relation = -1;
+    loop {
+        // SAFETY: the caller passes a live set of relations, whose numbers are positive.
+        relation = unsafe { pg_sys::bms_next_member(set, relation) };
+        if relation < 0 {
+            return found;
+        }
+        found.push(relation as u32);
     }
 }
 
@@ -329,7 +345,7 @@ unsafe fn join(
 }
 
 /// The clause is asked of what an outer join yields, and does not decide what matches.
-unsafe fn is_asked_after(
+pub(crate) unsafe fn is_asked_after(
     info: *mut pg_sys::RestrictInfo,
     kind: JoinKind,
     rel: *mut pg_sys::RelOptInfo,
@@ -343,7 +359,7 @@ unsafe fn is_asked_after(
 }
 
 /// The clause compares a key of `other` with one of `columns`: rows that match lie in the shard of its hash.
-unsafe fn spread_by(
+pub(crate) unsafe fn spread_by(
     clause: *mut pg_sys::Node,
     columns: &[*mut pg_sys::Var],
     other: &Remote,
@@ -392,7 +408,7 @@ unsafe fn spread_by(
 
 /// The clause compares one of `columns`, of the relation, in which no two rows of its table agree: a shard's index says so,
 /// and rows that agree in the distribution column lie in one shard.
-unsafe fn unique_column(
+pub(crate) unsafe fn unique_column(
     root: *mut pg_sys::PlannerInfo,
     relation: u32,
     clause: *mut pg_sys::Node,
@@ -471,7 +487,7 @@ unsafe fn equality(
 }
 
 /// An expression of this side must be computed before an outer join fills in NULLs.
-unsafe fn has_placeholder_in(root: *mut pg_sys::PlannerInfo, side: &Remote) -> bool {
+pub(crate) unsafe fn has_placeholder_in(root: *mut pg_sys::PlannerInfo, side: &Remote) -> bool {
     // SAFETY: the planner's live structures.
     unsafe {
         node::elements::<pg_sys::PlaceHolderInfo>((*root).placeholder_list).into_iter().any(
@@ -503,7 +519,7 @@ unsafe fn has_column(expression: *mut pg_sys::Node, test: &dyn Fn(&pg_sys::Var) 
 }
 
 /// A column of the right side that equals one of the left in all that a semi-join yields.
-unsafe fn equal_column(
+pub(crate) unsafe fn equal_column(
     clause: *mut pg_sys::Node,
     left: &Remote,
     right: &Remote,

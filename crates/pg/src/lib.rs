@@ -53,6 +53,12 @@ mod subselect;
 /// Joins on the workers.
 mod join;
 
+/// Joins of rows that are read here with what the workers find for them.
+pub mod matched;
+
+/// Rows that are kept here while they are sent along by number.
+mod numbered;
+
 /// Aggregates in parts.
 mod aggregate;
 

@@ -8,6 +8,7 @@
 use crate::custom::Table;
 use crate::error::{PgError, boundary};
 use crate::hooks;
+use crate::matched::Matched;
 use crate::node;
 use crate::prepare::is_foldable;
 use crate::pulled::TARGET_MARK;
@@ -57,6 +58,8 @@ pub struct ShardScan {
     pub locks: bool,
     /// Its rows are going to be changed; see [`crate::pulled`].
     pub is_target: bool,
+    /// They are matches of the first child's rows, and joined with these here.
+    pub matched: Option<Matched>,
 }
 
 /// A column by which rows are sorted.
@@ -268,7 +271,7 @@ unsafe fn base(
 pub(crate) const TRANSFER: f64 = 0.1;
 
 /// What a statement costs that is sent to all nodes.
-const ROUND_TRIP: f64 = 100.0;
+pub(crate) const ROUND_TRIP: f64 = 100.0;
 
 /// A path that has the workers compute `remote`, with `rows` coming back.
 pub(crate) unsafe fn make_path(

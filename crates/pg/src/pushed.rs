@@ -258,6 +258,7 @@ pub(crate) unsafe fn plan(
             merge_text,
             locks,
             is_target,
+            matched: None,
         };
         let private = hooks::planner().plan_scan(&described);
 
@@ -287,7 +288,8 @@ pub(crate) struct Sql {
     pub(crate) sources: Vec<crate::rows::Source>,
 }
 
-fn print(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) -> Sql {
+/// The SQL of a scan with that row.
+pub(crate) fn print(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) -> Sql {
     if let Some(windows) = &pushed.windows {
         return window::print(pushed, windows, yields, printer);
     }

@@ -183,7 +183,7 @@ pub(crate) struct Output {
 }
 
 /// Of so many rows in a table, one that is sent along is few.
-const FEW_SENT: f64 = 100.0;
+pub(crate) const FEW_SENT: f64 = 100.0;
 
 /// Puts a remote relation into SQL.
 pub(crate) struct Printer<'a> {

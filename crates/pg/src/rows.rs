@@ -22,6 +22,8 @@ pub enum Source {
     Row(Oid, Vec<usize>),
     /// A serialised transition state, made of its parts: the remote result's columns from this one on.
     State(StateKind, usize),
+    /// No node: it is put in here, or NULL.
+    Here,
 }
 
 /// What PostgreSQL's serial functions write of a sum of numbers (`src/backend/utils/adt/numeric.c`).
@@ -312,7 +314,7 @@ impl RowStore {
         unsafe {
             for (index, source) in codecs.sources.iter().enumerate() {
                 let value = match source {
-                    Source::State(..) => None,
+                    Source::State(..) | Source::Here => None,
                     Source::Remote(column) => datum(*column),
                     Source::TableOid(table) => Some(Datum::from(*table)),
                     Source::Row(table, columns) => Some(make_row(*table, columns, &mut datum)),

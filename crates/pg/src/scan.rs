@@ -6,6 +6,7 @@
 use crate::custom::{self, Functions, Table};
 use crate::error::{PgError, SqlState, boundary};
 use crate::node;
+use crate::numbered::Numbered;
 use crate::path::Spread;
 use crate::plan::PlanReader;
 use crate::query::Key;
@@ -80,12 +81,14 @@ pub struct ScanIo {
     array_count: usize,
     /// The children's rows, once they have been read.
     arrays: Option<Rc<Vec<ChildRows>>>,
+    /// The first child's rows are kept, and sent by number.
+    pub(crate) numbered: Option<Numbered>,
 }
 
 /// More bytes than that are not sent along: a node takes a gigabyte in one message, and they are held in memory here.
 const MOST_SENT: usize = 768 * 1024 * 1024;
 
-fn too_much_to_send() -> PgError {
+pub(crate) fn too_much_to_send() -> PgError {
     PgError::new(SqlState(*b"54000"), "too many rows to send to the workers for a join")
         .detail("The planner expected far less of the smaller side of the join.")
         .hint(
@@ -169,6 +172,7 @@ unsafe extern "C-unwind" fn begin(
                 buffered: None,
                 array_count: 0,
                 arrays: None,
+                numbered: None,
             };
             let begin = BEGIN.get().ok_or_else(|| PgError::internal("no scan is registered"))?;
             let explain_only = flags & pg_sys::EXEC_FLAG_EXPLAIN_ONLY as c_int != 0;
@@ -240,6 +244,9 @@ unsafe extern "C-unwind" fn end(custom: *mut pg_sys::CustomScanState) {
                 running.io.rows.borrow_mut().close();
                 if let Some(Buffered { store, .. }) = running.io.buffered.take() {
                     pg_sys::tuplestore_end(store);
+                }
+                if let Some(numbered) = &mut running.io.numbered {
+                    numbered.rows.close();
                 }
             }
             for child in node::elements::<pg_sys::PlanState>((*custom).custom_ps) {
@@ -355,8 +362,12 @@ impl ScanIo {
         unsafe {
             node::elements::<pg_sys::PlanState>((*self.node).custom_ps)
                 .into_iter()
-                .map(|child| {
+                .enumerate()
+                .map(|(number, child)| {
                     let descriptor = (*child).ps_ResultTupleDesc;
+                    if let Some(numbered) = self.numbered.as_ref().filter(|_| number == 0) {
+                        return numbered.types(descriptor);
+                    }
                     let columns = (*descriptor).natts as usize;
                     if columns == 0 {
                         return vec![pg_sys::INT4OID];
@@ -380,6 +391,8 @@ impl ScanIo {
             return Ok(());
         }
         let codecs = self.codecs();
+        let elements = self.array_elements();
+        let mut numbered = self.numbered.take();
         let mut read = Vec::new();
         let (mut first, mut bytes) = (0, 0);
         // SAFETY: the children were initialised by `begin`; each element's encoder is made for its column's type, each
@@ -387,9 +400,7 @@ impl ScanIo {
         unsafe {
             let memory = (*(*self.node).ss.ps.state).es_query_cxt;
             let children = node::elements::<pg_sys::PlanState>((*self.node).custom_ps);
-            for (number, (child, types)) in
-                children.into_iter().zip(self.array_elements()).enumerate()
-            {
+            for (number, (child, types)) in children.into_iter().zip(elements).enumerate() {
                 let encoders: Vec<Encoder> = {
                     let before = pg_sys::MemoryContextSwitchTo(memory);
                     let made = types.iter().map(|element| Encoder::new(*element)).collect();
@@ -406,6 +417,7 @@ impl ScanIo {
                         Some((by.column, hasher))
                     }
                 };
+                let mut kept = numbered.as_mut().filter(|_| number == 0);
                 let mut lots: Vec<Lot> = Vec::new();
                 loop {
                     let slot = pg_sys::ExecProcNode(child);
@@ -414,10 +426,19 @@ impl ScanIo {
                     }
                     pg_sys::slot_getallattrs(slot);
                     let columns = (*(*slot).tts_tupleDescriptor).natts as usize;
+                    let row = match &mut kept {
+                        Some(numbered) => Some(numbered.keep(slot)?),
+                        None => None,
+                    };
                     let value = |index: usize| {
-                        if columns == 0 {
-                            return Some(Datum::from(0));
-                        }
+                        let index = match (&kept, row) {
+                            (Some(numbered), Some(row)) => match numbered.column(index) {
+                                Some(column) => column,
+                                None => return Some(Datum::from(row)),
+                            },
+                            _ if columns == 0 => return Some(Datum::from(0)),
+                            _ => index,
+                        };
                         (!*(*slot).tts_isnull.add(index)).then(|| *(*slot).tts_values.add(index))
                     };
                     self.in_tuple_context(|_| {
@@ -455,6 +476,7 @@ impl ScanIo {
             }
         }
         debug_assert_eq!(first, self.array_count);
+        self.numbered = numbered;
         self.arrays = Some(Rc::new(read));
         Ok(())
     }
@@ -662,6 +684,12 @@ impl ScanIo {
         })
     }
 
+    /// Some of the children's rows may match something.
+    pub fn has_rows_to_send(&self) -> bool {
+        let has_rows = |child: &ChildRows| !child.lots.is_empty();
+        self.arrays.as_ref().is_some_and(|children| children.iter().all(has_rows))
+    }
+
     fn in_tuple_context<T>(&mut self, body: impl FnOnce(&mut Self) -> T) -> T {
         // SAFETY: the node's own per-row context; an ERROR puts PostgreSQL's context back itself.
         unsafe {
@@ -673,7 +701,7 @@ impl ScanIo {
         }
     }
 
-    fn clear_slot(&mut self, slot: *mut pg_sys::TupleTableSlot) {
+    pub(crate) fn clear_slot(&mut self, slot: *mut pg_sys::TupleTableSlot) {
         // SAFETY: the node's own slot, which is virtual (`CUSTOM_SCAN` nodes' slots are).
         unsafe { unguarded::clear(slot) };
     }
@@ -842,7 +870,7 @@ impl ScanIo {
         value
     }
 
-    fn reset_row_memory(&mut self) {
+    pub(crate) fn reset_row_memory(&mut self) {
         // SAFETY: the node's own per-row context, in which nothing is in use when rows are done with.
         unsafe {
             unguarded::reset((*(*self.node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory);

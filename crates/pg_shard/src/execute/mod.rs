@@ -3,6 +3,9 @@
 /// Rows computed here, sent to their shards.
 mod insert;
 
+/// Rows that are read here, joined with what the nodes find for them.
+mod matched;
+
 /// Sorted streams of several nodes as one.
 mod merge;
 
@@ -44,7 +47,12 @@ pub(crate) fn begin(
     _explain_only: bool,
 ) -> Result<Box<dyn Scan>, PgError> {
     let compiled = compiled::find(reader);
-    if matches!(&compiled.plan, Plan::ShardScan(plan) if !plan.broadcasts.is_empty()) {
+    if let Plan::ShardScan(plan) = &compiled.plan
+        && !plan.broadcasts.is_empty()
+    {
+        if let Some(matched) = &plan.matched {
+            io.number_first_child(&matched.keys);
+        }
         io.send_children_as_arrays();
     }
     let codecs = compiled.codecs(|| match &compiled.plan {
@@ -56,6 +64,9 @@ pub(crate) fn begin(
     io.set_codecs(codecs);
     Ok(match &compiled.plan {
         Plan::Routed(plan) if plan.is_write() => Box::new(write::RoutedWrite::new(compiled)),
+        Plan::ShardScan(plan) if let Some(matched) = plan.matched.clone() => {
+            Box::new(matched::MatchedJoin::new(matched, compiled))
+        }
         Plan::Routed(_) | Plan::ShardScan(_) => Box::new(read::Read::new(compiled)),
         Plan::InsertedRows(plan) => Box::new(insert::InsertRows::new(plan.clone(), compiled)),
         Plan::PulledWrite(plan) => Box::new(pulled::PulledRows::new(*plan, io)?),

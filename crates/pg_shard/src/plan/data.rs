@@ -1,5 +1,6 @@
 //! The private part of our plans: what a scan needs to know at execution, as a flat list.
 
+use pg::matched::{Kind, Matched};
 use pg::path::{ShardScan, SortKey, Spread};
 use pg::plan::{PlanReader, PlanWriter};
 use pg::query::{Command, Key};
@@ -170,6 +171,7 @@ impl Plan {
                 for source in &plan.sources {
                     write_source(&mut w, source);
                 }
+                write_matched(&mut w, plan.matched.as_ref());
             }
             Self::InsertedRows(plan) => {
                 w.int(2).int(plan.command.code()).oid(plan.table).oid(plan.user);
@@ -240,6 +242,7 @@ impl Plan {
                 let remote =
                     (0..read_count(reader)).map(|_| (reader.oid(), reader.int())).collect();
                 let sources = (0..read_count(reader)).map(|_| read_source(reader)).collect();
+                let matched = read_matched(reader);
                 Self::ShardScan(ShardScan {
                     tables,
                     user,
@@ -254,6 +257,7 @@ impl Plan {
                     merge_text,
                     locks,
                     is_target,
+                    matched,
                 })
             }
             2 => {
@@ -302,6 +306,25 @@ fn read_sort_key(reader: &mut PlanReader) -> SortKey {
     }
 }
 
+fn write_matched(w: &mut PlanWriter, matched: Option<&Matched>) {
+    w.int(matched.map_or(-1, |it| it.kind.code()));
+    let Some(matched) = matched else { return };
+    w.int(count(matched.first));
+    for columns in [&matched.keys, &matched.columns] {
+        w.int(count(columns.len()));
+        for column in columns {
+            w.int(count(*column));
+        }
+    }
+}
+
+fn read_matched(reader: &mut PlanReader) -> Option<Matched> {
+    let kind = Kind::from_code(reader.int())?;
+    let first = read_count(reader);
+    let mut columns = || (0..read_count(reader)).map(|_| read_count(reader)).collect();
+    Some(Matched { kind, first, keys: columns(), columns: columns() })
+}
+
 fn read_spread(reader: &mut PlanReader) -> Option<Spread> {
     (reader.int() != 0).then(|| Spread {
         column: read_count(reader),
@@ -343,6 +366,9 @@ fn write_source(w: &mut PlanWriter, source: &Source) {
         Source::State(kind, first) => {
             w.int(3).int(kind.code()).int(count(*first));
         }
+        Source::Here => {
+            w.int(4);
+        }
         Source::Row(table, columns) => {
             w.int(2).oid(*table).int(count(columns.len()));
             for column in columns {
@@ -357,6 +383,7 @@ fn read_source(reader: &mut PlanReader) -> Source {
         0 => Source::Remote(read_count(reader)),
         1 => Source::TableOid(reader.oid()),
         3 => Source::State(StateKind::from_code(reader.int()), read_count(reader)),
+        4 => Source::Here,
         _ => {
             let table = reader.oid();
             Source::Row(table, (0..read_count(reader)).map(|_| read_count(reader)).collect())
