@@ -50,6 +50,9 @@ mod remote;
 /// Sub-queries in FROM that the workers can compute.
 mod subselect;
 
+/// Whether a statement reads more than once.
+mod repeated;
+
 /// Joins on the workers.
 mod join;
 

@@ -307,6 +307,19 @@ impl ScanIo {
         unsafe { (*(*self.node).ss.ps.state).es_query_cxt }
     }
 
+    /// The statement's snapshot, by its place: the same for the queries of STABLE functions that the statement calls, and for
+    /// no other as long as one of them runs.
+    pub fn snapshot_place(&self) -> usize {
+        // SAFETY: the executor's state is live.
+        unsafe { (*(*self.node).ss.ps.state).es_snapshot.addr() }
+    }
+
+    /// The statement may ask the nodes for rows more than once, and changes nothing there.
+    pub fn may_read_again(&self) -> bool {
+        // SAFETY: the executor's state is live, and so is the statement that it executes.
+        unsafe { crate::repeated::may_read_again((*(*self.node).ss.ps.state).es_plannedstmt) }
+    }
+
     /// Where remote rows are decoded and kept.
     pub fn rows(&self) -> Rc<RefCell<RowStore>> {
         Rc::clone(&self.rows)

@@ -14,6 +14,7 @@ use crate::naming::tell_as_table;
 use crate::plan::compiled::Compiled;
 use crate::plan::data::Plan;
 use crate::session::pool::{self, SessionRef, Stale};
+use crate::session::snapshot::{self, Shared};
 use crate::session::stream::Stream;
 use crate::session::{Event, Failure, NoSession, Request, Sql, StatementKey};
 use crate::settings;
@@ -44,6 +45,8 @@ pub(crate) struct Read {
     /// What compares rows of sorted streams, once it is needed.
     order: Option<Rc<MergeOrder>>,
     told: Option<Work>,
+    /// Part in the statement's snapshots, if it has some.
+    shared: Option<Shared>,
 }
 
 enum State {
@@ -64,6 +67,13 @@ pub(super) struct NodeRead {
     pub(super) head: Option<Head>,
 }
 
+impl Drop for NodeRead {
+    fn drop(&mut self) {
+        // After an error nobody has told the session that the query, and the store for its rows, are gone.
+        self.stream.state.borrow_mut().unwanted = true;
+    }
+}
+
 impl Read {
     /// The scan of a plan.
     pub(crate) fn new(compiled: Rc<Compiled>) -> Self {
@@ -74,6 +84,7 @@ impl Read {
             kept_for: None,
             order: None,
             told: None,
+            shared: None,
         }
     }
 
@@ -141,6 +152,10 @@ impl Read {
     }
 
     fn start(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
+        if self.shared.is_none() && !self.locks() {
+            let is_scan = matches!(self.compiled.plan, Plan::ShardScan(_));
+            self.shared = Shared::join(io, || is_scan && io.may_read_again());
+        }
         let mut tables = self.tables()?;
         let mut shards = self.shards(io, &tables[0])?;
         if matches!(&self.compiled.plan, Plan::ShardScan(plan) if plan.is_target) {
@@ -236,14 +251,27 @@ impl Read {
     ) -> Result<Result<NodeRead, PgError>, PgError> {
         let codecs = io.codecs();
         let arguments = io.arguments(shards);
+        let shared = self.shared.as_ref();
+        let statement = shared.map(Shared::number);
         for attempt in 0..2 {
-            let found = pool::acting_as(self.user(), || pool::session(node, Stale::IsHarmless));
+            let found = pool::acting_as(self.user(), || {
+                pool::session_of(node, Stale::IsHarmless, statement)
+            });
+            // A session that is found to be broken may have had the snapshot.
+            if shared.is_some_and(Shared::is_torn) {
+                return Err(lost_in_the_middle(node, None));
+            }
             let session = match found {
                 Ok(session) => session,
                 Err(NoSession::Unreachable(error)) => return Ok(Err(error)),
                 Err(NoSession::Refused(error)) => return Err(error),
             };
             let had_transaction = session.borrow().depth > 0;
+            match shared.map_or(Ok(()), |shared| shared.prepare(&session)) {
+                Ok(()) => {}
+                Err(Failure::Lost(error)) => return Ok(Err(error)),
+                Err(Failure::Statement(error)) => return Err(error),
+            }
             let level = self.level(io, &session);
             session.borrow_mut().sharers = sharers;
             let sent = self.send(&session, level, table, shards, &codecs, &arguments)?;
@@ -262,6 +290,9 @@ impl Read {
                         stream,
                         head,
                     }));
+                }
+                Err(Failure::Lost(error)) if shared.is_some_and(Shared::is_torn) => {
+                    return Err(lost_in_the_middle(node, Some(&error)));
                 }
                 Err(Failure::Lost(error)) if had_transaction || attempt > 0 => {
                     return Ok(Err(error));
@@ -410,7 +441,7 @@ impl Read {
             Failure::Statement(_)
                 if failure.is_stale_statement()
                     && !read.stream.state.borrow().started
-                    && read.session.borrow().depth == 0 =>
+                    && is_afresh(&read.session) =>
             {
                 match self.open_node(io, &tables[0], &read.node, &read.shards, 1)? {
                     Ok(again) => Ok(vec![again]),
@@ -427,16 +458,8 @@ impl Read {
             Failure::Lost(error) => {
                 let proven_before = read.stream.state.borrow().started;
                 pool::discard_broken();
-                if proven_before {
-                    return Err(PgError::new(
-                        SqlState::CONNECTION_FAILURE,
-                        format!(
-                            "connection to node \"{}\" was lost in the middle of a read",
-                            read.node
-                        ),
-                    )
-                    .detail(format!("Remote message: {}", error.message()))
-                    .hint("Run the statement again; it will use other placements."));
+                if proven_before || self.shared.as_ref().is_some_and(Shared::is_torn) {
+                    return Err(lost_in_the_middle(&read.node, Some(&error)));
                 }
                 transaction::lose_node(&read.node, &error)?;
                 // A restarted node has closed a connection that looked good: it is asked once more.
@@ -500,13 +523,37 @@ impl Read {
         Ok(self.shards(io, &tables[0])? == *shards && io.arguments(shards) == *arguments)
     }
 
-    fn stop(&mut self) {
+    /// Gives up what has not come yet. `is_over` says that the execution reads no more.
+    fn stop(&mut self, is_over: bool) {
         self.told = None;
+        let keeps_snapshot = !(is_over && self.shared.as_ref().is_none_or(|shared| shared.is_own));
+        let abandon = |read: &NodeRead| abandon(read, keeps_snapshot);
         match std::mem::replace(&mut self.state, State::Finished) {
             State::Reading(reads) => reads.iter().for_each(abandon),
-            State::Merging(merge) => merge.give_up(abandon),
+            State::Merging(merge) => merge.give_up(&abandon),
             unbegun => self.state = unbegun,
         }
+    }
+}
+
+/// The statement can be sent once more: nothing has come by the node's snapshot, or there is none.
+fn is_afresh(session: &SessionRef) -> bool {
+    let mut session = session.borrow_mut();
+    if session.snapshot.as_ref().is_some_and(|snapshot| !snapshot.has_answered) {
+        session.roll_back();
+    }
+    session.depth == 0
+}
+
+fn lost_in_the_middle(node: &NodeAddress, cause: Option<&PgError>) -> PgError {
+    let error = PgError::new(
+        SqlState::CONNECTION_FAILURE,
+        format!("connection to node \"{node}\" was lost in the middle of a read"),
+    )
+    .hint("Run the statement again; it will use other placements.");
+    match cause {
+        Some(cause) => error.detail(format!("Remote message: {}", cause.message())),
+        None => error,
     }
 }
 
@@ -582,8 +629,8 @@ fn wait_any(reads: &[NodeRead]) -> Result<(), PgError> {
     }
 }
 
-/// The executor needs no more rows of this node.
-fn abandon(read: &NodeRead) {
+/// The executor needs no more rows of this node, but perhaps its snapshot.
+fn abandon(read: &NodeRead, keeps_snapshot: bool) {
     if read.stream.state.borrow().done {
         return;
     }
@@ -599,14 +646,17 @@ fn abandon(read: &NodeRead) {
         }
     }
     if session.depth > 0
-        && (session.wrote || pg::transaction::isolation_level() != Isolation::ReadCommitted)
+        && (session.wrote
+            || keeps_snapshot && session.snapshot.is_some()
+            || pg::transaction::isolation_level() != Isolation::ReadCommitted)
     {
         // A cancel would abort the remote transaction: read the rest and throw it away.
         let _ = session.finish(&mut |_| Ok(()));
         return;
     }
     let in_transaction = session.depth > 0;
-    if session.stop(Duration::from_secs(2)) && in_transaction {
+    // Whoever ends a snapshot ends its transaction too.
+    if session.stop(Duration::from_secs(2)) && in_transaction && session.snapshot.is_none() {
         session.run_quietly("ROLLBACK", Duration::from_secs(2));
         session.depth = 0;
     }
@@ -694,7 +744,7 @@ impl Scan for Read {
             }
             _ => {
                 // Asked for again: from now on the rows are kept, so that the nodes are asked twice at most.
-                self.stop();
+                self.stop(false);
                 io.rows().borrow_mut().clear();
                 self.keeping = true;
                 self.state = State::Ready;
@@ -704,7 +754,10 @@ impl Scan for Read {
     }
 
     fn end(&mut self, _io: &mut ScanIo) {
-        self.stop();
+        self.stop(true);
+        if let Some(shared) = self.shared.take() {
+            snapshot::leave(shared);
+        }
     }
 
     fn explain(&mut self, io: &mut ScanIo, explain: &mut Explain) -> Result<(), PgError> {

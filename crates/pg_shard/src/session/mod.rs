@@ -23,6 +23,9 @@ pub(crate) mod pool;
 /// What a session is asked.
 mod request;
 
+/// One snapshot of each node for a statement.
+pub(crate) mod snapshot;
+
 /// Statements that are prepared on a node.
 mod statements;
 
@@ -42,6 +45,7 @@ use pg::{PgError, SqlState};
 use pool::SessionRef;
 use protocol::{Arguments, Kind, Message, Row, StatementName, TransactionStatus};
 use shardmap::NodeAddress;
+use snapshot::Snapshot;
 use statements::Statements;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -112,6 +116,10 @@ pub(crate) struct Session {
     pub(crate) depth: u32,
     /// The remote transaction has changed something or holds locks that matter.
     pub(crate) wrote: bool,
+    /// The remote transaction is there, or is about to begin, for a statement's snapshot only.
+    pub(crate) snapshot: Option<Snapshot>,
+    /// Such a transaction was ended, and the answer has not been read.
+    is_ending: bool,
     /// Why the connection is broken: whoever asks again is told the same.
     lost: Option<PgError>,
     settings: Option<OutputSettings>,
@@ -184,6 +192,8 @@ impl Session {
             link: Link::new(connect(node)?).map_err(NoSession::Refused)?,
             depth: 0,
             wrote: false,
+            snapshot: None,
+            is_ending: false,
             lost: None,
             settings: None,
             sharers: 1,
@@ -245,7 +255,7 @@ impl Session {
 
     /// A statement or a COPY is under way.
     pub(crate) fn is_busy(&self) -> bool {
-        !self.expects.is_empty() || self.copying_out || self.storing > 0
+        !self.expects.is_empty() && !self.is_ending || self.copying_out || self.storing > 0
     }
 
     /// Usable, with nothing under way and no remote transaction.
@@ -269,7 +279,10 @@ impl Session {
         self.told.has_answered();
         self.expects.clear();
         self.depth = 0;
-        self.is_held = false;
+        (self.is_held, self.is_ending) = (false, false);
+        if let Some(snapshot) = self.snapshot.take() {
+            snapshot.lose();
+        }
         // Somebody may hold the session for a while. A node that only seemed dead must not keep our locks meanwhile: the
         // statement that is sent again would wait for them, and so for us.
         self.link.hang_up();
@@ -472,6 +485,7 @@ impl Session {
         self.depth = 0;
         self.is_held = false;
         self.wrote = false;
+        self.snapshot = None;
         self.stored.clear();
     }
 
@@ -524,7 +538,10 @@ impl Session {
 
     fn queue_transaction(&mut self, level: u32, isolation: Isolation) {
         if self.depth == 0 && level > 0 {
-            let begin = Command::Begin(isolation);
+            let begin = match self.snapshot {
+                Some(_) => Command::BeginSnapshot,
+                None => Command::Begin(isolation),
+            };
             let arguments = Arguments::none();
             let render = || Ok(String::new());
             let request =
@@ -532,6 +549,9 @@ impl Session {
             self.queue_execution(&request, Some(begin.sql()));
             self.expects.push_back(Expect::Preliminary);
             self.depth = 1;
+            if let Some(name) = self.snapshot.as_ref().and_then(Snapshot::imported) {
+                self.queue_command(&format!("SET TRANSACTION SNAPSHOT '{name}'"));
+            }
         }
         while self.depth < level {
             self.depth += 1;
@@ -563,6 +583,7 @@ impl Session {
             match message.kind {
                 Kind::Row => {
                     if matches!(self.expects.front(), Some(Expect::Statement)) {
+                        self.note_answer();
                         self.told.row();
                         return Ok(Event::Row(message));
                     }
@@ -574,6 +595,7 @@ impl Session {
                 }
                 Kind::Complete => match self.expects.front() {
                     Some(Expect::Statement) => {
+                        self.note_answer();
                         self.affected += self.link.affected(&message);
                         self.expects.pop_front();
                     }

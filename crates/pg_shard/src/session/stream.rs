@@ -3,10 +3,11 @@
 //! A session carries one statement at a time, but PostgreSQL's plans interleave scans, and cursors stay open
 //! while other statements run. Whoever wants a session that still delivers rows has the rest of them spilled
 //! into the reader's own store: memory stays bounded, nothing deadlocks, and every statement of a transaction
-//! still runs in the node's one session.
+//! still runs in the node's one session. A reader whose query an error has ended, in a sub-transaction or a block of
+//! PL/pgSQL, has no store any more: then the rest is thrown away.
 
 use super::pool::SessionRef;
-use super::{Event, Failure};
+use super::{Event, Failure, PATIENCE, Session};
 use pg::rows::RowStore;
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -20,6 +21,8 @@ pub(crate) struct StreamState {
     pub(crate) started: bool,
     /// Spilling failed; the reader is to raise this.
     pub(crate) failure: Option<Failure>,
+    /// The reader is gone, and the store with it: an error has ended its query.
+    pub(crate) unwanted: bool,
 }
 
 /// A statement's rows.
@@ -56,6 +59,9 @@ pub(crate) fn claim(session: &SessionRef) -> Result<(), Failure> {
         return Ok(());
     }
     let mut session = session.borrow_mut();
+    if reader.state.borrow().unwanted {
+        return throw_away(&mut session);
+    }
     loop {
         match session.poll() {
             Ok(Event::Row(row)) => {
@@ -84,4 +90,18 @@ pub(crate) fn claim(session: &SessionRef) -> Result<(), Failure> {
             }
         }
     }
+}
+
+/// Nobody wants the rest any more.
+fn throw_away(session: &mut Session) -> Result<(), Failure> {
+    if session.depth > 0 {
+        // A cancel would abort the remote transaction.
+        return match session.finish(&mut |_| Ok(())) {
+            Err(failure @ Failure::Lost(_)) => Err(failure),
+            Ok(_) | Err(Failure::Statement(_)) => Ok(()),
+        };
+    }
+    // If that fails the session is broken, which who has claimed it will find.
+    session.stop(PATIENCE);
+    Ok(())
 }
