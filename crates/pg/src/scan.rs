@@ -4,6 +4,7 @@
 //! query's memory context owns: it is dropped when that context goes, which happens after an ERROR as well.
 
 use crate::error::{PgError, SqlState, boundary};
+use crate::lookup::Lookup;
 use crate::node;
 use crate::path::Spread;
 use crate::plan::PlanReader;
@@ -99,6 +100,8 @@ pub struct ScanIo {
     array_count: usize,
     /// The children's rows, once they have been read.
     arrays: Option<Rc<Vec<ChildRows>>>,
+    /// How kept rows are found by value.
+    pub(crate) lookup: Lookup,
 }
 
 /// More bytes than that are not sent along: a node takes a gigabyte in one message, and they are held in memory here.
@@ -188,6 +191,7 @@ unsafe extern "C-unwind" fn begin(
                 buffered: None,
                 array_count: 0,
                 arrays: None,
+                lookup: Lookup::default(),
             };
             let begin = BEGIN.get().ok_or_else(|| PgError::internal("no scan is registered"))?;
             let explain_only = flags & pg_sys::EXEC_FLAG_EXPLAIN_ONLY as c_int != 0;
@@ -257,6 +261,7 @@ unsafe extern "C-unwind" fn end(custom: *mut pg_sys::CustomScanState) {
                 let running = &mut *running;
                 running.scan.end(&mut running.io);
                 running.io.rows.borrow_mut().close();
+                running.io.lookup.close();
                 if let Some(Buffered { store, .. }) = running.io.buffered.take() {
                     pg_sys::tuplestore_end(store);
                 }
