@@ -28,6 +28,9 @@ mod statistics;
 /// Tables that are whole on every worker.
 mod reference;
 
+/// Sub-queries that are computed for each row of another.
+mod sub_queries;
+
 /// ORDER BY.
 mod sorted;
 

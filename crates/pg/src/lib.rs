@@ -110,6 +110,9 @@ pub mod scan;
 /// Remote rows: decoding and keeping.
 pub mod rows;
 
+/// Kept rows that are found by value.
+mod lookup;
+
 /// Sorted streams of remote rows.
 pub mod merge;
 

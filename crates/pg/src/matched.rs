@@ -249,13 +249,8 @@ unsafe fn join(
         if (*left).rows * 8.0 * columns.len() as f64 > MOST_BROADCAST_BYTES {
             return None;
         }
-        let rows = Item::Broadcast(Rc::new(Broadcast {
-            path: left,
-            relations,
-            columns,
-            spread,
-            unique,
-        }));
+        let rows =
+            Item::Broadcast(Rc::new(Broadcast { path: left, relations, columns, spread, unique }));
         let mut asked = Remote {
             root,
             items: vec![rows],
@@ -307,9 +302,7 @@ unsafe fn join(
 unsafe fn is_few(root: *mut pg_sys::PlannerInfo, rows: f64, right: &Remote) -> bool {
     let stored = |item: &Item| match item {
         // SAFETY: a base relation of the root.
-        Item::Table(relation) => unsafe {
-            (*pg_sys::find_base_rel(root, *relation as i32)).tuples
-        },
+        Item::Table(relation) => unsafe { (*pg_sys::find_base_rel(root, *relation as i32)).tuples },
         Item::Join(..) | Item::Broadcast(_) | Item::Subselect(_) => 0.0,
     };
     rows * FEW_SENT < right.items.iter().map(stored).fold(0.0, f64::max)

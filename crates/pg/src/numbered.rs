@@ -158,7 +158,7 @@ impl ScanIo {
         // SAFETY: both slots are live, of the same descriptor, and `hold` has filled the one; the values copied point into it.
         unsafe {
             pg_sys::slot_getallattrs(held);
-            copy_values(held, slot, 0, (0..(*(*slot).tts_tupleDescriptor).natts as usize).into_iter());
+            copy_values(held, slot, 0, 0..(*(*slot).tts_tupleDescriptor).natts as usize);
             unguarded::store_virtual(slot);
         }
     }

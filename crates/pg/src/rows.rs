@@ -257,7 +257,7 @@ pub struct RowStore {
     row_context: pg_sys::MemoryContext,
     query_context: pg_sys::MemoryContext,
     /// Whom the store's files belong to, whoever opens it: the query that reads.
-    owner: pg_sys::ResourceOwner,
+    pub(crate) owner: pg_sys::ResourceOwner,
     pub(crate) descriptor: pg_sys::TupleDesc,
     pub(crate) store: *mut pg_sys::Tuplestorestate,
     /// Rows kept, and how many of them have been taken. A tuplestore that has been read to its end does not

@@ -5,6 +5,7 @@
 
 use crate::custom::{self, Functions, Table};
 use crate::error::{PgError, SqlState, boundary};
+use crate::lookup::Lookup;
 use crate::node;
 use crate::numbered::Numbered;
 use crate::path::Spread;
@@ -83,6 +84,8 @@ pub struct ScanIo {
     arrays: Option<Rc<Vec<ChildRows>>>,
     /// The first child's rows are kept, and sent by number.
     pub(crate) numbered: Option<Numbered>,
+    /// How kept rows are found by value.
+    pub(crate) lookup: Lookup,
 }
 
 /// More bytes than that are not sent along: a node takes a gigabyte in one message, and they are held in memory here.
@@ -173,6 +176,7 @@ unsafe extern "C-unwind" fn begin(
                 array_count: 0,
                 arrays: None,
                 numbered: None,
+                lookup: Lookup::default(),
             };
             let begin = BEGIN.get().ok_or_else(|| PgError::internal("no scan is registered"))?;
             let explain_only = flags & pg_sys::EXEC_FLAG_EXPLAIN_ONLY as c_int != 0;
@@ -242,6 +246,7 @@ unsafe extern "C-unwind" fn end(custom: *mut pg_sys::CustomScanState) {
                 let running = &mut *running;
                 running.scan.end(&mut running.io);
                 running.io.rows.borrow_mut().close();
+                running.io.lookup.close();
                 if let Some(Buffered { store, .. }) = running.io.buffered.take() {
                     pg_sys::tuplestore_end(store);
                 }

@@ -523,6 +523,21 @@ impl Read {
         Ok(self.shards(io, &tables[0])? == *shards && io.arguments(shards) == *arguments)
     }
 
+    /// The rows that have come so far are had from where they are kept, the others from the nodes.
+    fn start_over(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
+        if io.looks_up() {
+            io.look_up_again();
+            return Ok(());
+        }
+        io.rows().borrow_mut().rewind();
+        // Sorted rows must stay so.
+        if self.merge_keys().is_empty() && io.can_look_up() {
+            while self.next(io)? {}
+            io.sort_kept()?;
+        }
+        Ok(())
+    }
+
     /// Gives up what has not come yet. `is_over` says that the execution reads no more.
     fn stop(&mut self, is_over: bool) {
         self.told = None;
@@ -730,6 +745,9 @@ fn unreadable(table: &DistributedTable, index: usize) -> PgError {
 
 impl Scan for Read {
     fn next(&mut self, io: &mut ScanIo) -> Result<bool, PgError> {
+        if io.looks_up() {
+            return io.emit_found();
+        }
         if matches!(self.state, State::Ready) {
             self.start(io)?;
         }
@@ -737,19 +755,18 @@ impl Scan for Read {
     }
 
     fn rescan(&mut self, io: &mut ScanIo, changed: bool) -> Result<(), PgError> {
-        match self.state {
-            State::Ready => {}
-            State::Finished if self.keeping && (!changed || self.would_ask_the_same(io)?) => {
-                io.rows().borrow_mut().rewind();
-            }
-            _ => {
-                // Asked for again: from now on the rows are kept, so that the nodes are asked twice at most.
-                self.stop(false);
-                io.rows().borrow_mut().clear();
-                self.keeping = true;
-                self.state = State::Ready;
-            }
+        if matches!(self.state, State::Ready) {
+            return Ok(());
         }
+        if self.keeping && (!changed || self.would_ask_the_same(io)?) {
+            return self.start_over(io);
+        }
+        // Asked for again: from now on the rows are kept, so that the nodes are asked twice at most.
+        self.stop(false);
+        io.rows().borrow_mut().clear();
+        io.forget_found();
+        self.keeping = true;
+        self.state = State::Ready;
         Ok(())
     }
 

@@ -19,7 +19,7 @@
 
 use super::pool::{self, SessionRef};
 use super::{Expect, Failure, Session, stream};
-use pg::pulled::Execution;
+use pg::changes::Execution;
 use pg::scan::ScanIo;
 use pg::transaction::{self, Isolation};
 use pg::{PgError, SqlState};
@@ -60,10 +60,7 @@ impl Shared {
             let (snapshot, execution) = (io.snapshot_place(), io.execution());
             if let Some(known) = reading.iter_mut().find(|known| known.snapshot == snapshot) {
                 known.scans += 1;
-                return Some(Self {
-                    number: known.number,
-                    is_own: known.execution == execution,
-                });
+                return Some(Self { number: known.number, is_own: known.execution == execution });
             }
             if transaction::isolation_level() != Isolation::ReadCommitted || !reads_again() {
                 return None;
