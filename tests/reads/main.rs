@@ -17,6 +17,9 @@ mod generator;
 mod expression;
 mod fresh;
 
+/// A small side and what the workers find for it.
+mod matched;
+
 /// Answers, and whether two are the same.
 mod answer;
 
