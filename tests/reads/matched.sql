@@ -1,4 +1,4 @@
--- Joins of a small side with what the workers find for its rows in `big`: each statement has a part that is done by position.
+-- Joins of a small side with what the workers find for its rows in `big`: nearly each statement has a part that is done by position.
 -- `few` is local, `part` is distributed by something else, `nobody` is a local table without rows. NULLs, and values that come
 -- twice, are in all columns.
 
@@ -67,3 +67,9 @@ SELECT f.id, b.id, c.id FROM few f LEFT JOIN big b ON b.ref = f.ref AND b.flag L
 SELECT f.id FROM few f WHERE NOT EXISTS (SELECT FROM big b WHERE b.ref = f.ref) AND EXISTS (SELECT FROM big b WHERE b.txt = f.txt);
 [int4 40] SELECT f.id, b.id FROM few f LEFT JOIN big b ON b.ref = f.ref AND b.num > $1;
 [int4 3] SELECT f.id FROM few f WHERE NOT EXISTS (SELECT FROM big b WHERE b.ref = f.ref + $1);
+
+-- Read again, with the same parameters and with others.
+SELECT f.id, x.id, x.n FROM few f JOIN (SELECT s.id, b.id AS n FROM part s LEFT JOIN big b ON b.ref = s.ref AND b.flag OFFSET 0) x ON x.id < f.id AND x.n > f.wide;
+SELECT f.id, x.id FROM few f JOIN (SELECT s.id FROM part s WHERE NOT EXISTS (SELECT FROM big b WHERE b.ref = s.ref) OFFSET 0) x ON x.id < f.id;
+SELECT f.id, (SELECT count(*) FROM part s WHERE s.id < f.id AND NOT EXISTS (SELECT FROM big b WHERE b.ref = s.ref)) FROM few f;
+SELECT f.id, (SELECT sum(b.id) FROM part s LEFT JOIN big b ON b.ref = s.ref WHERE s.id < f.id) FROM few f WHERE f.id < 20;

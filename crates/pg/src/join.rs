@@ -259,7 +259,9 @@ unsafe fn join(
         if matches!(kind, JoinKind::Semi | JoinKind::Anti) {
             // What is only looked for has no columns; but what equals one of the left side can be had from there.
             if kind == JoinKind::Semi {
-                stand_ins.extend(on.iter().filter_map(|clause| equal_column(*clause, &|relation| left.covers(relation), right)));
+                stand_ins.extend(on.iter().filter_map(|clause| {
+                    equal_column(*clause, &|relation| left.covers(relation), right)
+                }));
             }
             let is_lost = |var: &pg_sys::Var| {
                 right.has(var)

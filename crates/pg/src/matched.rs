@@ -11,8 +11,8 @@
 use crate::error::{PgError, boundary};
 use crate::hooks;
 use crate::join::{
-    MOST_BROADCAST, MOST_BROADCAST_BYTES, equal_column, has_placeholder_in,
-    is_asked_after, members, spread_by, travels, unique_column,
+    MOST_BROADCAST, MOST_BROADCAST_BYTES, equal_column, has_placeholder_in, is_asked_after,
+    members, spread_by, travels, unique_column,
 };
 use crate::node::{self, Visit};
 use crate::path::{self, ROUND_TRIP, ShardScan, SortKey, TRANSFER};
@@ -148,7 +148,11 @@ pub(crate) unsafe fn offer(
             .into_iter()
             .any(|info| !is_asked_after(info, kind, rel) && (*info).can_join);
         let read = right.work
-            + if has_equality { (left + (*inner).rows) * 0.01 } else { left * (*inner).rows * PAIR };
+            + if has_equality {
+                (left + (*inner).rows) * 0.01
+            } else {
+                left * (*inner).rows * PAIR
+            };
         let work = match join.few {
             Some(few) if left <= few as f64 => {
                 read.min(left * copies * (shards / nodes) * pg_sys::random_page_cost)
@@ -313,8 +317,7 @@ unsafe fn has_image_equality(type_oid: Oid) -> bool {
         let entry = pg_sys::lookup_type_cache(type_oid, pg_sys::TYPECACHE_BTREE_OPFAMILY as i32);
         let (family, of) = ((*entry).btree_opf, (*entry).btree_opintype);
         family != Oid::INVALID
-            && pg_sys::get_opfamily_proc(family, of, of, EQUALIMAGE)
-                == BTEQUALIMAGE
+            && pg_sys::get_opfamily_proc(family, of, of, EQUALIMAGE) == BTEQUALIMAGE
     }
 }
 
@@ -449,12 +452,8 @@ unsafe fn plan(
         sql.sources.resize(row.len(), Source::Here);
         let sent = printer.expressions.len();
         let prune = printer.prune();
-        let by_number = SortKey {
-            column: 0,
-            operator: INT4_LESS,
-            collation: Oid::INVALID,
-            nulls_first: false,
-        };
+        let by_number =
+            SortKey { column: 0, operator: INT4_LESS, collation: Oid::INVALID, nulls_first: false };
         let merge = if join.kind == Kind::Left { vec![by_number] } else { Vec::new() };
         let described = ShardScan {
             tables: join.right.tables.clone(),
