@@ -116,6 +116,7 @@ impl Generator {
             1 if with.is_empty() => self.locking(),
             2 => self.whole_rows(),
             3 => self.values_joined(),
+            4 => self.small_side_joined(),
             _ => self.query(&scope, None, 2),
         };
         if with.is_empty() {
@@ -735,6 +736,69 @@ impl Generator {
         let sql =
             format!("SELECT v.v, {} FROM {source} {kind} {text} ON {key} = v.v", list.join(", "));
         Query { sql, ordered: false }
+    }
+
+    /// A side that is local or filtered hard, joined with a table by something else than the table's key.
+    fn small_side_joined(&mut self) -> Query {
+        let local = TABLES.iter().find(|table| table.shards.is_none());
+        let small = local.filter(|_| self.random.chance(50));
+        let small = small.unwrap_or_else(|| self.distributed_table());
+        let (small, first) = self.table(small);
+        let (large, other) = {
+            let table = self.distributed_table();
+            self.table(table)
+        };
+        let scope = Scope { relations: vec![first], outer: Vec::new() };
+        let both =
+            Scope { relations: vec![scope.relations[0].clone(), other.clone()], outer: Vec::new() };
+        let mut pairs = Vec::new();
+        for (column, of) in other.columns.iter().skip(1) {
+            if !matches!(of, Type::Bool | Type::Jsonb | Type::Mood) {
+                pairs.extend(scope.columns(*of).map(|there| format!("{there} = {column}")));
+            }
+        }
+        self.nesting += 5;
+        let mut on = if pairs.is_empty() {
+            self.join_condition(&scope, &other)
+        } else {
+            self.random.pick(&pairs)
+        };
+        if self.random.chance(35) {
+            on = format!("{on} AND {}", self.condition(&both, 1));
+        }
+        let hard = {
+            let of = self.type_in(&scope);
+            self.random.chance(50).then(|| {
+                format!("{} = {}", self.distribution_or_column(of, &scope), self.constant(of))
+            })
+        };
+        let hard = hard.filter(|it| it.starts_with('r')).unwrap_or_else(|| "true".to_owned());
+        let kind = self.random.below(5);
+        let seen = if kind < 3 { &scope } else { &both };
+        let types = self.types(seen, None);
+        let list: Vec<String> = types.iter().map(|of| self.expression(*of, seen, 1)).collect();
+        let after = if self.random.chance(25) { self.condition(seen, 1) } else { hard.clone() };
+        self.nesting -= 5;
+        let list = labelled(&list);
+        let sql = match kind {
+            0 => {
+                format!(
+                    "SELECT {list} FROM {small} WHERE {hard} AND EXISTS (SELECT FROM {large} WHERE {on})"
+                )
+            }
+            1 | 2 => {
+                format!(
+                    "SELECT {list} FROM {small} WHERE {hard} AND NOT EXISTS (SELECT FROM {large} WHERE {on})"
+                )
+            }
+            3 => {
+                format!("SELECT {list} FROM {small} LEFT JOIN {large} ON {on} WHERE {after}")
+            }
+            _ => {
+                format!("SELECT {list} FROM {large} RIGHT JOIN {small} ON {on} WHERE {after}")
+            }
+        };
+        self.finish(sql, types.len(), None)
     }
 
     /// FROM, and what it brings in scope.

@@ -19,6 +19,9 @@ mod expression;
 /// Statistics that are kept fresh unasked.
 mod fresh;
 
+/// A small side and what the workers find for it.
+mod matched;
+
 /// Answers, and whether two are the same.
 mod answer;
 

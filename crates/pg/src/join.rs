@@ -98,7 +98,7 @@ pub(crate) const MOST_BROADCAST: f64 = 2_000_000.0;
 pub(crate) const MOST_BROADCAST_BYTES: f64 = 256.0 * 1024.0 * 1024.0;
 
 /// With more rows than that a worker is not told that they are distinct: it would take them for 200.
-pub(crate) const MOST_DISTINCT: f64 = 50_000.0;
+const MOST_DISTINCT: f64 = 50_000.0;
 
 /// A relation whose rows are read here first and sent to all nodes, as something that lies everywhere; none if
 /// its columns cannot travel as arrays, or if they are too many.
@@ -259,7 +259,9 @@ unsafe fn join(
         if matches!(kind, JoinKind::Semi | JoinKind::Anti) {
             // What is only looked for has no columns; but what equals one of the left side can be had from there.
             if kind == JoinKind::Semi {
-                stand_ins.extend(on.iter().filter_map(|clause| equal_column(*clause, left, right)));
+                stand_ins.extend(on.iter().filter_map(|clause| {
+                    equal_column(*clause, &|relation| left.covers(relation), right)
+                }));
             }
             let is_lost = |var: &pg_sys::Var| {
                 right.has(var)
@@ -521,7 +523,7 @@ unsafe fn has_column(expression: *mut pg_sys::Node, test: &dyn Fn(&pg_sys::Var) 
 /// A column of the right side that equals one of the left in all that a semi-join yields.
 pub(crate) unsafe fn equal_column(
     clause: *mut pg_sys::Node,
-    left: &Remote,
+    is_left: &dyn Fn(u32) -> bool,
     right: &Remote,
 ) -> Option<(Column, *mut pg_sys::Var)> {
     // SAFETY: a live clause of the planner; syscache look-ups by value.
@@ -539,7 +541,7 @@ pub(crate) unsafe fn equal_column(
             && (*first).varcollid == (*second).varcollid
             && pg_sys::op_mergejoinable((*op).opno, (*first).vartype);
         for (ours, theirs) in [(first, second), (second, first)] {
-            if same && left.covers((*ours).varno as u32) && right.has(&*theirs) {
+            if same && is_left((*ours).varno as u32) && right.has(&*theirs) {
                 return Some((((*theirs).varno as u32, (*theirs).varattno), ours));
             }
         }

@@ -11,19 +11,22 @@
 use crate::error::{PgError, boundary};
 use crate::hooks;
 use crate::join::{
-    MOST_BROADCAST, MOST_BROADCAST_BYTES, MOST_DISTINCT, equal_column, has_placeholder_in,
-    is_asked_after, members, spread_by, travels, unique_column,
+    MOST_BROADCAST, MOST_BROADCAST_BYTES, equal_column, has_placeholder_in, is_asked_after,
+    members, spread_by, travels, unique_column,
 };
 use crate::node::{self, Visit};
 use crate::path::{self, ROUND_TRIP, ShardScan, SortKey, TRANSFER};
-use crate::pushed::{self, Order, Pushed, Yield};
-use crate::remote::{Broadcast, Column, Condition, FEW_SENT, Item, Printer, Remote, columns_in};
+use crate::pushed::{Sql, place_of};
+use crate::remote::{
+    Broadcast, Column, Condition, Item, Output, Pieces, Printer, Remote, columns_in,
+};
 use crate::rows::Source;
 use crate::scan;
 use crate::subselect;
+use crate::table::has_index_on;
 use crate::template::with_portable_output;
 use pgrx::pg_sys::{self, NodeTag, Oid};
-use shardmap::locus::{JoinKind, Locus};
+use shardmap::locus::JoinKind;
 use std::rc::Rc;
 
 /// What is done with the answers.
@@ -77,26 +80,34 @@ const NUMBER: i16 = i16::MAX;
 /// `<` of int4 (`pg_operator.dat`).
 const INT4_LESS: Oid = Oid::from_u32(97);
 
+/// The support function of a B-tree's operator class that says whether equal values are the same in every bit
+/// (`BTEQUALIMAGE_PROC`, `src/include/access/nbtree.h`), and the one that says so of all (`pg_proc.dat`).
+const EQUALIMAGE: i16 = 4;
+const BTEQUALIMAGE: Oid = Oid::from_u32(5051);
+
+/// Of so many rows in a table one may be looked up by an index; if more are, reading the table is faster.
+const LOOKED_UP: f64 = 400.0;
+
 /// A pair of columns that only a nested loop can compare costs that.
 const PAIR: f64 = 0.005;
 
 /// A path's way to what it joins.
 struct Join {
     kind: Kind,
-    /// What the nodes are asked: `right` for the left side's rows.
-    asked: Rc<Remote>,
+    /// What the workers look through.
     right: Remote,
-    /// How the left side is read.
-    left: *mut pg_sys::Path,
+    /// The left side's rows.
+    sent: Rc<Broadcast>,
     /// The columns of the left side that are sent, without the number.
     keys: Vec<*mut pg_sys::Var>,
-    number: *mut pg_sys::Var,
+    /// What a match is.
+    on: Vec<*mut pg_sys::Node>,
     /// Columns of what a semi-join only looks for, and the left ones that equal them.
     equal: Vec<(Column, *mut pg_sys::Var)>,
     /// Clauses that are asked of what the join yields.
     after: Vec<*mut pg_sys::Node>,
-    /// A node's answers are to be made distinct.
-    distinct: bool,
+    /// So many rows may look theirs up one by one.
+    few: Option<i64>,
 }
 
 struct Shared<T>(T);
@@ -125,8 +136,29 @@ pub(crate) unsafe fn offer(
     // SAFETY: the caller vouches for the planner's structures; nodes are made with the structs of their tags.
     unsafe {
         let Some(join) = join(root, rel, outer, kind, right, clauses) else { return };
-        let (left, asked) = ((*join.left).rows.max(1.0), &join.asked);
+        let sent = &join.sent;
+        let left = (*sent.path).rows.max(1.0);
         let nodes = hooks::planner().node_count(right.tables[0]).max(1) as f64;
+        let shards = hooks::planner().shard_count(right.tables[0]) as f64;
+        let copies = if sent.spread.is_some() { 1.0 } else { nodes };
+        let width = 1.0 + sent.columns.len() as f64 * 0.5;
+        let before = (*sent.path).total_cost + left * 0.01 + left * copies * width * 0.02;
+        // To look a row up in what has been sent, for each that is there; or the other way round, if there are few.
+        let has_equality = node::elements::<pg_sys::RestrictInfo>(clauses)
+            .into_iter()
+            .any(|info| !is_asked_after(info, kind, rel) && (*info).can_join);
+        let read = right.work
+            + if has_equality {
+                (left + (*inner).rows) * 0.01
+            } else {
+                left * (*inner).rows * PAIR
+            };
+        let work = match join.few {
+            Some(few) if left <= few as f64 => {
+                read.min(left * copies * (shards / nodes) * pg_sys::random_page_cost)
+            }
+            _ => read,
+        };
         let matches = match join.kind {
             Kind::Semi | Kind::Left => (*rel).rows,
             Kind::Anti => (left - (*rel).rows).max(left * 0.1),
@@ -137,28 +169,20 @@ pub(crate) unsafe fn offer(
         path.parent = rel;
         path.pathtarget = (*rel).reltarget;
         path.rows = (*rel).rows;
-        // To look a row up in what has been sent, or in what is there, for each row of either side.
-        let has_equality = node::elements::<pg_sys::RestrictInfo>(clauses)
-            .into_iter()
-            .any(|info| !is_asked_after(info, kind, rel) && (*info).can_join);
-        let searched =
-            if has_equality { (left + (*inner).rows) * 0.01 } else { left * (*inner).rows * PAIR };
         let (coming, yielding) = (matches * TRANSFER, left * 0.01);
-        path.startup_cost = ROUND_TRIP + asked.before + (asked.work + searched) / nodes;
+        path.startup_cost = ROUND_TRIP + before + work / nodes;
         path.total_cost = path.startup_cost + coming + yielding;
         if join.kind != Kind::Left {
             path.startup_cost += coming;
         }
-        let order = (*join.left).pathkeys;
+        let order = (*sent.path).pathkeys;
         let by_join = match join.kind {
             Kind::Semi => pg_sys::JoinType::JOIN_SEMI,
             Kind::Anti => pg_sys::JoinType::JOIN_ANTI,
             Kind::Left => pg_sys::JoinType::JOIN_LEFT,
         };
         path.pathkeys = pg_sys::build_join_pathkeys(root, rel, by_join, order);
-        for rows in asked.broadcasts() {
-            (*custom).custom_paths = pg_sys::lappend((*custom).custom_paths, rows.path.cast());
-        }
+        (*custom).custom_paths = pg_sys::lappend(std::ptr::null_mut(), sent.path.cast());
         (*custom).flags = pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
         (*custom).methods = &raw const PATH_METHODS.0;
         // Kept in the planner's memory, and dropped with it; the planner hands custom_private back as it is.
@@ -187,6 +211,7 @@ unsafe fn join(
     unsafe {
         let left = (*outer).cheapest_total_path;
         if !right.complete
+            || !right.broadcasts().is_empty()
             || left.is_null()
             || !(*left).param_info.is_null()
             || !(*outer).lateral_relids.is_null()
@@ -230,48 +255,27 @@ unsafe fn join(
         }
 
         let relations = members((*outer).relids);
-        let first = *relations.first()?;
-        let number = pg_sys::makeVar(first as i32, NUMBER, pg_sys::INT4OID, -1, Oid::INVALID, 0);
-        let mut columns = keys.clone();
-        columns.push(number);
         let spread = infos.iter().find_map(|info| spread_by((**info).clause.cast(), &keys, right));
-        let unique = match relations[..] {
-            [relation] if spread.is_none() && (*left).rows < MOST_DISTINCT => infos
+        // Of a left join each row is sent; else what rows agree in is sent once.
+        let unique = match (own, &relations[..], &keys[..]) {
+            (Kind::Left, [relation], _) if spread.is_none() => infos
                 .iter()
-                .find_map(|info| unique_column(root, relation, (**info).clause.cast(), &keys)),
+                .find_map(|info| unique_column(root, *relation, (**info).clause.cast(), &keys)),
+            (Kind::Semi | Kind::Anti, _, [key]) => has_image_equality((**key).vartype).then_some(0),
             _ => None,
         };
-        let table = *right.tables.first()?;
-        let nodes = hooks::planner().node_count(table).max(1) as f64;
-        let shards = hooks::planner().shard_count(table) as f64;
-        let width = 1.0 + columns.len() as f64 * 0.5;
-        let sent = (*left).rows * if spread.is_some() { 1.0 } else { nodes };
+        let mut columns = keys.clone();
+        let first = *relations.first()? as i32;
+        columns.push(pg_sys::makeVar(first, NUMBER, pg_sys::INT4OID, -1, Oid::INVALID, 0));
         if (*left).rows * 8.0 * columns.len() as f64 > MOST_BROADCAST_BYTES {
             return None;
         }
-        let rows =
-            Item::Broadcast(Rc::new(Broadcast { path: left, relations, columns, spread, unique }));
-        let mut asked = Remote {
-            root,
-            items: vec![rows],
-            conditions: Vec::new(),
-            locus: Locus::Everywhere,
-            filters: right.filters.clone(),
-            tables: right.tables.clone(),
-            user: right.user,
-            stand_ins: right.stand_ins.clone(),
-            work: right.work + sent * (shards / nodes) * 0.02,
-            before: right.before + (*left).total_cost + (*left).rows * 0.01 + sent * width * 0.02,
-            cost: 0.0,
-            complete: true,
-        };
-        let equal: Vec<(Column, *mut pg_sys::Var)> = if own == Kind::Semi {
-            on.iter().filter_map(|clause| equal_column(*clause, &asked, right)).collect()
-        } else {
-            Vec::new()
-        };
+        let sent = Rc::new(Broadcast { path: left, relations, columns, spread, unique });
+        let mut equal = Vec::new();
         if own == Kind::Semi {
             // What is only looked for has no columns; but what equals one of the left side can be had from there.
+            let is_left = |relation: u32| sent.relations.contains(&relation);
+            equal.extend(on.iter().filter_map(|clause| equal_column(*clause, &is_left, right)));
             let above = node::elements::<pg_sys::Node>((*(*rel).reltarget).exprs);
             for column in columns_in(right, &above) {
                 let column = &*column.cast::<pg_sys::Var>();
@@ -281,31 +285,40 @@ unsafe fn join(
                 }
             }
         }
-        let joining = on.iter().map(|clause| Condition::Clause(*clause));
-        let few = is_few(root, (*left).rows, right);
-        let mut conditions = right.conditions.clone();
-        conditions.extend(joining);
-        if own != Kind::Left && few {
-            let items = right.items.clone();
-            asked.conditions.push(Condition::Exists { negated: false, items, conditions });
-        } else {
-            asked.items.extend_from_slice(&right.items);
-            asked.conditions = conditions;
-        }
-        let (asked, right) = (Rc::new(asked), right.clone());
-        let distinct = own != Kind::Left && !few;
-        Some(Join { kind: own, asked, right, left, keys, number, equal, after, distinct })
+        let few = few(root, right, &on);
+        let right = right.clone();
+        Some(Join { kind: own, right, sent, keys, on, equal, after, few })
     }
 }
 
-/// Few rows may find theirs by an index of each shard, and then stop looking.
-unsafe fn is_few(root: *mut pg_sys::PlannerInfo, rows: f64, right: &Remote) -> bool {
-    let stored = |item: &Item| match item {
-        // SAFETY: a base relation of the root.
-        Item::Table(relation) => unsafe { (*pg_sys::find_base_rel(root, *relation as i32)).tuples },
-        Item::Join(..) | Item::Broadcast(_) | Item::Subselect(_) => 0.0,
-    };
-    rows * FEW_SENT < right.items.iter().map(stored).fold(0.0, f64::max)
+/// How many rows may look theirs up in the right side's only table, which has an index for it: more are faster if it is read.
+unsafe fn few(
+    root: *mut pg_sys::PlannerInfo,
+    right: &Remote,
+    on: &[*mut pg_sys::Node],
+) -> Option<i64> {
+    let [Item::Table(relation)] = right.items[..] else { return None };
+    // SAFETY: a base relation of the root, for a table; the clauses are live.
+    unsafe {
+        let table = (*path::entry_of(root, relation)).relid;
+        let has_index = columns_in(right, on).into_iter().any(|column| {
+            let column = &*column.cast::<pg_sys::Var>();
+            column.varno as u32 == relation && has_index_on(table, column.varattno)
+        });
+        let stored = (*pg_sys::find_base_rel(root, relation as i32)).tuples;
+        has_index.then_some((stored / LOOKED_UP) as i64).filter(|few| *few > 0)
+    }
+}
+
+/// Values that are equal are the same in every bit (`btequalimage`).
+unsafe fn has_image_equality(type_oid: Oid) -> bool {
+    // SAFETY: catalog look-ups by value; the entry lives as long as the backend.
+    unsafe {
+        let entry = pg_sys::lookup_type_cache(type_oid, pg_sys::TYPECACHE_BTREE_OPFAMILY as i32);
+        let (family, of) = ((*entry).btree_opf, (*entry).btree_opintype);
+        family != Oid::INVALID
+            && pg_sys::get_opfamily_proc(family, of, of, EQUALIMAGE) == BTEQUALIMAGE
+    }
 }
 
 /// The left side's columns in the clauses; none if there is more of it in them than columns.
@@ -393,18 +406,12 @@ unsafe fn plan(
                 .map(|entry| (*entry).expr.cast()),
         );
         wanted.extend(&join.after);
-        let left = node::elements::<pg_sys::Node>((*(*join.left).pathtarget).exprs);
+        let left = node::elements::<pg_sys::Node>((*(*join.sent.path).pathtarget).exprs);
         let place = |var: *mut pg_sys::Var| {
             let found = left.iter().position(|known| is_column(*known, &*var));
             found.ok_or_else(|| PgError::internal("a join's column is not in its left side"))
         };
         let found = columns_in(&join.right, &wanted);
-        let number = join.number.cast::<pg_sys::Node>();
-        let as_yield = |expression| Yield { expression, partial: None };
-        let mut yields = vec![as_yield(number)];
-        if join.kind == Kind::Left {
-            yields.extend(found.iter().copied().map(as_yield));
-        }
 
         // The scan's row: the number, which nobody above asks for; the right side's columns; the left side's, and once more
         // those that stand for right ones.
@@ -425,7 +432,7 @@ unsafe fn plan(
         row.extend(&left);
         let mut columns: Vec<usize> = (0..left.len()).collect();
         if join.kind == Kind::Semi {
-            for column in found {
+            for column in found.iter().copied() {
                 let named = |(known, _): &&(Column, _)| is_named(&*column.cast(), *known);
                 if let Some((_, equal)) = join.equal.iter().find(named) {
                     row.push(column);
@@ -436,48 +443,30 @@ unsafe fn plan(
         let keys = join.keys.iter().map(|key| place(*key)).collect::<Result<_, _>>()?;
         let matched = Matched { kind: join.kind, keys, first, columns };
 
-        for rows in join.asked.subselects() {
+        for rows in join.right.subselects() {
             subselect::hand_over_tables(rows.pushed.remote.root);
         }
-        let mut pushed = Pushed::all(Rc::clone(&join.asked));
-        pushed.outputs = Some(yields.clone());
-        pushed.distinct = join.distinct;
-        if join.kind == Kind::Left {
-            pushed.order = vec![Order {
-                expression: number,
-                descending: false,
-                nulls_first: false,
-                operator: INT4_LESS,
-            }];
-        }
-        let merge: Vec<SortKey> = pushed
-            .order
-            .iter()
-            .map(|key| SortKey {
-                column: 0,
-                operator: key.operator,
-                collation: Oid::INVALID,
-                nulls_first: false,
-            })
-            .collect();
-        let merge_text = if merge.is_empty() { "" } else { "position" }.to_owned();
-        let mut printer = Printer::new(&join.asked);
-        let mut sql = with_portable_output(|| pushed::print(&pushed, &yields, &mut printer));
+        let outputs: &[*mut pg_sys::Node] = if join.kind == Kind::Left { &found } else { &[] };
+        let mut printer = Printer::behind_arrays(&join.right, join.sent.arrays());
+        let mut sql = with_portable_output(|| print(join, outputs, &mut printer));
         sql.sources.resize(row.len(), Source::Here);
         let sent = printer.expressions.len();
         let prune = printer.prune();
+        let by_number =
+            SortKey { column: 0, operator: INT4_LESS, collation: Oid::INVALID, nulls_first: false };
+        let merge = if join.kind == Kind::Left { vec![by_number] } else { Vec::new() };
         let described = ShardScan {
-            tables: join.asked.tables.clone(),
-            user: join.asked.user,
+            tables: join.right.tables.clone(),
+            user: join.right.user,
             template: sql.template.0,
             around: sql.around,
             remote: sql.columns,
             sources: sql.sources,
             prune,
-            broadcasts: join.asked.broadcasts().iter().map(|rows| rows.spread).collect(),
+            broadcasts: vec![join.sent.spread],
             sent,
+            merge_text: if merge.is_empty() { "" } else { "position" }.to_owned(),
             merge,
-            merge_text,
             locks: false,
             is_target: false,
             matched: Some(matched),
@@ -501,4 +490,91 @@ unsafe fn plan(
         (*scan).methods = scan::methods();
         Ok(scan.cast())
     }
+}
+
+/// What a node is asked: the right side of its shards, `b2`, is looked through for what has been sent, `b1`.
+///
+/// A worker knows how many rows an array has, and nothing of their values: it takes each for one of two hundred. Of many rows
+/// it would look each up by an index, or put all that is there in a hash table, where what has been sent is better
+/// put in one. So if they are more than a few, the union of the shards stands behind a fence (OFFSET 0), which no look-up
+/// passes, and the values are said to be distinct if they are. With few rows a worker has the choice.
+fn print(join: &Join, outputs: &[*mut pg_sys::Node], printer: &mut Printer<'_>) -> Sql {
+    let mut inner: Vec<String> = Vec::new();
+    let mut named: Vec<*mut pg_sys::Var> = Vec::new();
+    for column in columns_in(&join.right, &join.on) {
+        inner.push(printer.expression(column));
+        named.push(column.cast());
+    }
+    let arrays = join.sent.arrays();
+    let mut select = vec![format!("b1.c{arrays}")];
+    let (mut columns, mut sources) = (vec![(pg_sys::INT4OID, -1)], vec![Source::Remote(0)]);
+    for output in outputs {
+        let Output { columns: own, source } = printer.output(*output, select.len());
+        sources.push(source);
+        for (text, type_oid, typmod) in own {
+            select.push(format!("b2.c{}", place_of(&mut inner, text)));
+            columns.push((type_oid, typmod));
+        }
+    }
+    if inner.is_empty() {
+        inner.push("NULL".to_owned());
+    }
+    let mut template = Pieces::default();
+    template.text(&format!("SELECT {}", inner.join(", ")));
+    printer.put_from_where(&mut template);
+
+    // Clauses are printed over `b1` and `b2`, of which the latter is for the printer what the former is.
+    let united = Broadcast {
+        path: std::ptr::null_mut(),
+        relations: Vec::new(),
+        columns: named,
+        spread: None,
+        unique: None,
+    };
+    let both = Remote {
+        items: vec![Item::Broadcast(Rc::clone(&join.sent)), Item::Broadcast(Rc::new(united))],
+        conditions: join.on.iter().map(|clause| Condition::Clause(*clause)).collect(),
+        stand_ins: Vec::new(),
+        filters: Vec::new(),
+        ..join.right.clone()
+    };
+    let mut outside = Printer::behind_arrays(&both, arrays);
+    outside.expressions = std::mem::take(&mut printer.expressions);
+    let on = |printer: &mut Printer<'_>, opening: &str| {
+        let mut text = Pieces::default();
+        printer.conditions(opening, &both.conditions, &mut text);
+        text.into_text()
+    };
+    let names: Vec<String> = (1..=inner.len()).map(|place| format!("c{place}")).collect();
+    let (list, names) = (select.join(", "), names.join(", "));
+    let rows = outside.broadcast(&join.sent);
+    let distinct = if join.kind == Kind::Left { "" } else { "DISTINCT " };
+    let order = if join.kind == Kind::Left { " ORDER BY 1" } else { "" };
+    let around = match join.few {
+        None => (
+            format!("SELECT {distinct}{list} FROM ("),
+            format!(" OFFSET 0) b2({names}), {rows}{}{order}", on(&mut outside, " WHERE ")),
+        ),
+        Some(few) => {
+            let count = format!("cardinality(${arrays})");
+            let looked_up = outside.unnest(&join.sent);
+            let looking_up = if join.kind == Kind::Left {
+                let on = on(&mut outside, " AND ");
+                format!("b2, {looked_up} WHERE {count} <= {few}{on}")
+            } else {
+                let on = on(&mut outside, " WHERE ");
+                format!("{looked_up} WHERE {count} <= {few} AND EXISTS (SELECT FROM b2{on})")
+            };
+            let on = on(&mut outside, " AND ");
+            (
+                format!("WITH b2({names}) AS NOT MATERIALIZED ("),
+                format!(
+                    ") SELECT {list} FROM {looking_up} UNION ALL SELECT {distinct}{list} FROM \
+                     (SELECT * FROM b2 OFFSET 0) b2, {rows} WHERE {count} > {few}{on}{order}"
+                ),
+            )
+        }
+    };
+    printer.expressions = outside.expressions;
+    Sql { template, around, columns, sources }
 }

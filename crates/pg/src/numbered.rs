@@ -1,25 +1,41 @@
-//! A child's rows that are kept here, while some of their columns go to the nodes as arrays together with the rows'
-//! numbers: what the nodes answer is said of these numbers.
+//! A child's rows that are kept here, while some of their columns go to the nodes as arrays together with numbers: what the
+//! nodes answer is said of these numbers.
 //!
 //! `ScanIo::read_arrays` reads the child; the rows are kept in a tuplestore, in memory up to work_mem and then on disk, and
-//! come out of it in the order in which they were read, counted from zero.
+//! come out of it in the order in which they were read. A number stands for one of them, counted from zero, or for all that
+//! agree in what is sent, which then goes once.
 
 use crate::error::PgError;
 use crate::node;
 use crate::rows::RowStore;
 use crate::scan::{ScanIo, too_much_to_send};
 use crate::unguarded;
+use crate::value::Encoder;
 use pgrx::pg_sys::{self, Datum, Oid};
+use protocol::Arguments;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 /// The rows.
 pub(crate) struct Numbered {
     /// Which columns of the child are sent; the number follows them.
     columns: Vec<usize>,
     pub(crate) rows: RowStore,
+    /// What has been sent, if rows that agree have one number.
+    sent: Option<Sent>,
     /// For rows that are taken out.
     slot: *mut pg_sys::TupleTableSlot,
     /// For a row of the scan that has come before its turn.
     held: *mut pg_sys::TupleTableSlot,
+}
+
+/// What has been sent of rows that are kept.
+#[derive(Default)]
+struct Sent {
+    /// The number of each.
+    numbers: HashMap<Arguments, i32>,
+    /// The number of each row.
+    of_rows: Vec<i32>,
 }
 
 impl Numbered {
@@ -41,25 +57,43 @@ impl Numbered {
         self.columns.get(place).copied()
     }
 
-    /// Keeps the child's next row, and tells its number.
+    /// Keeps the child's next row, and tells its number; none if what would be sent of it has been sent.
     ///
     /// # Safety
     ///
-    /// A live, filled slot of the child.
+    /// A live, filled slot of the child, and encoders for the columns that are sent.
     pub(crate) unsafe fn keep(
         &mut self,
         slot: *mut pg_sys::TupleTableSlot,
-    ) -> Result<i32, PgError> {
-        let number = i32::try_from(self.rows.kept).map_err(|_| too_much_to_send())?;
+        encoders: &[Encoder],
+    ) -> Result<Option<i32>, PgError> {
+        let row = i32::try_from(self.rows.kept).map_err(|_| too_much_to_send())?;
         // SAFETY: the caller vouches for the slot.
         unsafe { self.rows.keep_slot(slot) };
-        Ok(number)
+        let Some(sent) = &mut self.sent else { return Ok(Some(row)) };
+        let mut key = Arguments::bare();
+        for (column, encoder) in self.columns.iter().zip(encoders) {
+            // SAFETY: the caller vouches for the slot and the encoders.
+            unsafe {
+                let is_null = *(*slot).tts_isnull.add(*column);
+                let value = (!is_null).then(|| *(*slot).tts_values.add(*column));
+                encoder.append(value, &mut key);
+            }
+        }
+        let next = sent.numbers.len() as i32;
+        let (number, is_new) = match sent.numbers.entry(key) {
+            Entry::Occupied(known) => (*known.get(), false),
+            Entry::Vacant(place) => (*place.insert(next), true),
+        };
+        sent.of_rows.push(number);
+        Ok(is_new.then_some(number))
     }
 }
 
 impl ScanIo {
-    /// The first child's rows are kept; these columns of them are sent, with their numbers.
-    pub fn number_first_child(&mut self, columns: &[usize]) {
+    /// The first child's rows are kept; these columns of them are sent, with numbers: one for all rows that agree in
+    /// the columns, or one for each.
+    pub fn number_first_child(&mut self, columns: &[usize], agreeing: bool) {
         // SAFETY: the children were initialised by `begin`; the slots live in the query's memory, as its other slots do.
         unsafe {
             let child: *mut pg_sys::PlanState = node::nth((*self.node()).custom_ps, 0);
@@ -72,7 +106,8 @@ impl ScanIo {
             let held = pg_sys::ExecInitExtraTupleSlot(estate, own, minimal);
             pg_sys::MemoryContextSwitchTo(before);
             let rows = RowStore::new(self.query_memory(), descriptor);
-            self.numbered = Some(Numbered { columns: columns.to_vec(), rows, slot, held });
+            let sent = agreeing.then(Sent::default);
+            self.numbered = Some(Numbered { columns: columns.to_vec(), rows, sent, slot, held });
         }
     }
 
@@ -81,9 +116,21 @@ impl ScanIo {
         numbered.unwrap_or_else(|| unreachable!("a scan that asks for numbered rows has them"))
     }
 
-    /// How many rows have been read.
-    pub fn numbered_rows(&mut self) -> usize {
-        usize::try_from(self.numbered().rows.kept).unwrap_or(usize::MAX)
+    /// How many numbers there are.
+    pub fn numbers(&mut self) -> usize {
+        let numbered = self.numbered();
+        match &numbered.sent {
+            Some(sent) => sent.numbers.len(),
+            None => usize::try_from(numbered.rows.kept).unwrap_or(usize::MAX),
+        }
+    }
+
+    /// The number of a row, counted from zero.
+    pub fn number_of(&mut self, row: usize) -> usize {
+        match &self.numbered().sent {
+            Some(sent) => sent.of_rows.get(row).map_or(usize::MAX, |number| *number as usize),
+            None => row,
+        }
     }
 
     /// Takes the next of them out; false after the last.
@@ -110,7 +157,9 @@ impl ScanIo {
 
     /// Forgets them.
     pub fn clear_numbered(&mut self) {
-        self.numbered().rows.clear();
+        let numbered = self.numbered();
+        numbered.rows.clear();
+        numbered.sent = numbered.sent.take().map(|_| Sent::default());
     }
 
     /// The number that is the first column of the scan's row.

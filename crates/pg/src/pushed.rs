@@ -288,8 +288,7 @@ pub(crate) struct Sql {
     pub(crate) sources: Vec<crate::rows::Source>,
 }
 
-/// The SQL of a scan with that row.
-pub(crate) fn print(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) -> Sql {
+fn print(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) -> Sql {
     if let Some(windows) = &pushed.windows {
         return window::print(pushed, windows, yields, printer);
     }

@@ -183,7 +183,7 @@ pub(crate) struct Output {
 }
 
 /// Of so many rows in a table, one that is sent along is few.
-pub(crate) const FEW_SENT: f64 = 100.0;
+const FEW_SENT: f64 = 100.0;
 
 /// Puts a remote relation into SQL.
 pub(crate) struct Printer<'a> {
@@ -278,6 +278,11 @@ impl<'a> Printer<'a> {
         }
     }
 
+    /// The same for a part of a statement of which so many arrays are sent first.
+    pub(crate) fn behind_arrays(remote: &'a Remote, arrays: usize) -> Self {
+        Self { arrays, ..Self::new(remote) }
+    }
+
     /// An expression whose type is settled by where it stands.
     pub(crate) fn expression(&mut self, expression: *mut pg_sys::Node) -> String {
         self.print(expression, false)
@@ -345,7 +350,19 @@ impl<'a> Printer<'a> {
     }
 
     /// `unnest($1::int4[], ...) AS b1(c1, ...)`.
-    fn broadcast(&self, rows: &Rc<Broadcast>) -> String {
+    pub(crate) fn broadcast(&self, rows: &Rc<Broadcast>) -> String {
+        let unnest = self.unnest(rows);
+        // A worker that is not told thinks that each value comes a hundred times.
+        match (rows.unique, unnest.split_once(") b")) {
+            (Some(column), Some((_, alias))) => {
+                format!("(SELECT DISTINCT ON (c{}) * FROM {unnest}) b{alias}", column + 1)
+            }
+            _ => unnest,
+        }
+    }
+
+    /// The same without a word of what is distinct.
+    pub(crate) fn unnest(&self, rows: &Rc<Broadcast>) -> String {
         let mut first = 1;
         for (number, known) in self.broadcasts.iter().enumerate() {
             if !Rc::ptr_eq(known, rows) {
@@ -366,15 +383,7 @@ impl<'a> Printer<'a> {
             let names = (1..=rows.arrays()).map(|column| format!("c{column}"));
             let (arrays, names) =
                 (arrays.collect::<Vec<_>>().join(", "), names.collect::<Vec<_>>().join(", "));
-            let alias = format!("b{}({names})", number + 1);
-            // A worker that is not told thinks that each value comes a hundred times.
-            return match rows.unique {
-                Some(column) => format!(
-                    "(SELECT DISTINCT ON (c{}) * FROM unnest({arrays}) {alias}) {alias}",
-                    column + 1
-                ),
-                None => format!("unnest({arrays}) {alias}"),
-            };
+            return format!("unnest({arrays}) b{}({names})", number + 1);
         }
         unreachable!("the list was made of the same items")
     }
@@ -536,7 +545,8 @@ impl<'a> Printer<'a> {
         sql.text(")");
     }
 
-    fn conditions(&mut self, opening: &str, conditions: &[Condition], sql: &mut Pieces) {
+    /// What stands in WHERE or ON, behind `opening`; nothing if there are no conditions.
+    pub(crate) fn conditions(&mut self, opening: &str, conditions: &[Condition], sql: &mut Pieces) {
         for (index, condition) in conditions.iter().enumerate() {
             sql.text(if index == 0 { opening } else { " AND " });
             match condition {

@@ -445,8 +445,16 @@ impl ScanIo {
                     pg_sys::slot_getallattrs(slot);
                     let columns = (*(*slot).tts_tupleDescriptor).natts as usize;
                     let row = match &mut kept {
-                        Some(numbered) => Some(numbered.keep(slot)?),
                         None => None,
+                        Some(numbered) => {
+                            let number = self.in_tuple_context(|_| numbered.keep(slot, &encoders));
+                            let number = number?;
+                            if number.is_none() {
+                                self.reset_row_memory();
+                                continue;
+                            }
+                            number
+                        }
                     };
                     let value = |index: usize| {
                         let index = match (&kept, row) {

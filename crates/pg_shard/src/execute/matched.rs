@@ -62,7 +62,7 @@ impl MatchedJoin {
         self.state = match self.matched.kind {
             Kind::Left => State::Joining(Joining { is_over: !asks, ..Joining::default() }),
             Kind::Semi | Kind::Anti => {
-                let mut found = vec![false; io.numbered_rows()];
+                let mut found = vec![false; io.numbers()];
                 while asks && self.read.next(io)? {
                     if let Some(is_found) = found.get_mut(io.number()) {
                         *is_found = true;
@@ -118,7 +118,7 @@ impl Scan for MatchedJoin {
                 let wanted = self.matched.kind == Kind::Semi;
                 while io.next_numbered() {
                     *looked_at += 1;
-                    if found.get(*looked_at - 1) == Some(&wanted) {
+                    if found.get(io.number_of(*looked_at - 1)) == Some(&wanted) {
                         io.emit_nulls();
                         io.put_numbered(first, columns);
                         return Ok(true);

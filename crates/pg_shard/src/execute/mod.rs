@@ -32,6 +32,7 @@ use crate::catalog::{self, DistributedTable};
 use crate::plan::compiled;
 use crate::plan::data::Plan;
 use pg::PgError;
+use pg::matched::Kind;
 use pg::plan::PlanReader;
 use pg::query::Key;
 use pg::scan::{Scan, ScanIo};
@@ -51,7 +52,7 @@ pub(crate) fn begin(
         && !plan.broadcasts.is_empty()
     {
         if let Some(matched) = &plan.matched {
-            io.number_first_child(&matched.keys);
+            io.number_first_child(&matched.keys, matched.kind != Kind::Left);
         }
         io.send_children_as_arrays();
     }
