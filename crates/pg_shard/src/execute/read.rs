@@ -13,6 +13,7 @@ use crate::catalog::DistributedTable;
 use crate::naming::tell_as_table;
 use crate::plan::compiled::Compiled;
 use crate::plan::data::Plan;
+use crate::session::knowledge;
 use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::stream::Stream;
 use crate::session::{Event, Failure, NoSession, Request, Sql, StatementKey};
@@ -418,6 +419,9 @@ impl Read {
                 }
             }
             Failure::Statement(error) => {
+                if pg::partial_state::is_surprise(&error) {
+                    knowledge::forget();
+                }
                 let named: Vec<(&DistributedTable, usize)> = tables
                     .iter()
                     .flat_map(|table| read.shards.iter().map(move |index| (&**table, *index)))
