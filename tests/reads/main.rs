@@ -40,6 +40,9 @@ mod sorted;
 /// What is too much, and samples.
 mod limits;
 
+/// Aggregates of users.
+mod own_aggregates;
+
 /// Plans.
 mod plans;
 
@@ -105,6 +108,7 @@ fn statements(file: &str) -> Vec<Statement> {
 fn cluster_with_tables() -> TestCluster {
     let cluster = TestCluster::up(4);
     cluster.on_all_nodes(TYPES);
+    cluster.on_workers("CREATE EXTENSION IF NOT EXISTS pg_shard");
     cluster.sql(LOCAL);
     let (definitions, rows) =
         ROWS.split_once("INSERT INTO").expect("tables come before their rows");

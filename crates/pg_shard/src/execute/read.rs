@@ -13,6 +13,7 @@ use crate::catalog::DistributedTable;
 use crate::naming::tell_as_table;
 use crate::plan::compiled::Compiled;
 use crate::plan::data::Plan;
+use crate::session::knowledge;
 use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::snapshot::{self, Shared};
 use crate::session::stream::Stream;
@@ -449,6 +450,9 @@ impl Read {
                 }
             }
             Failure::Statement(error) => {
+                if pg::partial_state::is_surprise(&error) {
+                    knowledge::forget();
+                }
                 let named: Vec<(&DistributedTable, usize)> = tables
                     .iter()
                     .flat_map(|table| read.shards.iter().map(move |index| (&**table, *index)))

@@ -56,9 +56,10 @@ pub(crate) fn of_nodes(nodes: &[NodeAddress], question: &str) -> Option<Vec<Stri
     nodes.iter().map(|node| kept(question, &asked(node)).flatten()).collect()
 }
 
-/// Forgets what nodes have answered to `question`: it has turned out wrong.
-pub(crate) fn forget(question: &str) {
-    KNOWN.with_borrow_mut(|known| known.remove(question));
+/// Forgets all answers, and has plans made anew that may rely on them: one has turned out wrong.
+pub(crate) fn forget() {
+    KNOWN.with_borrow_mut(HashMap::clear);
+    pg::plan::forget_cached();
 }
 
 /// The kept answer, if it is not too old.
