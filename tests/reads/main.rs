@@ -29,6 +29,9 @@ mod reference;
 /// ORDER BY.
 mod sorted;
 
+/// Snapshots of nodes.
+mod snapshots;
+
 /// Plans.
 mod plans;
 

@@ -231,13 +231,11 @@ fn placements_agree_although_another_node_refuses_to_commit_in_between() {
 fn rows_of_a_statement_that_failed_in_a_savepoint_are_in_nobodys_way() {
     let cluster = TestCluster::up(2);
     cluster.create_distributed("CREATE TABLE wide (k int, v int, pad text)", "wide", "k", 8, 1);
-    cluster.sql(
-        "INSERT INTO wide SELECT i, i, repeat('x', 200) FROM generate_series(1, 40000) AS i",
-    );
+    cluster
+        .sql("INSERT INTO wide SELECT i, i, repeat('x', 200) FROM generate_series(1, 40000) AS i");
     let mut session = cluster.new_session();
     // The error is raised here, while the nodes still send: the statement's memory is gone when others need their sessions.
-    let failing =
-        "SELECT max(1 / (v - (random() * 0)::int - 50)) FROM (SELECT v, pad FROM wide OFFSET 0) AS x";
+    let failing = "SELECT max(1 / (v - (random() * 0)::int - 50)) FROM (SELECT v, pad FROM wide OFFSET 0) AS x";
     session.sql("BEGIN");
     for _ in 0..3 {
         session.sql("SAVEPOINT a");

@@ -267,7 +267,7 @@ impl Read {
                 Err(NoSession::Refused(error)) => return Err(error),
             };
             let had_transaction = session.borrow().depth > 0;
-            match shared.map_or(Ok(()), |shared| shared.prepare(&session)) {
+            match shared.map_or_else(|| snapshot::share(&session), |it| it.prepare(&session)) {
                 Ok(()) => {}
                 Err(Failure::Lost(error)) => return Ok(Err(error)),
                 Err(Failure::Statement(error)) => return Err(error),
