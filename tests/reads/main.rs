@@ -32,6 +32,9 @@ mod sorted;
 /// Snapshots of nodes.
 mod snapshots;
 
+/// Which shards are asked.
+mod pruned;
+
 /// Plans.
 mod plans;
 
