@@ -731,20 +731,62 @@ impl Generator {
         Query { sql, ordered: false }
     }
 
-    /// VALUES and set-returning functions joined to a table.
+    /// Tables that are read by keys out of VALUES and sub-queries.
     fn values_joined(&mut self) -> Query {
-        let table = self.distributed_table();
-        let (text, relation) = self.table(table);
-        let (key, of, _) = relation.distribution.clone().expect("the table is distributed");
-        let scope = Scope { relations: vec![relation], outer: Vec::new() };
+        let rows = |it: &mut Self, of: Type| {
+            let count = 1 + it.random.below(6);
+            let rows: Vec<String> = (0..count).map(|_| format!("({})", it.constant(of))).collect();
+            format!("(VALUES {}) AS v (v)", rows.join(", "))
+        };
+        if self.random.chance(40) {
+            let table = self.distributed_table();
+            let (text, relation) = self.table(table);
+            let (key, of, _) = relation.distribution.clone().expect("the table is distributed");
+            let scope = Scope { relations: vec![relation], outer: Vec::new() };
+            let types = self.types(&scope, None);
+            let list: Vec<String> =
+                types.iter().map(|of| self.expression(*of, &scope, 1)).collect();
+            let kind = self.random.pick(&["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"]);
+            let (source, list) = (rows(self, of), list.join(", "));
+            let sql = format!("SELECT v.v, {list} FROM {source} {kind} {text} ON {key} = v.v");
+            return Query { sql, ordered: false };
+        }
+        let tables = 1 + self.random.below(3);
+        let (mut text, scope) = self.from(&Scope::default(), tables);
+        let keys: Vec<(String, Type)> = scope
+            .relations
+            .iter()
+            .filter_map(|relation| relation.distribution.clone())
+            .map(|(key, of, _)| (key, of))
+            .collect();
+        if keys.is_empty() {
+            return self.values_joined();
+        }
+        let (key, of) = self.random.pick(&keys);
+        let source = rows(self, of);
+        let condition = match self.random.below(6) {
+            0 => {
+                text = format!("{text}, {source}");
+                format!("{key} = v.v")
+            }
+            1 => format!("{key} IN (SELECT v.v FROM {source})"),
+            2 => format!("{key} = ANY (ARRAY(SELECT v.v FROM {source}))"),
+            3 => format!("{key} = (SELECT v.v FROM {source} ORDER BY v.v LIMIT 1)"),
+            4 => format!("EXISTS (SELECT FROM {source} WHERE v.v = {key})"),
+            _ => format!("NOT EXISTS (SELECT FROM {source} WHERE v.v = {key})"),
+        };
         let types = self.types(&scope, None);
         let list: Vec<String> = types.iter().map(|of| self.expression(*of, &scope, 1)).collect();
-        let rows: Vec<String> =
-            (0..1 + self.random.below(6)).map(|_| format!("({})", self.constant(of))).collect();
-        let kind = self.random.pick(&["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"]);
-        let source = format!("(VALUES {}) AS v (v)", rows.join(", "));
-        let sql =
-            format!("SELECT v.v, {} FROM {source} {kind} {text} ON {key} = v.v", list.join(", "));
+        let list = match self.random.below(3) {
+            0 => "count(*)".to_owned(),
+            _ => list.join(", "),
+        };
+        let others = if self.random.chance(50) {
+            String::new()
+        } else {
+            format!(" AND ({})", self.condition(&scope, 2))
+        };
+        let sql = format!("SELECT {list} FROM {text} WHERE {condition}{others}");
         Query { sql, ordered: false }
     }
 

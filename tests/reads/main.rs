@@ -43,6 +43,12 @@ mod limits;
 /// Aggregates of users.
 mod own_aggregates;
 
+/// Snapshots of nodes.
+mod snapshots;
+
+/// Which shards are asked.
+mod pruned;
+
 /// Plans.
 mod plans;
 

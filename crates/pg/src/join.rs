@@ -321,6 +321,9 @@ unsafe fn join(
             JoinKind::Semi | JoinKind::Anti => {
                 let mut looked_for = right.conditions.clone();
                 looked_for.extend(clauses(&on));
+                if kind == JoinKind::Semi {
+                    filters.extend_from_slice(&right.filters);
+                }
                 conditions.push(Condition::Exists {
                     negated: kind == JoinKind::Anti,
                     items: right.items.clone(),

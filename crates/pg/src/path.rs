@@ -48,6 +48,8 @@ pub struct ShardScan {
     /// The plan's children yield rows whose columns are the first parameters of the SQL, as arrays; how each child's
     /// rows are spread over the nodes, all of them going everywhere if it is not said.
     pub broadcasts: Vec<Option<Spread>>,
+    /// For each of them: a shard in which none of its rows match has nothing to tell.
+    pub needed: Vec<bool>,
     /// How many of the plan's expressions are parameters of the SQL.
     pub sent: usize,
     /// The nodes' rows come sorted by these columns, and are merged.

@@ -253,6 +253,7 @@ pub(crate) unsafe fn plan(
             sources: sql.sources,
             prune,
             broadcasts: remote.broadcasts().iter().map(|rows| rows.spread).collect(),
+            needed: remote.needed_broadcasts(),
             sent,
             merge,
             merge_text,

@@ -158,6 +158,14 @@ impl Remote {
         found
     }
 
+    /// Which of them (in the same order) have a part in each row that comes: a shard in which none of them match has none.
+    pub(crate) fn needed_broadcasts(&self) -> Vec<bool> {
+        let mut needed = Vec::new();
+        find_needed(&self.items, &self.conditions, &mut needed);
+        let is_needed = |rows| needed.iter().any(|known| Rc::ptr_eq(known, rows));
+        self.broadcasts().iter().map(is_needed).collect()
+    }
+
     /// The workers can compute the expression.
     pub(crate) fn can_compute(&self, expression: *mut pg_sys::Node, aggregates: bool) -> bool {
         // SAFETY: the caller passes a live expression of the planner; the root lives while it plans.
@@ -689,12 +697,34 @@ impl<'a> Printer<'a> {
             let expressions = std::mem::take(&mut self.expressions);
             // SAFETY: the clauses are live clauses of the planner over that relation.
             let (own, expressions) = unsafe {
-                facts::prune_of_clauses(&filter.clauses, filter.relation, &filter.key, expressions)
+                facts::prune_of_clauses(
+                    &filter.clauses,
+                    filter.relation,
+                    &filter.key,
+                    &self.init_params,
+                    expressions,
+                )
             };
             self.expressions = expressions;
             prune = prune.and(own);
         }
         prune
+    }
+}
+
+/// The rows that are sent along and that each row of these items under these conditions is made with, or found by.
+fn find_needed(items: &[Item], conditions: &[Condition], needed: &mut Vec<Rc<Broadcast>>) {
+    for item in items {
+        match item {
+            Item::Broadcast(rows) => needed.push(Rc::clone(rows)),
+            Item::Join(JoinKind::Left, left, ..) => find_needed(left, &[], needed),
+            Item::Join(..) | Item::Table(_) | Item::Subselect(_) => {}
+        }
+    }
+    for condition in conditions {
+        if let Condition::Exists { negated: false, items, conditions } = condition {
+            find_needed(items, conditions, needed);
+        }
     }
 }
 

@@ -507,6 +507,16 @@ impl ScanIo {
         Ok(())
     }
 
+    /// Of the rows that have been read, this shard gets some of each child's that are needed.
+    pub fn has_needed_rows(&self, needed: &[bool], shard: usize) -> bool {
+        let concerns = |lot: &Lot| lot.shard.is_none_or(|known| known == shard);
+        self.arrays
+            .iter()
+            .flat_map(|children| children.iter())
+            .zip(needed)
+            .all(|(child, is_needed)| !is_needed || child.lots.iter().any(concerns))
+    }
+
     /// Codecs of a remote result whose columns are the scan's row, one to one.
     pub fn make_plain_codecs(&self, sent: usize) -> Codecs {
         // SAFETY: the slot has its descriptor since the node was initialised.
@@ -527,7 +537,7 @@ impl ScanIo {
         self.expressions.len()
     }
 
-    /// All values needed can be computed: false for EXPLAIN of a generic plan, which has no parameters, and if that
+    /// All values needed can be computed: false for EXPLAIN of a generic plan, which has no parameters of the client, and if that
     /// would do something (a sequence's next value) that only executing may.
     pub fn has_parameters(&self) -> bool {
         // SAFETY: the executor's state is live; only tags are read.
@@ -538,12 +548,45 @@ impl ScanIo {
             }
             !list.is_null()
                 || self.expressions.iter().all(|expression| {
-                    !node::walk(expression.node, &mut |n| match node::tag(n) {
-                        NodeTag::T_Param => node::Visit::Stop,
+                    !node::walk(expression.node, &mut |n| match node::cast::<pg_sys::Param, _>(
+                        n,
+                        NodeTag::T_Param,
+                    ) {
+                        Some(param) if (*param).paramkind == pg_sys::ParamKind::PARAM_EXTERN => {
+                            node::Visit::Stop
+                        }
                         _ => node::Visit::Into,
                     })
                 })
         }
+    }
+
+    /// Values are those of sub-queries that have not been executed.
+    pub fn awaits_subqueries(&self) -> bool {
+        // SAFETY: the plan's expressions are live, each node is cast to the struct of its tag; the executor has a place for
+        // each parameter of its own.
+        unsafe {
+            let values = (*(*self.node).ss.ps.state).es_param_exec_vals;
+            let awaits = |param: *mut pg_sys::Param| {
+                (*param).paramkind == pg_sys::ParamKind::PARAM_EXEC
+                    && !(*values.add((*param).paramid as usize)).execPlan.is_null()
+            };
+            self.expressions.iter().any(|expression| {
+                node::walk(expression.node, &mut |n| match node::cast::<pg_sys::Param, _>(
+                    n,
+                    NodeTag::T_Param,
+                ) {
+                    Some(param) if awaits(param) => node::Visit::Stop,
+                    _ => node::Visit::Into,
+                })
+            })
+        }
+    }
+
+    /// EXPLAIN ANALYZE, or something like it, will ask what was done.
+    pub fn is_explained(&self) -> bool {
+        // SAFETY: the executor's state is live.
+        unsafe { (*(*self.node).ss.ps.state).es_instrument != 0 }
     }
 
     /// The value of an expression, in the per-row memory context.
@@ -626,6 +669,9 @@ impl ScanIo {
 
     /// The same values as a person would write them: `$1 = '5', $2 = NULL`. Empty if there are none.
     pub fn describe_arguments(&mut self) -> String {
+        if self.awaits_subqueries() {
+            return String::new();
+        }
         let codecs = self.codecs();
         let mut described = Vec::new();
         let arrays = self.array_count;

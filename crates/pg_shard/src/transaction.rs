@@ -10,6 +10,7 @@ use crate::catalog::{self, DistributedTable};
 use crate::health;
 use crate::naming::tell_as_table;
 use crate::session::pool::{self, SessionRef, Stale};
+use crate::session::snapshot;
 use crate::session::{Failure, NoSession, Session};
 use pg::transaction::{self, Isolation};
 use pg::{PgError, SqlState};
@@ -415,7 +416,7 @@ pub(crate) fn with_session<T>(
             NoSession::Refused(error) => NodeFailure::Error(error),
         })?;
         let had_transaction = session.borrow().depth > 0;
-        match attempt(&session) {
+        match snapshot::share(&session).and_then(|()| attempt(&session)) {
             Ok(value) => return Ok((session, value)),
             Err(failure) if failure.is_stale_statement() && !had_transaction && !retried => {
                 // Nothing was done, and nothing was begun before: once more from the start.

@@ -46,6 +46,8 @@ pub(crate) struct Read {
     /// What compares rows of sorted streams, once it is needed.
     order: Option<Rc<MergeOrder>>,
     told: Option<Work>,
+    /// The shards that were asked, the last time.
+    asked: Option<Vec<usize>>,
     /// Part in the statement's snapshots, if it has some.
     shared: Option<Shared>,
 }
@@ -85,6 +87,7 @@ impl Read {
             kept_for: None,
             order: None,
             told: None,
+            asked: None,
             shared: None,
         }
     }
@@ -148,6 +151,9 @@ impl Read {
                 shards.push(0);
             }
             shards.truncate(1);
+        } else if shards.is_empty() && table.map.len() == 1 {
+            // Here too the shard may be asked for a count.
+            shards.push(0);
         }
         Ok(shards)
     }
@@ -177,6 +183,13 @@ impl Read {
         {
             let owner = |hash| tables[0].map.owner(hash);
             io.read_arrays(&plan.broadcasts, &owner)?;
+            // What is all in one shard may be a count of nothing.
+            if tables[0].map.len() > 1 {
+                shards.retain(|shard| io.has_needed_rows(&plan.needed, *shard));
+            }
+        }
+        if io.is_explained() {
+            self.asked = Some(shards.clone());
         }
         if self.keeping {
             self.kept_for = Some((shards.clone(), io.arguments(&shards)));
@@ -268,7 +281,7 @@ impl Read {
                 Err(NoSession::Refused(error)) => return Err(error),
             };
             let had_transaction = session.borrow().depth > 0;
-            match shared.map_or(Ok(()), |shared| shared.prepare(&session)) {
+            match shared.map_or_else(|| snapshot::share(&session), |it| it.prepare(&session)) {
                 Ok(()) => {}
                 Err(Failure::Lost(error)) => return Ok(Err(error)),
                 Err(Failure::Statement(error)) => return Err(error),
@@ -789,23 +802,31 @@ impl Scan for Read {
         {
             explain.text("Merge Key", &plan.merge_text);
         }
-        if !io.has_parameters() && !self.prune().is_all() {
+        // What has been executed is told; otherwise nothing is executed to know more.
+        if (io.awaits_subqueries() || !io.has_parameters()) && !self.prune().is_all() {
             explain.text("Shards", &format!("decided at execution, of {total}"));
             let (opening, closing) = self.around();
             let sql = render_generic(self.template())?;
             explain.text("Remote SQL", &format!("{opening}{sql}{closing}"));
             return Ok(());
         }
-        let shards = self.shards(io, &tables[0])?;
+        let cut_by_rows = matches!(&self.compiled.plan, Plan::ShardScan(plan)
+            if plan.broadcasts.iter().zip(&plan.needed).any(|(rows, needed)| *needed && rows.is_some()));
+        let (shards, most) = match self.asked.take() {
+            Some(asked) => (asked, ""),
+            None if cut_by_rows => (self.shards(io, &tables[0])?, "decided at execution, at most "),
+            None => (self.shards(io, &tables[0])?, ""),
+        };
+        explain.text("Shards", &format!("{most}{} of {total}", shards.len()));
         explain_shards(explain, io, &tables, &shards, self.around(), self.template())?;
-        if explain.is_verbose() {
+        if explain.is_verbose() && !shards.is_empty() {
             self.explain_worker(io, explain, &tables, &shards)?;
         }
         Ok(())
     }
 }
 
-/// Shards, nodes and SQL as EXPLAIN shows them.
+/// Nodes and SQL as EXPLAIN shows them.
 pub(crate) fn explain_shards(
     explain: &mut Explain,
     io: &mut ScanIo,
@@ -814,7 +835,6 @@ pub(crate) fn explain_shards(
     (opening, closing): (&str, &str),
     template: &[Piece],
 ) -> Result<(), PgError> {
-    explain.text("Shards", &format!("{} of {}", shards.len(), tables[0].map.len()));
     let mut nodes: Vec<String> = Vec::new();
     for index in shards {
         if let Some(node) = common_nodes(tables, *index).first().map(ToString::to_string)

@@ -150,8 +150,8 @@ impl Plan {
                     .int(i32::from(plan.locks))
                     .int(i32::from(plan.is_target))
                     .int(count(plan.broadcasts.len()));
-                for spread in &plan.broadcasts {
-                    w.int(i32::from(spread.is_some()));
+                for (spread, needed) in plan.broadcasts.iter().zip(&plan.needed) {
+                    w.int(i32::from(*needed)).int(i32::from(spread.is_some()));
                     if let Some(by) = spread {
                         w.int(count(by.column)).oid(by.family).oid(by.type_oid).oid(by.collation);
                     }
@@ -233,7 +233,9 @@ impl Plan {
                 let sent = read_count(reader);
                 let locks = reader.int() != 0;
                 let is_target = reader.int() != 0;
-                let broadcasts = (0..read_count(reader)).map(|_| read_spread(reader)).collect();
+                let (needed, broadcasts) = (0..read_count(reader))
+                    .map(|_| (reader.int() != 0, read_spread(reader)))
+                    .unzip();
                 let merged_by = read_count(reader);
                 let merge_text = reader.text();
                 let merge = (0..merged_by).map(|_| read_sort_key(reader)).collect();
@@ -252,6 +254,7 @@ impl Plan {
                     sources,
                     prune,
                     broadcasts,
+                    needed,
                     sent,
                     merge,
                     merge_text,

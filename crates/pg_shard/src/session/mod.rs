@@ -118,6 +118,8 @@ pub(crate) struct Session {
     pub(crate) wrote: bool,
     /// The remote transaction is there, or is about to begin, for a statement's snapshot only.
     pub(crate) snapshot: Option<Snapshot>,
+    /// The name of another session's snapshot, for the remote transaction that begins next.
+    imported: Option<String>,
     /// Such a transaction was ended, and the answer has not been read.
     is_ending: bool,
     /// Why the connection is broken: whoever asks again is told the same.
@@ -193,6 +195,7 @@ impl Session {
             depth: 0,
             wrote: false,
             snapshot: None,
+            imported: None,
             is_ending: false,
             lost: None,
             settings: None,
@@ -549,7 +552,7 @@ impl Session {
             self.queue_execution(&request, Some(begin.sql()));
             self.expects.push_back(Expect::Preliminary);
             self.depth = 1;
-            if let Some(name) = self.snapshot.as_ref().and_then(Snapshot::imported) {
+            if let Some(name) = self.imported.take() {
                 self.queue_command(&format!("SET TRANSACTION SNAPSHOT '{name}'"));
             }
         }

@@ -2,7 +2,8 @@
 //!
 //! PostgreSQL computes a statement from one snapshot. A read whose plan sends a node several statements (joins made here,
 //! sub-queries, scans that are done again) therefore has them executed in one remote transaction, REPEATABLE READ and READ
-//! ONLY, which begins in the flight of the first. Sessions of other roles to the same node import its snapshot.
+//! ONLY, which begins in the flight of the first. Sessions of other roles to the same node import its snapshot; so they do in
+//! a client's transaction at these levels ([`share`]).
 //!
 //! The rule:
 //!
@@ -92,34 +93,43 @@ impl Shared {
                 return Ok(());
             }
         }
-        let imported = self.export_from_sibling(session)?;
+        import(session, &|sibling| sibling.snapshot_of() == Some(self.number))?;
         session.borrow_mut().snapshot = Some(Snapshot {
             statement: self.number,
             level: transaction::nest_level(),
-            imported,
             has_answered: false,
         });
         Ok(())
     }
+}
 
-    /// The name of the snapshot that another role's session has of the same node.
-    fn export_from_sibling(&self, session: &SessionRef) -> Result<Option<String>, Failure> {
-        let node = session.borrow().node.clone();
-        let sibling = pool::all().into_iter().find(|other| {
-            !Rc::ptr_eq(other, session) && {
-                let other = other.borrow();
-                other.node == node && other.depth > 0 && other.snapshot_of() == Some(self.number)
-            }
-        });
-        let Some(sibling) = sibling else { return Ok(None) };
-        stream::claim(&sibling)?;
-        let mut name = None;
-        sibling.borrow_mut().run("SELECT pg_catalog.pg_export_snapshot()", None, &mut |row| {
-            name = row.first_text();
-            Ok(())
-        })?;
-        Ok(name)
+/// Lets a session see what those of other roles see of its node, if the client's transaction has one snapshot and is about
+/// to begin there. One in a savepoint cannot export.
+pub(crate) fn share(session: &SessionRef) -> Result<(), Failure> {
+    if transaction::isolation_level() == Isolation::ReadCommitted || session.borrow().depth > 0 {
+        return Ok(());
     }
+    import(session, &|sibling| sibling.depth == 1 && !sibling.transaction_failed())
+}
+
+/// Has a sibling, a session of another role to the same node, export its snapshot for the next transaction of `session`.
+fn import(session: &SessionRef, is_wanted: &dyn Fn(&Session) -> bool) -> Result<(), Failure> {
+    let node = session.borrow().node.clone();
+    let sibling = pool::all().into_iter().find(|other| {
+        !Rc::ptr_eq(other, session) && {
+            let other = other.borrow();
+            other.node == node && other.depth > 0 && is_wanted(&other)
+        }
+    });
+    let Some(sibling) = sibling else { return Ok(()) };
+    stream::claim(&sibling)?;
+    let mut name = None;
+    sibling.borrow_mut().run("SELECT pg_catalog.pg_export_snapshot()", None, &mut |row| {
+        name = row.first_text();
+        Ok(())
+    })?;
+    session.borrow_mut().imported = name;
+    Ok(())
 }
 
 impl Drop for Shared {
@@ -158,18 +168,11 @@ pub(crate) struct Snapshot {
     statement: u64,
     /// The level of the local (sub)transaction in which it was taken.
     pub(crate) level: u32,
-    /// The name under which another session has exported it.
-    imported: Option<String>,
     /// Something has been read by it.
     pub(crate) has_answered: bool,
 }
 
 impl Snapshot {
-    /// The name of the snapshot that is to be used instead of one of its own.
-    pub(super) fn imported(&self) -> Option<String> {
-        self.imported.clone()
-    }
-
     /// It went with its connection.
     pub(super) fn lose(self) {
         if self.has_answered {
@@ -231,6 +234,7 @@ impl Session {
 
     /// Makes the session free for whoever reads by the snapshots of `statement`, if it is not so already.
     pub(super) fn leave_other_snapshot(&mut self, statement: Option<u64>) {
+        self.imported = None;
         if self.snapshot.is_some()
             && (self.snapshot_of() != statement || self.depth == 0 || self.transaction_failed())
         {
