@@ -86,6 +86,12 @@ mod facts;
 /// Correlated sub-queries as joins.
 mod decorrelate;
 
+/// Correlated sub-queries anywhere as LEFT JOINs.
+mod sublink;
+
+/// Expressions that raise nothing.
+mod infallible;
+
 /// What may run where.
 mod shippable;
 
