@@ -11,9 +11,11 @@
 //! only that pass: `t.a IN (SELECT b FROM that table WHERE its filters)`. Kim, "On Optimizing an SQL-like Nested Query"
 //! (1982), and the magic sets of Mumick and others (1990).
 //!
-//! Works on the analysed query, before PostgreSQL plans it. What does not fit here becomes a LEFT JOIN by `sublink.rs`, or
+//! Works on the analysed query, before PostgreSQL plans it. What does not fit here becomes a LEFT JOIN by `sublink.rs`, as LATERAL
+//! does by `lateral.rs`, or
 //! is left as it is.
 
+use crate::lateral;
 use crate::node::{self, Visit};
 use crate::query::Statement;
 use crate::sublink;
@@ -34,7 +36,7 @@ impl Statement {
     pub fn decorrelated(&self, is_distributed: &dyn Fn(Oid) -> bool) -> Option<Statement> {
         // SAFETY: a live Query of the planner hook; the copy is private.
         unsafe {
-            if !has_sublink(self.parse) {
+            if !has_sub_query(self.parse) {
                 return None;
             }
             let copy: *mut pg_sys::Query = node::copy(self.parse);
@@ -52,6 +54,25 @@ impl Statement {
             }
             changed.then_some(Statement { parse: copy })
         }
+    }
+}
+
+/// Something in the query could become a join.
+unsafe fn has_sub_query(query: *mut pg_sys::Query) -> bool {
+    // SAFETY: the caller passes a live Query.
+    unsafe {
+        node::walk(query, &mut |n| {
+            let is_one = match node::tag(n) {
+                NodeTag::T_SubLink => true,
+                NodeTag::T_Query => {
+                    node::elements::<pg_sys::RangeTblEntry>((*n.cast::<pg_sys::Query>()).rtable)
+                        .into_iter()
+                        .any(|entry| (*entry).lateral)
+                }
+                _ => false,
+            };
+            if is_one { Visit::Stop } else { Visit::Into }
+        })
     }
 }
 
@@ -86,6 +107,7 @@ unsafe fn rewrite_query(query: *mut pg_sys::Query, is_distributed: &dyn Fn(Oid) 
                 .collect();
             changed |= rewrite_conjunct(query, *conjunct, &others, is_distributed);
         }
+        changed |= lateral::rewrite(query, is_distributed);
         sublink::rewrite(query, is_distributed) || changed
     }
 }

@@ -89,6 +89,9 @@ mod decorrelate;
 /// Correlated sub-queries anywhere as LEFT JOINs.
 mod sublink;
 
+/// LATERAL sub-queries as joins.
+mod lateral;
+
 /// Expressions that raise nothing.
 mod infallible;
 

@@ -52,6 +52,7 @@ pub(crate) unsafe fn rewrite(
             return false;
         }
         let mut done: Vec<(*mut pg_sys::SubLink, *mut pg_sys::Node)> = Vec::new();
+        let mut grouped = Vec::new();
         for link in sub_queries(query) {
             // Equal ones are computed once.
             let known = done
@@ -61,7 +62,7 @@ pub(crate) unsafe fn rewrite(
             let original: *mut pg_sys::SubLink = node::copy(link);
             let replacement = match known {
                 Some(replacement) => replacement,
-                None => match replace(query, link, is_distributed) {
+                None => match replace(query, link, &mut grouped, is_distributed) {
                     Some(replacement) => replacement,
                     None => continue,
                 },
@@ -185,26 +186,13 @@ unsafe fn is_joined_anyway(conjunct: *mut pg_sys::Node) -> bool {
 unsafe fn replace(
     query: *mut pg_sys::Query,
     link: *mut pg_sys::SubLink,
+    grouped: &mut Vec<Grouped>,
     is_distributed: &dyn Fn(Oid) -> bool,
 ) -> Option<*mut pg_sys::Node> {
     // SAFETY: a private query and a sub-query of it.
     unsafe {
         let below = (*link).subselect.cast::<pg_sys::Query>();
-        if !(Statement { parse: below }).tables().into_iter().any(is_distributed)
-            || !is_simple(below)
-            || is_guarded(below)
-        {
-            return None;
-        }
-        let (correlations, kept) = decorrelate::split(below)?;
-        // The list is looked at by what it is made of.
-        let list = std::mem::replace(&mut (*below).targetList, std::ptr::null_mut());
-        let safe = is_infallible(below);
-        (*below).targetList = list;
-        if !safe {
-            return None;
-        }
-        let moved = Moved { query, below, correlations, kept };
+        let moved = Moved::of(query, below, grouped, is_distributed)?;
         match (*link).subLinkType {
             SubLinkType::EXISTS_SUBLINK => moved.exists(),
             SubLinkType::EXPR_SUBLINK if (*below).hasAggs => moved.aggregates(),
@@ -254,15 +242,71 @@ unsafe fn is_guarded(below: *mut pg_sys::Query) -> bool {
 }
 
 /// A sub-query that is going to be joined.
-struct Moved {
+pub(crate) struct Moved<'a> {
     query: *mut pg_sys::Query,
     below: *mut pg_sys::Query,
     correlations: Vec<Correlation>,
     /// Its other conditions.
     kept: *mut pg_sys::Node,
+    /// Groups that have been joined.
+    grouped: &'a mut Vec<Grouped>,
 }
 
-impl Moved {
+/// Groups that have been joined, to which aggregates of the same rows can be added.
+pub(crate) struct Grouped {
+    /// The sub-query as it was, without its SELECT list.
+    origin: *mut pg_sys::Query,
+    below: *mut pg_sys::Query,
+    relation: c_int,
+}
+
+impl<'a> Moved<'a> {
+    /// The sub-query, if it can be computed of all rows and equalities alone tie it to the query around. Its SELECT list is
+    /// not looked at.
+    ///
+    /// # Safety
+    ///
+    /// A private query and a sub-query of it, one level deeper.
+    pub(crate) unsafe fn of(
+        query: *mut pg_sys::Query,
+        below: *mut pg_sys::Query,
+        grouped: &'a mut Vec<Grouped>,
+        is_distributed: &dyn Fn(Oid) -> bool,
+    ) -> Option<Self> {
+        // SAFETY: the caller vouches for both.
+        unsafe {
+            if !(Statement { parse: below }).tables().into_iter().any(is_distributed)
+                || !is_simple(below)
+                || is_guarded(below)
+            {
+                return None;
+            }
+            let (correlations, kept) = decorrelate::split(below)?;
+            let list = std::mem::replace(&mut (*below).targetList, std::ptr::null_mut());
+            let safe = is_infallible(below);
+            (*below).targetList = list;
+            safe.then_some(Self { query, below, correlations, kept, grouped })
+        }
+    }
+
+    /// The test holds for all relations of the query around that the sub-query is tied to.
+    pub(crate) unsafe fn belongs_to(&self, test: &mut dyn FnMut(c_int) -> bool) -> bool {
+        // SAFETY: as in `exists`.
+        unsafe {
+            self.correlations.iter().all(|one| {
+                let outer: *mut pg_sys::Node = node::nth((*one.clause).args, 1 - one.inner);
+                !node::walk(outer, &mut |n| {
+                    let var = node::cast::<pg_sys::Var, _>(n, NodeTag::T_Var);
+                    if var.is_some_and(|var| !test((*var).varno)) {
+                        Visit::Stop
+                    } else {
+                        Visit::Into
+                    }
+                })
+            })
+        }
+    }
+
     unsafe fn exists(self) -> Option<*mut pg_sys::Node> {
         // SAFETY: the private sub-query of a sub-link.
         unsafe {
@@ -304,21 +348,8 @@ impl Moved {
             if unknown || aggregates.is_empty() {
                 return None;
             }
-            let counted: Vec<bool> =
-                aggregates.iter().map(|aggregate| counts((*aggregate).cast())).collect();
-            let value = lifted(value, &aggregates);
-            let Joined { columns, .. } = self.join(&aggregates, Way::Groups);
-            Some(filled_in(value, &|place| {
-                let column: *mut pg_sys::Node = node::copy(columns[place]);
-                if !counted[place] {
-                    return column;
-                }
-                let count: *mut pg_sys::CoalesceExpr = node::make(NodeTag::T_CoalesceExpr);
-                (*count).coalescetype = pg_sys::INT8OID;
-                (*count).args = node::list_of(&[column, int8(0)]);
-                (*count).location = -1;
-                count.cast()
-            }))
+            let joined = self.join(&aggregates, Way::Groups);
+            Some(joined.computed(value, &aggregates))
         }
     }
 
@@ -344,7 +375,7 @@ impl Moved {
     }
 
     /// The first rows for each value, if what they are sorted by can be computed of all rows.
-    unsafe fn first_rows(&self, many: i64) -> Option<Way> {
+    pub(crate) unsafe fn first_rows(&self, many: i64) -> Option<Way> {
         // SAFETY: as in `exists`.
         unsafe {
             let mut sorted_by = Vec::new();
@@ -393,7 +424,7 @@ impl Moved {
             }
             let is_column = node::tag(value) == NodeTag::T_Var && !columns.is_empty();
             let value = lifted(value, &columns);
-            let Joined { key, columns } = self.join(&columns, way);
+            let Joined { key, columns, .. } = self.join(&columns, way);
             let value = filled_in(value, &|place| node::copy(columns[place]));
             if is_column {
                 return Some(value);
@@ -481,11 +512,39 @@ impl Moved {
         }
     }
 
-    /// Makes the sub-query a relation of the query around, with `values` for columns, and joins it by what correlated it.
+    /// Makes the sub-query a relation of the query around, with `values` for columns, and joins it by what tied it.
     unsafe fn join(self, values: &[*mut pg_sys::Node], way: Way) -> Joined {
+        // SAFETY: as in `exists`.
+        unsafe {
+            let origin = matches!(way, Way::Groups).then(|| without_list(self.below));
+            if let Some(origin) = origin
+                && let Some(known) = self
+                    .grouped
+                    .iter()
+                    .find(|known| pg_sys::equal(known.origin.cast(), origin.cast()))
+            {
+                return known.with(self.query, self.below, values);
+            }
+            let (joined, on) = self.relation(values, way);
+            join_to_all(self.query, joined.relation, on);
+            if let Some(origin) = origin {
+                let Joined { relation, .. } = joined;
+                self.grouped.push(Grouped { origin, below: self.below, relation });
+            }
+            joined
+        }
+    }
+
+    /// The same without the join: what it is to be joined on.
+    pub(crate) unsafe fn relation(
+        &self,
+        values: &[*mut pg_sys::Node],
+        way: Way,
+    ) -> (Joined, *mut pg_sys::Node) {
         // SAFETY: as in `exists`; nodes are made with the structs of their tags.
         unsafe {
-            let Self { query, below, correlations, kept } = self;
+            let Self { query, below, kept, .. } = *self;
+            let correlations = &self.correlations;
             (*(*below).jointree).quals = kept;
             let keys: Vec<*mut pg_sys::Node> = correlations
                 .iter()
@@ -558,7 +617,7 @@ impl Moved {
                 .filter(|other| !has_sublink(other.cast()))
                 .collect::<Vec<_>>();
             if is_made_first
-                && let Some(asked) = decorrelate::restriction(query, &correlations, &others)
+                && let Some(asked) = decorrelate::restriction(query, correlations, &others)
             {
                 (*(*below).jointree).quals = and((*(*below).jointree).quals, asked);
                 (*below).hasSubLinks = true;
@@ -586,14 +645,79 @@ impl Moved {
                 pg_sys::set_opfuncid(first.cast());
                 on = and(on, first.cast());
             }
-            join_to_all(query, relation, on);
-            Joined { key: column(0), columns: (keys.len()..all.len()).map(column).collect() }
+            let columns = (keys.len()..all.len()).map(column).collect();
+            (Joined { relation, key: column(0), columns }, on)
         }
     }
 }
 
+impl Grouped {
+    /// With columns for these aggregates of `other`, which is the same but for its SELECT list.
+    unsafe fn with(
+        &self,
+        query: *mut pg_sys::Query,
+        other: *mut pg_sys::Query,
+        aggregates: &[*mut pg_sys::Node],
+    ) -> Joined {
+        // SAFETY: private queries with equal range tables.
+        unsafe {
+            let below = self.below;
+            (*below).hasAggs |= !aggregates.is_empty();
+            let entry: *mut pg_sys::RangeTblEntry =
+                node::nth((*query).rtable, self.relation as usize - 1);
+            let pairs = node::elements::<pg_sys::RangeTblEntry>((*below).rtable)
+                .into_iter()
+                .zip(node::elements::<pg_sys::RangeTblEntry>((*other).rtable));
+            for (own, others) in pairs {
+                // Rights are checked column by column.
+                (*own).selectedCols =
+                    pg_sys::bms_add_members((*own).selectedCols, (*others).selectedCols);
+            }
+            let mut columns = Vec::new();
+            for aggregate in aggregates {
+                let list: Vec<*mut pg_sys::TargetEntry> = node::elements((*below).targetList);
+                let known = list
+                    .iter()
+                    .position(|own| pg_sys::equal((**own).expr.cast(), (*aggregate).cast()));
+                let index = known.unwrap_or_else(|| {
+                    let own = target(&list, *aggregate);
+                    (*below).targetList = pg_sys::lappend((*below).targetList, own.cast());
+                    let name = node::string_node(&format!("column{}", (*own).resno));
+                    (*(*entry).eref).colnames =
+                        pg_sys::lappend((*(*entry).eref).colnames, name.cast());
+                    list.len()
+                });
+                columns.push(decorrelate::column(below, self.relation, index));
+            }
+            Joined {
+                relation: self.relation,
+                key: decorrelate::column(below, self.relation, 0),
+                columns,
+            }
+        }
+    }
+}
+
+/// A copy to tell whether two sub-queries are of the same rows.
+unsafe fn without_list(below: *mut pg_sys::Query) -> *mut pg_sys::Query {
+    // SAFETY: a live query; the copy is private.
+    unsafe {
+        let copy: *mut pg_sys::Query = node::copy(below);
+        (*copy).targetList = std::ptr::null_mut();
+        (*copy).sortClause = std::ptr::null_mut();
+        (*copy).distinctClause = std::ptr::null_mut();
+        (*copy).limitCount = std::ptr::null_mut();
+        (*copy).hasDistinctOn = false;
+        (*copy).hasAggs = false;
+        for entry in node::elements::<pg_sys::RangeTblEntry>((*copy).rtable) {
+            (*entry).selectedCols = std::ptr::null_mut();
+        }
+        copy
+    }
+}
+
 /// How rows of the sub-query become one for each value.
-enum Way {
+pub(crate) enum Way {
     /// They are grouped.
     Groups,
     /// There is one at most.
@@ -602,12 +726,38 @@ enum Way {
     First(i64, Vec<*mut pg_sys::TargetEntry>),
 }
 
-/// A sub-query that has been joined.
-struct Joined {
+/// A sub-query that has been made a relation.
+pub(crate) struct Joined {
+    /// Its number.
+    pub(crate) relation: c_int,
     /// The first column that it is joined by.
     key: *mut pg_sys::Node,
     /// What has been asked for.
-    columns: Vec<*mut pg_sys::Node>,
+    pub(crate) columns: Vec<*mut pg_sys::Node>,
+}
+
+impl Joined {
+    /// What is computed of the aggregates, for the query around: those that count are 0 of no rows.
+    pub(crate) unsafe fn computed(
+        &self,
+        value: *mut pg_sys::Node,
+        aggregates: &[*mut pg_sys::Node],
+    ) -> *mut pg_sys::Node {
+        // SAFETY: a live expression of live aggregates; the node is made with the struct of its tag.
+        unsafe {
+            filled_in(lifted(value, aggregates), &|place| {
+                let column: *mut pg_sys::Node = node::copy(self.columns[place]);
+                if !counts(aggregates[place].cast()) {
+                    return column;
+                }
+                let count: *mut pg_sys::CoalesceExpr = node::make(NodeTag::T_CoalesceExpr);
+                (*count).coalescetype = pg_sys::INT8OID;
+                (*count).args = node::list_of(&[column, int8(0)]);
+                (*count).location = -1;
+                count.cast()
+            })
+        }
+    }
 }
 
 /// `key IS NOT NULL`: a row has matched, since equalities with NULL do not hold.
@@ -623,7 +773,7 @@ unsafe fn is_there(key: *mut pg_sys::Node) -> *mut pg_sys::Node {
 }
 
 /// What LIMIT says: a constant; many if there is none.
-unsafe fn limit_of(below: *mut pg_sys::Query) -> Option<i64> {
+pub(crate) unsafe fn limit_of(below: *mut pg_sys::Query) -> Option<i64> {
     // SAFETY: a live query.
     unsafe {
         if (*below).limitCount.is_null() {
@@ -725,7 +875,11 @@ unsafe fn grouped_by(entry: *mut pg_sys::TargetEntry) -> *mut pg_sys::SortGroupC
 }
 
 /// `FROM (all that is there) LEFT JOIN relation ON on`.
-unsafe fn join_to_all(query: *mut pg_sys::Query, relation: c_int, on: *mut pg_sys::Node) {
+pub(crate) unsafe fn join_to_all(
+    query: *mut pg_sys::Query,
+    relation: c_int,
+    on: *mut pg_sys::Node,
+) {
     // SAFETY: a private query; nodes are made with the structs of their tags. The join's entry names no columns, since
     // nothing refers to it.
     unsafe {
