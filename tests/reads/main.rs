@@ -71,6 +71,7 @@ use crate::schema::{LOCAL, TABLES, TYPES, Type, VIEWS};
 const ROWS: &str = include_str!("tables.sql");
 const ONCE_WRONG: &str = include_str!("once_wrong.sql");
 const ABOVE: &str = include_str!("above.sql");
+const CORRELATED: &str = include_str!("correlated.sql");
 const ERRORS: &str = include_str!("errors.sql");
 
 /// How many made-up statements are always run.
@@ -435,6 +436,11 @@ fn what_was_once_answered_wrongly_is_answered_as_on_local_tables() {
 #[test]
 fn windows_groups_and_distinct_rows_of_all_kinds_are_those_of_local_tables() {
     same_rows(ABOVE);
+}
+
+#[test]
+fn correlated_sub_queries_of_all_kinds_yield_what_they_yield_on_local_tables() {
+    same_rows(CORRELATED);
 }
 
 /// Each statement of a file, in several ways.

@@ -104,6 +104,15 @@ mod facts;
 /// Correlated sub-queries as joins.
 mod decorrelate;
 
+/// Correlated sub-queries anywhere as LEFT JOINs.
+mod sublink;
+
+/// LATERAL sub-queries as joins.
+mod lateral;
+
+/// Expressions that raise nothing.
+mod infallible;
+
 /// What may run where.
 mod shippable;
 
