@@ -464,6 +464,7 @@ unsafe fn plan(
             sources: sql.sources,
             prune,
             broadcasts: vec![join.sent.spread],
+            needed: vec![true],
             sent,
             merge_text: if merge.is_empty() { "" } else { "position" }.to_owned(),
             merge,
