@@ -53,6 +53,12 @@ mod subselect;
 /// Joins on the workers.
 mod join;
 
+/// Joins of rows that move from worker to worker.
+mod moved;
+
+/// Rows that a node keeps for others, in parts.
+pub mod parts;
+
 /// Aggregates in parts.
 mod aggregate;
 

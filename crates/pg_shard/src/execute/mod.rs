@@ -6,6 +6,9 @@ mod insert;
 /// Sorted streams of several nodes as one.
 mod merge;
 
+/// Rows that move from worker to worker.
+pub(crate) mod moves;
+
 /// A write on both placements of a shard at once.
 mod pair;
 
@@ -44,8 +47,11 @@ pub(crate) fn begin(
     _explain_only: bool,
 ) -> Result<Box<dyn Scan>, PgError> {
     let compiled = compiled::find(reader);
-    if matches!(&compiled.plan, Plan::ShardScan(plan) if !plan.broadcasts.is_empty()) {
-        io.send_children_as_arrays();
+    if let Plan::ShardScan(plan) = &compiled.plan {
+        io.set_moves(plan.moves);
+        if !plan.broadcasts.is_empty() {
+            io.send_children_as_arrays();
+        }
     }
     let codecs = compiled.codecs(|| match &compiled.plan {
         Plan::Routed(plan) => io.make_plain_codecs(plan.sent),

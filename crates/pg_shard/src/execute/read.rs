@@ -6,6 +6,7 @@
 //! short result.
 
 use super::merge::Merge;
+use super::moves::{Kept, parts_of};
 use super::write::lock_rows_of;
 use super::{prune, render, tables};
 use crate::activity::{Kind, Work};
@@ -19,7 +20,7 @@ use crate::session::{Event, Failure, NoSession, Request, Sql, StatementKey};
 use crate::settings;
 use crate::transaction;
 use pg::merge::{Head, MergeOrder};
-use pg::path::SortKey;
+use pg::path::{ShardScan, SortKey};
 use pg::query::{Command, Key};
 use pg::rows::Codecs;
 use pg::scan::{Explain, Scan, ScanIo};
@@ -29,7 +30,8 @@ use pg::wait::{Readiness, WaitSet, clock};
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use protocol::{Arguments, Message};
-use shardmap::{NodeAddress, Prune};
+use shardmap::moved::MovedRows;
+use shardmap::{NodeAddress, Prune, Shard};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -44,6 +46,8 @@ pub(crate) struct Read {
     /// What compares rows of sorted streams, once it is needed.
     order: Option<Rc<MergeOrder>>,
     told: Option<Work>,
+    /// What the nodes keep for others, if the rows are split.
+    pub(super) kept: Vec<Kept>,
 }
 
 enum State {
@@ -74,10 +78,19 @@ impl Read {
             kept_for: None,
             order: None,
             told: None,
+            kept: Vec::new(),
         }
     }
 
-    fn tables(&self) -> Result<Vec<Rc<DistributedTable>>, PgError> {
+    /// What the plan says, if it is a scan over shards.
+    pub(super) fn scan(&self) -> Option<&ShardScan> {
+        match &self.compiled.plan {
+            Plan::ShardScan(plan) => Some(plan),
+            Plan::Routed(_) | Plan::InsertedRows(_) | Plan::PulledWrite(_) => None,
+        }
+    }
+
+    pub(super) fn tables(&self) -> Result<Vec<Rc<DistributedTable>>, PgError> {
         match &self.compiled.plan {
             Plan::Routed(plan) => tables(&plan.tables),
             Plan::ShardScan(plan) => tables(&plan.tables),
@@ -85,7 +98,7 @@ impl Read {
         }
     }
 
-    fn template(&self) -> &[Piece] {
+    pub(super) fn template(&self) -> &[Piece] {
         match &self.compiled.plan {
             Plan::Routed(plan) => &plan.template,
             Plan::ShardScan(plan) => &plan.template,
@@ -94,7 +107,7 @@ impl Read {
     }
 
     /// What stands around the union of a node's shards.
-    fn around(&self) -> (&str, &str) {
+    pub(super) fn around(&self) -> (&str, &str) {
         match &self.compiled.plan {
             Plan::ShardScan(plan) => (&plan.around.0, &plan.around.1),
             Plan::Routed(_) | Plan::InsertedRows(_) | Plan::PulledWrite(_) => ("", ""),
@@ -110,7 +123,7 @@ impl Read {
     }
 
     /// The role whose rights count, as in the plan.
-    fn user(&self) -> Oid {
+    pub(super) fn user(&self) -> Oid {
         match &self.compiled.plan {
             Plan::Routed(plan) => plan.user,
             Plan::ShardScan(plan) => plan.user,
@@ -127,7 +140,11 @@ impl Read {
         }
     }
 
-    fn shards(&self, io: &mut ScanIo, table: &DistributedTable) -> Result<Vec<usize>, PgError> {
+    pub(super) fn shards(
+        &self,
+        io: &mut ScanIo,
+        table: &DistributedTable,
+    ) -> Result<Vec<usize>, PgError> {
         let mut shards = prune(io, self.prune(), table)?.shards;
         if matches!(self.compiled.plan, Plan::Routed(_)) {
             // A whole statement must run somewhere: if no shard can hold a matching row, any of them gives the
@@ -161,6 +178,7 @@ impl Read {
         {
             let owner = |hash| tables[0].map.owner(hash);
             io.read_arrays(&plan.broadcasts, &owner)?;
+            io.move_rows(&parts_of(&tables[0], &shards))?;
         }
         if self.keeping {
             self.kept_for = Some((shards.clone(), io.arguments(&shards)));
@@ -493,7 +511,7 @@ impl Read {
     fn would_ask_the_same(&self, io: &mut ScanIo) -> Result<bool, PgError> {
         let Some((shards, arguments)) = &self.kept_for else { return Ok(false) };
         // Rows that are sent along would have to be read again to know.
-        if io.sends_arrays() {
+        if io.sends_rows() {
             return Ok(false);
         }
         let tables = self.tables()?;
@@ -613,7 +631,7 @@ fn abandon(read: &NodeRead) {
 }
 
 /// Which node reads which shards: the first healthy placement of each that is not to be avoided.
-fn assign(
+pub(super) fn assign(
     tables: &[Rc<DistributedTable>],
     shards: &[usize],
     avoid: &[NodeAddress],
@@ -644,7 +662,7 @@ fn assign(
 }
 
 /// On how many nodes of this one's host a statement runs.
-fn sharers(parts: &[(NodeAddress, Vec<usize>)], node: &NodeAddress) -> u16 {
+pub(super) fn sharers(parts: &[(NodeAddress, Vec<usize>)], node: &NodeAddress) -> u16 {
     let there = parts.iter().filter(|(other, _)| other.host == node.host).count();
     u16::try_from(there).unwrap_or(u16::MAX)
 }
@@ -705,15 +723,23 @@ impl Scan for Read {
 
     fn end(&mut self, _io: &mut ScanIo) {
         self.stop();
+        self.drop_kept();
+    }
+
+    fn split(&mut self, io: &mut ScanIo, parts: &[Shard]) -> Result<MovedRows, PgError> {
+        self.split_on_nodes(io, parts)
     }
 
     fn explain(&mut self, io: &mut ScanIo, explain: &mut Explain) -> Result<(), PgError> {
         let tables = self.tables()?;
         let total = tables[0].map.len();
-        if let Plan::ShardScan(plan) = &self.compiled.plan
-            && !plan.merge.is_empty()
-        {
-            explain.text("Merge Key", &plan.merge_text);
+        if let Plan::ShardScan(plan) = &self.compiled.plan {
+            if !plan.merge.is_empty() {
+                explain.text("Merge Key", &plan.merge_text);
+            }
+            if let Some(split) = &plan.split {
+                explain.text("Moved", &split.text);
+            }
         }
         if !io.has_parameters() && !self.prune().is_all() {
             explain.text("Shards", &format!("decided at execution, of {total}"));
