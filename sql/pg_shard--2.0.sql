@@ -121,6 +121,30 @@ CREATE FUNCTION pgs_catalog.rows_of(moved text, part integer, expected double pr
 COMMENT ON FUNCTION pgs_catalog.rows_of(text, integer, double precision)
     IS 'a part of rows that nodes have split, fetched from them';
 
+/* Aggregates of users in parts: a node is asked for their transition states. Told are the aggregate's signature, the types of its
+   arguments, the digest of the coordinator's aggregate, and the schemas to look names up in; then come the arguments. */
+
+CREATE FUNCTION pgs_catalog.aggregate_definition(signature text, input_types text)
+    RETURNS text LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_shard_aggregate_definition';
+COMMENT ON FUNCTION pgs_catalog.aggregate_definition(text, text)
+    IS 'a digest of all that an aggregate is made of, or NULL if it cannot be computed in parts here';
+
+CREATE FUNCTION pgs_catalog.partial_state_step(internal, cstring, cstring, cstring, cstring, VARIADIC "any")
+    RETURNS internal LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'pg_shard_partial_state_step';
+CREATE FUNCTION pgs_catalog.partial_state_text(internal)
+    RETURNS text LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'pg_shard_partial_state_text';
+CREATE FUNCTION pgs_catalog.partial_state_bytes(internal)
+    RETURNS bytea LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'pg_shard_partial_state_bytes';
+
+CREATE AGGREGATE pgs_catalog.partial_state(cstring, cstring, cstring, cstring, VARIADIC "any") (
+    SFUNC = pgs_catalog.partial_state_step, STYPE = internal, FINALFUNC = pgs_catalog.partial_state_text);
+COMMENT ON AGGREGATE pgs_catalog.partial_state(cstring, cstring, cstring, cstring, VARIADIC "any")
+    IS 'the transition state of another aggregate, as text';
+CREATE AGGREGATE pgs_catalog.serial_state(cstring, cstring, cstring, cstring, VARIADIC "any") (
+    SFUNC = pgs_catalog.partial_state_step, STYPE = internal, FINALFUNC = pgs_catalog.partial_state_bytes);
+COMMENT ON AGGREGATE pgs_catalog.serial_state(cstring, cstring, cstring, cstring, VARIADIC "any")
+    IS 'the internal transition state of another aggregate, as its serial function writes it';
+
 /* What sessions of this server have under way on the nodes. */
 
 CREATE FUNCTION pgs_catalog.activity_of_backends(

@@ -59,6 +59,9 @@ pub trait Extension: Sync {
     /// The tables can be joined shard by shard: those with several shards are cut alike, and for each shard there
     /// is a node with healthy placements of all tables.
     fn lie_together(&self, tables: &[Oid]) -> bool;
+    /// What the nodes of the tables' placements answer to a question in SQL about themselves; none if one of them cannot
+    /// be asked. Answers may be out of date.
+    fn ask_nodes(&self, tables: &[Oid], question: &str) -> Option<Vec<String>>;
     /// Workers may do more than scan.
     fn pushes_down(&self) -> bool;
     /// Rows can move between all nodes that hold shards of the tables.

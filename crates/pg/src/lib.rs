@@ -62,6 +62,12 @@ pub mod parts;
 /// Aggregates in parts.
 mod aggregate;
 
+/// What a user's aggregate is made of.
+pub mod definition;
+
+/// The worker's half of a user's aggregate in parts.
+pub mod partial_state;
+
 /// Grouping, DISTINCT, ORDER BY and LIMIT on the workers.
 mod upper;
 

@@ -20,7 +20,7 @@ use pgrx::pg_sys::{self, NodeTag, Oid};
 use shardmap::locus::{JoinKind, Key, Locus};
 use std::rc::Rc;
 
-/// Fewer rows are not worth a connection from each node to each.
+/// Two sides with fewer rows are not worth a connection from each node to each.
 const FEWEST: f64 = 5_000.0;
 
 /// What it costs that nodes connect to each other, in the planner's units.
@@ -120,12 +120,10 @@ pub(crate) unsafe fn ways(
         let by_left = on.iter().find_map(|clause| join::spread_by(*clause, &of_right, left.remote));
         let by_right =
             on.iter().find_map(|clause| join::spread_by(*clause, &of_left, right.remote));
-        let worth = |side: Side<'_>| (*side.rel).rows >= FEWEST;
         let mut asked = None;
         let mut can_move = || *asked.get_or_insert_with(|| hooks::planner().can_move(&tables));
         if let Some(by) = by_left
             && is_sharded(left)
-            && worth(right)
             && is_portable(by)
             && can_move()
         {
@@ -134,7 +132,6 @@ pub(crate) unsafe fn ways(
         }
         if let Some(by) = by_right
             && is_sharded(right)
-            && worth(left)
             && is_portable(by)
             && can_move()
         {
@@ -143,8 +140,6 @@ pub(crate) unsafe fn ways(
         }
         let anchor = tables.iter().copied().find(|table| hooks::planner().shard_count(*table) > 1);
         if let Some(anchor) = anchor
-            && worth(left)
-            && worth(right)
             && let Some((by_left, by_right)) =
                 on.iter().find_map(|clause| equality(*clause, &of_left, &of_right))
             && can_move()

@@ -106,6 +106,16 @@ impl Extension for PgShard {
         plan::lie_together(&tables)
     }
 
+    fn ask_nodes(&self, tables: &[Oid], question: &str) -> Option<Vec<String>> {
+        let mut nodes = Vec::new();
+        for table in tables {
+            nodes.extend(catalog::find(*table)?.nodes());
+        }
+        nodes.sort();
+        nodes.dedup();
+        session::knowledge::of_nodes(&nodes, question)
+    }
+
     fn pushes_down(&self) -> bool {
         settings::enable_pushdown()
     }

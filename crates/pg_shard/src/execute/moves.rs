@@ -10,7 +10,9 @@ use super::render;
 use crate::activity::{Kind, Work};
 use crate::catalog::{self, DistributedTable};
 use crate::functions::literal;
+use crate::functions::moved::NOT_FETCHED;
 use crate::naming::tell_as_table;
+use crate::session::knowledge;
 use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::{Event, Failure, NoSession, Request, Sql, wait_for_any};
 use crate::transaction;
@@ -18,21 +20,16 @@ use pg::scan::ScanIo;
 use pg::wait::clock;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
-use protocol::Arguments;
 use shardmap::moved::{MovedRows, MovedSource, SplitSpec, parse_sizes};
 use shardmap::{NodeAddress, Shard, ShardId};
-use std::cell::RefCell;
-use std::collections::HashMap;
+use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// How long what is known of a node holds.
-const KNOWN_FOR: Duration = Duration::from_secs(300);
+/// How long rows go by the coordinator after nodes could not fetch them from each other.
+const GIVING_UP: Duration = Duration::from_secs(300);
 
-thread_local! {
-    /// Which nodes can split rows and fetch them, and until when this is believed.
-    static ABLE: RefCell<HashMap<NodeAddress, (bool, Duration)>> = RefCell::default();
-}
+thread_local!(static GIVEN_UP_UNTIL: Cell<Duration> = const { Cell::new(Duration::ZERO) });
 
 /// Rows that a node keeps.
 pub(crate) struct Kept {
@@ -228,63 +225,35 @@ fn next_answer(asked: &mut [Asked]) -> (usize, Result<(), Failure>) {
     }
 }
 
+/// Answered by a node that can split rows and fetch them.
+const QUESTION: &str =
+    "SELECT pg_catalog.to_regprocedure('pgs_catalog.split_rows(text, \"any\")') IS NOT NULL";
+
 /// Rows can move between all nodes of these tables: each hash has a shard, and all nodes have what it takes.
 pub(crate) fn can_move(tables: &[Oid]) -> bool {
+    if GIVEN_UP_UNTIL.get() > clock() {
+        return false;
+    }
     let tables: Vec<Rc<DistributedTable>> =
         tables.iter().filter_map(|table| catalog::find(*table)).collect();
-    let mut nodes: Vec<&NodeAddress> = tables
-        .iter()
-        .flat_map(|table| table.placements.iter().flatten())
-        .map(|placement| &placement.node)
-        .collect();
-    nodes.sort_unstable();
-    nodes.dedup();
-    tables.iter().all(|table| table.map.covers_all()) && nodes.into_iter().all(is_able)
-}
-
-/// The node has the functions. One that cannot be asked is taken not to have them.
-fn is_able(node: &NodeAddress) -> bool {
-    let now = clock();
-    let known = ABLE.with_borrow(|able| {
-        able.get(node).filter(|(_, until)| *until > now).map(|(is_able, _)| *is_able)
-    });
-    known.unwrap_or_else(|| {
-        let is_able = asks_whether_able(node);
-        ABLE.with_borrow_mut(|able| able.insert(node.clone(), (is_able, now + KNOWN_FOR)));
-        is_able
-    })
-}
-
-/// Nodes could not fetch rows of each other: this backend makes no such plans for a while.
-pub(crate) fn note_failure(tables: &[Rc<DistributedTable>]) {
-    let until = clock() + KNOWN_FOR;
-    ABLE.with_borrow_mut(|able| {
-        for placement in tables.iter().flat_map(|table| table.placements.iter().flatten()) {
-            able.insert(placement.node.clone(), (false, until));
+    let mut nodes: Vec<NodeAddress> = Vec::new();
+    for placement in tables.iter().flat_map(|table| table.placements.iter().flatten()) {
+        if !nodes.contains(&placement.node) {
+            nodes.push(placement.node.clone());
         }
-    });
-}
-
-fn asks_whether_able(node: &NodeAddress) -> bool {
-    let sql =
-        "SELECT pg_catalog.to_regprocedure('pgs_catalog.split_rows(text, \"any\")') IS NOT NULL";
-    let mut answer = None;
-    let outcome = transaction::with_session(node, &mut |session| {
-        let level = transaction::level_for_read(&session.borrow());
-        let arguments = Arguments::none();
-        let request = Request { sql: Sql::Once(sql), types: &[], arguments: &arguments };
-        session.borrow_mut().execute(&request, level, &mut |row| {
-            answer = row.first_text();
-            Ok(())
-        })
-    });
-    match outcome {
-        Ok(_) => answer.as_deref() == Some("t"),
-        Err(transaction::NodeFailure::Unreachable(error)) => {
-            // If the transaction has written there it cannot commit now, and is told so then.
-            let _ = transaction::lose_node(node, &error);
-            false
-        }
-        Err(transaction::NodeFailure::Error(_)) => false,
     }
+    tables.iter().all(|table| table.map.covers_all())
+        && knowledge::of_nodes(&nodes, QUESTION)
+            .is_some_and(|answers| answers.iter().all(|answer| answer == "t"))
+}
+
+/// The error says that a node has not got at the rows of another.
+pub(super) fn is_not_fetched(error: &PgError) -> bool {
+    error.message().starts_with(NOT_FETCHED)
+}
+
+/// Nodes do not get at each other's rows: this backend makes no such plans for a while, and forgets those it has.
+pub(super) fn give_up() {
+    GIVEN_UP_UNTIL.set(clock() + GIVING_UP);
+    pg::plan::forget_cached();
 }

@@ -6,7 +6,7 @@
 //! short result.
 
 use super::merge::Merge;
-use super::moves::{Kept, parts_of};
+use super::moves::{self, Kept, parts_of};
 use super::write::lock_rows_of;
 use super::{prune, render, tables};
 use crate::activity::{Kind, Work};
@@ -14,6 +14,7 @@ use crate::catalog::DistributedTable;
 use crate::naming::tell_as_table;
 use crate::plan::compiled::Compiled;
 use crate::plan::data::Plan;
+use crate::session::knowledge;
 use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::stream::Stream;
 use crate::session::{Event, Failure, NoSession, Request, Sql, StatementKey};
@@ -48,6 +49,10 @@ pub(crate) struct Read {
     told: Option<Work>,
     /// What the nodes keep for others, if the rows are split.
     pub(super) kept: Vec<Kept>,
+    /// The executor has got a row.
+    has_delivered: bool,
+    /// The read was begun anew, since rows that had moved were lost.
+    is_second: bool,
 }
 
 enum State {
@@ -79,6 +84,8 @@ impl Read {
             order: None,
             told: None,
             kept: Vec::new(),
+            has_delivered: false,
+            is_second: false,
         }
     }
 
@@ -272,7 +279,7 @@ impl Read {
                     }
                     let head = (!self.merge_keys().is_empty()).then(|| io.new_head());
                     let rows = head.as_ref().map_or_else(|| io.rows(), |it| Rc::clone(it.store()));
-                    let stream = Stream::attach(&session, rows);
+                    let stream = Stream::attach(&session, &rows);
                     return Ok(Ok(NodeRead {
                         node: node.clone(),
                         shards: shards.to_vec(),
@@ -436,6 +443,9 @@ impl Read {
                 }
             }
             Failure::Statement(error) => {
+                if pg::partial_state::is_surprise(&error) {
+                    knowledge::forget();
+                }
                 let named: Vec<(&DistributedTable, usize)> = tables
                     .iter()
                     .flat_map(|table| read.shards.iter().map(move |index| (&**table, *index)))
@@ -516,6 +526,29 @@ impl Read {
         }
         let tables = self.tables()?;
         Ok(self.shards(io, &tables[0])? == *shards && io.arguments(shards) == *arguments)
+    }
+
+    fn advance(&mut self, io: &mut ScanIo) -> Result<bool, PgError> {
+        if matches!(self.state, State::Ready) {
+            self.start(io)?;
+        }
+        if matches!(self.state, State::Merging(_)) { self.read_merged(io) } else { self.read(io) }
+    }
+
+    /// A node has not got rows that had moved, from one that was lost perhaps: if nobody has seen a row yet, all is done once
+    /// more, with other placements where there are any.
+    fn start_over(&mut self, io: &mut ScanIo, error: PgError) -> Result<(), PgError> {
+        // A remote transaction has failed with the statement, and with it the whole.
+        if self.has_delivered || self.is_second || !pool::none_in_transaction() {
+            moves::give_up();
+            return Err(error);
+        }
+        self.stop();
+        io.rows().borrow_mut().clear();
+        io.forget_moved();
+        self.is_second = true;
+        self.state = State::Ready;
+        Ok(())
     }
 
     fn stop(&mut self) {
@@ -698,10 +731,17 @@ fn unreadable(table: &DistributedTable, index: usize) -> PgError {
 
 impl Scan for Read {
     fn next(&mut self, io: &mut ScanIo) -> Result<bool, PgError> {
-        if matches!(self.state, State::Ready) {
-            self.start(io)?;
+        loop {
+            match self.advance(io) {
+                Ok(false) => return Ok(false),
+                Ok(true) => {
+                    self.has_delivered = true;
+                    return Ok(true);
+                }
+                Err(error) if moves::is_not_fetched(&error) => self.start_over(io, error)?,
+                Err(error) => return Err(error),
+            }
         }
-        if matches!(self.state, State::Merging(_)) { self.read_merged(io) } else { self.read(io) }
     }
 
     fn rescan(&mut self, io: &mut ScanIo, changed: bool) -> Result<(), PgError> {

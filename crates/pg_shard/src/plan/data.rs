@@ -364,6 +364,9 @@ fn write_source(w: &mut PlanWriter, source: &Source) {
         Source::State(kind, first) => {
             w.int(3).int(kind.code()).int(count(*first));
         }
+        Source::Input(type_oid, column) => {
+            w.int(4).oid(*type_oid).int(count(*column));
+        }
         Source::Row(table, columns) => {
             w.int(2).oid(*table).int(count(columns.len()));
             for column in columns {
@@ -378,6 +381,7 @@ fn read_source(reader: &mut PlanReader) -> Source {
         0 => Source::Remote(read_count(reader)),
         1 => Source::TableOid(reader.oid()),
         3 => Source::State(StateKind::from_code(reader.int()), read_count(reader)),
+        4 => Source::Input(reader.oid(), read_count(reader)),
         _ => {
             let table = reader.oid();
             Source::Row(table, (0..read_count(reader)).map(|_| read_count(reader)).collect())

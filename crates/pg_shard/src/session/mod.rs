@@ -14,6 +14,9 @@ mod connect;
 /// COPY on a session.
 mod copy;
 
+/// What nodes answer to questions about themselves.
+pub(crate) mod knowledge;
+
 /// Which sessions there are.
 pub(crate) mod pool;
 

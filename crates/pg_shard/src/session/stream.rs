@@ -9,7 +9,11 @@ use super::pool::SessionRef;
 use super::{Event, Failure};
 use pg::rows::RowStore;
 use std::cell::RefCell;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+/// How long a node may take to stop what nobody waits for.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What a reader and its session share.
 #[derive(Debug, Default)]
@@ -27,7 +31,8 @@ pub(crate) struct StreamState {
 pub(crate) struct Stream {
     /// Shared with the session.
     pub(crate) state: Rc<RefCell<StreamState>>,
-    rows: Rc<RefCell<RowStore>>,
+    /// The reader's own, which goes with it: after an error in a savepoint nobody may be left who reads.
+    rows: Weak<RefCell<RowStore>>,
 }
 
 impl std::fmt::Debug for Stream {
@@ -38,8 +43,8 @@ impl std::fmt::Debug for Stream {
 
 impl Stream {
     /// Makes the session's current statement a stream into `rows`.
-    pub(crate) fn attach(session: &SessionRef, rows: Rc<RefCell<RowStore>>) -> Self {
-        let stream = Self { state: Rc::default(), rows };
+    pub(crate) fn attach(session: &SessionRef, rows: &Rc<RefCell<RowStore>>) -> Self {
+        let stream = Self { state: Rc::default(), rows: Rc::downgrade(rows) };
         session.borrow_mut().reader = Some(stream.clone());
         stream
     }
@@ -56,11 +61,18 @@ pub(crate) fn claim(session: &SessionRef) -> Result<(), Failure> {
         return Ok(());
     }
     let mut session = session.borrow_mut();
+    let rows = reader.rows.upgrade();
+    if rows.is_none() && session.depth == 0 {
+        // Nobody waits for the rest, and no transaction of the node's is lost with it.
+        session.stop(PATIENCE);
+        return Ok(());
+    }
     loop {
         match session.poll() {
             Ok(Event::Row(row)) => {
                 reader.state.borrow_mut().started = true;
-                if let Err(error) = reader.rows.borrow_mut().keep(session.row(&row)) {
+                let Some(rows) = &rows else { continue };
+                if let Err(error) = rows.borrow_mut().keep(session.row(&row)) {
                     reader.state.borrow_mut().failure = Some(Failure::Statement(error));
                 }
             }
