@@ -384,13 +384,23 @@ impl Generator {
                     let any = self.type_in(scope);
                     format!("count({distinct}{})", self.expression(any, scope, 1))
                 }
-                4 => format!("total_of({})", self.expression(Type::Int4, scope, 1)),
+                4 => match self.random.below(3) {
+                    0 => {
+                        let first = self.expression(Type::Int4, scope, 1);
+                        format!("score_of({first}, {})", self.expression(Type::Int4, scope, 1))
+                    }
+                    1 => "rows_of(*)".to_owned(),
+                    _ => format!("total_of({})", self.expression(Type::Int4, scope, 1)),
+                },
                 5 => format!("sum_without_combine({})", self.expression(Type::Int4, scope, 1)),
                 _ => format!("sum({distinct}{})", self.expression(Type::Int4, scope, 1)),
             },
             Type::Numeric => match self.random.below(9) {
                 0 => format!("avg({distinct}{})", self.expression(Type::Int4, scope, 1)),
-                1 => format!("avg({})", self.expression(Type::Numeric, scope, 1)),
+                1 => {
+                    let call = self.random.pick(&["avg", "mean_of"]);
+                    format!("{call}({})", self.expression(Type::Numeric, scope, 1))
+                }
                 2 => format!("sum({distinct}{})", self.expression(Type::Int8, scope, 1)),
                 3 => format!("stddev({})", self.expression(Type::Numeric, scope, 1)),
                 4 => format!("var_pop({})", self.expression(Type::Int4, scope, 1)),
@@ -461,7 +471,7 @@ impl Generator {
                 format!("{call}({})", self.expression(Type::Int4, scope, 1))
             }
             _ if of.has_extremes() && (of == Type::Ints || self.random.chance(80)) => {
-                let call = self.random.pick(&["min", "max"]);
+                let call = self.random.pick(&["min", "max", "largest_of"]);
                 let value = self.expression(of, scope, 1);
                 // Extremes of varchar are text.
                 if of == Type::Varchar {

@@ -29,6 +29,9 @@ mod reference;
 /// ORDER BY.
 mod sorted;
 
+/// Aggregates of users.
+mod own_aggregates;
+
 /// Plans.
 mod plans;
 
@@ -91,6 +94,7 @@ fn statements(file: &str) -> Vec<Statement> {
 fn cluster_with_tables() -> TestCluster {
     let cluster = TestCluster::up(4);
     cluster.on_all_nodes(TYPES);
+    cluster.on_workers("CREATE EXTENSION IF NOT EXISTS pg_shard");
     cluster.sql(LOCAL);
     let (definitions, rows) =
         ROWS.split_once("INSERT INTO").expect("tables come before their rows");

@@ -267,13 +267,11 @@ pub(crate) unsafe fn transition_expression(
 
 /// The initial state, which every part begins with, adds nothing when parts are combined: combined with itself it stays what
 /// it is. (With the initial state `i`, and `+` for the combine function, `i + i = i` makes `i + (i + x)` what `i + x` is.)
-/// A state that is NULL is left to the combine function, as PostgreSQL leaves it.
 ///
 /// # Safety
 ///
 /// Called while planning, with an aggregate of the current catalog.
 pub(crate) unsafe fn begins_neutral(function: Oid, aggregate: &Aggregate) -> bool {
-    let Some(initial) = &aggregate.initial else { return true };
     // SAFETY: look-ups by value; the call is made as `ExecBuildAggTrans` of `src/backend/executor/execExpr.c` makes it. Of the
     // executor's state the functions look at no more than the memory for states (`AggCheckCallContext` of
     // `src/backend/executor/nodeAgg.c`).
@@ -281,18 +279,30 @@ pub(crate) unsafe fn begins_neutral(function: Oid, aggregate: &Aggregate) -> boo
         let Some(entry) = Entry::find(function) else { return false };
         let Some((owner, _)) = owner_and_variadic(function) else { return false };
         let mode = pg_sys::AclMode::from(pg_sys::ACL_EXECUTE);
+        if aggregate.initial.is_none() && pg_sys::func_strict(entry.combine) {
+            return true;
+        }
         if pg_sys::func_volatile(entry.combine) as u8 != pg_sys::PROVOLATILE_IMMUTABLE
             || pg_sys::pg_proc_aclcheck(entry.combine, owner, mode)
                 != pg_sys::AclResult::ACLCHECK_OK
         {
             return false;
         }
-        let (mut input, mut io_parameter) = (Oid::INVALID, Oid::INVALID);
-        pg_sys::getTypeInputInfo(aggregate.state, &raw mut input, &raw mut io_parameter);
-        let (mut output, mut is_varlena) = (Oid::INVALID, false);
-        pg_sys::getTypeOutputInfo(aggregate.state, &raw mut output, &raw mut is_varlena);
-        let state = || pg_sys::OidInputFunctionCall(input, node::c_text(initial), io_parameter, -1);
-        let printed = |value| node::text_of(pg_sys::OidOutputFunctionCall(output, value));
+        let initial = || {
+            let Some(text) = &aggregate.initial else {
+                return pg_sys::NullableDatum { value: Datum::from(0), isnull: true };
+            };
+            let (mut input, mut io_parameter) = (Oid::INVALID, Oid::INVALID);
+            pg_sys::getTypeInputInfo(aggregate.state, &raw mut input, &raw mut io_parameter);
+            let value = pg_sys::OidInputFunctionCall(input, node::c_text(text), io_parameter, -1);
+            pg_sys::NullableDatum { value, isnull: false }
+        };
+        let printed = |state: pg_sys::NullableDatum| {
+            let (mut output, mut is_varlena) = (Oid::INVALID, false);
+            pg_sys::getTypeOutputInfo(aggregate.state, &raw mut output, &raw mut is_varlena);
+            (!state.isnull)
+                .then(|| node::text_of(pg_sys::OidOutputFunctionCall(output, state.value)))
+        };
 
         let memory = pg_sys::CurrentMemoryContext;
         let executor: *mut pg_sys::AggState = node::make(pg_sys::NodeTag::T_AggState);
@@ -316,12 +326,16 @@ pub(crate) unsafe fn begins_neutral(function: Oid, aggregate: &Aggregate) -> boo
         (*call).context = executor.cast();
         (*call).fncollation = pg_sys::get_typcollation(aggregate.state);
         for index in 0..2 {
-            *(*call).args.as_mut_ptr().add(index) =
-                pg_sys::NullableDatum { value: state(), isnull: false };
+            *(*call).args.as_mut_ptr().add(index) = initial();
         }
         let combine = (*info).fn_addr.unwrap_unchecked();
         let combined = pg_sys::ffi::pg_guard_ffi_boundary(|| combine(call));
-        let is_neutral = !(*call).isnull && printed(combined) == printed(state());
+        let combined = pg_sys::NullableDatum { value: combined, isnull: (*call).isnull };
+        let is_neutral = if aggregate.initial.is_none() {
+            combined.isnull
+        } else {
+            printed(combined) == printed(initial())
+        };
         pg_sys::FreeExprContext((*executor).curaggcontext, true);
         is_neutral
     }
