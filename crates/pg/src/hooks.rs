@@ -17,6 +17,7 @@ use crate::transaction;
 use crate::upper;
 use crate::utility::{self, UtilityCall};
 use pgrx::pg_sys::{self, Oid};
+use shardmap::moved::MovedRows;
 use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};
 use std::sync::OnceLock;
@@ -64,6 +65,16 @@ pub trait Extension: Sync {
     fn ask_nodes(&self, tables: &[Oid], question: &str) -> Option<Vec<String>>;
     /// Workers may do more than scan.
     fn pushes_down(&self) -> bool;
+    /// Rows can move between all nodes that hold shards of the tables.
+    fn can_move(&self, tables: &[Oid]) -> bool;
+    /// On a worker: hands over all pieces of a part of rows that other nodes, or this one, have split; with each the number of
+    /// its source.
+    fn fetch_part(
+        &self,
+        moved: &MovedRows,
+        part: usize,
+        each: &mut dyn FnMut(usize, Vec<u8>) -> Result<(), PgError>,
+    ) -> Result<(), PgError>;
     /// The private part of a scan over tables' shards.
     fn plan_scan(&self, scan: &ShardScan) -> PlanWriter;
     /// The private part of a write that is taken over from PostgreSQL's plan.

@@ -9,6 +9,7 @@ use crate::error::boundary;
 use crate::facts::{is_deterministic, strip_relabel};
 use crate::hooks;
 use crate::matched;
+use crate::moved::{self, Side};
 use crate::node::{self, Visit};
 use crate::path::{self, Spread};
 use crate::pushed::{self, Pushed};
@@ -69,6 +70,14 @@ pub(crate) unsafe extern "C-unwind" fn join_paths(
                     && let Some(left) = broadcast(root, rel, outer, right, kind, clauses)
                 {
                     ways.extend(join(root, rel, kind, &left, right, clauses));
+                }
+            }
+            if ways.is_empty()
+                && let (Some(left), Some(right)) = (&left, &right)
+            {
+                let sides = (Side { rel: outer, remote: left }, Side { rel: inner, remote: right });
+                for (left, right) in moved::ways(root, rel, kind, sides, clauses) {
+                    ways.extend(join(root, rel, kind, &left, &right, clauses));
                 }
             }
             for mut joined in ways {
@@ -158,6 +167,7 @@ unsafe fn broadcast(
             items: vec![Item::Broadcast(rows)],
             conditions: Vec::new(),
             locus: Locus::Everywhere,
+            hash: other.hash,
             filters: Vec::new(),
             tables: Vec::new(),
             user: other.user,
@@ -276,8 +286,9 @@ unsafe fn join(
             }
         }
         let mut equal: Vec<(Column, Column)> = Vec::new();
-        if let (Some(table), Some(_)) = (left.tables.first(), right.tables.first()) {
-            let family = hooks::planner().distribution(*table)?.family;
+        let is_sharded = |side: &Remote| matches!(side.locus, Locus::Sharded(_));
+        if is_sharded(left) && is_sharded(right) && left.hash.family == right.hash.family {
+            let family = left.hash.family;
             equal.extend(on.iter().filter_map(|clause| equality(*clause, family, left, right)));
         }
         let locus = left.locus.join(kind, &right.locus, &equal)?;
@@ -337,6 +348,7 @@ unsafe fn join(
             items,
             conditions,
             locus,
+            hash: if is_sharded(left) { left.hash } else { right.hash },
             filters: of_sharded(filters, &tables),
             tables,
             user: left.user,
@@ -371,10 +383,10 @@ pub(crate) unsafe fn spread_by(
 ) -> Option<Spread> {
     // SAFETY: a live clause of the planner; syscache look-ups by value.
     unsafe {
-        let key = hooks::planner().distribution(*other.tables.first()?)?;
+        let remote::HashedBy { family, collation } = other.hash;
         let op = node::cast::<pg_sys::OpExpr, _>(clause, NodeTag::T_OpExpr)?;
         if node::length((*op).args) != 2
-            || pg_sys::get_op_opfamily_strategy((*op).opno, key.family) != 1
+            || pg_sys::get_op_opfamily_strategy((*op).opno, family) != 1
             || !is_deterministic((*op).inputcollid)
         {
             return None;
@@ -397,14 +409,9 @@ pub(crate) unsafe fn spread_by(
                 (**known).varno == (*theirs).varno && (**known).varattno == (*theirs).varattno
             });
             if let (true, Some(column)) = (is_key, place)
-                && crate::value::Hasher::find(key.family, type_oid, key.collation).is_some()
+                && crate::value::Hasher::find(family, type_oid, collation).is_some()
             {
-                return Some(Spread {
-                    column,
-                    family: key.family,
-                    type_oid,
-                    collation: key.collation,
-                });
+                return Some(Spread { column, family, type_oid, collation });
             }
         }
         None

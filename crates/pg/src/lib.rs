@@ -62,6 +62,12 @@ pub mod matched;
 /// Rows that are kept here while they are sent along by number.
 mod numbered;
 
+/// Joins of rows that move from worker to worker.
+mod moved;
+
+/// Rows that a node keeps for others, in parts.
+pub mod parts;
+
 /// Aggregates in parts.
 mod aggregate;
 

@@ -212,6 +212,7 @@ unsafe fn join(
         let left = (*outer).cheapest_total_path;
         if !right.complete
             || !right.broadcasts().is_empty()
+            || !right.moves().is_empty()
             || left.is_null()
             || !(*left).param_info.is_null()
             || !(*outer).lateral_relids.is_null()
@@ -465,6 +466,8 @@ unsafe fn plan(
             prune,
             broadcasts: vec![join.sent.spread],
             needed: vec![true],
+            moves: 0,
+            split: None,
             sent,
             merge_text: if merge.is_empty() { "" } else { "position" }.to_owned(),
             merge,

@@ -14,7 +14,7 @@ use crate::prepare::is_foldable;
 use crate::pulled::TARGET_MARK;
 use crate::pushed::{self, Pushed};
 use crate::query::Key;
-use crate::remote::{self, Condition, Filter, Item, Remote};
+use crate::remote::{self, Condition, Filter, HashedBy, Item, Remote};
 use crate::rows::Source;
 use crate::shippable;
 use crate::subselect;
@@ -50,6 +50,11 @@ pub struct ShardScan {
     pub broadcasts: Vec<Option<Spread>>,
     /// For each of them: a shard in which none of its rows match has nothing to tell.
     pub needed: Vec<bool>,
+    /// How many further children of the plan split their rows on the nodes; where these are is told by parameters that
+    /// follow the arrays.
+    pub moves: usize,
+    /// Its rows are split on the nodes, and do not come here.
+    pub split: Option<Split>,
     /// How many of the plan's expressions are parameters of the SQL.
     pub sent: usize,
     /// The nodes' rows come sorted by these columns, and are merged.
@@ -88,6 +93,17 @@ pub struct Spread {
     pub type_oid: Oid,
     /// The distribution column's collation.
     pub collation: Oid,
+}
+
+/// Rows are split on the nodes that have them, and stay there until others fetch them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// By what.
+    pub by: Spread,
+    /// Rows without a value there are kept, in any part.
+    pub keeps_nulls: bool,
+    /// The same as EXPLAIN shows it.
+    pub text: String,
 }
 
 static PATH_METHODS: Table<pg_sys::CustomPathMethods> = Table::new(pg_sys::CustomPathMethods {
@@ -257,6 +273,7 @@ unsafe fn base(
             items: vec![Item::Table(rti)],
             conditions,
             locus,
+            hash: HashedBy { family: key.family, collation: key.collation },
             filters,
             tables: vec![table],
             user: (*rte).checkAsUser,
@@ -294,6 +311,9 @@ pub(crate) unsafe fn make_path(
         path.startup_cost = ROUND_TRIP + remote.before;
         path.total_cost = path.startup_cost + remote.work / nodes + path.rows * TRANSFER;
         for rows in remote.broadcasts() {
+            (*custom).custom_paths = pg_sys::lappend((*custom).custom_paths, rows.path.cast());
+        }
+        for rows in remote.moves() {
             (*custom).custom_paths = pg_sys::lappend((*custom).custom_paths, rows.path.cast());
         }
         (*custom).flags = pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;

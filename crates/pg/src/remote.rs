@@ -5,6 +5,7 @@
 //! Expressions are printed by ruleutils over a range table of our making, so that every relation has an alias that
 //! we know; the FROM clause around them is ours, with holes where shards' names go.
 
+use crate::moved::Moved;
 use crate::node::{self, Visit};
 use crate::path::Spread;
 use crate::prepare;
@@ -35,6 +36,8 @@ pub(crate) enum Item {
     Broadcast(Rc<Broadcast>),
     /// A sub-query that has been planned by itself.
     Subselect(Rc<Subselect>),
+    /// Rows that have moved from worker to worker.
+    Moved(Rc<Moved>),
 }
 
 /// Something that stands in WHERE or ON.
@@ -88,6 +91,15 @@ pub(crate) struct Filter {
     pub(crate) clauses: Vec<*mut pg_sys::Node>,
 }
 
+/// What makes a hash of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HashedBy {
+    /// The operator family.
+    pub(crate) family: Oid,
+    /// The collation.
+    pub(crate) collation: Oid,
+}
+
 /// A relation that the workers can compute.
 #[derive(Clone, Debug)]
 pub(crate) struct Remote {
@@ -99,6 +111,8 @@ pub(crate) struct Remote {
     pub(crate) conditions: Vec<Condition>,
     /// Where its rows lie.
     pub(crate) locus: Locus<Column>,
+    /// By what hash they are spread, if they are.
+    pub(crate) hash: HashedBy,
     /// What cuts the list of shards.
     pub(crate) filters: Vec<Filter>,
     /// Its distributed tables, one with the most shards first.
@@ -166,6 +180,17 @@ impl Remote {
         self.broadcasts().iter().map(is_needed).collect()
     }
 
+    /// The rows that move, in the order of their parameters.
+    pub(crate) fn moves(&self) -> Vec<Rc<Moved>> {
+        let mut found = Vec::new();
+        walk_items(&self.items, &self.conditions, &mut |item| {
+            if let Item::Moved(rows) = item {
+                found.push(Rc::clone(rows));
+            }
+        });
+        found
+    }
+
     /// The workers can compute the expression.
     pub(crate) fn can_compute(&self, expression: *mut pg_sys::Node, aggregates: bool) -> bool {
         // SAFETY: the caller passes a live expression of the planner; the root lives while it plans.
@@ -199,11 +224,12 @@ pub(crate) struct Printer<'a> {
     context: *mut pg_sys::List,
     aliases: Vec<(u32, String)>,
     broadcasts: Vec<Rc<Broadcast>>,
+    moves: Vec<Rc<Moved>>,
     /// The relations of the EXISTS that is being printed.
     inside: Vec<u32>,
-    /// The range table's length: broadcast rows come behind it.
+    /// The range table's length: broadcast rows come behind it, then those that move.
     entries: usize,
-    /// How many parameters are arrays of broadcast rows; they come first.
+    /// How many parameters are arrays of broadcast rows, or tell where rows are that move; they come first.
     arrays: usize,
     init_params: Vec<i32>,
     /// What the coordinator computes and sends: the parameters of the SQL.
@@ -220,10 +246,11 @@ impl<'a> Printer<'a> {
             walk_items(&remote.items, &remote.conditions, &mut |item| match item {
                 Item::Table(relation) => relations.push(*relation),
                 Item::Subselect(rows) => relations.push(rows.relation),
-                Item::Join(..) | Item::Broadcast(_) => {}
+                Item::Join(..) | Item::Broadcast(_) | Item::Moved(_) => {}
             });
             let subselects = remote.subselects();
             let broadcasts = remote.broadcasts();
+            let moves = remote.moves();
             let aliases: Vec<(u32, String)> = match relations[..] {
                 [only] => vec![(only, "t".to_owned())],
                 _ => relations
@@ -269,6 +296,13 @@ impl<'a> Printer<'a> {
                 own.push(entry_with_columns(&alias, &columns));
                 names.push(node::c_text(&alias));
             }
+            for (number, rows) in moves.iter().enumerate() {
+                let columns: Vec<String> =
+                    (1..=rows.columns.len()).map(|c| format!("c{c}")).collect();
+                let alias = format!("m{}", number + 1);
+                own.push(entry_with_columns(&alias, &columns));
+                names.push(node::c_text(&alias));
+            }
             let plan: *mut pg_sys::PlannedStmt = node::make(NodeTag::T_PlannedStmt);
             (*plan).rtable = node::list_of(&own);
             let context = pg_sys::deparse_context_for_plan_tree(plan, node::list_of(&names));
@@ -277,8 +311,9 @@ impl<'a> Printer<'a> {
                 context,
                 aliases,
                 entries: length,
-                arrays: broadcasts.iter().map(|rows| rows.arrays()).sum(),
+                arrays: broadcasts.iter().map(|rows| rows.arrays()).sum::<usize>() + moves.len(),
                 broadcasts,
+                moves,
                 inside: Vec::new(),
                 init_params: path::init_params(remote.root),
                 expressions: Vec::new(),
@@ -314,7 +349,7 @@ impl<'a> Printer<'a> {
     /// The expression in terms of what stands in FROM: equal columns for those of a semi-join, and columns of arrays
     /// for those of broadcast rows.
     unsafe fn in_terms_of_from(&self, expression: *mut pg_sys::Node) -> *mut pg_sys::Node {
-        if self.broadcasts.is_empty() && self.remote.stand_ins.is_empty() {
+        if self.broadcasts.is_empty() && self.moves.is_empty() && self.remote.stand_ins.is_empty() {
             return expression;
         }
         // SAFETY: the caller passes a live expression; the copies are private.
@@ -329,11 +364,11 @@ impl<'a> Printer<'a> {
                 let is_it = |known: &*mut pg_sys::Var| {
                     (**known).varno == (*var).varno && (**known).varattno == (*var).varattno
                 };
-                let found = self
-                    .broadcasts
-                    .iter()
+                let sent = self.broadcasts.iter().map(|rows| &rows.columns);
+                let found = sent
+                    .chain(self.moves.iter().map(|rows| &rows.columns))
                     .enumerate()
-                    .find_map(|(n, rows)| Some((n, rows.columns.iter().position(is_it)?)));
+                    .find_map(|(n, columns)| Some((n, columns.iter().position(is_it)?)));
                 let Some((number, column)) = found else {
                     return (!std::ptr::eq(var.cast(), n)).then(|| node::copy(var).cast());
                 };
@@ -394,6 +429,14 @@ impl<'a> Printer<'a> {
             return format!("unnest({arrays}) b{}({names})", number + 1);
         }
         unreachable!("the list was made of the same items")
+    }
+
+    /// The function of rows that move.
+    fn moved(&self, rows: &Rc<Moved>) -> String {
+        let number = self.moves.iter().position(|known| Rc::ptr_eq(known, rows));
+        let number = number.unwrap_or_else(|| unreachable!("the list was made of the same items"));
+        let first = self.arrays - self.moves.len() + 1;
+        rows.sql(first + number, &format!("m{}", number + 1))
     }
 
     fn alias(&self, relation: u32) -> &str {
@@ -479,6 +522,7 @@ impl<'a> Printer<'a> {
                 }
             }
             Item::Broadcast(rows) => sql.text(&self.broadcast(rows)),
+            Item::Moved(rows) => sql.text(&self.moved(rows)),
             Item::Subselect(rows) => {
                 sql.text("(");
                 self.subselect(rows, sql);
@@ -579,6 +623,7 @@ impl<'a> Printer<'a> {
                     walk_items(items, &[], &mut |item| match item {
                         Item::Table(relation) => self.inside.push(*relation),
                         Item::Broadcast(rows) => self.inside.extend_from_slice(&rows.relations),
+                        Item::Moved(rows) => self.inside.extend_from_slice(&rows.relations),
                         Item::Subselect(rows) => self.inside.push(rows.relation),
                         Item::Join(..) => {}
                     });
@@ -718,7 +763,7 @@ fn find_needed(items: &[Item], conditions: &[Condition], needed: &mut Vec<Rc<Bro
         match item {
             Item::Broadcast(rows) => needed.push(Rc::clone(rows)),
             Item::Join(JoinKind::Left, left, ..) => find_needed(left, &[], needed),
-            Item::Join(..) | Item::Table(_) | Item::Subselect(_) => {}
+            Item::Join(..) | Item::Table(_) | Item::Subselect(_) | Item::Moved(_) => {}
         }
     }
     for condition in conditions {
@@ -737,6 +782,7 @@ fn item_of(items: &[Item], relation: u32) -> Option<&Item> {
             }
             Item::Table(own) => *own == relation,
             Item::Broadcast(rows) => rows.relations.contains(&relation),
+            Item::Moved(rows) => rows.relations.contains(&relation),
             Item::Subselect(rows) => rows.relation == relation,
         };
         is_it.then_some(item)

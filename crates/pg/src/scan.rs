@@ -16,7 +16,8 @@ use crate::unguarded;
 use crate::value::{Encoder, Hasher};
 use pgrx::pg_sys::{self, Datum, NodeTag, Oid};
 use protocol::{Arguments, Elements, Row};
-use shardmap::KeyValue;
+use shardmap::moved::MovedRows;
+use shardmap::{KeyValue, Shard};
 use std::cell::RefCell;
 use std::ffi::{CString, c_int};
 use std::rc::Rc;
@@ -30,6 +31,10 @@ pub trait Scan {
     fn rescan(&mut self, io: &mut ScanIo, changed: bool) -> Result<(), PgError>;
     /// The executor needs no more rows.
     fn end(&mut self, io: &mut ScanIo);
+    /// Splits the rows on the nodes that have them, into these parts, instead of yielding them.
+    fn split(&mut self, _io: &mut ScanIo, _parts: &[Shard]) -> Result<MovedRows, PgError> {
+        Err(PgError::internal("rows that are not split were to be"))
+    }
     /// Adds properties to EXPLAIN.
     fn explain(&mut self, io: &mut ScanIo, explain: &mut Explain) -> Result<(), PgError>;
 }
@@ -86,6 +91,10 @@ pub struct ScanIo {
     pub(crate) numbered: Option<Numbered>,
     /// How kept rows are found by value.
     pub(crate) lookup: Lookup,
+    /// How many of the children, the last, have rows that move.
+    moves: usize,
+    /// Where these are, once they have been split, and into which parts.
+    moved: Option<(Vec<Shard>, Rc<Vec<MovedRows>>)>,
 }
 
 /// More bytes than that are not sent along: a node takes a gigabyte in one message, and they are held in memory here.
@@ -177,6 +186,8 @@ unsafe extern "C-unwind" fn begin(
                 arrays: None,
                 numbered: None,
                 lookup: Lookup::default(),
+                moves: 0,
+                moved: None,
             };
             let begin = BEGIN.get().ok_or_else(|| PgError::internal("no scan is registered"))?;
             let explain_only = flags & pg_sys::EXEC_FLAG_EXPLAIN_ONLY as c_int != 0;
@@ -271,7 +282,12 @@ unsafe extern "C-unwind" fn rescan(custom: *mut pg_sys::CustomScanState) {
             for expression in running.io.expressions.iter_mut().filter(|_| changed) {
                 expression.computed = None;
             }
-            if changed && running.io.arrays.take().is_some() {
+            let (arrays, moved) = if changed {
+                (running.io.arrays.take().is_some(), running.io.moved.take().is_some())
+            } else {
+                (false, false)
+            };
+            if arrays || moved {
                 for child in node::elements::<pg_sys::PlanState>((*custom).custom_ps) {
                     pg_sys::UpdateChangedParamSet(child, (*custom).ss.ps.chgParam);
                     pg_sys::ExecReScan(child);
@@ -344,15 +360,74 @@ impl ScanIo {
     /// Codecs of a remote result with these columns (types and typmods), of which the scan's row is made as
     /// `sources` say; the first `sent` expressions are arguments.
     pub fn make_codecs(&self, remote: &[(Oid, i32)], sources: Vec<Source>, sent: usize) -> Codecs {
-        let mut arguments = Vec::with_capacity(self.array_count + sent);
+        let mut arguments = Vec::with_capacity(self.array_count + self.moves + sent);
         if self.array_count > 0 {
             for element in self.array_elements().into_iter().flatten() {
                 // SAFETY: a syscache look-up by value.
                 arguments.push(unsafe { pg_sys::get_array_type(element) });
             }
         }
+        arguments.extend(std::iter::repeat_n(pg_sys::TEXTOID, self.moves));
         arguments.extend(self.expressions.iter().take(sent).map(|expression| expression.type_oid));
         Codecs::new(remote, sources, &arguments)
+    }
+
+    /// The rows of so many children, the last, move.
+    pub fn set_moves(&mut self, moves: usize) {
+        self.moves = moves;
+    }
+
+    /// Has the rows of these children split into parts, if that has not been done.
+    pub fn move_rows(&mut self, parts: &[Shard]) -> Result<(), PgError> {
+        let is_done = self.moved.as_ref().is_some_and(|(known, _)| known == parts);
+        if self.moves == 0 || is_done {
+            return Ok(());
+        }
+        self.moved = None;
+        let mut moved = Vec::new();
+        // SAFETY: the children were initialised by `begin`; each is a scan of ours with a state of its own, since
+        // `moved.rs` makes no other paths for them.
+        unsafe {
+            let children = node::elements::<pg_sys::PlanState>((*self.node).custom_ps);
+            for child in &children[children.len() - self.moves..] {
+                let custom =
+                    node::cast::<pg_sys::CustomScanState, _>(*child, NodeTag::T_CustomScanState)
+                        .filter(|custom| (**custom).methods == EXEC_METHODS.pointer())
+                        .ok_or_else(|| {
+                            PgError::internal("rows that move come from another plan")
+                        })?;
+                let child = *child;
+                if !(*child).chgParam.is_null() {
+                    pg_sys::ExecReScan(child);
+                }
+                if !(*child).instrument.is_null() {
+                    pg_sys::InstrStartNode((*child).instrument);
+                }
+                let running = &mut *(*custom.cast::<State>()).running;
+                let rows = running.scan.split(&mut running.io, parts)?;
+                if !(*child).instrument.is_null() {
+                    pg_sys::InstrStopNode((*child).instrument, rows.rows() as f64);
+                }
+                moved.push(rows);
+            }
+        }
+        self.moved = Some((parts.to_vec(), Rc::new(moved)));
+        Ok(())
+    }
+
+    /// Has them split anew when they are needed next.
+    pub fn forget_moved(&mut self) {
+        self.moved = None;
+    }
+
+    /// What the nodes are told of rows that have moved, as far as these parts are concerned.
+    fn append_moved(&self, shards: &[usize], arguments: &mut Arguments) {
+        for number in 0..self.moves {
+            let moved = self.moved.as_ref().and_then(|(_, moved)| moved.get(number));
+            // Without any a node can plan, and finds no rows.
+            let text = moved.map_or_else(String::new, |moved| moved.of_parts(shards).to_text());
+            arguments.value(text.as_bytes());
+        }
     }
 
     /// The columns of the children's rows are arguments too, as arrays, before the others.
@@ -369,20 +444,21 @@ impl ScanIo {
         })
     }
 
-    /// The children's rows are arguments.
-    pub fn sends_arrays(&self) -> bool {
-        self.array_count > 0
+    /// The children's rows are arguments, or have to move.
+    pub fn sends_rows(&self) -> bool {
+        self.array_count + self.moves > 0
     }
 
     /// The types of each child's columns; a child without columns counts rows by numbers.
     fn array_elements(&self) -> Vec<Vec<Oid>> {
         // SAFETY: the children were initialised by `begin`.
         unsafe {
-            node::elements::<pg_sys::PlanState>((*self.node).custom_ps)
-                .into_iter()
+            let children = node::elements::<pg_sys::PlanState>((*self.node).custom_ps);
+            children[..children.len() - self.moves]
+                .iter()
                 .enumerate()
                 .map(|(number, child)| {
-                    let descriptor = (*child).ps_ResultTupleDesc;
+                    let descriptor = (**child).ps_ResultTupleDesc;
                     if let Some(numbered) = self.numbered.as_ref().filter(|_| number == 0) {
                         return numbered.types(descriptor);
                     }
@@ -658,7 +734,9 @@ impl ScanIo {
                 }
             }
         }
-        for (index, encoder) in codecs.encoders().iter().skip(self.array_count).enumerate() {
+        self.append_moved(shards, &mut arguments);
+        let first = self.array_count + self.moves;
+        for (index, encoder) in codecs.encoders().iter().skip(first).enumerate() {
             let value = self.evaluate(index);
             // SAFETY: the encoder was made for the expression's type.
             self.in_tuple_context(|_| unsafe { encoder.append(value, &mut arguments) });
@@ -674,7 +752,7 @@ impl ScanIo {
         }
         let codecs = self.codecs();
         let mut described = Vec::new();
-        let arrays = self.array_count;
+        let arrays = self.array_count + self.moves;
         for index in 0..codecs.encoders().len() - arrays {
             let value = self.evaluate(index);
             let type_oid = self.expressions[index].type_oid;

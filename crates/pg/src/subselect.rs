@@ -81,6 +81,7 @@ pub(crate) unsafe fn of(
             || !inner.complete
             || !std::ptr::eq(inner.root, below)
             || !inner.broadcasts().is_empty()
+            || !inner.moves().is_empty()
         {
             return None;
         }
@@ -136,6 +137,7 @@ pub(crate) unsafe fn of(
                 Locus::Everywhere => Locus::Everywhere,
                 Locus::Sharded(_) => Locus::Sharded(keys),
             },
+            hash: inner.hash,
             filters: inner.filters.clone(),
             tables: inner.tables.clone(),
             user: inner.user,

@@ -219,6 +219,11 @@ impl Encoder {
         Self::with_format(type_oid, false)
     }
 
+    /// The type's binary form, whatever the client's encoding.
+    pub(crate) fn binary(type_oid: Oid) -> Self {
+        Self::with_format(type_oid, true)
+    }
+
     /// Values leave in binary.
     pub fn is_binary(&self) -> bool {
         self.binary

@@ -50,6 +50,7 @@ use pg::utility::{Outcome, UtilityCall};
 use pg::{PgError, background, table};
 use pgrx::pg_sys::Oid;
 use pgrx::prelude::*;
+use shardmap::moved::MovedRows;
 
 ::pgrx::pg_module_magic!();
 
@@ -118,6 +119,19 @@ impl Extension for PgShard {
 
     fn pushes_down(&self) -> bool {
         settings::enable_pushdown()
+    }
+
+    fn can_move(&self, tables: &[Oid]) -> bool {
+        execute::moves::can_move(tables)
+    }
+
+    fn fetch_part(
+        &self,
+        moved: &MovedRows,
+        part: usize,
+        each: &mut dyn FnMut(usize, Vec<u8>) -> Result<(), PgError>,
+    ) -> Result<(), PgError> {
+        functions::moved::fetch_part(moved, part, each)
     }
 
     fn plan_scan(&self, scan: &ShardScan) -> PlanWriter {

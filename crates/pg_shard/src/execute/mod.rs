@@ -9,6 +9,9 @@ mod matched;
 /// Sorted streams of several nodes as one.
 mod merge;
 
+/// Rows that move from worker to worker.
+pub(crate) mod moves;
+
 /// A write on both placements of a shard at once.
 mod pair;
 
@@ -48,13 +51,14 @@ pub(crate) fn begin(
     _explain_only: bool,
 ) -> Result<Box<dyn Scan>, PgError> {
     let compiled = compiled::find(reader);
-    if let Plan::ShardScan(plan) = &compiled.plan
-        && !plan.broadcasts.is_empty()
-    {
-        if let Some(matched) = &plan.matched {
-            io.number_first_child(&matched.keys, matched.kind != Kind::Left);
+    if let Plan::ShardScan(plan) = &compiled.plan {
+        io.set_moves(plan.moves);
+        if !plan.broadcasts.is_empty() {
+            if let Some(matched) = &plan.matched {
+                io.number_first_child(&matched.keys, matched.kind != Kind::Left);
+            }
+            io.send_children_as_arrays();
         }
-        io.send_children_as_arrays();
     }
     let codecs = compiled.codecs(|| match &compiled.plan {
         Plan::Routed(plan) => io.make_plain_codecs(plan.sent),

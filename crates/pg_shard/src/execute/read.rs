@@ -6,6 +6,7 @@
 //! short result.
 
 use super::merge::Merge;
+use super::moves::{self, Kept, parts_of};
 use super::write::lock_rows_of;
 use super::{prune, render, tables};
 use crate::activity::{Kind, Work};
@@ -21,7 +22,7 @@ use crate::session::{Event, Failure, NoSession, Request, Sql, StatementKey};
 use crate::settings;
 use crate::transaction;
 use pg::merge::{Head, MergeOrder};
-use pg::path::SortKey;
+use pg::path::{ShardScan, SortKey};
 use pg::query::{Command, Key};
 use pg::rows::Codecs;
 use pg::scan::{Explain, Scan, ScanIo};
@@ -31,7 +32,8 @@ use pg::wait::{Readiness, WaitSet, clock};
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use protocol::{Arguments, Message};
-use shardmap::{NodeAddress, Prune};
+use shardmap::moved::MovedRows;
+use shardmap::{NodeAddress, Prune, Shard};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -50,6 +52,12 @@ pub(crate) struct Read {
     asked: Option<Vec<usize>>,
     /// Part in the statement's snapshots, if it has some.
     shared: Option<Shared>,
+    /// What the nodes keep for others, if the rows are split.
+    pub(super) kept: Vec<Kept>,
+    /// The executor has got a row.
+    has_delivered: bool,
+    /// The read was begun anew, since rows that had moved were lost.
+    is_second: bool,
 }
 
 enum State {
@@ -89,10 +97,21 @@ impl Read {
             told: None,
             asked: None,
             shared: None,
+            kept: Vec::new(),
+            has_delivered: false,
+            is_second: false,
         }
     }
 
-    fn tables(&self) -> Result<Vec<Rc<DistributedTable>>, PgError> {
+    /// What the plan says, if it is a scan over shards.
+    pub(super) fn scan(&self) -> Option<&ShardScan> {
+        match &self.compiled.plan {
+            Plan::ShardScan(plan) => Some(plan),
+            Plan::Routed(_) | Plan::InsertedRows(_) | Plan::PulledWrite(_) => None,
+        }
+    }
+
+    pub(super) fn tables(&self) -> Result<Vec<Rc<DistributedTable>>, PgError> {
         match &self.compiled.plan {
             Plan::Routed(plan) => tables(&plan.tables),
             Plan::ShardScan(plan) => tables(&plan.tables),
@@ -100,7 +119,7 @@ impl Read {
         }
     }
 
-    fn template(&self) -> &[Piece] {
+    pub(super) fn template(&self) -> &[Piece] {
         match &self.compiled.plan {
             Plan::Routed(plan) => &plan.template,
             Plan::ShardScan(plan) => &plan.template,
@@ -109,7 +128,7 @@ impl Read {
     }
 
     /// What stands around the union of a node's shards.
-    fn around(&self) -> (&str, &str) {
+    pub(super) fn around(&self) -> (&str, &str) {
         match &self.compiled.plan {
             Plan::ShardScan(plan) => (&plan.around.0, &plan.around.1),
             Plan::Routed(_) | Plan::InsertedRows(_) | Plan::PulledWrite(_) => ("", ""),
@@ -125,7 +144,7 @@ impl Read {
     }
 
     /// The role whose rights count, as in the plan.
-    fn user(&self) -> Oid {
+    pub(super) fn user(&self) -> Oid {
         match &self.compiled.plan {
             Plan::Routed(plan) => plan.user,
             Plan::ShardScan(plan) => plan.user,
@@ -142,7 +161,11 @@ impl Read {
         }
     }
 
-    fn shards(&self, io: &mut ScanIo, table: &DistributedTable) -> Result<Vec<usize>, PgError> {
+    pub(super) fn shards(
+        &self,
+        io: &mut ScanIo,
+        table: &DistributedTable,
+    ) -> Result<Vec<usize>, PgError> {
         let mut shards = prune(io, self.prune(), table)?.shards;
         if matches!(self.compiled.plan, Plan::Routed(_)) {
             // A whole statement must run somewhere: if no shard can hold a matching row, any of them gives the
@@ -186,6 +209,9 @@ impl Read {
             // What is all in one shard may be a count of nothing.
             if tables[0].map.len() > 1 {
                 shards.retain(|shard| io.has_needed_rows(&plan.needed, *shard));
+            }
+            if !shards.is_empty() {
+                io.move_rows(&parts_of(&tables[0], &shards))?;
             }
         }
         if io.is_explained() {
@@ -533,7 +559,7 @@ impl Read {
     fn would_ask_the_same(&self, io: &mut ScanIo) -> Result<bool, PgError> {
         let Some((shards, arguments)) = &self.kept_for else { return Ok(false) };
         // Rows that are sent along would have to be read again to know.
-        if io.sends_arrays() {
+        if io.sends_rows() {
             return Ok(false);
         }
         let tables = self.tables()?;
@@ -552,6 +578,29 @@ impl Read {
             while self.next(io)? {}
             io.sort_kept()?;
         }
+        Ok(())
+    }
+
+    fn advance(&mut self, io: &mut ScanIo) -> Result<bool, PgError> {
+        if matches!(self.state, State::Ready) {
+            self.start(io)?;
+        }
+        if matches!(self.state, State::Merging(_)) { self.read_merged(io) } else { self.read(io) }
+    }
+
+    /// A node has not got rows that had moved, from one that was lost perhaps: if nobody has seen a row yet, all is done once
+    /// more, with other placements where there are any.
+    fn begin_anew(&mut self, io: &mut ScanIo, error: PgError) -> Result<(), PgError> {
+        // A remote transaction has failed with the statement, and with it the whole.
+        if self.has_delivered || self.is_second || !pool::none_in_transaction() {
+            moves::give_up();
+            return Err(error);
+        }
+        self.stop(false);
+        io.rows().borrow_mut().clear();
+        io.forget_moved();
+        self.is_second = true;
+        self.state = State::Ready;
         Ok(())
     }
 
@@ -695,7 +744,7 @@ fn abandon(read: &NodeRead, keeps_snapshot: bool) {
 }
 
 /// Which node reads which shards: the first healthy placement of each that is not to be avoided.
-fn assign(
+pub(super) fn assign(
     tables: &[Rc<DistributedTable>],
     shards: &[usize],
     avoid: &[NodeAddress],
@@ -726,7 +775,7 @@ fn assign(
 }
 
 /// On how many nodes of this one's host a statement runs.
-fn sharers(parts: &[(NodeAddress, Vec<usize>)], node: &NodeAddress) -> u16 {
+pub(super) fn sharers(parts: &[(NodeAddress, Vec<usize>)], node: &NodeAddress) -> u16 {
     let there = parts.iter().filter(|(other, _)| other.host == node.host).count();
     u16::try_from(there).unwrap_or(u16::MAX)
 }
@@ -765,10 +814,17 @@ impl Scan for Read {
         if io.looks_up() {
             return io.emit_found();
         }
-        if matches!(self.state, State::Ready) {
-            self.start(io)?;
+        loop {
+            match self.advance(io) {
+                Ok(false) => return Ok(false),
+                Ok(true) => {
+                    self.has_delivered = true;
+                    return Ok(true);
+                }
+                Err(error) if moves::is_not_fetched(&error) => self.begin_anew(io, error)?,
+                Err(error) => return Err(error),
+            }
         }
-        if matches!(self.state, State::Merging(_)) { self.read_merged(io) } else { self.read(io) }
     }
 
     fn rescan(&mut self, io: &mut ScanIo, changed: bool) -> Result<(), PgError> {
@@ -789,18 +845,26 @@ impl Scan for Read {
 
     fn end(&mut self, _io: &mut ScanIo) {
         self.stop(true);
+        self.drop_kept();
         if let Some(shared) = self.shared.take() {
             snapshot::leave(shared);
         }
     }
 
+    fn split(&mut self, io: &mut ScanIo, parts: &[Shard]) -> Result<MovedRows, PgError> {
+        self.split_on_nodes(io, parts)
+    }
+
     fn explain(&mut self, io: &mut ScanIo, explain: &mut Explain) -> Result<(), PgError> {
         let tables = self.tables()?;
         let total = tables[0].map.len();
-        if let Plan::ShardScan(plan) = &self.compiled.plan
-            && !plan.merge.is_empty()
-        {
-            explain.text("Merge Key", &plan.merge_text);
+        if let Plan::ShardScan(plan) = &self.compiled.plan {
+            if !plan.merge.is_empty() {
+                explain.text("Merge Key", &plan.merge_text);
+            }
+            if let Some(split) = &plan.split {
+                explain.text("Moved", &split.text);
+            }
         }
         // What has been executed is told; otherwise nothing is executed to know more.
         if (io.awaits_subqueries() || !io.has_parameters()) && !self.prune().is_all() {

@@ -1,7 +1,7 @@
 //! The private part of our plans: what a scan needs to know at execution, as a flat list.
 
 use pg::matched::{Kind, Matched};
-use pg::path::{ShardScan, SortKey, Spread};
+use pg::path::{ShardScan, SortKey, Split, Spread};
 use pg::plan::{PlanReader, PlanWriter};
 use pg::query::{Command, Key};
 use pg::rows::{Source, StateKind};
@@ -153,8 +153,13 @@ impl Plan {
                 for (spread, needed) in plan.broadcasts.iter().zip(&plan.needed) {
                     w.int(i32::from(*needed)).int(i32::from(spread.is_some()));
                     if let Some(by) = spread {
-                        w.int(count(by.column)).oid(by.family).oid(by.type_oid).oid(by.collation);
+                        write_spread(&mut w, by);
                     }
+                }
+                w.int(count(plan.moves)).int(i32::from(plan.split.is_some()));
+                if let Some(split) = &plan.split {
+                    write_spread(&mut w, &split.by);
+                    w.int(i32::from(split.keeps_nulls)).text(&split.text);
                 }
                 w.int(count(plan.merge.len())).text(&plan.merge_text);
                 for key in &plan.merge {
@@ -236,6 +241,12 @@ impl Plan {
                 let (needed, broadcasts) = (0..read_count(reader))
                     .map(|_| (reader.int() != 0, read_spread(reader)))
                     .unzip();
+                let moves = read_count(reader);
+                let split = (reader.int() != 0).then(|| Split {
+                    by: read_columns_hash(reader),
+                    keeps_nulls: reader.int() != 0,
+                    text: reader.text(),
+                });
                 let merged_by = read_count(reader);
                 let merge_text = reader.text();
                 let merge = (0..merged_by).map(|_| read_sort_key(reader)).collect();
@@ -255,6 +266,8 @@ impl Plan {
                     prune,
                     broadcasts,
                     needed,
+                    moves,
+                    split,
                     sent,
                     merge,
                     merge_text,
@@ -329,12 +342,20 @@ fn read_matched(reader: &mut PlanReader) -> Option<Matched> {
 }
 
 fn read_spread(reader: &mut PlanReader) -> Option<Spread> {
-    (reader.int() != 0).then(|| Spread {
+    (reader.int() != 0).then(|| read_columns_hash(reader))
+}
+
+fn write_spread(w: &mut PlanWriter, by: &Spread) {
+    w.int(count(by.column)).oid(by.family).oid(by.type_oid).oid(by.collation);
+}
+
+fn read_columns_hash(reader: &mut PlanReader) -> Spread {
+    Spread {
         column: read_count(reader),
         family: reader.oid(),
         type_oid: reader.oid(),
         collation: reader.oid(),
-    })
+    }
 }
 
 fn write_template(w: &mut PlanWriter, template: &[Piece]) {

@@ -144,10 +144,17 @@ pub(crate) struct Session {
     storing: u64,
     /// What became of those that it has answered, until somebody asks.
     stored: Vec<(u64, Result<(), Failure>)>,
+    /// Rows that the node keeps for others, until it is told to drop them.
+    pub(crate) keeps: Vec<String>,
     /// Whoever reads rows right now.
     pub(crate) reader: Option<Stream>,
     /// What other sessions of the server see of this one.
     told: Told,
+}
+
+/// The command for rows of that name; for all without one.
+fn drop_rows(name: &str) -> String {
+    format!("SELECT pgs_catalog.drop_rows('{{{name}}}')")
 }
 
 /// How long a node that was asked to stop may take.
@@ -211,6 +218,7 @@ impl Session {
             copies: 0,
             storing: 0,
             stored: Vec::new(),
+            keeps: Vec::new(),
             reader: None,
             told: Told::new(node),
         };
@@ -263,7 +271,11 @@ impl Session {
 
     /// Usable, with nothing under way and no remote transaction.
     pub(crate) fn is_at_rest(&self) -> bool {
-        self.is_usable() && !self.is_busy() && self.depth == 0 && self.reader.is_none()
+        self.is_usable()
+            && !self.is_busy()
+            && self.depth == 0
+            && self.reader.is_none()
+            && self.keeps.is_empty()
     }
 
     /// Tells once more that the node has been asked for something.
@@ -498,6 +510,23 @@ impl Session {
             self.left_transaction();
             self.run_quietly("ROLLBACK", PATIENCE);
             self.forget_settings();
+        }
+    }
+
+    /// Has the node drop rows that it keeps for others, if it has nothing else to do; otherwise it does so later.
+    pub(crate) fn drop_kept(&mut self, name: &str) {
+        if !self.is_busy() && self.run_quietly(&drop_rows(name), PATIENCE) {
+            self.keeps.retain(|known| known != name);
+        }
+    }
+
+    /// The same of all rows, at the end of the transaction.
+    pub(crate) fn drop_all_kept(&mut self) {
+        if !std::mem::take(&mut self.keeps).is_empty()
+            && !self.run_quietly(&drop_rows(""), PATIENCE)
+        {
+            // Without the session they are dropped as well.
+            self.give_up(PgError::internal("a node did not drop rows that it kept for others"));
         }
     }
 
