@@ -127,6 +127,7 @@ unsafe fn broadcast(
             || !(*rel).lateral_relids.is_null()
             || (*path).rows > MOST_BROADCAST
             || (*path).rows * f64::from((*(*path).pathtarget).width) > MOST_BROADCAST_BYTES
+            || changes_with_outer_rows(root, rel)
         {
             return None;
         }
@@ -216,6 +217,56 @@ unsafe fn may_join(root: *mut pg_sys::PlannerInfo, rel: *mut pg_sys::RelOptInfo)
             && (*(*root).parse).rowMarks.is_null()
             && (*root).rowMarks.is_null()
             && (*rel).lateral_relids.is_null()
+    }
+}
+
+/// What the relation yields changes with rows of a query around this one: to send it along would be to ask the nodes for each
+/// of these.
+pub(crate) unsafe fn changes_with_outer_rows(
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+) -> bool {
+    // SAFETY: the planner's live structures; the roots of the queries around live while this one is planned.
+    unsafe {
+        let (mut around, mut is_correlated) = ((*root).parent_root, false);
+        while !around.is_null() {
+            is_correlated |= !(*around).plan_params.is_null();
+            around = (*around).parent_root;
+        }
+        if !is_correlated {
+            return false;
+        }
+        let init_params = path::init_params(root);
+        let is_outer = |n: *mut pg_sys::Node| {
+            let param = node::cast::<pg_sys::Param, _>(n, NodeTag::T_Param);
+            param.is_some_and(|param| {
+                (*param).paramkind == pg_sys::ParamKind::PARAM_EXEC
+                    && !init_params.contains(&(*param).paramid)
+            })
+        };
+        let mentions_outer = |clauses: *mut pg_sys::List| {
+            node::elements::<pg_sys::RestrictInfo>(clauses).into_iter().any(|info| {
+                node::walk((*info).clause.cast::<pg_sys::Node>(), &mut |n| {
+                    if is_outer(n) { Visit::Stop } else { Visit::Into }
+                })
+            })
+        };
+        let mut relation = -1;
+        loop {
+            relation = pg_sys::bms_next_member((*rel).relids, relation);
+            if relation < 0 {
+                return false;
+            }
+            let base = pg_sys::find_base_rel(root, relation);
+            let is_table =
+                (*path::entry_of(root, relation as u32)).rtekind == pg_sys::RTEKind::RTE_RELATION;
+            if !is_table
+                || mentions_outer((*base).baserestrictinfo)
+                || mentions_outer((*base).joininfo)
+            {
+                return true;
+            }
+        }
     }
 }
 

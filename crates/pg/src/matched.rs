@@ -11,8 +11,8 @@
 use crate::error::{PgError, boundary};
 use crate::hooks;
 use crate::join::{
-    MOST_BROADCAST, MOST_BROADCAST_BYTES, equal_column, has_placeholder_in, is_asked_after,
-    members, spread_by, travels, unique_column,
+    MOST_BROADCAST, MOST_BROADCAST_BYTES, changes_with_outer_rows, equal_column,
+    has_placeholder_in, is_asked_after, members, spread_by, travels, unique_column,
 };
 use crate::node::{self, Visit};
 use crate::path::{self, ROUND_TRIP, ShardScan, SortKey, TRANSFER};
@@ -217,6 +217,7 @@ unsafe fn join(
             || !(*left).param_info.is_null()
             || !(*outer).lateral_relids.is_null()
             || (*left).rows > MOST_BROADCAST
+            || changes_with_outer_rows(root, outer)
             // What has to be computed of the right side before NULLs are put in.
             || has_placeholder_in(root, right)
         {
