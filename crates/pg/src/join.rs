@@ -471,7 +471,7 @@ pub(crate) unsafe fn spread_by(
 
 /// The clause compares one of `columns`, of the relation, in which no two rows of its table agree: a shard's index says so,
 /// and rows that agree in the distribution column lie in one shard.
-pub(crate) unsafe fn unique_column(
+unsafe fn unique_column(
     root: *mut pg_sys::PlannerInfo,
     relation: u32,
     clause: *mut pg_sys::Node,
