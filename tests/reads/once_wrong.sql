@@ -63,3 +63,6 @@ SELECT id % 7 AS g, avg(CASE WHEN id < 5 THEN '-0'::float8 END), avg(CASE WHEN i
 SELECT id, -1::int4 AS c FROM customers WHERE id = 7 ORDER BY 2 DESC, 1;
 SELECT - 2 AS c, count(*) FROM customers WHERE id = 7 GROUP BY 1;
 SELECT x.c FROM (SELECT DISTINCT -3 AS c, name FROM customers WHERE id = 7 ORDER BY 1, 2) x;
+
+-- Rows that are sent along were sorted by a column that is not sent.
+[float8 2] SELECT r5.qty AS c0, r5.placed AS c1 FROM (SELECT r1.due AS c0, r1.load AS c1, ((r1.due)::timestamptz AT TIME ZONE 'UTC')::date AS c2, r1.qty AS c3 FROM orders AS r1) AS r2 (c0, c1, c2, c3) JOIN links AS r3 ON nullif(r2.c1, -3::float8) <> $1 JOIN links AS r4 ON r3."Key" = r4."to" JOIN orders AS r5 ON r5.customer = r4."Key" WHERE ((r5.placed AT TIME ZONE 'UTC')::date + r4.weight % 9) = '2016-01-17'::date GROUP BY (r5.qty), (r5.placed), (r4."Key") ORDER BY 2 NULLS FIRST, 1 OFFSET 9;

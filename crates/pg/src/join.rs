@@ -14,6 +14,7 @@ use crate::node::{self, Visit};
 use crate::path::{self, Spread};
 use crate::pushed::{self, Pushed};
 use crate::remote::{self, Broadcast, Column, Condition, Item, Remote};
+use crate::sorted;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use shardmap::locus::{JoinKind, Locus};
 use std::rc::Rc;
@@ -93,7 +94,9 @@ pub(crate) unsafe extern "C-unwind" fn join_paths(
                 let joined = Rc::new(joined);
                 remote::note(rel, Rc::clone(&joined));
                 pushed::attach(path, Pushed::all(joined));
+                let sorted = sorted::beside(root, rel, path);
                 pg_sys::add_path(rel, path.cast());
+                sorted.into_iter().for_each(|path| pg_sys::add_path(rel, path));
             }
             Ok(())
         });

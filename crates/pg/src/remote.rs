@@ -137,6 +137,14 @@ impl Remote {
         let (relation, column) = (var.varno as u32, var.varattno);
         let is_had = |item: &Item| match item {
             Item::Subselect(rows) => rows.has(column),
+            // What is not needed above is not sent.
+            Item::Broadcast(rows) => rows
+                .columns
+                .iter()
+                // SAFETY: live nodes of the planner.
+                .any(|sent| unsafe {
+                    ((**sent).varno as u32, (**sent).varattno) == (relation, column)
+                }),
             _ => true,
         };
         var.varlevelsup == 0

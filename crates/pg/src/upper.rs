@@ -833,7 +833,11 @@ unsafe fn order(
 }
 
 /// A path like `path` whose rows each node sorts, to be merged here.
-unsafe fn merged(
+///
+/// # Safety
+///
+/// Live structures of the planner.
+pub(crate) unsafe fn merged(
     path: *mut pg_sys::CustomPath,
     below: &Pushed,
     order: Vec<Order>,
@@ -859,7 +863,11 @@ unsafe fn merged(
 }
 
 /// The workers have the type's order from PostgreSQL itself: not so the order of an enum, for example.
-unsafe fn is_sorted_alike_everywhere(expression: *mut pg_sys::Node) -> bool {
+///
+/// # Safety
+///
+/// Live structures of the planner.
+pub(crate) unsafe fn is_sorted_alike_everywhere(expression: *mut pg_sys::Node) -> bool {
     // SAFETY: a live expression of the planner; a syscache look-up by value.
     let base = unsafe { pg_sys::getBaseType(pg_sys::exprType(expression)) };
     base.to_u32() < crate::value::FIRST_USER_OID
@@ -952,19 +960,21 @@ unsafe fn limited(
     }
 }
 
-/// Our path among those of a relation, and the target of the projection above it, if there is one.
+/// Our path among those of a relation, one that is not sorted, and the target of the projection above it, if there is one.
 unsafe fn own_path(
     rel: *mut pg_sys::RelOptInfo,
 ) -> Option<(*mut pg_sys::CustomPath, *mut pg_sys::PathTarget)> {
     // SAFETY: a live relation of the planner.
     unsafe {
+        let is_unsorted =
+            |path| pushed::attached(path).is_some_and(|pushed| pushed.order.is_empty());
         for path in node::elements::<pg_sys::Path>((*rel).pathlist) {
-            if pushed::attached(path).is_some() {
+            if is_unsorted(path) {
                 return Some((path.cast(), std::ptr::null_mut()));
             }
             if let Some(projection) =
                 node::cast::<pg_sys::ProjectionPath, _>(path, NodeTag::T_ProjectionPath)
-                && pushed::attached((*projection).subpath).is_some()
+                && is_unsorted((*projection).subpath)
             {
                 return Some(((*projection).subpath.cast(), (*projection).path.pathtarget));
             }
