@@ -58,3 +58,6 @@ SELECT DISTINCT ON (single.n) id AS n, n AS id FROM single ORDER BY single.n, si
 SELECT g, stddev(v), variance(v), stddev_pop(v), avg(v), sum(v), count(v) FROM (SELECT grp % 40 AS g, CASE WHEN id % 40 = 1 THEN 'NaN'::numeric WHEN id % 40 = 2 THEN 'Infinity' END AS v FROM customers) c GROUP BY g ORDER BY g;
 SELECT id % 7 AS g, stddev(v), var_pop(v), count(*) FROM (SELECT id, CASE WHEN id = 8 THEN 'NaN'::numeric WHEN id = 9 THEN '-Infinity' END AS v FROM customers) c GROUP BY 1 ORDER BY 1;
 SELECT id % 7 AS g, avg(CASE WHEN id < 5 THEN '-0'::float8 END), avg(CASE WHEN id < 5 THEN '-0'::float4 END), regr_avgx(1, CASE WHEN id < 5 THEN '-0'::float8 END) FROM customers GROUP BY 1 ORDER BY 1;
+
+-- A filter on a sub-query's column that no worker can compute was sent to them: column t.unknown does not exist.
+SELECT x.id, x.n FROM (SELECT id, twice(grp) AS c, count(*) OVER (PARTITION BY id) AS n FROM customers) x WHERE x.c IS NOT NULL;
