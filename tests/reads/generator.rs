@@ -116,6 +116,7 @@ impl Generator {
             1 if with.is_empty() => self.locking(),
             2 => self.whole_rows(),
             3 => self.values_joined(),
+            4 => self.small_side_joined(),
             _ => self.query(&scope, None, 2),
         };
         if with.is_empty() {
@@ -730,21 +731,126 @@ impl Generator {
         Query { sql, ordered: false }
     }
 
-    /// VALUES and set-returning functions joined to a table.
+    /// Tables that are read by keys out of VALUES and sub-queries.
     fn values_joined(&mut self) -> Query {
-        let table = self.distributed_table();
-        let (text, relation) = self.table(table);
-        let (key, of, _) = relation.distribution.clone().expect("the table is distributed");
-        let scope = Scope { relations: vec![relation], outer: Vec::new() };
+        let rows = |it: &mut Self, of: Type| {
+            let count = 1 + it.random.below(6);
+            let rows: Vec<String> = (0..count).map(|_| format!("({})", it.constant(of))).collect();
+            format!("(VALUES {}) AS v (v)", rows.join(", "))
+        };
+        if self.random.chance(40) {
+            let table = self.distributed_table();
+            let (text, relation) = self.table(table);
+            let (key, of, _) = relation.distribution.clone().expect("the table is distributed");
+            let scope = Scope { relations: vec![relation], outer: Vec::new() };
+            let types = self.types(&scope, None);
+            let list: Vec<String> =
+                types.iter().map(|of| self.expression(*of, &scope, 1)).collect();
+            let kind = self.random.pick(&["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"]);
+            let (source, list) = (rows(self, of), list.join(", "));
+            let sql = format!("SELECT v.v, {list} FROM {source} {kind} {text} ON {key} = v.v");
+            return Query { sql, ordered: false };
+        }
+        let tables = 1 + self.random.below(3);
+        let (mut text, scope) = self.from(&Scope::default(), tables);
+        let keys: Vec<(String, Type)> = scope
+            .relations
+            .iter()
+            .filter_map(|relation| relation.distribution.clone())
+            .map(|(key, of, _)| (key, of))
+            .collect();
+        if keys.is_empty() {
+            return self.values_joined();
+        }
+        let (key, of) = self.random.pick(&keys);
+        let source = rows(self, of);
+        let condition = match self.random.below(6) {
+            0 => {
+                text = format!("{text}, {source}");
+                format!("{key} = v.v")
+            }
+            1 => format!("{key} IN (SELECT v.v FROM {source})"),
+            2 => format!("{key} = ANY (ARRAY(SELECT v.v FROM {source}))"),
+            3 => format!("{key} = (SELECT v.v FROM {source} ORDER BY v.v LIMIT 1)"),
+            4 => format!("EXISTS (SELECT FROM {source} WHERE v.v = {key})"),
+            _ => format!("NOT EXISTS (SELECT FROM {source} WHERE v.v = {key})"),
+        };
         let types = self.types(&scope, None);
         let list: Vec<String> = types.iter().map(|of| self.expression(*of, &scope, 1)).collect();
-        let rows: Vec<String> =
-            (0..1 + self.random.below(6)).map(|_| format!("({})", self.constant(of))).collect();
-        let kind = self.random.pick(&["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"]);
-        let source = format!("(VALUES {}) AS v (v)", rows.join(", "));
-        let sql =
-            format!("SELECT v.v, {} FROM {source} {kind} {text} ON {key} = v.v", list.join(", "));
+        let list = match self.random.below(3) {
+            0 => "count(*)".to_owned(),
+            _ => list.join(", "),
+        };
+        let others = if self.random.chance(50) {
+            String::new()
+        } else {
+            format!(" AND ({})", self.condition(&scope, 2))
+        };
+        let sql = format!("SELECT {list} FROM {text} WHERE {condition}{others}");
         Query { sql, ordered: false }
+    }
+
+    /// A side that is local or filtered hard, joined with a table by something else than the table's key.
+    fn small_side_joined(&mut self) -> Query {
+        let local = TABLES.iter().find(|table| table.shards.is_none());
+        let small = local.filter(|_| self.random.chance(50));
+        let small = small.unwrap_or_else(|| self.distributed_table());
+        let (small, first) = self.table(small);
+        let (large, other) = {
+            let table = self.distributed_table();
+            self.table(table)
+        };
+        let scope = Scope { relations: vec![first], outer: Vec::new() };
+        let both =
+            Scope { relations: vec![scope.relations[0].clone(), other.clone()], outer: Vec::new() };
+        let mut pairs = Vec::new();
+        for (column, of) in other.columns.iter().skip(1) {
+            if !matches!(of, Type::Bool | Type::Jsonb | Type::Mood) {
+                pairs.extend(scope.columns(*of).map(|there| format!("{there} = {column}")));
+            }
+        }
+        self.nesting += 5;
+        let mut on = if pairs.is_empty() {
+            self.join_condition(&scope, &other)
+        } else {
+            self.random.pick(&pairs)
+        };
+        if self.random.chance(35) {
+            on = format!("{on} AND {}", self.condition(&both, 1));
+        }
+        let hard = {
+            let of = self.type_in(&scope);
+            self.random.chance(50).then(|| {
+                format!("{} = {}", self.distribution_or_column(of, &scope), self.constant(of))
+            })
+        };
+        let hard = hard.filter(|it| it.starts_with('r')).unwrap_or_else(|| "true".to_owned());
+        let kind = self.random.below(5);
+        let seen = if kind < 3 { &scope } else { &both };
+        let types = self.types(seen, None);
+        let list: Vec<String> = types.iter().map(|of| self.expression(*of, seen, 1)).collect();
+        let after = if self.random.chance(25) { self.condition(seen, 1) } else { hard.clone() };
+        self.nesting -= 5;
+        let list = labelled(&list);
+        let sql = match kind {
+            0 => {
+                format!(
+                    "SELECT {list} FROM {small} WHERE {hard} AND EXISTS (SELECT FROM {large} WHERE {on})"
+                )
+            }
+            1 | 2 => {
+                format!(
+                    "SELECT {list} FROM {small} WHERE {hard} AND NOT EXISTS (SELECT FROM {large} WHERE {on})"
+                )
+            }
+            3 => {
+                format!("SELECT {list} FROM {small} LEFT JOIN {large} ON {on} WHERE {after}")
+            }
+            _ => {
+                format!("SELECT {list} FROM {large} RIGHT JOIN {small} ON {on} WHERE {after}")
+            }
+        };
+        self.finish(sql, types.len(), None)
     }
 
     /// FROM, and what it brings in scope.

@@ -11,7 +11,9 @@ use crate::query::{
     Column, Command, DistributedRelation, DistributionKey, Facts, InsertSource, Key, Lookup,
     Obstacle, Prepared, Write, write_of, writing_queries,
 };
-use crate::shippable::{functions_of, is_plain_value, names_object, reads_local_state};
+use crate::shippable::{
+    functions_of, is_known_before_reading, is_plain_value, names_object, reads_local_state,
+};
 use crate::value::{FIRST_USER_OID, Hasher};
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use shardmap::prune::Prune;
@@ -26,6 +28,7 @@ pub(crate) unsafe fn prune_of_clauses(
     clauses: &[*mut pg_sys::Node],
     relation: u32,
     key: &DistributionKey,
+    init_params: &[i32],
     expressions: Vec<*mut pg_sys::Node>,
 ) -> (Prune<Key>, Vec<*mut pg_sys::Node>) {
     let sent = expressions.len();
@@ -52,6 +55,7 @@ pub(crate) unsafe fn prune_of_clauses(
         facts,
         levels: vec![std::ptr::null_mut()],
         writes: false,
+        init_params,
     };
     let prune = clauses.iter().fold(Prune::All, |prune, clause| {
         // SAFETY: the caller vouches for the clauses.
@@ -82,7 +86,14 @@ impl Prepared {
         let query = self.query;
         // SAFETY: the copy is a live tree that the analyser or the rewriter made.
         let writes = unsafe { !writing_queries(query).is_empty() };
-        let mut reader = Reader { prepared: self, distribution, facts, levels: Vec::new(), writes };
+        let mut reader = Reader {
+            prepared: self,
+            distribution,
+            facts,
+            levels: Vec::new(),
+            writes,
+            init_params: &[],
+        };
         // SAFETY: as above.
         unsafe {
             reader.read_query(query);
@@ -143,6 +154,8 @@ struct Reader<'a> {
     levels: Vec<*mut pg_sys::Query>,
     /// The statement writes somewhere.
     writes: bool,
+    /// Parameters that sub-queries set before anything is read.
+    init_params: &'a [i32],
 }
 
 /// Which side of an outer join a filter may restrict.
@@ -973,7 +986,7 @@ impl Reader<'_> {
                     } else {
                         return Prune::All;
                     };
-                    if !is_plain_value(value) {
+                    if !is_known_before_reading(value, self.init_params) {
                         return Prune::All;
                     }
                     self.key_for(
@@ -992,7 +1005,7 @@ impl Reader<'_> {
                         (node::nth((*op).args, 0), node::nth((*op).args, 1));
                     if !(*op).useOr
                         || self.column_of(left) != Some(column)
-                        || !is_plain_value(right)
+                        || !is_known_before_reading(right, self.init_params)
                     {
                         return Prune::All;
                     }

@@ -4,12 +4,13 @@
 //! with a destructor and call the core or the previous hook directly, so an ERROR from below passes over them
 //! with all its fields; our own part runs inside [`boundary`].
 
+use crate::changes::{self, Execution};
 use crate::cursor;
 use crate::error::{PgError, boundary};
 use crate::join;
 use crate::path::{self, ShardScan};
 use crate::plan::{BoundParameters, Plan, PlanWriter};
-use crate::pulled::{self, Execution, PulledTarget};
+use crate::pulled::{self, PulledTarget};
 use crate::query::{DistributionKey, Statement};
 use crate::scan::{self, BeginScan};
 use crate::transaction;
@@ -188,7 +189,7 @@ pub fn install(extension: &'static dyn Extension, begin: BeginScan) {
             Some(function_changed),
             pg_sys::Datum::from(0),
         );
-        pulled::install();
+        changes::install();
         transaction::register();
     }
 }

@@ -8,6 +8,7 @@
 use crate::error::boundary;
 use crate::facts::{is_deterministic, strip_relabel};
 use crate::hooks;
+use crate::matched;
 use crate::moved::{self, Side};
 use crate::node::{self, Visit};
 use crate::path::{self, Spread};
@@ -56,6 +57,9 @@ pub(crate) unsafe extern "C-unwind" fn join_paths(
             }
             // Otherwise one side's rows come here and go to all nodes; which is cheaper, costs tell.
             if ways.is_empty() {
+                if let Some(right) = &right {
+                    matched::offer(root, rel, (outer, inner), kind, right, clauses);
+                }
                 if let Some(left) = &left
                     && let Some(right) = broadcast(root, rel, inner, left, kind, clauses)
                 {
@@ -97,10 +101,10 @@ pub(crate) unsafe extern "C-unwind" fn join_paths(
 }
 
 /// More rows than that are not sent to all nodes.
-const MOST_BROADCAST: f64 = 2_000_000.0;
+pub(crate) const MOST_BROADCAST: f64 = 2_000_000.0;
 
 /// The same in bytes, by the planner's guess of a row's width.
-const MOST_BROADCAST_BYTES: f64 = 256.0 * 1024.0 * 1024.0;
+pub(crate) const MOST_BROADCAST_BYTES: f64 = 256.0 * 1024.0 * 1024.0;
 
 /// With more rows than that a worker is not told that they are distinct: it would take them for 200.
 const MOST_DISTINCT: f64 = 50_000.0;
@@ -129,26 +133,12 @@ unsafe fn broadcast(
         let mut columns = Vec::new();
         for expression in node::elements::<pg_sys::Node>((*(*path).pathtarget).exprs) {
             let var = node::cast::<pg_sys::Var, _>(expression, NodeTag::T_Var)?;
-            let collation = (*var).varcollid;
-            let travels = (*var).varattno > 0
-                && crate::value::is_binary_safe((*var).vartype)
-                && pg_sys::get_element_type((*var).vartype) == Oid::INVALID
-                && pg_sys::get_array_type((*var).vartype) != Oid::INVALID
-                && (collation == Oid::INVALID || collation == pg_sys::DEFAULT_COLLATION_OID);
-            if !travels {
+            if !travels(&*var) {
                 return None;
             }
             columns.push(var);
         }
-        let mut relations = Vec::new();
-        let mut relation = -1;
-        loop {
-            relation = pg_sys::bms_next_member((*rel).relids, relation);
-            if relation < 0 {
-                break;
-            }
-            relations.push(relation as u32);
-        }
+        let relations = members((*rel).relids);
         let table = *other.tables.first()?;
         let spread = node::elements::<pg_sys::RestrictInfo>(clauses)
             .into_iter()
@@ -187,6 +177,32 @@ unsafe fn broadcast(
             cost: 0.0,
             complete: true,
         })
+    }
+}
+
+/// A column's values can be sent as an array.
+pub(crate) unsafe fn travels(var: &pg_sys::Var) -> bool {
+    // SAFETY: syscache look-ups by value.
+    unsafe {
+        var.varattno > 0
+            && crate::value::is_binary_safe(var.vartype)
+            && pg_sys::get_element_type(var.vartype) == Oid::INVALID
+            && pg_sys::get_array_type(var.vartype) != Oid::INVALID
+            && matches!(var.varcollid, Oid::INVALID | pg_sys::DEFAULT_COLLATION_OID)
+    }
+}
+
+/// The relations of a set.
+pub(crate) unsafe fn members(set: pg_sys::Relids) -> Vec<u32> {
+    let mut found = Vec::new();
+    let mut relation = -1;
+    loop {
+        // SAFETY: the caller passes a live set of relations, whose numbers are positive.
+        relation = unsafe { pg_sys::bms_next_member(set, relation) };
+        if relation < 0 {
+            return found;
+        }
+        found.push(relation as u32);
     }
 }
 
@@ -253,7 +269,9 @@ unsafe fn join(
         if matches!(kind, JoinKind::Semi | JoinKind::Anti) {
             // What is only looked for has no columns; but what equals one of the left side can be had from there.
             if kind == JoinKind::Semi {
-                stand_ins.extend(on.iter().filter_map(|clause| equal_column(*clause, left, right)));
+                stand_ins.extend(on.iter().filter_map(|clause| {
+                    equal_column(*clause, &|relation| left.covers(relation), right)
+                }));
             }
             let is_lost = |var: &pg_sys::Var| {
                 right.has(var)
@@ -314,6 +332,9 @@ unsafe fn join(
             JoinKind::Semi | JoinKind::Anti => {
                 let mut looked_for = right.conditions.clone();
                 looked_for.extend(clauses(&on));
+                if kind == JoinKind::Semi {
+                    filters.extend_from_slice(&right.filters);
+                }
                 conditions.push(Condition::Exists {
                     negated: kind == JoinKind::Anti,
                     items: right.items.clone(),
@@ -399,7 +420,7 @@ pub(crate) unsafe fn spread_by(
 
 /// The clause compares one of `columns`, of the relation, in which no two rows of its table agree: a shard's index says so,
 /// and rows that agree in the distribution column lie in one shard.
-unsafe fn unique_column(
+pub(crate) unsafe fn unique_column(
     root: *mut pg_sys::PlannerInfo,
     relation: u32,
     clause: *mut pg_sys::Node,
@@ -478,7 +499,7 @@ unsafe fn equality(
 }
 
 /// An expression of this side must be computed before an outer join fills in NULLs.
-unsafe fn has_placeholder_in(root: *mut pg_sys::PlannerInfo, side: &Remote) -> bool {
+pub(crate) unsafe fn has_placeholder_in(root: *mut pg_sys::PlannerInfo, side: &Remote) -> bool {
     // SAFETY: the planner's live structures.
     unsafe {
         node::elements::<pg_sys::PlaceHolderInfo>((*root).placeholder_list).into_iter().any(
@@ -510,9 +531,9 @@ unsafe fn has_column(expression: *mut pg_sys::Node, test: &dyn Fn(&pg_sys::Var) 
 }
 
 /// A column of the right side that equals one of the left in all that a semi-join yields.
-unsafe fn equal_column(
+pub(crate) unsafe fn equal_column(
     clause: *mut pg_sys::Node,
-    left: &Remote,
+    is_left: &dyn Fn(u32) -> bool,
     right: &Remote,
 ) -> Option<(Column, *mut pg_sys::Var)> {
     // SAFETY: a live clause of the planner; syscache look-ups by value.
@@ -530,7 +551,7 @@ unsafe fn equal_column(
             && (*first).varcollid == (*second).varcollid
             && pg_sys::op_mergejoinable((*op).opno, (*first).vartype);
         for (ours, theirs) in [(first, second), (second, first)] {
-            if same && left.covers((*ours).varno as u32) && right.has(&*theirs) {
+            if same && is_left((*ours).varno as u32) && right.has(&*theirs) {
                 return Some((((*theirs).varno as u32, (*theirs).varattno), ours));
             }
         }

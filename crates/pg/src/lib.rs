@@ -50,8 +50,17 @@ mod remote;
 /// Sub-queries in FROM that the workers can compute.
 mod subselect;
 
+/// Whether a statement reads more than once.
+mod repeated;
+
 /// Joins on the workers.
 mod join;
+
+/// Joins of rows that are read here with what the workers find for them.
+pub mod matched;
+
+/// Rows that are kept here while they are sent along by number.
+mod numbered;
 
 /// Joins of rows that move from worker to worker.
 mod moved;
@@ -86,6 +95,9 @@ pub mod plan;
 /// Writes whose rows are computed here.
 pub mod pulled;
 
+/// The rows of such a write, as changes.
+pub mod changes;
+
 /// What an analysed query is and says.
 pub mod query;
 
@@ -98,14 +110,29 @@ mod facts;
 /// Correlated sub-queries as joins.
 mod decorrelate;
 
+/// Correlated sub-queries anywhere as LEFT JOINs.
+mod sublink;
+
+/// LATERAL sub-queries as joins.
+mod lateral;
+
+/// Expressions that raise nothing.
+mod infallible;
+
 /// What may run where.
 mod shippable;
+
+/// Tables of functions for nodes of ours.
+mod custom;
 
 /// Our scan node in PostgreSQL's executor.
 pub mod scan;
 
 /// Remote rows: decoding and keeping.
 pub mod rows;
+
+/// Kept rows that are found by value.
+mod lookup;
 
 /// Sorted streams of remote rows.
 pub mod merge;

@@ -5,9 +5,12 @@
 //! This is also the net under everything: whatever query reaches PostgreSQL's planner, a distributed table in
 //! it is never read from the empty local table.
 
+use crate::custom::Table;
 use crate::error::{PgError, boundary};
 use crate::hooks;
+use crate::matched::Matched;
 use crate::node;
+use crate::prepare::is_foldable;
 use crate::pulled::TARGET_MARK;
 use crate::pushed::{self, Pushed};
 use crate::query::Key;
@@ -16,6 +19,7 @@ use crate::rows::Source;
 use crate::shippable;
 use crate::subselect;
 use crate::template::Piece;
+use crate::value::FIRST_USER_OID;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use shardmap::Prune;
 use shardmap::locus::Locus;
@@ -44,6 +48,8 @@ pub struct ShardScan {
     /// The plan's children yield rows whose columns are the first parameters of the SQL, as arrays; how each child's
     /// rows are spread over the nodes, all of them going everywhere if it is not said.
     pub broadcasts: Vec<Option<Spread>>,
+    /// For each of them: a shard in which none of its rows match has nothing to tell.
+    pub needed: Vec<bool>,
     /// How many further children of the plan split their rows on the nodes; where these are is told by parameters that
     /// follow the arrays.
     pub moves: usize,
@@ -59,6 +65,8 @@ pub struct ShardScan {
     pub locks: bool,
     /// Its rows are going to be changed; see [`crate::pulled`].
     pub is_target: bool,
+    /// They are matches of the first child's rows, and joined with these here.
+    pub matched: Option<Matched>,
 }
 
 /// A column by which rows are sorted.
@@ -98,11 +106,7 @@ pub struct Split {
     pub text: String,
 }
 
-struct Shared<T>(T);
-// SAFETY: the table is constant and holds a function pointer and a static name only.
-unsafe impl<T> Sync for Shared<T> {}
-
-static PATH_METHODS: Shared<pg_sys::CustomPathMethods> = Shared(pg_sys::CustomPathMethods {
+static PATH_METHODS: Table<pg_sys::CustomPathMethods> = Table::new(pg_sys::CustomPathMethods {
     CustomName: c"pg_shard".as_ptr(),
     PlanCustomPath: Some(plan_path),
     ReparameterizeCustomPathByChild: None,
@@ -255,11 +259,8 @@ unsafe fn base(
         let key = planner.distribution(table).ok_or_else(|| {
             PgError::internal("a table ceased to be distributed while a query was planned")
         })?;
-        if !(*rte).tablesample.is_null() && sample((*rte).tablesample).is_none() {
-            return Err(PgError::unsupported(
-                "TABLESAMPLE of a distributed table needs constant arguments",
-                "Write the percentage as a constant.",
-            ));
+        if !(*rte).tablesample.is_null() {
+            check_sample(root, (*rte).tablesample)?;
         }
         let (conditions, clauses, all_shipped) = conditions_of(root, rel, rti);
         let complete = all_shipped && lock_clause(rte).is_none();
@@ -289,7 +290,7 @@ unsafe fn base(
 pub(crate) const TRANSFER: f64 = 0.1;
 
 /// What a statement costs that is sent to all nodes.
-const ROUND_TRIP: f64 = 100.0;
+pub(crate) const ROUND_TRIP: f64 = 100.0;
 
 /// A path that has the workers compute `remote`, with `rows` coming back.
 pub(crate) unsafe fn make_path(
@@ -323,7 +324,7 @@ pub(crate) unsafe fn make_path(
 
 /// The functions of our paths, by which they are known.
 pub(crate) fn methods() -> *const pg_sys::CustomPathMethods {
-    &raw const PATH_METHODS.0
+    PATH_METHODS.pointer()
 }
 
 /// The workers apply this filter.
@@ -381,36 +382,46 @@ unsafe extern "C-unwind" fn plan_path(
     unsafe { boundary(|| pushed::plan(root, rel, path, target_list, clauses, plans)) }
 }
 
-/// TABLESAMPLE as SQL; empty if there is none.
-pub(crate) unsafe fn sample_clause(clause: *mut pg_sys::TableSampleClause) -> String {
-    // SAFETY: null or a live clause of the planner; `base` has looked at its arguments.
-    if clause.is_null() { String::new() } else { unsafe { sample(clause) }.unwrap_or_default() }
+/// The workers can take this TABLESAMPLE: by a method of the server, with arguments that are known before the scan starts.
+unsafe fn check_sample(
+    root: *mut pg_sys::PlannerInfo,
+    sample: *mut pg_sys::TableSampleClause,
+) -> Result<(), PgError> {
+    // SAFETY: a live clause of the planner; syscache look-ups by value.
+    unsafe {
+        if (*sample).tsmhandler.to_u32() >= FIRST_USER_OID {
+            let method = node::text_of(pg_sys::get_func_name((*sample).tsmhandler));
+            return Err(PgError::unsupported(
+                format!("cannot take a sample of a distributed table by method \"{method}\""),
+                "Use BERNOULLI or SYSTEM, which choose each row or block by itself.",
+            ));
+        }
+        let init_params = init_params(root);
+        let is_known = |argument: &*mut pg_sys::Node| {
+            is_foldable(*argument, true, &init_params)
+                || shippable::is_shippable(*argument, &|_| false, &init_params, false)
+        };
+        if sample_arguments(sample).iter().all(is_known) {
+            return Ok(());
+        }
+        Err(PgError::unsupported(
+            "cannot take a sample of a distributed table that differs from row to row of another",
+            "Leave columns of other tables out of the arguments of TABLESAMPLE.",
+        ))
+    }
 }
 
-/// TABLESAMPLE with constant arguments of the server's own methods, as SQL.
-unsafe fn sample(sample: *mut pg_sys::TableSampleClause) -> Option<String> {
+/// The arguments of TABLESAMPLE, that of REPEATABLE last if it is there.
+pub(crate) unsafe fn sample_arguments(
+    sample: *mut pg_sys::TableSampleClause,
+) -> Vec<*mut pg_sys::Node> {
     // SAFETY: a live clause of the planner.
     unsafe {
-        let method = node::text_of(pg_sys::get_func_name((*sample).tsmhandler));
-        let value = |n: *mut pg_sys::Node| {
-            let folded = pg_sys::eval_const_expressions(std::ptr::null_mut(), n);
-            (node::tag(folded) == NodeTag::T_Const).then(|| {
-                node::text_of(pg_sys::deparse_expression(
-                    folded,
-                    std::ptr::null_mut(),
-                    false,
-                    false,
-                ))
-            })
-        };
-        let arguments: Option<Vec<String>> =
-            node::elements::<pg_sys::Node>((*sample).args).into_iter().map(value).collect();
-        let seed = if (*sample).repeatable.is_null() {
-            String::new()
-        } else {
-            format!(" REPEATABLE ({})", value((*sample).repeatable.cast())?)
-        };
-        Some(format!(" TABLESAMPLE {method} ({}){seed}", arguments?.join(", ")))
+        let mut arguments = node::elements::<pg_sys::Node>((*sample).args);
+        if !(*sample).repeatable.is_null() {
+            arguments.push((*sample).repeatable.cast());
+        }
+        arguments
     }
 }
 

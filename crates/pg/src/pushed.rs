@@ -256,6 +256,7 @@ pub(crate) unsafe fn plan(
             sources: sql.sources,
             prune,
             broadcasts: remote.broadcasts().iter().map(|rows| rows.spread).collect(),
+            needed: remote.needed_broadcasts(),
             moves: remote.moves().len(),
             split: pushed.split.clone(),
             sent,
@@ -263,6 +264,7 @@ pub(crate) unsafe fn plan(
             merge_text,
             locks,
             is_target,
+            matched: None,
         };
         let private = hooks::planner().plan_scan(&described);
 

@@ -172,6 +172,14 @@ impl Remote {
         found
     }
 
+    /// Which of them (in the same order) have a part in each row that comes: a shard in which none of them match has none.
+    pub(crate) fn needed_broadcasts(&self) -> Vec<bool> {
+        let mut needed = Vec::new();
+        find_needed(&self.items, &self.conditions, &mut needed);
+        let is_needed = |rows| needed.iter().any(|known| Rc::ptr_eq(known, rows));
+        self.broadcasts().iter().map(is_needed).collect()
+    }
+
     /// The rows that move, in the order of their parameters.
     pub(crate) fn moves(&self) -> Vec<Rc<Moved>> {
         let mut found = Vec::new();
@@ -313,6 +321,11 @@ impl<'a> Printer<'a> {
         }
     }
 
+    /// The same for a part of a statement of which so many arrays are sent first.
+    pub(crate) fn behind_arrays(remote: &'a Remote, arrays: usize) -> Self {
+        Self { arrays, ..Self::new(remote) }
+    }
+
     /// An expression whose type is settled by where it stands.
     pub(crate) fn expression(&mut self, expression: *mut pg_sys::Node) -> String {
         self.print(expression, false)
@@ -380,7 +393,19 @@ impl<'a> Printer<'a> {
     }
 
     /// `unnest($1::int4[], ...) AS b1(c1, ...)`.
-    fn broadcast(&self, rows: &Rc<Broadcast>) -> String {
+    pub(crate) fn broadcast(&self, rows: &Rc<Broadcast>) -> String {
+        let unnest = self.unnest(rows);
+        // A worker that is not told thinks that each value comes a hundred times.
+        match (rows.unique, unnest.split_once(") b")) {
+            (Some(column), Some((_, alias))) => {
+                format!("(SELECT DISTINCT ON (c{}) * FROM {unnest}) b{alias}", column + 1)
+            }
+            _ => unnest,
+        }
+    }
+
+    /// The same without a word of what is distinct.
+    pub(crate) fn unnest(&self, rows: &Rc<Broadcast>) -> String {
         let mut first = 1;
         for (number, known) in self.broadcasts.iter().enumerate() {
             if !Rc::ptr_eq(known, rows) {
@@ -401,15 +426,7 @@ impl<'a> Printer<'a> {
             let names = (1..=rows.arrays()).map(|column| format!("c{column}"));
             let (arrays, names) =
                 (arrays.collect::<Vec<_>>().join(", "), names.collect::<Vec<_>>().join(", "));
-            let alias = format!("b{}({names})", number + 1);
-            // A worker that is not told thinks that each value comes a hundred times.
-            return match rows.unique {
-                Some(column) => format!(
-                    "(SELECT DISTINCT ON (c{}) * FROM unnest({arrays}) {alias}) {alias}",
-                    column + 1
-                ),
-                None => format!("unnest({arrays}) {alias}"),
-            };
+            return format!("unnest({arrays}) b{}({names})", number + 1);
         }
         unreachable!("the list was made of the same items")
     }
@@ -496,10 +513,13 @@ impl<'a> Printer<'a> {
                 // SAFETY: a table of the root's range table.
                 let (table, sample) = unsafe {
                     let entry = path::entry_of(self.remote.root, *relation);
-                    ((*entry).relid, path::sample_clause((*entry).tablesample))
+                    ((*entry).relid, (*entry).tablesample)
                 };
                 sql.table(table);
-                sql.text(&format!(" {}{sample}", self.alias(*relation)));
+                sql.text(&format!(" {}", self.alias(*relation)));
+                if !sample.is_null() {
+                    sql.text(&self.sample(sample));
+                }
             }
             Item::Broadcast(rows) => sql.text(&self.broadcast(rows)),
             Item::Moved(rows) => sql.text(&self.moved(rows)),
@@ -527,6 +547,38 @@ impl<'a> Printer<'a> {
         }
     }
 
+    /// TABLESAMPLE; `path::base` has looked at its arguments.
+    fn sample(&mut self, sample: *mut pg_sys::TableSampleClause) -> String {
+        // SAFETY: a live clause of the planner.
+        let (method, arguments, is_repeatable) = unsafe {
+            (
+                node::text_of(pg_sys::get_func_name((*sample).tsmhandler)),
+                path::sample_arguments(sample),
+                !(*sample).repeatable.is_null(),
+            )
+        };
+        let mut arguments: Vec<String> =
+            arguments.into_iter().map(|argument| self.known_first(argument)).collect();
+        let seed = if is_repeatable { arguments.pop() } else { None };
+        let seed = seed.map_or_else(String::new, |seed| format!(" REPEATABLE ({seed})"));
+        format!(" TABLESAMPLE {method} ({}){seed}", arguments.join(", "))
+    }
+
+    /// An expression without columns, volatile functions in it computed here.
+    fn known_first(&mut self, expression: *mut pg_sys::Node) -> String {
+        // SAFETY: a live expression of the planner; what is printed is a parameter of ours.
+        unsafe {
+            let (init_params, expressions) = (&self.init_params, &mut self.expressions);
+            let mut number_of = |n| prepare::number_in(expressions, n);
+            match prepare::fold_one(expression, true, init_params, self.arrays, &mut number_of) {
+                Some(parameter) => {
+                    node::text_of(pg_sys::deparse_expression(parameter, self.context, true, false))
+                }
+                None => self.expression(expression),
+            }
+        }
+    }
+
     /// The query of a sub-query, with parameters that follow those known so far.
     fn subselect(&mut self, rows: &Subselect, sql: &mut Pieces) {
         let mut printer = Printer::new(&rows.pushed.remote);
@@ -545,7 +597,8 @@ impl<'a> Printer<'a> {
         sql.text(")");
     }
 
-    fn conditions(&mut self, opening: &str, conditions: &[Condition], sql: &mut Pieces) {
+    /// What stands in WHERE or ON, behind `opening`; nothing if there are no conditions.
+    pub(crate) fn conditions(&mut self, opening: &str, conditions: &[Condition], sql: &mut Pieces) {
         for (index, condition) in conditions.iter().enumerate() {
             sql.text(if index == 0 { opening } else { " AND " });
             match condition {
@@ -689,12 +742,34 @@ impl<'a> Printer<'a> {
             let expressions = std::mem::take(&mut self.expressions);
             // SAFETY: the clauses are live clauses of the planner over that relation.
             let (own, expressions) = unsafe {
-                facts::prune_of_clauses(&filter.clauses, filter.relation, &filter.key, expressions)
+                facts::prune_of_clauses(
+                    &filter.clauses,
+                    filter.relation,
+                    &filter.key,
+                    &self.init_params,
+                    expressions,
+                )
             };
             self.expressions = expressions;
             prune = prune.and(own);
         }
         prune
+    }
+}
+
+/// The rows that are sent along and that each row of these items under these conditions is made with, or found by.
+fn find_needed(items: &[Item], conditions: &[Condition], needed: &mut Vec<Rc<Broadcast>>) {
+    for item in items {
+        match item {
+            Item::Broadcast(rows) => needed.push(Rc::clone(rows)),
+            Item::Join(JoinKind::Left, left, ..) => find_needed(left, &[], needed),
+            Item::Join(..) | Item::Table(_) | Item::Subselect(_) | Item::Moved(_) => {}
+        }
+    }
+    for condition in conditions {
+        if let Condition::Exists { negated: false, items, conditions } = condition {
+            find_needed(items, conditions, needed);
+        }
     }
 }
 

@@ -22,6 +22,8 @@ pub enum Source {
     Row(Oid, Vec<usize>),
     /// A serialised transition state, made of its parts: the remote result's columns from this one on.
     State(StateKind, usize),
+    /// No node: it is put in here, or NULL.
+    Here,
     /// Column of the remote result, a text, which the input function of this type reads.
     Input(Oid, usize),
 }
@@ -267,7 +269,7 @@ pub struct RowStore {
     row_context: pg_sys::MemoryContext,
     query_context: pg_sys::MemoryContext,
     /// Whom the store's files belong to, whoever opens it: the query that reads.
-    owner: pg_sys::ResourceOwner,
+    pub(crate) owner: pg_sys::ResourceOwner,
     pub(crate) descriptor: pg_sys::TupleDesc,
     pub(crate) store: *mut pg_sys::Tuplestorestate,
     /// Rows kept, and how many of them have been taken. A tuplestore that has been read to its end does not
@@ -325,7 +327,7 @@ impl RowStore {
         unsafe {
             for (index, source) in codecs.sources.iter().enumerate() {
                 let value = match source {
-                    Source::State(..) => None,
+                    Source::State(..) | Source::Here => None,
                     Source::Remote(column) => datum_by(&codecs.decoders[*column], *column),
                     Source::Input(_, column) => {
                         inputs.next().and_then(|decoder| datum_by(decoder, *column))

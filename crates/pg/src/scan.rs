@@ -3,8 +3,11 @@
 //! The extension implements [`Scan`]; a plan's private part says which. The scan lives in Rust memory that the
 //! query's memory context owns: it is dropped when that context goes, which happens after an ERROR as well.
 
+use crate::custom::{self, Functions, Table};
 use crate::error::{PgError, SqlState, boundary};
+use crate::lookup::Lookup;
 use crate::node;
+use crate::numbered::Numbered;
 use crate::path::Spread;
 use crate::plan::PlanReader;
 use crate::query::Key;
@@ -44,33 +47,13 @@ static BEGIN: OnceLock<BeginScan> = OnceLock::new();
 /// The node's name in EXPLAIN.
 const NAME: &std::ffi::CStr = c"pg_shard";
 
-struct Shared<T>(T);
-// SAFETY: the tables below are constant and hold function pointers and a static name only.
-unsafe impl<T> Sync for Shared<T> {}
+static SCAN_METHODS: Table<pg_sys::CustomScanMethods> = custom::scan_methods(NAME, create_state);
 
-static SCAN_METHODS: Shared<pg_sys::CustomScanMethods> = Shared(pg_sys::CustomScanMethods {
-    CustomName: NAME.as_ptr(),
-    CreateCustomScanState: Some(create_state),
-});
-
-static EXEC_METHODS: Shared<pg_sys::CustomExecMethods> = Shared(pg_sys::CustomExecMethods {
-    CustomName: NAME.as_ptr(),
-    BeginCustomScan: Some(begin),
-    ExecCustomScan: Some(exec),
-    EndCustomScan: Some(end),
-    ReScanCustomScan: Some(rescan),
-    MarkPosCustomScan: None,
-    RestrPosCustomScan: None,
-    EstimateDSMCustomScan: None,
-    InitializeDSMCustomScan: None,
-    ReInitializeDSMCustomScan: None,
-    InitializeWorkerCustomScan: None,
-    ShutdownCustomScan: None,
-    ExplainCustomScan: Some(explain),
-});
+static EXEC_METHODS: Table<pg_sys::CustomExecMethods> =
+    custom::exec_methods(NAME, &Functions { begin, exec, rescan, end, explain: Some(explain) });
 
 pub(crate) fn methods() -> *const pg_sys::CustomScanMethods {
-    &raw const SCAN_METHODS.0
+    SCAN_METHODS.pointer()
 }
 
 /// Registers the node; once, when the library is loaded.
@@ -104,6 +87,10 @@ pub struct ScanIo {
     array_count: usize,
     /// The children's rows, once they have been read.
     arrays: Option<Rc<Vec<ChildRows>>>,
+    /// The first child's rows are kept, and sent by number.
+    pub(crate) numbered: Option<Numbered>,
+    /// How kept rows are found by value.
+    pub(crate) lookup: Lookup,
     /// How many of the children, the last, have rows that move.
     moves: usize,
     /// Where these are, once they have been split, and into which parts.
@@ -113,7 +100,7 @@ pub struct ScanIo {
 /// More bytes than that are not sent along: a node takes a gigabyte in one message, and they are held in memory here.
 const MOST_SENT: usize = 768 * 1024 * 1024;
 
-fn too_much_to_send() -> PgError {
+pub(crate) fn too_much_to_send() -> PgError {
     PgError::new(SqlState(*b"54000"), "too many rows to send to the workers for a join")
         .detail("The planner expected far less of the smaller side of the join.")
         .hint(
@@ -155,7 +142,7 @@ unsafe extern "C-unwind" fn create_state(_: *mut pg_sys::CustomScan) -> *mut pg_
     unsafe {
         boundary(|| {
             let state: *mut State = node::make(NodeTag::T_CustomScanState);
-            (*state).custom.methods = &raw const EXEC_METHODS.0;
+            (*state).custom.methods = EXEC_METHODS.pointer();
             Ok(state.cast())
         })
     }
@@ -197,6 +184,8 @@ unsafe extern "C-unwind" fn begin(
                 buffered: None,
                 array_count: 0,
                 arrays: None,
+                numbered: None,
+                lookup: Lookup::default(),
                 moves: 0,
                 moved: None,
             };
@@ -268,8 +257,12 @@ unsafe extern "C-unwind" fn end(custom: *mut pg_sys::CustomScanState) {
                 let running = &mut *running;
                 running.scan.end(&mut running.io);
                 running.io.rows.borrow_mut().close();
+                running.io.lookup.close();
                 if let Some(Buffered { store, .. }) = running.io.buffered.take() {
                     pg_sys::tuplestore_end(store);
+                }
+                if let Some(numbered) = &mut running.io.numbered {
+                    numbered.rows.close();
                 }
             }
             for child in node::elements::<pg_sys::PlanState>((*custom).custom_ps) {
@@ -335,6 +328,19 @@ impl ScanIo {
         unsafe { (*(*self.node).ss.ps.state).es_query_cxt }
     }
 
+    /// The statement's snapshot, by its place: the same for the queries of STABLE functions that the statement calls, and for
+    /// no other as long as one of them runs.
+    pub fn snapshot_place(&self) -> usize {
+        // SAFETY: the executor's state is live.
+        unsafe { (*(*self.node).ss.ps.state).es_snapshot.addr() }
+    }
+
+    /// The statement may ask the nodes for rows more than once, and changes nothing there.
+    pub fn may_read_again(&self) -> bool {
+        // SAFETY: the executor's state is live, and so is the statement that it executes.
+        unsafe { crate::repeated::may_read_again((*(*self.node).ss.ps.state).es_plannedstmt) }
+    }
+
     /// Where remote rows are decoded and kept.
     pub fn rows(&self) -> Rc<RefCell<RowStore>> {
         Rc::clone(&self.rows)
@@ -386,7 +392,7 @@ impl ScanIo {
             for child in &children[children.len() - self.moves..] {
                 let custom =
                     node::cast::<pg_sys::CustomScanState, _>(*child, NodeTag::T_CustomScanState)
-                        .filter(|custom| (**custom).methods == &raw const EXEC_METHODS.0)
+                        .filter(|custom| (**custom).methods == EXEC_METHODS.pointer())
                         .ok_or_else(|| {
                             PgError::internal("rows that move come from another plan")
                         })?;
@@ -407,11 +413,6 @@ impl ScanIo {
         }
         self.moved = Some((parts.to_vec(), Rc::new(moved)));
         Ok(())
-    }
-
-    /// Has them split anew when they are needed next.
-    pub fn forget_moved(&mut self) {
-        self.moved = None;
     }
 
     /// What the nodes are told of rows that have moved, as far as these parts are concerned.
@@ -450,8 +451,12 @@ impl ScanIo {
             let children = node::elements::<pg_sys::PlanState>((*self.node).custom_ps);
             children[..children.len() - self.moves]
                 .iter()
-                .map(|child| {
+                .enumerate()
+                .map(|(number, child)| {
                     let descriptor = (**child).ps_ResultTupleDesc;
+                    if let Some(numbered) = self.numbered.as_ref().filter(|_| number == 0) {
+                        return numbered.types(descriptor);
+                    }
                     let columns = (*descriptor).natts as usize;
                     if columns == 0 {
                         return vec![pg_sys::INT4OID];
@@ -475,16 +480,16 @@ impl ScanIo {
             return Ok(());
         }
         let codecs = self.codecs();
+        let elements = self.array_elements();
+        let mut numbered = self.numbered.take();
         let mut read = Vec::new();
-        let mut first = 0;
+        let (mut first, mut bytes) = (0, 0);
         // SAFETY: the children were initialised by `begin`; each element's encoder is made for its column's type, each
         // hasher for the type that the planner has found.
         unsafe {
             let memory = (*(*self.node).ss.ps.state).es_query_cxt;
             let children = node::elements::<pg_sys::PlanState>((*self.node).custom_ps);
-            for (number, (child, types)) in
-                children.into_iter().zip(self.array_elements()).enumerate()
-            {
+            for (number, (child, types)) in children.into_iter().zip(elements).enumerate() {
                 let encoders: Vec<Encoder> = {
                     let before = pg_sys::MemoryContextSwitchTo(memory);
                     let made = types.iter().map(|element| Encoder::new(*element)).collect();
@@ -501,8 +506,8 @@ impl ScanIo {
                         Some((by.column, hasher))
                     }
                 };
+                let mut kept = numbered.as_mut().filter(|_| number == 0);
                 let mut lots: Vec<Lot> = Vec::new();
-                let mut rows_read = 0u64;
                 loop {
                     let slot = pg_sys::ExecProcNode(child);
                     if slot.is_null() || (*slot).tts_flags & pg_sys::TTS_FLAG_EMPTY as u16 != 0 {
@@ -510,10 +515,27 @@ impl ScanIo {
                     }
                     pg_sys::slot_getallattrs(slot);
                     let columns = (*(*slot).tts_tupleDescriptor).natts as usize;
-                    let value = |index: usize| {
-                        if columns == 0 {
-                            return Some(Datum::from(0));
+                    let row = match &mut kept {
+                        None => None,
+                        Some(numbered) => {
+                            let number = self.in_tuple_context(|_| numbered.keep(slot, &encoders));
+                            let number = number?;
+                            if number.is_none() {
+                                self.reset_row_memory();
+                                continue;
+                            }
+                            number
                         }
+                    };
+                    let value = |index: usize| {
+                        let index = match (&kept, row) {
+                            (Some(numbered), Some(row)) => match numbered.column(index) {
+                                Some(column) => column,
+                                None => return Some(Datum::from(row)),
+                            },
+                            _ if columns == 0 => return Some(Datum::from(0)),
+                            _ => index,
+                        };
                         (!*(*slot).tts_isnull.add(index)).then(|| *(*slot).tts_values.add(index))
                     };
                     self.in_tuple_context(|_| {
@@ -534,17 +556,15 @@ impl ScanIo {
                         });
                         for (index, encoder) in encoders.iter().enumerate() {
                             let value = value(index);
-                            let place = lots[lot].columns[index].next(value.is_none());
-                            encoder.append(value, place);
+                            let column = &mut lots[lot].columns[index];
+                            let before = column.bytes();
+                            encoder.append(value, column.next(value.is_none()));
+                            bytes += column.bytes() - before;
                         }
                     });
                     self.reset_row_memory();
-                    rows_read += 1;
-                    if rows_read.is_multiple_of(1024) {
-                        let columns = lots.iter().flat_map(|lot| &lot.columns);
-                        if columns.map(Elements::bytes).sum::<usize>() > MOST_SENT {
-                            return Err(too_much_to_send());
-                        }
+                    if bytes > MOST_SENT {
+                        return Err(too_much_to_send());
                     }
                 }
                 let types = types.iter().map(|element| element.to_u32()).collect();
@@ -553,8 +573,19 @@ impl ScanIo {
             }
         }
         debug_assert_eq!(first, self.array_count);
+        self.numbered = numbered;
         self.arrays = Some(Rc::new(read));
         Ok(())
+    }
+
+    /// Of the rows that have been read, this shard gets some of each child's that are needed.
+    pub fn has_needed_rows(&self, needed: &[bool], shard: usize) -> bool {
+        let concerns = |lot: &Lot| lot.shard.is_none_or(|known| known == shard);
+        self.arrays
+            .iter()
+            .flat_map(|children| children.iter())
+            .zip(needed)
+            .all(|(child, is_needed)| !is_needed || child.lots.iter().any(concerns))
     }
 
     /// Codecs of a remote result whose columns are the scan's row, one to one.
@@ -577,7 +608,7 @@ impl ScanIo {
         self.expressions.len()
     }
 
-    /// All values needed can be computed: false for EXPLAIN of a generic plan, which has no parameters, and if that
+    /// All values needed can be computed: false for EXPLAIN of a generic plan, which has no parameters of the client, and if that
     /// would do something (a sequence's next value) that only executing may.
     pub fn has_parameters(&self) -> bool {
         // SAFETY: the executor's state is live; only tags are read.
@@ -588,12 +619,45 @@ impl ScanIo {
             }
             !list.is_null()
                 || self.expressions.iter().all(|expression| {
-                    !node::walk(expression.node, &mut |n| match node::tag(n) {
-                        NodeTag::T_Param => node::Visit::Stop,
+                    !node::walk(expression.node, &mut |n| match node::cast::<pg_sys::Param, _>(
+                        n,
+                        NodeTag::T_Param,
+                    ) {
+                        Some(param) if (*param).paramkind == pg_sys::ParamKind::PARAM_EXTERN => {
+                            node::Visit::Stop
+                        }
                         _ => node::Visit::Into,
                     })
                 })
         }
+    }
+
+    /// Values are those of sub-queries that have not been executed.
+    pub fn awaits_subqueries(&self) -> bool {
+        // SAFETY: the plan's expressions are live, each node is cast to the struct of its tag; the executor has a place for
+        // each parameter of its own.
+        unsafe {
+            let values = (*(*self.node).ss.ps.state).es_param_exec_vals;
+            let awaits = |param: *mut pg_sys::Param| {
+                (*param).paramkind == pg_sys::ParamKind::PARAM_EXEC
+                    && !(*values.add((*param).paramid as usize)).execPlan.is_null()
+            };
+            self.expressions.iter().any(|expression| {
+                node::walk(expression.node, &mut |n| match node::cast::<pg_sys::Param, _>(
+                    n,
+                    NodeTag::T_Param,
+                ) {
+                    Some(param) if awaits(param) => node::Visit::Stop,
+                    _ => node::Visit::Into,
+                })
+            })
+        }
+    }
+
+    /// EXPLAIN ANALYZE, or something like it, will ask what was done.
+    pub fn is_explained(&self) -> bool {
+        // SAFETY: the executor's state is live.
+        unsafe { (*(*self.node).ss.ps.state).es_instrument != 0 }
     }
 
     /// The value of an expression, in the per-row memory context.
@@ -678,6 +742,9 @@ impl ScanIo {
 
     /// The same values as a person would write them: `$1 = '5', $2 = NULL`. Empty if there are none.
     pub fn describe_arguments(&mut self) -> String {
+        if self.awaits_subqueries() {
+            return String::new();
+        }
         let codecs = self.codecs();
         let mut described = Vec::new();
         let arrays = self.array_count + self.moves;
@@ -762,6 +829,12 @@ impl ScanIo {
         })
     }
 
+    /// Some of the children's rows may match something.
+    pub fn has_rows_to_send(&self) -> bool {
+        let has_rows = |child: &ChildRows| !child.lots.is_empty();
+        self.arrays.as_ref().is_some_and(|children| children.iter().all(has_rows))
+    }
+
     fn in_tuple_context<T>(&mut self, body: impl FnOnce(&mut Self) -> T) -> T {
         // SAFETY: the node's own per-row context; an ERROR puts PostgreSQL's context back itself.
         unsafe {
@@ -773,7 +846,7 @@ impl ScanIo {
         }
     }
 
-    fn clear_slot(&mut self, slot: *mut pg_sys::TupleTableSlot) {
+    pub(crate) fn clear_slot(&mut self, slot: *mut pg_sys::TupleTableSlot) {
         // SAFETY: the node's own slot, which is virtual (`CUSTOM_SCAN` nodes' slots are).
         unsafe { unguarded::clear(slot) };
     }
@@ -942,7 +1015,7 @@ impl ScanIo {
         value
     }
 
-    fn reset_row_memory(&mut self) {
+    pub(crate) fn reset_row_memory(&mut self) {
         // SAFETY: the node's own per-row context, in which nothing is in use when rows are done with.
         unsafe {
             unguarded::reset((*(*self.node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory);

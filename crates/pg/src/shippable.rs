@@ -70,6 +70,12 @@ pub(crate) unsafe fn is_shippable(
 /// An expression that can be computed before any row is read.
 pub(crate) unsafe fn is_plain_value(n: *mut pg_sys::Node) -> bool {
     // SAFETY: the caller passes a live expression.
+    unsafe { is_known_before_reading(n, &[]) }
+}
+
+/// The same in a plan, where sub-queries that are executed once, before, set these parameters.
+pub(crate) unsafe fn is_known_before_reading(n: *mut pg_sys::Node, init_params: &[i32]) -> bool {
+    // SAFETY: the caller passes a live expression.
     unsafe {
         !node::walk(n, &mut |part| match node::tag(part) {
             NodeTag::T_Var
@@ -81,7 +87,8 @@ pub(crate) unsafe fn is_plain_value(n: *mut pg_sys::Node) -> bool {
             | NodeTag::T_SetToDefault
             | NodeTag::T_CaseTestExpr => Visit::Stop,
             NodeTag::T_Param
-                if (*part.cast::<pg_sys::Param>()).paramkind != pg_sys::ParamKind::PARAM_EXTERN =>
+                if (*part.cast::<pg_sys::Param>()).paramkind != pg_sys::ParamKind::PARAM_EXTERN
+                    && !init_params.contains(&(*part.cast::<pg_sys::Param>()).paramid) =>
             {
                 Visit::Stop
             }

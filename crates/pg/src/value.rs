@@ -370,6 +370,11 @@ impl Hasher {
             .then(|| Self { function: Function::look_up(function), collation })
     }
 
+    /// A hash function of the server's by itself; what it remembers lives in the current memory context.
+    pub(crate) fn of(function: Oid, collation: Oid) -> Self {
+        Self { function: Function::look_up(function), collation }
+    }
+
     /// The hash of a value: PostgreSQL's own 32 bits, taken as signed.
     ///
     /// # Safety

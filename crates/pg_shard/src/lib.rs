@@ -39,10 +39,11 @@ mod ddl;
 /// The functions that users call.
 mod functions;
 
+use pg::changes::Execution;
 use pg::hooks::{self, Extension, Verdict};
 use pg::path::ShardScan;
 use pg::plan::{BoundParameters, PlanWriter};
-use pg::pulled::{Execution, PulledTarget};
+use pg::pulled::PulledTarget;
 use pg::query::{DistributionKey, Statement};
 use pg::rounds::{self, Rounds};
 use pg::utility::{Outcome, UtilityCall};

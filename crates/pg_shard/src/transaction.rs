@@ -10,6 +10,7 @@ use crate::catalog::{self, DistributedTable};
 use crate::health;
 use crate::naming::tell_as_table;
 use crate::session::pool::{self, SessionRef, Stale};
+use crate::session::snapshot;
 use crate::session::{Failure, NoSession, Session};
 use pg::transaction::{self, Isolation};
 use pg::{PgError, SqlState};
@@ -40,8 +41,11 @@ struct State {
 thread_local!(static STATE: RefCell<State> = RefCell::default());
 
 /// The transaction depth that a read on this session needs: none if each statement may see its own snapshot
-/// and the session has written nothing.
+/// and the session has written nothing. A transaction for a snapshot has no savepoints: nothing in it can be undone.
 pub(crate) fn level_for_read(session: &Session) -> Option<(u32, Isolation)> {
+    if session.snapshot.is_some() {
+        return Some((1, Isolation::RepeatableRead));
+    }
     let isolation = transaction::isolation_level();
     (session.depth > 0 || isolation != Isolation::ReadCommitted)
         .then(|| (transaction::nest_level(), isolation))
@@ -336,6 +340,15 @@ pub(crate) fn after_subtransaction_abort(level: u32) {
     crate::execute::pulled::forget_waiting(level);
     for session in pool::all() {
         let Ok(mut session) = session.try_borrow_mut() else { continue };
+        let is_old_snapshot =
+            session.snapshot.as_ref().is_some_and(|snapshot| snapshot.level >= level);
+        if is_old_snapshot {
+            session.reader = None;
+            if !session.is_busy() || session.stop(PATIENCE) {
+                session.roll_back();
+            }
+            continue;
+        }
         let deep = session.depth >= level;
         if session.is_busy() && (deep || session.depth == 0) && session.reader.is_none() {
             session.stop(PATIENCE);
@@ -405,7 +418,7 @@ pub(crate) fn with_session<T>(
             NoSession::Refused(error) => NodeFailure::Error(error),
         })?;
         let had_transaction = session.borrow().depth > 0;
-        match attempt(&session) {
+        match snapshot::share(&session).and_then(|()| attempt(&session)) {
             Ok(value) => return Ok((session, value)),
             Err(failure) if failure.is_stale_statement() && !had_transaction && !retried => {
                 // Nothing was done, and nothing was begun before: once more from the start.

@@ -85,7 +85,7 @@ impl Merge {
     }
 
     /// Gives the streams up.
-    pub(super) fn give_up(self, abandon: fn(&NodeRead)) {
+    pub(super) fn give_up(self, abandon: &dyn Fn(&NodeRead)) {
         for source in self.waiting.into_iter().chain(self.heap) {
             abandon(&source.read);
             source.head.release();

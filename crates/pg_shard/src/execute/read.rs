@@ -16,6 +16,7 @@ use crate::plan::compiled::Compiled;
 use crate::plan::data::Plan;
 use crate::session::knowledge;
 use crate::session::pool::{self, SessionRef, Stale};
+use crate::session::snapshot::{self, Shared};
 use crate::session::stream::Stream;
 use crate::session::{Event, Failure, NoSession, Request, Sql, StatementKey};
 use crate::settings;
@@ -47,12 +48,12 @@ pub(crate) struct Read {
     /// What compares rows of sorted streams, once it is needed.
     order: Option<Rc<MergeOrder>>,
     told: Option<Work>,
+    /// The shards that were asked, the last time.
+    asked: Option<Vec<usize>>,
+    /// Part in the statement's snapshots, if it has some.
+    shared: Option<Shared>,
     /// What the nodes keep for others, if the rows are split.
     pub(super) kept: Vec<Kept>,
-    /// The executor has got a row.
-    has_delivered: bool,
-    /// The read was begun anew, since rows that had moved were lost.
-    is_second: bool,
 }
 
 enum State {
@@ -73,6 +74,13 @@ pub(super) struct NodeRead {
     pub(super) head: Option<Head>,
 }
 
+impl Drop for NodeRead {
+    fn drop(&mut self) {
+        // After an error nobody has told the session that the query, and the store for its rows, are gone.
+        self.stream.state.borrow_mut().unwanted = true;
+    }
+}
+
 impl Read {
     /// The scan of a plan.
     pub(crate) fn new(compiled: Rc<Compiled>) -> Self {
@@ -83,9 +91,9 @@ impl Read {
             kept_for: None,
             order: None,
             told: None,
+            asked: None,
+            shared: None,
             kept: Vec::new(),
-            has_delivered: false,
-            is_second: false,
         }
     }
 
@@ -160,11 +168,15 @@ impl Read {
                 shards.push(0);
             }
             shards.truncate(1);
+        } else if shards.is_empty() && table.map.len() == 1 {
+            // Here too the shard may be asked for a count.
+            shards.push(0);
         }
         Ok(shards)
     }
 
     fn start(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
+        self.join_snapshots(io);
         let mut tables = self.tables()?;
         let mut shards = self.shards(io, &tables[0])?;
         if matches!(&self.compiled.plan, Plan::ShardScan(plan) if plan.is_target) {
@@ -185,7 +197,16 @@ impl Read {
         {
             let owner = |hash| tables[0].map.owner(hash);
             io.read_arrays(&plan.broadcasts, &owner)?;
-            io.move_rows(&parts_of(&tables[0], &shards))?;
+            // What is all in one shard may be a count of nothing.
+            if tables[0].map.len() > 1 {
+                shards.retain(|shard| io.has_needed_rows(&plan.needed, *shard));
+            }
+            if !shards.is_empty() {
+                io.move_rows(&parts_of(&tables[0], &shards))?;
+            }
+        }
+        if io.is_explained() {
+            self.asked = Some(shards.clone());
         }
         if self.keeping {
             self.kept_for = Some((shards.clone(), io.arguments(&shards)));
@@ -201,6 +222,23 @@ impl Read {
             }
         };
         Ok(())
+    }
+
+    /// Takes part in the statement's snapshots, if it is one that has some.
+    pub(super) fn join_snapshots(&mut self, io: &ScanIo) {
+        if self.shared.is_none() && !self.locks() {
+            let is_scan = matches!(self.compiled.plan, Plan::ShardScan(_));
+            self.shared = Shared::join(io, || is_scan && io.may_read_again());
+        }
+    }
+
+    pub(super) fn shared(&self) -> Option<&Shared> {
+        self.shared.as_ref()
+    }
+
+    /// Has a session see with the next statement what the others of this statement, or of the transaction, see.
+    pub(super) fn take_snapshot(&self, session: &SessionRef) -> Result<(), Failure> {
+        self.shared().map_or_else(|| snapshot::share(session), |it| it.prepare(session))
     }
 
     /// The order by which the nodes' streams are merged, if they are.
@@ -261,14 +299,27 @@ impl Read {
     ) -> Result<Result<NodeRead, PgError>, PgError> {
         let codecs = io.codecs();
         let arguments = io.arguments(shards);
+        let shared = self.shared.as_ref();
+        let statement = shared.map(Shared::number);
         for attempt in 0..2 {
-            let found = pool::acting_as(self.user(), || pool::session(node, Stale::IsHarmless));
+            let found = pool::acting_as(self.user(), || {
+                pool::session_of(node, Stale::IsHarmless, statement)
+            });
+            // A session that is found to be broken may have had the snapshot.
+            if shared.is_some_and(Shared::is_torn) {
+                return Err(lost_in_the_middle(node, None));
+            }
             let session = match found {
                 Ok(session) => session,
                 Err(NoSession::Unreachable(error)) => return Ok(Err(error)),
                 Err(NoSession::Refused(error)) => return Err(error),
             };
             let had_transaction = session.borrow().depth > 0;
+            match self.take_snapshot(&session) {
+                Ok(()) => {}
+                Err(Failure::Lost(error)) => return Ok(Err(error)),
+                Err(Failure::Statement(error)) => return Err(error),
+            }
             let level = self.level(io, &session);
             session.borrow_mut().sharers = sharers;
             let sent = self.send(&session, level, table, shards, &codecs, &arguments)?;
@@ -279,7 +330,7 @@ impl Read {
                     }
                     let head = (!self.merge_keys().is_empty()).then(|| io.new_head());
                     let rows = head.as_ref().map_or_else(|| io.rows(), |it| Rc::clone(it.store()));
-                    let stream = Stream::attach(&session, &rows);
+                    let stream = Stream::attach(&session, rows);
                     return Ok(Ok(NodeRead {
                         node: node.clone(),
                         shards: shards.to_vec(),
@@ -287,6 +338,9 @@ impl Read {
                         stream,
                         head,
                     }));
+                }
+                Err(Failure::Lost(error)) if shared.is_some_and(Shared::is_torn) => {
+                    return Err(lost_in_the_middle(node, Some(&error)));
                 }
                 Err(Failure::Lost(error)) if had_transaction || attempt > 0 => {
                     return Ok(Err(error));
@@ -435,7 +489,7 @@ impl Read {
             Failure::Statement(_)
                 if failure.is_stale_statement()
                     && !read.stream.state.borrow().started
-                    && read.session.borrow().depth == 0 =>
+                    && is_afresh(&read.session) =>
             {
                 match self.open_node(io, &tables[0], &read.node, &read.shards, 1)? {
                     Ok(again) => Ok(vec![again]),
@@ -446,6 +500,9 @@ impl Read {
                 if pg::partial_state::is_surprise(&error) {
                     knowledge::forget();
                 }
+                if moves::is_not_fetched(&error) {
+                    moves::give_up();
+                }
                 let named: Vec<(&DistributedTable, usize)> = tables
                     .iter()
                     .flat_map(|table| read.shards.iter().map(move |index| (&**table, *index)))
@@ -455,16 +512,8 @@ impl Read {
             Failure::Lost(error) => {
                 let proven_before = read.stream.state.borrow().started;
                 pool::discard_broken();
-                if proven_before {
-                    return Err(PgError::new(
-                        SqlState::CONNECTION_FAILURE,
-                        format!(
-                            "connection to node \"{}\" was lost in the middle of a read",
-                            read.node
-                        ),
-                    )
-                    .detail(format!("Remote message: {}", error.message()))
-                    .hint("Run the statement again; it will use other placements."));
+                if proven_before || self.shared.as_ref().is_some_and(Shared::is_torn) {
+                    return Err(lost_in_the_middle(&read.node, Some(&error)));
                 }
                 transaction::lose_node(&read.node, &error)?;
                 // A restarted node has closed a connection that looked good: it is asked once more.
@@ -528,36 +577,52 @@ impl Read {
         Ok(self.shards(io, &tables[0])? == *shards && io.arguments(shards) == *arguments)
     }
 
-    fn advance(&mut self, io: &mut ScanIo) -> Result<bool, PgError> {
-        if matches!(self.state, State::Ready) {
-            self.start(io)?;
+    /// The rows that have come so far are had from where they are kept, the others from the nodes.
+    fn start_over(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
+        if io.looks_up() {
+            io.look_up_again();
+            return Ok(());
         }
-        if matches!(self.state, State::Merging(_)) { self.read_merged(io) } else { self.read(io) }
-    }
-
-    /// A node has not got rows that had moved, from one that was lost perhaps: if nobody has seen a row yet, all is done once
-    /// more, with other placements where there are any.
-    fn start_over(&mut self, io: &mut ScanIo, error: PgError) -> Result<(), PgError> {
-        // A remote transaction has failed with the statement, and with it the whole.
-        if self.has_delivered || self.is_second || !pool::none_in_transaction() {
-            moves::give_up();
-            return Err(error);
+        io.rows().borrow_mut().rewind();
+        // Sorted rows must stay so.
+        if self.merge_keys().is_empty() && io.can_look_up() {
+            while self.next(io)? {}
+            io.sort_kept()?;
         }
-        self.stop();
-        io.rows().borrow_mut().clear();
-        io.forget_moved();
-        self.is_second = true;
-        self.state = State::Ready;
         Ok(())
     }
 
-    fn stop(&mut self) {
+    /// Gives up what has not come yet. `is_over` says that the execution reads no more.
+    fn stop(&mut self, is_over: bool) {
         self.told = None;
+        let keeps_snapshot = !(is_over && self.shared.as_ref().is_none_or(|shared| shared.is_own));
+        let abandon = |read: &NodeRead| abandon(read, keeps_snapshot);
         match std::mem::replace(&mut self.state, State::Finished) {
             State::Reading(reads) => reads.iter().for_each(abandon),
-            State::Merging(merge) => merge.give_up(abandon),
+            State::Merging(merge) => merge.give_up(&abandon),
             unbegun => self.state = unbegun,
         }
+    }
+}
+
+/// The statement can be sent once more: nothing has come by the node's snapshot, or there is none.
+fn is_afresh(session: &SessionRef) -> bool {
+    let mut session = session.borrow_mut();
+    if session.snapshot.as_ref().is_some_and(|snapshot| !snapshot.has_answered) {
+        session.roll_back();
+    }
+    session.depth == 0
+}
+
+pub(super) fn lost_in_the_middle(node: &NodeAddress, cause: Option<&PgError>) -> PgError {
+    let error = PgError::new(
+        SqlState::CONNECTION_FAILURE,
+        format!("connection to node \"{node}\" was lost in the middle of a read"),
+    )
+    .hint("Run the statement again; it will use other placements.");
+    match cause {
+        Some(cause) => error.detail(format!("Remote message: {}", cause.message())),
+        None => error,
     }
 }
 
@@ -633,8 +698,8 @@ fn wait_any(reads: &[NodeRead]) -> Result<(), PgError> {
     }
 }
 
-/// The executor needs no more rows of this node.
-fn abandon(read: &NodeRead) {
+/// The executor needs no more rows of this node, but perhaps its snapshot.
+fn abandon(read: &NodeRead, keeps_snapshot: bool) {
     if read.stream.state.borrow().done {
         return;
     }
@@ -650,14 +715,17 @@ fn abandon(read: &NodeRead) {
         }
     }
     if session.depth > 0
-        && (session.wrote || pg::transaction::isolation_level() != Isolation::ReadCommitted)
+        && (session.wrote
+            || keeps_snapshot && session.snapshot.is_some()
+            || pg::transaction::isolation_level() != Isolation::ReadCommitted)
     {
         // A cancel would abort the remote transaction: read the rest and throw it away.
         let _ = session.finish(&mut |_| Ok(()));
         return;
     }
     let in_transaction = session.depth > 0;
-    if session.stop(Duration::from_secs(2)) && in_transaction {
+    // Whoever ends a snapshot ends its transaction too.
+    if session.stop(Duration::from_secs(2)) && in_transaction && session.snapshot.is_none() {
         session.run_quietly("ROLLBACK", Duration::from_secs(2));
         session.depth = 0;
     }
@@ -731,39 +799,37 @@ fn unreadable(table: &DistributedTable, index: usize) -> PgError {
 
 impl Scan for Read {
     fn next(&mut self, io: &mut ScanIo) -> Result<bool, PgError> {
-        loop {
-            match self.advance(io) {
-                Ok(false) => return Ok(false),
-                Ok(true) => {
-                    self.has_delivered = true;
-                    return Ok(true);
-                }
-                Err(error) if moves::is_not_fetched(&error) => self.start_over(io, error)?,
-                Err(error) => return Err(error),
-            }
+        if io.looks_up() {
+            return io.emit_found();
         }
+        if matches!(self.state, State::Ready) {
+            self.start(io)?;
+        }
+        if matches!(self.state, State::Merging(_)) { self.read_merged(io) } else { self.read(io) }
     }
 
     fn rescan(&mut self, io: &mut ScanIo, changed: bool) -> Result<(), PgError> {
-        match self.state {
-            State::Ready => {}
-            State::Finished if self.keeping && (!changed || self.would_ask_the_same(io)?) => {
-                io.rows().borrow_mut().rewind();
-            }
-            _ => {
-                // Asked for again: from now on the rows are kept, so that the nodes are asked twice at most.
-                self.stop();
-                io.rows().borrow_mut().clear();
-                self.keeping = true;
-                self.state = State::Ready;
-            }
+        if matches!(self.state, State::Ready) {
+            return Ok(());
         }
+        if self.keeping && (!changed || self.would_ask_the_same(io)?) {
+            return self.start_over(io);
+        }
+        // Asked for again: from now on the rows are kept, so that the nodes are asked twice at most.
+        self.stop(false);
+        io.rows().borrow_mut().clear();
+        io.forget_found();
+        self.keeping = true;
+        self.state = State::Ready;
         Ok(())
     }
 
     fn end(&mut self, _io: &mut ScanIo) {
-        self.stop();
+        self.stop(true);
         self.drop_kept();
+        if let Some(shared) = self.shared.take() {
+            snapshot::leave(shared);
+        }
     }
 
     fn split(&mut self, io: &mut ScanIo, parts: &[Shard]) -> Result<MovedRows, PgError> {
@@ -781,23 +847,31 @@ impl Scan for Read {
                 explain.text("Moved", &split.text);
             }
         }
-        if !io.has_parameters() && !self.prune().is_all() {
+        // What has been executed is told; otherwise nothing is executed to know more.
+        if (io.awaits_subqueries() || !io.has_parameters()) && !self.prune().is_all() {
             explain.text("Shards", &format!("decided at execution, of {total}"));
             let (opening, closing) = self.around();
             let sql = render_generic(self.template())?;
             explain.text("Remote SQL", &format!("{opening}{sql}{closing}"));
             return Ok(());
         }
-        let shards = self.shards(io, &tables[0])?;
+        let cut_by_rows = matches!(&self.compiled.plan, Plan::ShardScan(plan)
+            if plan.broadcasts.iter().zip(&plan.needed).any(|(rows, needed)| *needed && rows.is_some()));
+        let (shards, most) = match self.asked.take() {
+            Some(asked) => (asked, ""),
+            None if cut_by_rows => (self.shards(io, &tables[0])?, "decided at execution, at most "),
+            None => (self.shards(io, &tables[0])?, ""),
+        };
+        explain.text("Shards", &format!("{most}{} of {total}", shards.len()));
         explain_shards(explain, io, &tables, &shards, self.around(), self.template())?;
-        if explain.is_verbose() {
+        if explain.is_verbose() && !shards.is_empty() {
             self.explain_worker(io, explain, &tables, &shards)?;
         }
         Ok(())
     }
 }
 
-/// Shards, nodes and SQL as EXPLAIN shows them.
+/// Nodes and SQL as EXPLAIN shows them.
 pub(crate) fn explain_shards(
     explain: &mut Explain,
     io: &mut ScanIo,
@@ -806,7 +880,6 @@ pub(crate) fn explain_shards(
     (opening, closing): (&str, &str),
     template: &[Piece],
 ) -> Result<(), PgError> {
-    explain.text("Shards", &format!("{} of {}", shards.len(), tables[0].map.len()));
     let mut nodes: Vec<String> = Vec::new();
     for index in shards {
         if let Some(node) = common_nodes(tables, *index).first().map(ToString::to_string)

@@ -267,7 +267,8 @@ impl Sink {
         if let Some(at) = known {
             let session = &self.nodes[at].session;
             let open = session.borrow();
-            if open.is_usable() && open.depth == level && open.reader.is_none() {
+            let is_ours = open.depth == level && open.snapshot.is_none() && open.reader.is_none();
+            if open.is_usable() && is_ours {
                 return Ok(at);
             }
         }

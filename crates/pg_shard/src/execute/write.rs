@@ -671,6 +671,8 @@ impl Scan for RoutedWrite {
             return Ok(());
         }
         let shards = prune(io, &self.plan().prune, &tables[0])?;
+        let (concerned, total) = (shards.shards.len(), tables[0].map.len());
+        explain.text("Shards", &format!("{concerned} of {total}"));
         explain_shards(explain, io, &tables, &shards.shards, ("", ""), &self.plan().template)
     }
 }

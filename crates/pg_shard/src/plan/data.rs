@@ -1,5 +1,6 @@
 //! The private part of our plans: what a scan needs to know at execution, as a flat list.
 
+use pg::matched::{Kind, Matched};
 use pg::path::{ShardScan, SortKey, Split, Spread};
 use pg::plan::{PlanReader, PlanWriter};
 use pg::query::{Command, Key};
@@ -149,8 +150,8 @@ impl Plan {
                     .int(i32::from(plan.locks))
                     .int(i32::from(plan.is_target))
                     .int(count(plan.broadcasts.len()));
-                for spread in &plan.broadcasts {
-                    w.int(i32::from(spread.is_some()));
+                for (spread, needed) in plan.broadcasts.iter().zip(&plan.needed) {
+                    w.int(i32::from(*needed)).int(i32::from(spread.is_some()));
                     if let Some(by) = spread {
                         write_spread(&mut w, by);
                     }
@@ -175,6 +176,7 @@ impl Plan {
                 for source in &plan.sources {
                     write_source(&mut w, source);
                 }
+                write_matched(&mut w, plan.matched.as_ref());
             }
             Self::InsertedRows(plan) => {
                 w.int(2).int(plan.command.code()).oid(plan.table).oid(plan.user);
@@ -236,7 +238,9 @@ impl Plan {
                 let sent = read_count(reader);
                 let locks = reader.int() != 0;
                 let is_target = reader.int() != 0;
-                let broadcasts = (0..read_count(reader)).map(|_| read_spread(reader)).collect();
+                let (needed, broadcasts) = (0..read_count(reader))
+                    .map(|_| (reader.int() != 0, read_spread(reader)))
+                    .unzip();
                 let moves = read_count(reader);
                 let split = (reader.int() != 0).then(|| Split {
                     by: read_columns_hash(reader),
@@ -251,6 +255,7 @@ impl Plan {
                 let remote =
                     (0..read_count(reader)).map(|_| (reader.oid(), reader.int())).collect();
                 let sources = (0..read_count(reader)).map(|_| read_source(reader)).collect();
+                let matched = read_matched(reader);
                 Self::ShardScan(ShardScan {
                     tables,
                     user,
@@ -260,6 +265,7 @@ impl Plan {
                     sources,
                     prune,
                     broadcasts,
+                    needed,
                     moves,
                     split,
                     sent,
@@ -267,6 +273,7 @@ impl Plan {
                     merge_text,
                     locks,
                     is_target,
+                    matched,
                 })
             }
             2 => {
@@ -313,6 +320,25 @@ fn read_sort_key(reader: &mut PlanReader) -> SortKey {
         collation: reader.oid(),
         nulls_first: reader.int() != 0,
     }
+}
+
+fn write_matched(w: &mut PlanWriter, matched: Option<&Matched>) {
+    w.int(matched.map_or(-1, |it| it.kind.code()));
+    let Some(matched) = matched else { return };
+    w.int(count(matched.first));
+    for columns in [&matched.keys, &matched.columns] {
+        w.int(count(columns.len()));
+        for column in columns {
+            w.int(count(*column));
+        }
+    }
+}
+
+fn read_matched(reader: &mut PlanReader) -> Option<Matched> {
+    let kind = Kind::from_code(reader.int())?;
+    let first = read_count(reader);
+    let mut columns = || (0..read_count(reader)).map(|_| read_count(reader)).collect();
+    Some(Matched { kind, first, keys: columns(), columns: columns() })
 }
 
 fn read_spread(reader: &mut PlanReader) -> Option<Spread> {
@@ -367,6 +393,9 @@ fn write_source(w: &mut PlanWriter, source: &Source) {
         Source::Input(type_oid, column) => {
             w.int(4).oid(*type_oid).int(count(*column));
         }
+        Source::Here => {
+            w.int(5);
+        }
         Source::Row(table, columns) => {
             w.int(2).oid(*table).int(count(columns.len()));
             for column in columns {
@@ -382,6 +411,7 @@ fn read_source(reader: &mut PlanReader) -> Source {
         1 => Source::TableOid(reader.oid()),
         3 => Source::State(StateKind::from_code(reader.int()), read_count(reader)),
         4 => Source::Input(reader.oid(), read_count(reader)),
+        5 => Source::Here,
         _ => {
             let table = reader.oid();
             Source::Row(table, (0..read_count(reader)).map(|_| read_count(reader)).collect())

@@ -23,6 +23,9 @@ pub(crate) mod pool;
 /// What a session is asked.
 mod request;
 
+/// One snapshot of each node for a statement.
+pub(crate) mod snapshot;
+
 /// Statements that are prepared on a node.
 mod statements;
 
@@ -42,6 +45,7 @@ use pg::{PgError, SqlState};
 use pool::SessionRef;
 use protocol::{Arguments, Kind, Message, Row, StatementName, TransactionStatus};
 use shardmap::NodeAddress;
+use snapshot::Snapshot;
 use statements::Statements;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -112,6 +116,12 @@ pub(crate) struct Session {
     pub(crate) depth: u32,
     /// The remote transaction has changed something or holds locks that matter.
     pub(crate) wrote: bool,
+    /// The remote transaction is there, or is about to begin, for a statement's snapshot only.
+    pub(crate) snapshot: Option<Snapshot>,
+    /// The name of another session's snapshot, for the remote transaction that begins next.
+    imported: Option<String>,
+    /// Such a transaction was ended, and the answer has not been read.
+    is_ending: bool,
     /// Why the connection is broken: whoever asks again is told the same.
     lost: Option<PgError>,
     settings: Option<OutputSettings>,
@@ -191,6 +201,9 @@ impl Session {
             link: Link::new(connect(node)?).map_err(NoSession::Refused)?,
             depth: 0,
             wrote: false,
+            snapshot: None,
+            imported: None,
+            is_ending: false,
             lost: None,
             settings: None,
             sharers: 1,
@@ -253,7 +266,7 @@ impl Session {
 
     /// A statement or a COPY is under way.
     pub(crate) fn is_busy(&self) -> bool {
-        !self.expects.is_empty() || self.copying_out || self.storing > 0
+        !self.expects.is_empty() && !self.is_ending || self.copying_out || self.storing > 0
     }
 
     /// Usable, with nothing under way and no remote transaction.
@@ -281,7 +294,10 @@ impl Session {
         self.told.has_answered();
         self.expects.clear();
         self.depth = 0;
-        self.is_held = false;
+        (self.is_held, self.is_ending) = (false, false);
+        if let Some(snapshot) = self.snapshot.take() {
+            snapshot.lose();
+        }
         // Somebody may hold the session for a while. A node that only seemed dead must not keep our locks meanwhile: the
         // statement that is sent again would wait for them, and so for us.
         self.link.hang_up();
@@ -484,6 +500,7 @@ impl Session {
         self.depth = 0;
         self.is_held = false;
         self.wrote = false;
+        self.snapshot = None;
         self.stored.clear();
     }
 
@@ -498,19 +515,26 @@ impl Session {
 
     /// Has the node drop rows that it keeps for others, if it has nothing else to do; otherwise it does so later.
     pub(crate) fn drop_kept(&mut self, name: &str) {
-        if !self.is_busy() && self.run_quietly(&drop_rows(name), PATIENCE) {
+        if !self.is_busy() && self.end_quietly() && self.run_quietly(&drop_rows(name), PATIENCE) {
             self.keeps.retain(|known| known != name);
         }
     }
 
     /// The same of all rows, at the end of the transaction.
     pub(crate) fn drop_all_kept(&mut self) {
-        if !std::mem::take(&mut self.keeps).is_empty()
-            && !self.run_quietly(&drop_rows(""), PATIENCE)
-        {
+        if std::mem::take(&mut self.keeps).is_empty() || !self.is_usable() {
+            return;
+        }
+        if !self.end_quietly() || !self.run_quietly(&drop_rows(""), PATIENCE) {
             // Without the session they are dropped as well.
             self.give_up(PgError::internal("a node did not drop rows that it kept for others"));
         }
+    }
+
+    /// Reads the answer to the end of a snapshot without serving interrupts; true if the session is good afterwards.
+    fn end_quietly(&mut self) -> bool {
+        let was_ending = std::mem::take(&mut self.is_ending);
+        !was_ending || self.drain(PATIENCE)
     }
 
     fn queue_settings(&mut self) {
@@ -553,7 +577,10 @@ impl Session {
 
     fn queue_transaction(&mut self, level: u32, isolation: Isolation) {
         if self.depth == 0 && level > 0 {
-            let begin = Command::Begin(isolation);
+            let begin = match self.snapshot {
+                Some(_) => Command::BeginSnapshot,
+                None => Command::Begin(isolation),
+            };
             let arguments = Arguments::none();
             let render = || Ok(String::new());
             let request =
@@ -561,6 +588,9 @@ impl Session {
             self.queue_execution(&request, Some(begin.sql()));
             self.expects.push_back(Expect::Preliminary);
             self.depth = 1;
+            if let Some(name) = self.imported.take() {
+                self.queue_command(&format!("SET TRANSACTION SNAPSHOT '{name}'"));
+            }
         }
         while self.depth < level {
             self.depth += 1;
@@ -592,6 +622,7 @@ impl Session {
             match message.kind {
                 Kind::Row => {
                     if matches!(self.expects.front(), Some(Expect::Statement)) {
+                        self.note_answer();
                         self.told.row();
                         return Ok(Event::Row(message));
                     }
@@ -603,6 +634,7 @@ impl Session {
                 }
                 Kind::Complete => match self.expects.front() {
                     Some(Expect::Statement) => {
+                        self.note_answer();
                         self.affected += self.link.affected(&message);
                         self.expects.pop_front();
                     }

@@ -79,6 +79,15 @@ pub(crate) enum Stale {
 /// A kept connection that the server has closed meanwhile (a restart) is replaced before it is used, so that
 /// it never counts against the node. Rows that somebody else still expects on the session are spilled first.
 pub(crate) fn session(node: &NodeAddress, stale: Stale) -> Result<SessionRef, NoSession> {
+    session_of(node, stale, None)
+}
+
+/// The same for a statement that may read by snapshots of its own: those of others end.
+pub(crate) fn session_of(
+    node: &NodeAddress,
+    stale: Stale,
+    statement: Option<u64>,
+) -> Result<SessionRef, NoSession> {
     let role = role();
     let is_wanted = |pooled: &Pooled| pooled.role == role && pooled.node == *node;
     let known = SESSIONS.with_borrow(|sessions| {
@@ -86,7 +95,8 @@ pub(crate) fn session(node: &NodeAddress, stale: Stale) -> Result<SessionRef, No
     });
     if let Some(session) = known {
         let good = {
-            let session = session.borrow();
+            let mut session = session.borrow_mut();
+            session.settle_end();
             session.is_usable() && (stale == Stale::IsHarmless || !session.is_stale())
         };
         if good {
@@ -94,6 +104,7 @@ pub(crate) fn session(node: &NodeAddress, stale: Stale) -> Result<SessionRef, No
                 Failure::Lost(error) => NoSession::Unreachable(error),
                 Failure::Statement(error) => NoSession::Refused(error),
             })?;
+            session.borrow_mut().leave_other_snapshot(statement);
             session.borrow_mut().settle_copies();
             if session.borrow().is_usable() {
                 return Ok(session);

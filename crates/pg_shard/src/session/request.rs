@@ -47,6 +47,8 @@ pub(crate) struct Request<'a> {
 pub(crate) enum Command {
     /// BEGIN at this isolation level.
     Begin(Isolation),
+    /// BEGIN for one snapshot.
+    BeginSnapshot,
 }
 
 impl Command {
@@ -60,6 +62,7 @@ impl Command {
                 "BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE"
             }
             Self::Begin(Isolation::Serializable) => "BEGIN ISOLATION LEVEL SERIALIZABLE READ WRITE",
+            Self::BeginSnapshot => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
         }
     }
 
@@ -69,6 +72,7 @@ impl Command {
             Self::Begin(Isolation::ReadCommitted) => 0,
             Self::Begin(Isolation::RepeatableRead) => 1,
             Self::Begin(Isolation::Serializable) => 2,
+            Self::BeginSnapshot => 3,
         };
         StatementKey { template: 0, part }
     }

@@ -3,17 +3,14 @@
 //! A session carries one statement at a time, but PostgreSQL's plans interleave scans, and cursors stay open
 //! while other statements run. Whoever wants a session that still delivers rows has the rest of them spilled
 //! into the reader's own store: memory stays bounded, nothing deadlocks, and every statement of a transaction
-//! still runs in the node's one session.
+//! still runs in the node's one session. A reader whose query an error has ended, in a sub-transaction or a block of
+//! PL/pgSQL, has no store any more: then the rest is thrown away.
 
 use super::pool::SessionRef;
-use super::{Event, Failure};
+use super::{Event, Failure, PATIENCE, Session};
 use pg::rows::RowStore;
 use std::cell::RefCell;
-use std::rc::{Rc, Weak};
-use std::time::Duration;
-
-/// How long a node may take to stop what nobody waits for.
-const PATIENCE: Duration = Duration::from_secs(2);
+use std::rc::Rc;
 
 /// What a reader and its session share.
 #[derive(Debug, Default)]
@@ -24,6 +21,8 @@ pub(crate) struct StreamState {
     pub(crate) started: bool,
     /// Spilling failed; the reader is to raise this.
     pub(crate) failure: Option<Failure>,
+    /// The reader is gone, and the store with it: an error has ended its query.
+    pub(crate) unwanted: bool,
 }
 
 /// A statement's rows.
@@ -31,8 +30,7 @@ pub(crate) struct StreamState {
 pub(crate) struct Stream {
     /// Shared with the session.
     pub(crate) state: Rc<RefCell<StreamState>>,
-    /// The reader's own, which goes with it: after an error in a savepoint nobody may be left who reads.
-    rows: Weak<RefCell<RowStore>>,
+    rows: Rc<RefCell<RowStore>>,
 }
 
 impl std::fmt::Debug for Stream {
@@ -43,8 +41,8 @@ impl std::fmt::Debug for Stream {
 
 impl Stream {
     /// Makes the session's current statement a stream into `rows`.
-    pub(crate) fn attach(session: &SessionRef, rows: &Rc<RefCell<RowStore>>) -> Self {
-        let stream = Self { state: Rc::default(), rows: Rc::downgrade(rows) };
+    pub(crate) fn attach(session: &SessionRef, rows: Rc<RefCell<RowStore>>) -> Self {
+        let stream = Self { state: Rc::default(), rows };
         session.borrow_mut().reader = Some(stream.clone());
         stream
     }
@@ -61,18 +59,14 @@ pub(crate) fn claim(session: &SessionRef) -> Result<(), Failure> {
         return Ok(());
     }
     let mut session = session.borrow_mut();
-    let rows = reader.rows.upgrade();
-    if rows.is_none() && session.depth == 0 {
-        // Nobody waits for the rest, and no transaction of the node's is lost with it.
-        session.stop(PATIENCE);
-        return Ok(());
+    if reader.state.borrow().unwanted {
+        return throw_away(&mut session);
     }
     loop {
         match session.poll() {
             Ok(Event::Row(row)) => {
                 reader.state.borrow_mut().started = true;
-                let Some(rows) = &rows else { continue };
-                if let Err(error) = rows.borrow_mut().keep(session.row(&row)) {
+                if let Err(error) = reader.rows.borrow_mut().keep(session.row(&row)) {
                     reader.state.borrow_mut().failure = Some(Failure::Statement(error));
                 }
             }
@@ -96,4 +90,18 @@ pub(crate) fn claim(session: &SessionRef) -> Result<(), Failure> {
             }
         }
     }
+}
+
+/// Nobody wants the rest any more.
+fn throw_away(session: &mut Session) -> Result<(), Failure> {
+    if session.depth > 0 {
+        // A cancel would abort the remote transaction.
+        return match session.finish(&mut |_| Ok(())) {
+            Err(failure @ Failure::Lost(_)) => Err(failure),
+            Ok(_) | Err(Failure::Statement(_)) => Ok(()),
+        };
+    }
+    // If that fails the session is broken, which who has claimed it will find.
+    session.stop(PATIENCE);
+    Ok(())
 }
