@@ -303,6 +303,27 @@ fn a_node_that_is_away_is_replaced_or_named() {
 }
 
 #[test]
+fn workers_that_do_not_reach_each_other_are_named_and_left_alone_for_a_while() {
+    let cluster = cluster_with_tables();
+    let (mut plain, mut sharded) = (session(&cluster, "plain"), session(&cluster, "sharded"));
+    cluster.on_workers("ALTER SYSTEM SET pg_shard.node_conninfo = 'sslmode=require'");
+    cluster.on_workers("SELECT pg_reload_conf()");
+    for worker in cluster.workers() {
+        let mut session = cluster.session_on(worker);
+        wait_until("the worker has read its settings", || {
+            session.text("SHOW pg_shard.node_conninfo") == "sslmode=require"
+        });
+    }
+    sharded.sql("PREPARE p AS SELECT count(*), sum(c.y) FROM a JOIN c ON a.x = c.i");
+    let error = sharded.error("EXECUTE p");
+    assert_eq!(error.sqlstate, "08006", "{error}");
+    assert!(error.message.starts_with("could not fetch rows from node \"localhost:"), "{error}");
+    assert_eq!(sharded.text("EXECUTE p"), plain.text(JOIN));
+    assert!(!sharded.text(&format!("EXPLAIN {JOIN}")).contains(MOVED));
+    assert_nothing_is_kept(&cluster);
+}
+
+#[test]
 fn rows_move_only_beside_shards_that_are_read() {
     let cluster = cluster_with_tables();
     // A few values of the distribution column are many rows.

@@ -42,7 +42,6 @@ SELECT a.id, c.y FROM a JOIN c ON a.x = c.i ORDER BY c.y DESC, a.id, c.id LIMIT 
 SELECT DISTINCT c.y, a.x FROM a JOIN c ON a.u = c.u;
 SELECT a.x, c.y, rank() OVER (PARTITION BY a.x ORDER BY c.y, a.id, c.id) FROM a JOIN c ON a.x = c.i WHERE a.id < 200;
 SELECT a.id, c.id, r.name FROM a JOIN c ON a.x = c.i LEFT JOIN r ON r.id = a.x;
-SELECT r.id, c.id FROM r LEFT JOIN c ON r.id = c.i AND c.y > 10;
 SELECT a.id, c.id, e.note FROM a JOIN e ON a.id = e.id JOIN c ON a.x = c.i;
 SELECT a.id, c.id, e.note FROM a JOIN c ON a.x = c.i LEFT JOIN e ON a.b = e.id AND e.note <> 'n';
 SELECT c.id, g.n FROM c JOIN (SELECT id, count(*) AS n FROM e GROUP BY id) g ON g.id = c.i;

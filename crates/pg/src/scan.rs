@@ -416,11 +416,6 @@ impl ScanIo {
         Ok(())
     }
 
-    /// Has them split anew when they are needed next.
-    pub fn forget_moved(&mut self) {
-        self.moved = None;
-    }
-
     /// What the nodes are told of rows that have moved, as far as these parts are concerned.
     fn append_moved(&self, shards: &[usize], arguments: &mut Arguments) {
         for number in 0..self.moves {

@@ -5,7 +5,7 @@
 //! transaction (`Session::keeps`). If its session ends before, it drops them by itself. No row has been delivered yet
 //! while rows are split, so a node that is lost is replaced as in any read.
 
-use super::read::{Read, assign, sharers};
+use super::read::{Read, assign, lost_in_the_middle, sharers};
 use super::render;
 use crate::activity::{Kind, Work};
 use crate::catalog::{self, DistributedTable};
@@ -14,6 +14,7 @@ use crate::functions::moved::NOT_FETCHED;
 use crate::naming::tell_as_table;
 use crate::session::knowledge;
 use crate::session::pool::{self, SessionRef, Stale};
+use crate::session::snapshot::Shared;
 use crate::session::{Event, Failure, NoSession, Request, Sql, wait_for_any};
 use crate::transaction;
 use pg::scan::ScanIo;
@@ -27,7 +28,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 /// How long rows go by the coordinator after nodes could not fetch them from each other.
-const GIVING_UP: Duration = Duration::from_secs(300);
+const GIVING_UP: Duration = Duration::from_secs(60);
 
 thread_local!(static GIVEN_UP_UNTIL: Cell<Duration> = const { Cell::new(Duration::ZERO) });
 
@@ -63,6 +64,7 @@ impl Read {
         parts: &[Shard],
     ) -> Result<MovedRows, PgError> {
         self.drop_kept();
+        self.join_snapshots(io);
         let tables = self.tables()?;
         let mut left = self.shards(io, &tables[0])?;
         let mut moved = MovedRows::default();
@@ -126,6 +128,9 @@ impl Read {
 
     /// A node is gone; others may have its shards.
     fn lose(&self, node: &NodeAddress, error: &PgError) -> Result<(), PgError> {
+        if self.shared().is_some_and(Shared::is_torn) {
+            return Err(lost_in_the_middle(node, Some(error)));
+        }
         pg::error::warning(pool::connection_failed(node, error));
         transaction::lose_node(node, error)
     }
@@ -152,12 +157,22 @@ impl Read {
         let codecs = io.codecs();
         let arguments = io.arguments_for(group, &[]);
         for attempt in 0..2 {
-            let found = pool::acting_as(self.user(), || pool::session(node, Stale::Matters));
+            let found = pool::acting_as(self.user(), || {
+                pool::session_of(node, Stale::Matters, self.shared().map(Shared::number))
+            });
+            if self.shared().is_some_and(Shared::is_torn) {
+                return Err(lost_in_the_middle(node, None));
+            }
             let session = match found {
                 Ok(session) => session,
                 Err(NoSession::Unreachable(error)) => return Ok(Err(error)),
                 Err(NoSession::Refused(error)) => return Err(error),
             };
+            match self.take_snapshot(&session) {
+                Ok(()) => {}
+                Err(Failure::Lost(error)) => return Ok(Err(error)),
+                Err(Failure::Statement(error)) => return Err(error),
+            }
             // A new one each time: whoever kept rows under the last may still be about to drop them.
             let name = pg::parts::new_name();
             let spec = SplitSpec {
@@ -185,6 +200,9 @@ impl Read {
                     return Ok(Ok(Asked { node, group, session, name, sizes: None }));
                 }
                 Err(Failure::Statement(error)) => return Err(error),
+                Err(Failure::Lost(error)) if self.shared().is_some_and(Shared::is_torn) => {
+                    return Err(lost_in_the_middle(node, Some(&error)));
+                }
                 Err(Failure::Lost(error)) if had_transaction || attempt > 0 => {
                     return Ok(Err(error));
                 }

@@ -54,10 +54,6 @@ pub(crate) struct Read {
     shared: Option<Shared>,
     /// What the nodes keep for others, if the rows are split.
     pub(super) kept: Vec<Kept>,
-    /// The executor has got a row.
-    has_delivered: bool,
-    /// The read was begun anew, since rows that had moved were lost.
-    is_second: bool,
 }
 
 enum State {
@@ -98,8 +94,6 @@ impl Read {
             asked: None,
             shared: None,
             kept: Vec::new(),
-            has_delivered: false,
-            is_second: false,
         }
     }
 
@@ -182,10 +176,7 @@ impl Read {
     }
 
     fn start(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
-        if self.shared.is_none() && !self.locks() {
-            let is_scan = matches!(self.compiled.plan, Plan::ShardScan(_));
-            self.shared = Shared::join(io, || is_scan && io.may_read_again());
-        }
+        self.join_snapshots(io);
         let mut tables = self.tables()?;
         let mut shards = self.shards(io, &tables[0])?;
         if matches!(&self.compiled.plan, Plan::ShardScan(plan) if plan.is_target) {
@@ -238,6 +229,23 @@ impl Read {
         {
             shards.retain(|shard| io.has_needed_rows(&plan.needed, *shard));
         }
+    }
+
+    /// Takes part in the statement's snapshots, if it is one that has some.
+    pub(super) fn join_snapshots(&mut self, io: &ScanIo) {
+        if self.shared.is_none() && !self.locks() {
+            let is_scan = matches!(self.compiled.plan, Plan::ShardScan(_));
+            self.shared = Shared::join(io, || is_scan && io.may_read_again());
+        }
+    }
+
+    pub(super) fn shared(&self) -> Option<&Shared> {
+        self.shared.as_ref()
+    }
+
+    /// Has a session see with the next statement what the others of this statement, or of the transaction, see.
+    pub(super) fn take_snapshot(&self, session: &SessionRef) -> Result<(), Failure> {
+        self.shared().map_or_else(|| snapshot::share(session), |it| it.prepare(session))
     }
 
     /// The order by which the nodes' streams are merged, if they are.
@@ -314,7 +322,7 @@ impl Read {
                 Err(NoSession::Refused(error)) => return Err(error),
             };
             let had_transaction = session.borrow().depth > 0;
-            match shared.map_or_else(|| snapshot::share(&session), |it| it.prepare(&session)) {
+            match self.take_snapshot(&session) {
                 Ok(()) => {}
                 Err(Failure::Lost(error)) => return Ok(Err(error)),
                 Err(Failure::Statement(error)) => return Err(error),
@@ -499,6 +507,9 @@ impl Read {
                 if pg::partial_state::is_surprise(&error) {
                     knowledge::forget();
                 }
+                if moves::is_not_fetched(&error) {
+                    moves::give_up();
+                }
                 let named: Vec<(&DistributedTable, usize)> = tables
                     .iter()
                     .flat_map(|table| read.shards.iter().map(move |index| (&**table, *index)))
@@ -590,29 +601,6 @@ impl Read {
         Ok(())
     }
 
-    fn advance(&mut self, io: &mut ScanIo) -> Result<bool, PgError> {
-        if matches!(self.state, State::Ready) {
-            self.start(io)?;
-        }
-        if matches!(self.state, State::Merging(_)) { self.read_merged(io) } else { self.read(io) }
-    }
-
-    /// A node has not got rows that had moved, from one that was lost perhaps: if nobody has seen a row yet, all is done once
-    /// more, with other placements where there are any.
-    fn begin_anew(&mut self, io: &mut ScanIo, error: PgError) -> Result<(), PgError> {
-        // A remote transaction has failed with the statement, and with it the whole.
-        if self.has_delivered || self.is_second || !pool::none_in_transaction() {
-            moves::give_up();
-            return Err(error);
-        }
-        self.stop(false);
-        io.rows().borrow_mut().clear();
-        io.forget_moved();
-        self.is_second = true;
-        self.state = State::Ready;
-        Ok(())
-    }
-
     /// Gives up what has not come yet. `is_over` says that the execution reads no more.
     fn stop(&mut self, is_over: bool) {
         self.told = None;
@@ -635,7 +623,7 @@ fn is_afresh(session: &SessionRef) -> bool {
     session.depth == 0
 }
 
-fn lost_in_the_middle(node: &NodeAddress, cause: Option<&PgError>) -> PgError {
+pub(super) fn lost_in_the_middle(node: &NodeAddress, cause: Option<&PgError>) -> PgError {
     let error = PgError::new(
         SqlState::CONNECTION_FAILURE,
         format!("connection to node \"{node}\" was lost in the middle of a read"),
@@ -823,17 +811,10 @@ impl Scan for Read {
         if io.looks_up() {
             return io.emit_found();
         }
-        loop {
-            match self.advance(io) {
-                Ok(false) => return Ok(false),
-                Ok(true) => {
-                    self.has_delivered = true;
-                    return Ok(true);
-                }
-                Err(error) if moves::is_not_fetched(&error) => self.begin_anew(io, error)?,
-                Err(error) => return Err(error),
-            }
+        if matches!(self.state, State::Ready) {
+            self.start(io)?;
         }
+        if matches!(self.state, State::Merging(_)) { self.read_merged(io) } else { self.read(io) }
     }
 
     fn rescan(&mut self, io: &mut ScanIo, changed: bool) -> Result<(), PgError> {

@@ -515,19 +515,26 @@ impl Session {
 
     /// Has the node drop rows that it keeps for others, if it has nothing else to do; otherwise it does so later.
     pub(crate) fn drop_kept(&mut self, name: &str) {
-        if !self.is_busy() && self.run_quietly(&drop_rows(name), PATIENCE) {
+        if !self.is_busy() && self.end_quietly() && self.run_quietly(&drop_rows(name), PATIENCE) {
             self.keeps.retain(|known| known != name);
         }
     }
 
     /// The same of all rows, at the end of the transaction.
     pub(crate) fn drop_all_kept(&mut self) {
-        if !std::mem::take(&mut self.keeps).is_empty()
-            && !self.run_quietly(&drop_rows(""), PATIENCE)
-        {
+        if std::mem::take(&mut self.keeps).is_empty() || !self.is_usable() {
+            return;
+        }
+        if !self.end_quietly() || !self.run_quietly(&drop_rows(""), PATIENCE) {
             // Without the session they are dropped as well.
             self.give_up(PgError::internal("a node did not drop rows that it kept for others"));
         }
+    }
+
+    /// Reads the answer to the end of a snapshot without serving interrupts; true if the session is good afterwards.
+    fn end_quietly(&mut self) -> bool {
+        let was_ending = std::mem::take(&mut self.is_ending);
+        !was_ending || self.drain(PATIENCE)
     }
 
     fn queue_settings(&mut self) {
