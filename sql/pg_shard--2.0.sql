@@ -88,6 +88,63 @@ CREATE FUNCTION pgs_catalog.current_of(internal, internal, internal)
 COMMENT ON FUNCTION pgs_catalog.current_of(internal, internal, internal)
     IS 'a column of the row that a cursor stands on';
 
+/* On a worker: rows that it splits and keeps for others, and rows that it fetches from them. The coordinator's sessions call
+   these, with the rights of whoever reads: nobody gets at rows that another role has split. */
+
+CREATE FUNCTION pgs_catalog.split_rows_step(internal, text, VARIADIC "any")
+    RETURNS internal LANGUAGE c PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_shard_split_rows_step';
+CREATE FUNCTION pgs_catalog.split_rows_end(internal)
+    RETURNS text LANGUAGE c PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'pg_shard_split_rows_end';
+CREATE AGGREGATE pgs_catalog.split_rows(text, VARIADIC "any") (
+    SFUNC = pgs_catalog.split_rows_step,
+    STYPE = internal,
+    FINALFUNC = pgs_catalog.split_rows_end,
+    FINALFUNC_MODIFY = READ_WRITE,
+    PARALLEL = RESTRICTED
+);
+COMMENT ON AGGREGATE pgs_catalog.split_rows(text, VARIADIC "any")
+    IS 'keeps rows for other nodes, split by the hash of a column';
+
+CREATE FUNCTION pgs_catalog.part_of_rows(name text, part integer)
+    RETURNS SETOF bytea LANGUAGE c STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'part_of_rows_wrapper';
+COMMENT ON FUNCTION pgs_catalog.part_of_rows(text, integer) IS 'a part of rows that a session has split, in pieces';
+
+CREATE FUNCTION pgs_catalog.drop_rows(names text[])
+    RETURNS void LANGUAGE c STRICT PARALLEL RESTRICTED AS 'MODULE_PATHNAME', 'drop_rows_wrapper';
+COMMENT ON FUNCTION pgs_catalog.drop_rows(text[]) IS 'drops rows that this session has split: all, if none are named';
+
+CREATE FUNCTION pgs_catalog.rows_of_support(internal)
+    RETURNS internal LANGUAGE c STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_shard_rows_of_support';
+CREATE FUNCTION pgs_catalog.rows_of(moved text, part integer, expected double precision)
+    RETURNS SETOF record LANGUAGE c STRICT PARALLEL RESTRICTED SUPPORT pgs_catalog.rows_of_support
+    AS 'MODULE_PATHNAME', 'pg_shard_rows_of';
+COMMENT ON FUNCTION pgs_catalog.rows_of(text, integer, double precision)
+    IS 'a part of rows that nodes have split, fetched from them';
+
+/* Aggregates of users in parts: a node is asked for their transition states. Told are the aggregate's signature, the types of its
+   arguments, the digest of the coordinator's aggregate, and the schemas to look names up in; then come the arguments. */
+
+CREATE FUNCTION pgs_catalog.aggregate_definition(signature text, input_types text)
+    RETURNS text LANGUAGE c STABLE STRICT PARALLEL SAFE AS 'MODULE_PATHNAME', 'pg_shard_aggregate_definition';
+COMMENT ON FUNCTION pgs_catalog.aggregate_definition(text, text)
+    IS 'a digest of all that an aggregate is made of, or NULL if it cannot be computed in parts here';
+
+CREATE FUNCTION pgs_catalog.partial_state_step(internal, cstring, cstring, cstring, cstring, VARIADIC "any")
+    RETURNS internal LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'pg_shard_partial_state_step';
+CREATE FUNCTION pgs_catalog.partial_state_text(internal)
+    RETURNS text LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'pg_shard_partial_state_text';
+CREATE FUNCTION pgs_catalog.partial_state_bytes(internal)
+    RETURNS bytea LANGUAGE c STABLE AS 'MODULE_PATHNAME', 'pg_shard_partial_state_bytes';
+
+CREATE AGGREGATE pgs_catalog.partial_state(cstring, cstring, cstring, cstring, VARIADIC "any") (
+    SFUNC = pgs_catalog.partial_state_step, STYPE = internal, FINALFUNC = pgs_catalog.partial_state_text);
+COMMENT ON AGGREGATE pgs_catalog.partial_state(cstring, cstring, cstring, cstring, VARIADIC "any")
+    IS 'the transition state of another aggregate, as text';
+CREATE AGGREGATE pgs_catalog.serial_state(cstring, cstring, cstring, cstring, VARIADIC "any") (
+    SFUNC = pgs_catalog.partial_state_step, STYPE = internal, FINALFUNC = pgs_catalog.partial_state_bytes);
+COMMENT ON AGGREGATE pgs_catalog.serial_state(cstring, cstring, cstring, cstring, VARIADIC "any")
+    IS 'the internal transition state of another aggregate, as its serial function writes it';
+
 /* What sessions of this server have under way on the nodes. */
 
 CREATE FUNCTION pgs_catalog.activity_of_backends(

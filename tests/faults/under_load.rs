@@ -14,7 +14,7 @@ const WORKER_2: NodeName = NodeName::Worker(2);
 const WORKER_3: NodeName = NodeName::Worker(3);
 const WORKER_4: NodeName = NodeName::Worker(4);
 
-const SCRIPTS: [Script<'_>; 4] = [
+const SCRIPTS: [Script<'_>; 5] = [
     Script {
         weight: 3,
         text: "\\set key random(1, 100000)\nINSERT INTO written (key, client) VALUES (:key, :client_id);\n",
@@ -31,12 +31,17 @@ const SCRIPTS: [Script<'_>; 4] = [
         weight: 1,
         text: "\\set key random(1, 200)\nBEGIN;\nUPDATE pairs SET n = n + 1 WHERE key = :key;\nINSERT INTO moves (key, client) VALUES (:key, :client_id);\nEND;\n",
     },
+    // Its rows are computed on the coordinator.
+    Script {
+        weight: 1,
+        text: "\\set key random(1, 200)\nUPDATE joined SET n = n + step FROM steps WHERE joined.key = steps.key AND place = :key;\n",
+    },
 ];
 
 /// What all runs of pgbench reported together.
 #[derive(Debug, Default)]
 struct Load {
-    acknowledged: [u64; 4],
+    acknowledged: [u64; 5],
     gave_up: u64,
     errors: String,
 }
@@ -108,12 +113,21 @@ fn create_tables(cluster: &TestCluster) {
         2,
     );
     cluster.create_distributed("CREATE TABLE moves (key int, client int)", "moves", "key", 8, 2);
-    for table in ["counters", "pairs"] {
+    cluster.create_distributed(
+        "CREATE TABLE joined (key int PRIMARY KEY, n bigint DEFAULT 0)",
+        "joined",
+        "key",
+        8,
+        2,
+    );
+    cluster.sql("CREATE TABLE steps (place int PRIMARY KEY, key int, step int)");
+    cluster.sql("INSERT INTO steps SELECT i, i, 1 FROM generate_series(1, 200) AS i");
+    for table in ["counters", "pairs", "joined"] {
         cluster.sql(&format!("INSERT INTO {table} SELECT i FROM generate_series(1, 200) AS i"));
     }
 }
 
-const TABLES: [&str; 4] = ["written", "counters", "pairs", "moves"];
+const TABLES: [&str; 5] = ["written", "counters", "pairs", "moves", "joined"];
 
 /// Waits until many more writes were done.
 fn wait_for_progress(cluster: &TestCluster) {
@@ -177,13 +191,13 @@ fn no_acknowledged_write_is_lost(mode: &str) {
         "SELECT count(*) FROM written",
         "SELECT sum(n) FROM counters",
         "SELECT count(*) FROM moves",
+        "SELECT sum(n) FROM joined",
     ]
     .iter()
     .map(|query| cluster.text(query).parse().expect("a number"))
     .collect();
-    for (stored, acknowledged) in
-        stored.iter().zip([load.acknowledged[0], load.acknowledged[1], load.acknowledged[3]])
-    {
+    let [inserted, counted, _, moved, joined] = load.acknowledged;
+    for (stored, acknowledged) in stored.iter().zip([inserted, counted, moved, joined]) {
         let possible = acknowledged..=acknowledged + load.gave_up;
         assert!(
             possible.contains(stored),

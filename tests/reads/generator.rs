@@ -115,7 +115,8 @@ impl Generator {
             0 => self.recursive(),
             1 if with.is_empty() => self.locking(),
             2 => self.whole_rows(),
-            3 | 4 => self.values_joined(),
+            3 => self.values_joined(),
+            4 => self.small_side_joined(),
             _ => self.query(&scope, None, 2),
         };
         if with.is_empty() {
@@ -384,13 +385,23 @@ impl Generator {
                     let any = self.type_in(scope);
                     format!("count({distinct}{})", self.expression(any, scope, 1))
                 }
-                4 => format!("total_of({})", self.expression(Type::Int4, scope, 1)),
+                4 => match self.random.below(3) {
+                    0 => {
+                        let first = self.expression(Type::Int4, scope, 1);
+                        format!("score_of({first}, {})", self.expression(Type::Int4, scope, 1))
+                    }
+                    1 => "rows_of(*)".to_owned(),
+                    _ => format!("total_of({})", self.expression(Type::Int4, scope, 1)),
+                },
                 5 => format!("sum_without_combine({})", self.expression(Type::Int4, scope, 1)),
                 _ => format!("sum({distinct}{})", self.expression(Type::Int4, scope, 1)),
             },
             Type::Numeric => match self.random.below(9) {
                 0 => format!("avg({distinct}{})", self.expression(Type::Int4, scope, 1)),
-                1 => format!("avg({})", self.expression(Type::Numeric, scope, 1)),
+                1 => {
+                    let call = self.random.pick(&["avg", "mean_of"]);
+                    format!("{call}({})", self.expression(Type::Numeric, scope, 1))
+                }
                 2 => format!("sum({distinct}{})", self.expression(Type::Int8, scope, 1)),
                 3 => format!("stddev({})", self.expression(Type::Numeric, scope, 1)),
                 4 => format!("var_pop({})", self.expression(Type::Int4, scope, 1)),
@@ -461,7 +472,7 @@ impl Generator {
                 format!("{call}({})", self.expression(Type::Int4, scope, 1))
             }
             _ if of.has_extremes() && (of == Type::Ints || self.random.chance(80)) => {
-                let call = self.random.pick(&["min", "max"]);
+                let call = self.random.pick(&["min", "max", "largest_of"]);
                 let value = self.expression(of, scope, 1);
                 // Extremes of varchar are text.
                 if of == Type::Varchar {
@@ -779,6 +790,69 @@ impl Generator {
         Query { sql, ordered: false }
     }
 
+    /// A side that is local or filtered hard, joined with a table by something else than the table's key.
+    fn small_side_joined(&mut self) -> Query {
+        let local = TABLES.iter().find(|table| table.shards.is_none());
+        let small = local.filter(|_| self.random.chance(50));
+        let small = small.unwrap_or_else(|| self.distributed_table());
+        let (small, first) = self.table(small);
+        let (large, other) = {
+            let table = self.distributed_table();
+            self.table(table)
+        };
+        let scope = Scope { relations: vec![first], outer: Vec::new() };
+        let both =
+            Scope { relations: vec![scope.relations[0].clone(), other.clone()], outer: Vec::new() };
+        let mut pairs = Vec::new();
+        for (column, of) in other.columns.iter().skip(1) {
+            if !matches!(of, Type::Bool | Type::Jsonb | Type::Mood) {
+                pairs.extend(scope.columns(*of).map(|there| format!("{there} = {column}")));
+            }
+        }
+        self.nesting += 5;
+        let mut on = if pairs.is_empty() {
+            self.join_condition(&scope, &other)
+        } else {
+            self.random.pick(&pairs)
+        };
+        if self.random.chance(35) {
+            on = format!("{on} AND {}", self.condition(&both, 1));
+        }
+        let hard = {
+            let of = self.type_in(&scope);
+            self.random.chance(50).then(|| {
+                format!("{} = {}", self.distribution_or_column(of, &scope), self.constant(of))
+            })
+        };
+        let hard = hard.filter(|it| it.starts_with('r')).unwrap_or_else(|| "true".to_owned());
+        let kind = self.random.below(5);
+        let seen = if kind < 3 { &scope } else { &both };
+        let types = self.types(seen, None);
+        let list: Vec<String> = types.iter().map(|of| self.expression(*of, seen, 1)).collect();
+        let after = if self.random.chance(25) { self.condition(seen, 1) } else { hard.clone() };
+        self.nesting -= 5;
+        let list = labelled(&list);
+        let sql = match kind {
+            0 => {
+                format!(
+                    "SELECT {list} FROM {small} WHERE {hard} AND EXISTS (SELECT FROM {large} WHERE {on})"
+                )
+            }
+            1 | 2 => {
+                format!(
+                    "SELECT {list} FROM {small} WHERE {hard} AND NOT EXISTS (SELECT FROM {large} WHERE {on})"
+                )
+            }
+            3 => {
+                format!("SELECT {list} FROM {small} LEFT JOIN {large} ON {on} WHERE {after}")
+            }
+            _ => {
+                format!("SELECT {list} FROM {large} RIGHT JOIN {small} ON {on} WHERE {after}")
+            }
+        };
+        self.finish(sql, types.len(), None)
+    }
+
     /// FROM, and what it brings in scope.
     fn from(&mut self, outer: &Scope, tables: usize) -> (String, Scope) {
         let mut scope = Scope { relations: Vec::new(), outer: outer.outer.clone() };
@@ -796,14 +870,17 @@ impl Generator {
                 let types: Vec<Type> =
                     (0..1 + self.random.below(2)).map(|_| self.usual_type()).collect();
                 self.nesting += 1;
-                let query = self.query(&scope.inside(), Some(&types), 0);
+                let query = if self.random.chance(50) {
+                    self.rows_for_a_row(&types, &scope)
+                } else {
+                    self.query(&scope.inside(), Some(&types), 0).sql
+                };
                 self.nesting -= 1;
                 let relation = self.derived(&types);
                 let kind = self.random.pick(&["CROSS JOIN LATERAL", "LEFT JOIN LATERAL"]);
                 let on = if kind.starts_with("LEFT") { " ON true" } else { "" };
                 text = format!(
-                    "{text} {kind} ({}) AS {} ({}){on}",
-                    query.sql,
+                    "{text} {kind} ({query}) AS {} ({}){on}",
                     relation.alias,
                     names(&relation)
                 );
@@ -1023,8 +1100,69 @@ impl Generator {
         Relation { alias, columns, key: None, distribution: None, nullable: false }
     }
 
+    /// A sub-query of one table's rows for an outer row: something of all of them, or of the first.
+    fn query_for_a_row(&mut self, of: Type, scope: &Scope) -> Option<String> {
+        let table = self.distributed_table();
+        let (from, relation) = self.table(table);
+        let key = relation.key.clone()?.join(", ");
+        let inner = Scope { relations: vec![relation], outer: scope.inside().outer };
+        let equal = self.correlated_filter(&inner);
+        self.nesting += 5;
+        let own = Scope { relations: inner.relations.clone(), outer: Vec::new() };
+        let value =
+            if self.random.chance(50) { self.leaf(of, &own) } else { self.expression(of, &own, 1) };
+        let by = self.type_in(&own);
+        let by = self.leaf(by, &own);
+        let sql = match self.random.below(6) {
+            0 | 1 if of == Type::Int8 => format!("SELECT count(*) FROM {from} WHERE {equal}"),
+            0 if of == Type::Bool => {
+                format!("SELECT EXISTS (SELECT FROM {from} WHERE {equal})")
+            }
+            2 | 3 => format!(
+                "SELECT {value} FROM {from} WHERE {equal} ORDER BY ({by}) DESC, {key} LIMIT 1"
+            ),
+            _ => format!("SELECT {} FROM {from} WHERE {equal}", self.aggregate(of, &own)),
+        };
+        self.nesting -= 5;
+        Some(sql)
+    }
+
+    /// A sub-query of one table's rows for a row that stands before it: the first ones, or aggregates.
+    fn rows_for_a_row(&mut self, types: &[Type], scope: &Scope) -> String {
+        let table = self.distributed_table();
+        let (from, relation) = self.table(table);
+        let key = relation.key.clone().map(|key| key.join(", "));
+        let inner = Scope { relations: vec![relation], outer: scope.inside().outer };
+        let equal = self.correlated_filter(&inner);
+        self.nesting += 5;
+        let own = Scope { relations: inner.relations.clone(), outer: Vec::new() };
+        let sql = match key {
+            Some(key) if self.random.chance(60) => {
+                let list: Vec<String> = types.iter().map(|of| self.leaf(*of, &own)).collect();
+                let by = self.type_in(&own);
+                let by = self.leaf(by, &own);
+                let many = 1 + self.random.below(3);
+                format!(
+                    "SELECT {} FROM {from} WHERE {equal} ORDER BY ({by}), {key} LIMIT {many}",
+                    labelled(&list)
+                )
+            }
+            _ => {
+                let list: Vec<String> = types.iter().map(|of| self.aggregate(*of, &own)).collect();
+                format!("SELECT {} FROM {from} WHERE {equal}", labelled(&list))
+            }
+        };
+        self.nesting -= 5;
+        sql
+    }
+
     /// A sub-query that yields one value.
     pub(crate) fn scalar_query(&mut self, of: Type, scope: &Scope) -> String {
+        if self.random.chance(45)
+            && let Some(query) = self.query_for_a_row(of, scope)
+        {
+            return format!("({query})");
+        }
         self.nesting += 1;
         let tables = self.random.below(2);
         let (from, inner) = self.from(&scope.inside(), tables);

@@ -1,7 +1,7 @@
 //! Reads made up from seeds: the same rows on distributed tables as on local ones of the same content.
 //!
 //! The tables are in `tables.sql`, several pairs of them cut alike. `generator.rs` makes a SELECT of a number; the first
-//! 1,500 numbers are always run, and so are `above.sql` and `once_wrong.sql`, which keeps what was once answered wrongly. To hunt for
+//! 1,500 numbers are always run, and so are `above.sql`, `correlated.sql` and `once_wrong.sql`, which keeps what was once answered wrongly. To hunt for
 //! more: `PGSHARD_FUZZ=20000 PGSHARD_FUZZ_FROM=5000 cargo test --release -p testkit --test reads hunt`.
 
 /// Numbers that look random.
@@ -15,7 +15,12 @@ mod generator;
 
 /// Expressions.
 mod expression;
+
+/// Statistics that are kept fresh unasked.
 mod fresh;
+
+/// A small side and what the workers find for it.
+mod matched;
 
 /// Answers, and whether two are the same.
 mod answer;
@@ -26,8 +31,17 @@ mod statistics;
 /// Tables that are whole on every worker.
 mod reference;
 
+/// Sub-queries that are computed for each row of another.
+mod sub_queries;
+
 /// ORDER BY.
 mod sorted;
+
+/// What is too much, and samples.
+mod limits;
+
+/// Aggregates of users.
+mod own_aggregates;
 
 /// Snapshots of nodes.
 mod snapshots;
@@ -57,10 +71,14 @@ use crate::schema::{LOCAL, TABLES, TYPES, Type, VIEWS};
 const ROWS: &str = include_str!("tables.sql");
 const ONCE_WRONG: &str = include_str!("once_wrong.sql");
 const ABOVE: &str = include_str!("above.sql");
+const CORRELATED: &str = include_str!("correlated.sql");
 const ERRORS: &str = include_str!("errors.sql");
 
 /// How many made-up statements are always run.
 const USUAL: u64 = 1500;
+
+/// How many others are run if nobody says how many.
+const SHORT_HUNT: u64 = 100;
 
 /// The SQLSTATE of a statement that ran into its timeout.
 const QUERY_CANCELED: &str = "57014";
@@ -97,6 +115,7 @@ fn statements(file: &str) -> Vec<Statement> {
 fn cluster_with_tables() -> TestCluster {
     let cluster = TestCluster::up(4);
     cluster.on_all_nodes(TYPES);
+    cluster.on_workers("CREATE EXTENSION IF NOT EXISTS pg_shard");
     cluster.sql(LOCAL);
     let (definitions, rows) =
         ROWS.split_once("INSERT INTO").expect("tables come before their rows");
@@ -419,6 +438,11 @@ fn windows_groups_and_distinct_rows_of_all_kinds_are_those_of_local_tables() {
     same_rows(ABOVE);
 }
 
+#[test]
+fn correlated_sub_queries_of_all_kinds_yield_what_they_yield_on_local_tables() {
+    same_rows(CORRELATED);
+}
+
 /// Each statement of a file, in several ways.
 fn same_rows(file: &str) {
     let cluster = cluster_with_tables();
@@ -456,9 +480,9 @@ fn what_fails_on_local_tables_fails_with_the_same_sqlstate() {
 }
 
 #[test]
-fn a_hunt_as_long_as_the_environment_says_finds_nothing() {
+fn a_hunt_among_other_seeds_as_long_as_the_environment_says_finds_nothing() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    let Some(many) = number("PGSHARD_FUZZ") else { return };
+    let many = number("PGSHARD_FUZZ").unwrap_or(SHORT_HUNT);
     let from = number("PGSHARD_FUZZ_FROM").unwrap_or(USUAL);
     let cluster = cluster_with_tables();
     let (wrong, counts) = run_seeds(&cluster, from..from + many);

@@ -306,8 +306,19 @@ pub(crate) const TYPES: &str = "
     CREATE ROLE reader LOGIN;
     GRANT USAGE ON SCHEMA sharded TO reader;
     CREATE FUNCTION add_or_zero(int8, int4) RETURNS int8 LANGUAGE sql IMMUTABLE AS 'SELECT coalesce($1, 0) + coalesce($2, 0)';
-    CREATE FUNCTION add_both(int8, int8) RETURNS int8 LANGUAGE sql IMMUTABLE AS 'SELECT coalesce($1, 0) + coalesce($2, 0)';
+    CREATE FUNCTION add_both(int8, int8) RETURNS int8 LANGUAGE sql IMMUTABLE AS 'SELECT coalesce($1 + $2, $1, $2)';
     CREATE AGGREGATE total_of(int4) (sfunc = add_or_zero, stype = int8, combinefunc = add_both, parallel = safe);
+    CREATE FUNCTION weighed(int8) RETURNS int8 LANGUAGE sql IMMUTABLE AS 'SELECT $1 * 3 % 1009';
+    CREATE FUNCTION score(s int8, a int4, b int4) RETURNS int8 LANGUAGE plpgsql IMMUTABLE AS
+        $$ BEGIN RETURN s + public.weighed(coalesce(a, 7)::int8) - coalesce(b % 100, 0); END $$;
+    CREATE AGGREGATE score_of(int4, int4) (sfunc = score, stype = int8, combinefunc = int8pl, initcond = '0');
+    CREATE FUNCTION one_more(int8) RETURNS int8 LANGUAGE sql IMMUTABLE AS 'SELECT coalesce($1, 0) + 1';
+    CREATE AGGREGATE rows_of(*) (sfunc = one_more, stype = int8, combinefunc = add_both);
+    CREATE AGGREGATE mean_of(numeric) (sfunc = numeric_avg_accum, stype = internal, combinefunc = numeric_avg_combine,
+        serialfunc = numeric_avg_serialize, deserialfunc = numeric_avg_deserialize, finalfunc = numeric_avg);
+    CREATE FUNCTION larger_of(anyelement, anyelement) RETURNS anyelement LANGUAGE sql IMMUTABLE STRICT AS
+        'SELECT CASE WHEN $2 > $1 THEN $2 ELSE $1 END';
+    CREATE AGGREGATE largest_of(anyelement) (sfunc = larger_of, stype = anyelement, combinefunc = larger_of);
     CREATE AGGREGATE sum_without_combine(int4) (sfunc = add_or_zero, stype = int8);
     CREATE FUNCTION twice(int4) RETURNS int4 LANGUAGE sql IMMUTABLE AS 'SELECT $1 * 2';
 ";

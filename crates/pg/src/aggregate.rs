@@ -4,19 +4,26 @@
 //! PostgreSQL finishes an aggregate from transition states. Where the state is the aggregate's result (count, sum,
 //! min, max, bool_and, ...) a worker is asked for the aggregate itself; where it is an array of sums, for these; where it
 //! is internal, for its parts, of which [`StateKind`] makes the serialised form. So workers need nothing but
-//! PostgreSQL. All aggregates of the server that have a combine function have such a form. One of a user has none that
-//! SQL could ask for, unless it has no final function; and nobody here knows what a worker's function of its name does.
+//! PostgreSQL. All aggregates of the server that have a combine function have such a form.
+//!
+//! For the state of a user's aggregate a worker is asked by an aggregate of ours (`partial_state.rs`), if all nodes of the tables have
+//! the extension and the same aggregate (`definition.rs`). The nodes are asked for that while planning; what they
+//! answered may be out of date, so a node looks again when it executes.
 //!
 //! The states are those of `src/backend/utils/adt/numeric.c` and `float.c`, told by the transition function.
 
+use crate::definition::{self, Aggregate};
+use crate::hooks;
 use crate::node;
+use crate::remote::Remote;
 use crate::rows::{Source, StateKind};
 use crate::value::FIRST_USER_OID;
-use pgrx::pg_sys::{self, Datum, Oid};
+use pgrx::pg_sys::{self, Datum, NodeTag, Oid};
 use std::ffi::c_int;
+use std::rc::Rc;
 
 /// How an aggregate's transition state is computed by a query.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum Form {
     /// It is the aggregate's result.
     Itself,
@@ -31,6 +38,8 @@ enum Form {
     IntervalSum,
     /// Internal.
     Internal(StateKind),
+    /// That of a user's aggregate, whose functions look names up in these schemas.
+    OfUser(Rc<Aggregate>, String),
 }
 
 /// An aggregate to be computed in parts.
@@ -51,19 +60,25 @@ impl PartialAggregate {
     /// # Safety
     ///
     /// `aggregate` is a live node of the planner.
-    pub(crate) unsafe fn of(aggregate: *mut pg_sys::Aggref) -> Option<Self> {
+    pub(crate) unsafe fn of(aggregate: *mut pg_sys::Aggref, remote: &Remote) -> Option<Self> {
         // SAFETY: the caller vouches for the node.
         unsafe {
             let function = (*aggregate).aggfnoid;
+            let is_of_user = function.to_u32() >= FIRST_USER_OID;
             if (*aggregate).aggkind as u8 != b'n'
                 || !(*aggregate).aggdistinct.is_null()
                 || !(*aggregate).aggorder.is_null()
-                || (*aggregate).aggvariadic
-                || function.to_u32() >= FIRST_USER_OID
+                || (*aggregate).aggvariadic && !is_of_user
             {
                 return None;
             }
-            let form = form_of(function, (*aggregate).aggtranstype, (*aggregate).aggtype)?;
+            let form = if is_of_user {
+                let known = on_all_nodes(aggregate, remote)?;
+                let has_names = !known.functions.is_empty();
+                Form::OfUser(known, if has_names { schemas() } else { String::new() })
+            } else {
+                form_of(function, (*aggregate).aggtranstype, (*aggregate).aggtype)?
+            };
             let arguments = node::elements::<pg_sys::TargetEntry>((*aggregate).args)
                 .into_iter()
                 .map(|entry| (*entry).expr.cast())
@@ -96,7 +111,27 @@ impl PartialAggregate {
         let only = arguments.first().map_or("*", String::as_str);
         let call = |function: &str, argument: &str| format!("{function}({argument}){filter}");
         let column = |text: String, type_oid| (text, type_oid, -1);
-        match self.form {
+        match &self.form {
+            Form::OfUser(aggregate, schemas) => {
+                let list =
+                    if arguments.is_empty() { "true".to_owned() } else { arguments.join(", ") };
+                let told = [&aggregate.signature, &aggregate.inputs, &aggregate.digest, schemas];
+                let told = told.map(|text| literal(text)).join(", ");
+                let is_serial = aggregate.serial.is_some();
+                let name = if is_serial { "serial_state" } else { "partial_state" };
+                let mut text = format!("pgs_catalog.{name}({told}, {list}){filter}");
+                if let Some(initial) = &aggregate.initial {
+                    // Of no rows our aggregate would not know whose state it is.
+                    let initial = literal(initial);
+                    text = format!("CASE WHEN count(*){filter} > 0 THEN {text} ELSE {initial} END");
+                }
+                if is_serial {
+                    (vec![column(text, pg_sys::BYTEAOID)], Source::Remote(first))
+                } else {
+                    let source = Source::Input(aggregate.state, first);
+                    (vec![column(text, pg_sys::TEXTOID)], source)
+                }
+            }
             Form::Itself => {
                 let name = self.name.strip_prefix("pg_catalog.").unwrap_or(&self.name);
                 let (type_oid, typmod) = self.result;
@@ -145,6 +180,7 @@ impl PartialAggregate {
                 (vec![column(text, pg_sys::INTERVALARRAYOID)], Source::Remote(first))
             }
             Form::Internal(kind) => {
+                let kind = *kind;
                 // A sum of int8 or numeric is numeric, one of smaller numbers int8.
                 let sum = format!("({})::numeric", call("sum", only));
                 let mut columns = vec![
@@ -159,6 +195,104 @@ impl PartialAggregate {
             }
         }
     }
+}
+
+/// A worker can compute the states of this user's aggregate, from what it has of `remote`.
+///
+/// # Safety
+///
+/// `expression` is a live node of the planner.
+pub(crate) unsafe fn has_parts(expression: *mut pg_sys::Node, remote: &Remote) -> bool {
+    // SAFETY: the caller vouches for the node.
+    unsafe {
+        let Some(aggregate) = node::cast::<pg_sys::Aggref, _>(expression, NodeTag::T_Aggref) else {
+            return false;
+        };
+        (*aggregate).aggfnoid.to_u32() >= FIRST_USER_OID
+            && PartialAggregate::of(aggregate, remote).is_some_and(|it| {
+                it.arguments.iter().all(|argument| remote.can_compute(*argument, false))
+                    && (it.filter.is_null() || remote.can_compute(it.filter, false))
+            })
+    }
+}
+
+/// The user's aggregate, if all nodes of the tables have the same.
+unsafe fn on_all_nodes(aggregate: *mut pg_sys::Aggref, remote: &Remote) -> Option<Rc<Aggregate>> {
+    // SAFETY: the caller vouches for the node.
+    unsafe {
+        // Behind a view the nodes know the view's owner, who is not the one to execute what others have written.
+        if remote.user != Oid::INVALID {
+            return None;
+        }
+        let function = (*aggregate).aggfnoid;
+        let inputs: Vec<Oid> = (0..node::length((*aggregate).aggargtypes))
+            .map(|index| (*(*(*aggregate).aggargtypes).elements.add(index)).oid_value)
+            .collect();
+        let known = definition::of(function, &inputs)?;
+        if known.state != (*aggregate).aggtranstype
+            || !takes_one_collation(aggregate)
+            || !definition::begins_neutral(function, &known)
+        {
+            return None;
+        }
+        let planner = hooks::planner();
+        // Asked first, so that a node without the extension has no error to log.
+        let has_extension = "SELECT pg_catalog.to_regprocedure(\
+             'pgs_catalog.aggregate_definition(pg_catalog.text, pg_catalog.text)') IS NOT NULL";
+        let answers = planner.ask_nodes(&remote.tables, has_extension)?;
+        if !answers.iter().all(|answer| answer == "t") {
+            return None;
+        }
+        let question = format!(
+            "SELECT pgs_catalog.aggregate_definition({}, {})",
+            literal(&known.signature),
+            literal(&known.inputs)
+        );
+        let answers = planner.ask_nodes(&remote.tables, &question)?;
+        if !answers.iter().all(|answer| *answer == known.digest) {
+            return None;
+        }
+        // PostgreSQL notes the aggregate itself. The plan holds for what it is made of now.
+        for function in &known.functions {
+            pg_sys::record_plan_function_dependency(remote.root, *function);
+        }
+        for type_oid in &known.types {
+            pg_sys::record_plan_type_dependency(remote.root, *type_oid);
+        }
+        Some(known)
+    }
+}
+
+/// The worker derives the same collation from the arguments, in which explicit ones are no longer told from others.
+unsafe fn takes_one_collation(aggregate: *mut pg_sys::Aggref) -> bool {
+    // SAFETY: the caller vouches for the node.
+    unsafe {
+        node::elements::<pg_sys::TargetEntry>((*aggregate).args).into_iter().all(|entry| {
+            let own = pg_sys::exprCollation((*entry).expr.cast());
+            own == Oid::INVALID || own == (*aggregate).inputcollid
+        })
+    }
+}
+
+/// The schemas of the search path, quoted, with commas between them.
+unsafe fn schemas() -> String {
+    // SAFETY: reads the backend's search path; names are palloced.
+    unsafe {
+        let path = pg_sys::GetOverrideSearchPath(pg_sys::CurrentMemoryContext);
+        let schemas = (*path).schemas;
+        let names = (0..node::length(schemas)).filter_map(|index| {
+            let schema = (*(*schemas).elements.add(index)).oid_value;
+            let name = pg_sys::get_namespace_name(schema);
+            (!name.is_null()).then(|| node::text_of(pg_sys::quote_identifier(name)))
+        });
+        names.collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// A text as an SQL literal.
+fn literal(text: &str) -> String {
+    // SAFETY: both texts are palloced.
+    unsafe { node::text_of(pg_sys::quote_literal_cstr(node::c_text(text))) }
 }
 
 /// How the state of an aggregate of the server can be asked for.

@@ -7,6 +7,7 @@
 //! CURRENT OF ([`Statement::positioned`]); their values are a function's, [`pg_shard_current_of`], which looks at
 //! the cursor as `src/backend/executor/execCurrent.c` does and has its errors.
 
+use crate::custom::{self, Functions, Table};
 use crate::error::{PgError, SqlState, boundary};
 use crate::hooks;
 use crate::node;
@@ -471,37 +472,17 @@ pub(crate) unsafe fn wrap(planned: *mut pg_sys::PlannedStmt, described: *mut pg_
         (*scan).custom_scan_tlist = node::list_of(&scan_list);
         (*scan).custom_plans = node::list_of(&[below]);
         (*scan).custom_private = node::list_of(&private);
-        (*scan).methods = &raw const SCAN_METHODS.0;
+        (*scan).methods = SCAN_METHODS.pointer();
         (*planned).planTree = scan.cast();
     }
 }
 
 const NAME: &std::ffi::CStr = c"pg_shard cursor";
 
-struct Shared<T>(T);
-// SAFETY: the tables below are constant and hold function pointers and a static name only.
-unsafe impl<T> Sync for Shared<T> {}
+static SCAN_METHODS: Table<pg_sys::CustomScanMethods> = custom::scan_methods(NAME, create_state);
 
-static SCAN_METHODS: Shared<pg_sys::CustomScanMethods> = Shared(pg_sys::CustomScanMethods {
-    CustomName: NAME.as_ptr(),
-    CreateCustomScanState: Some(create_state),
-});
-
-static EXEC_METHODS: Shared<pg_sys::CustomExecMethods> = Shared(pg_sys::CustomExecMethods {
-    CustomName: NAME.as_ptr(),
-    BeginCustomScan: Some(begin),
-    ExecCustomScan: Some(exec),
-    EndCustomScan: Some(end),
-    ReScanCustomScan: Some(rescan),
-    MarkPosCustomScan: None,
-    RestrPosCustomScan: None,
-    EstimateDSMCustomScan: None,
-    InitializeDSMCustomScan: None,
-    ReInitializeDSMCustomScan: None,
-    InitializeWorkerCustomScan: None,
-    ShutdownCustomScan: None,
-    ExplainCustomScan: None,
-});
+static EXEC_METHODS: Table<pg_sys::CustomExecMethods> =
+    custom::exec_methods(NAME, &Functions { begin, exec, rescan, end, explain: None });
 
 mod raw {
     //! Called without pgrx' guard: the frames between are plain.
@@ -528,7 +509,7 @@ unsafe extern "C-unwind" fn create_state(_: *mut pg_sys::CustomScan) -> *mut pg_
     unsafe {
         boundary(|| {
             let state: *mut pg_sys::CustomScanState = node::make(NodeTag::T_CustomScanState);
-            (*state).methods = &raw const EXEC_METHODS.0;
+            (*state).methods = EXEC_METHODS.pointer();
             Ok(state.cast())
         })
     }
@@ -605,7 +586,7 @@ unsafe extern "C-unwind" fn end(custom: *mut pg_sys::CustomScanState) {
 /// Registers the node; once, when the library is loaded.
 pub(crate) fn register() {
     // SAFETY: the table is static.
-    unsafe { pg_sys::RegisterCustomScanMethods(&raw const SCAN_METHODS.0) };
+    unsafe { pg_sys::RegisterCustomScanMethods(SCAN_METHODS.pointer()) };
 }
 
 /// `pgs_catalog.current_of`: a column of the row that a cursor stands on, of the column's own type. Only our own
@@ -667,7 +648,7 @@ fn current_value(cursor: &str, table: Oid, column: i16) -> Result<Option<Datum>,
         };
         let scan = (*query).planstate;
         let custom = node::cast::<pg_sys::CustomScanState, _>(scan, NodeTag::T_CustomScanState)
-            .filter(|custom| (**custom).methods == &raw const EXEC_METHODS.0);
+            .filter(|custom| (**custom).methods == EXEC_METHODS.pointer());
         let Some(custom) = custom else {
             return Err(if (*(*query).plannedstmt).rowMarks.is_null() {
                 state(format!(

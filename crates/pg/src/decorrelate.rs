@@ -11,10 +11,14 @@
 //! only that pass: `t.a IN (SELECT b FROM that table WHERE its filters)`. Kim, "On Optimizing an SQL-like Nested Query"
 //! (1982), and the magic sets of Mumick and others (1990).
 //!
-//! Works on the analysed query, before PostgreSQL plans it. What does not fit is left as it is.
+//! Works on the analysed query, before PostgreSQL plans it. What does not fit here becomes a LEFT JOIN by `sublink.rs`, as LATERAL
+//! does by `lateral.rs`, or
+//! is left as it is.
 
+use crate::lateral;
 use crate::node::{self, Visit};
 use crate::query::Statement;
+use crate::sublink;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use std::ffi::c_int;
 
@@ -32,7 +36,7 @@ impl Statement {
     pub fn decorrelated(&self, is_distributed: &dyn Fn(Oid) -> bool) -> Option<Statement> {
         // SAFETY: a live Query of the planner hook; the copy is private.
         unsafe {
-            if !has_sublink(self.parse) {
+            if !has_sub_query(self.parse) {
                 return None;
             }
             let copy: *mut pg_sys::Query = node::copy(self.parse);
@@ -53,7 +57,26 @@ impl Statement {
     }
 }
 
-unsafe fn has_sublink(query: *mut pg_sys::Query) -> bool {
+/// Something in the query could become a join.
+unsafe fn has_sub_query(query: *mut pg_sys::Query) -> bool {
+    // SAFETY: the caller passes a live Query.
+    unsafe {
+        node::walk(query, &mut |n| {
+            let is_one = match node::tag(n) {
+                NodeTag::T_SubLink => true,
+                NodeTag::T_Query => {
+                    node::elements::<pg_sys::RangeTblEntry>((*n.cast::<pg_sys::Query>()).rtable)
+                        .into_iter()
+                        .any(|entry| (*entry).lateral)
+                }
+                _ => false,
+            };
+            if is_one { Visit::Stop } else { Visit::Into }
+        })
+    }
+}
+
+pub(crate) unsafe fn has_sublink(query: *mut pg_sys::Query) -> bool {
     // SAFETY: the caller passes a live Query.
     unsafe {
         node::walk(query, &mut |n| match node::tag(n) {
@@ -84,12 +107,13 @@ unsafe fn rewrite_query(query: *mut pg_sys::Query, is_distributed: &dyn Fn(Oid) 
                 .collect();
             changed |= rewrite_conjunct(query, *conjunct, &others, is_distributed);
         }
-        changed
+        changed |= lateral::rewrite(query, is_distributed);
+        sublink::rewrite(query, is_distributed) || changed
     }
 }
 
 /// The parts of a condition that must all hold.
-unsafe fn conjuncts_of(condition: *mut pg_sys::Node) -> Vec<*mut pg_sys::Node> {
+pub(crate) unsafe fn conjuncts_of(condition: *mut pg_sys::Node) -> Vec<*mut pg_sys::Node> {
     // SAFETY: null or a live expression.
     unsafe {
         if condition.is_null() {
@@ -108,10 +132,11 @@ unsafe fn conjuncts_of(condition: *mut pg_sys::Node) -> Vec<*mut pg_sys::Node> {
 }
 
 /// An equality between an expression of the sub-query and one of the query around it.
-struct Correlation {
-    clause: *mut pg_sys::OpExpr,
+pub(crate) struct Correlation {
+    /// The comparison.
+    pub(crate) clause: *mut pg_sys::OpExpr,
     /// Which argument is the sub-query's.
-    inner: usize,
+    pub(crate) inner: usize,
 }
 
 unsafe fn rewrite_conjunct(
@@ -152,34 +177,12 @@ unsafe fn rewrite_conjunct(
             (*below).hasSubLinks = true;
         }
         // The sub-query stands in FROM now.
-        let entry: *mut pg_sys::RangeTblEntry = node::make(NodeTag::T_RangeTblEntry);
-        (*entry).rtekind = pg_sys::RTEKind::RTE_SUBQUERY;
-        (*entry).subquery = below;
-        let names: Vec<*mut pg_sys::Node> = (1..=node::length((*below).targetList))
-            .map(|number| node::string_node(&format!("column{number}")))
-            .collect();
-        (*entry).eref = pg_sys::makeAlias(c"groups".as_ptr(), node::list_of(&names));
-        (*entry).inFromCl = true;
-        (*query).rtable = pg_sys::lappend((*query).rtable, entry.cast());
-        let number = node::length((*query).rtable) as c_int;
+        let number = add_relation(query, below);
         let reference: *mut pg_sys::RangeTblRef = node::make(NodeTag::T_RangeTblRef);
         (*reference).rtindex = number;
         (*(*query).jointree).fromlist =
             pg_sys::lappend((*(*query).jointree).fromlist, reference.cast());
-
-        let column = |index: usize| {
-            let target: *mut pg_sys::TargetEntry = node::nth((*below).targetList, index);
-            let expression = (*target).expr.cast::<pg_sys::Node>();
-            let var = pg_sys::makeVar(
-                number,
-                index as i16 + 1,
-                pg_sys::exprType(expression),
-                pg_sys::exprTypmod(expression),
-                pg_sys::exprCollation(expression),
-                0,
-            );
-            var.cast::<pg_sys::Node>()
-        };
+        let column = |index: usize| column(below, number, index);
         replace_argument(op, place, column(0));
         for (index, correlation) in correlations.iter().enumerate() {
             let join: *mut pg_sys::OpExpr = node::copy(correlation.clause);
@@ -192,7 +195,53 @@ unsafe fn rewrite_conjunct(
     }
 }
 
-unsafe fn replace_argument(op: *mut pg_sys::OpExpr, place: usize, value: *mut pg_sys::Node) {
+/// Makes `below` a relation of the query, which nothing refers to yet; its number.
+pub(crate) unsafe fn add_relation(query: *mut pg_sys::Query, below: *mut pg_sys::Query) -> c_int {
+    // SAFETY: private, live queries; nodes are made with the structs of their tags.
+    unsafe {
+        let entry: *mut pg_sys::RangeTblEntry = node::make(NodeTag::T_RangeTblEntry);
+        (*entry).rtekind = pg_sys::RTEKind::RTE_SUBQUERY;
+        (*entry).subquery = below;
+        let names: Vec<*mut pg_sys::Node> =
+            node::elements::<pg_sys::TargetEntry>((*below).targetList)
+                .into_iter()
+                .filter(|target| !(**target).resjunk)
+                .map(|target| node::string_node(&format!("column{}", (*target).resno)))
+                .collect();
+        (*entry).eref = pg_sys::makeAlias(c"groups".as_ptr(), node::list_of(&names));
+        (*entry).inFromCl = true;
+        (*query).rtable = pg_sys::lappend((*query).rtable, entry.cast());
+        node::length((*query).rtable) as c_int
+    }
+}
+
+/// A column of `below` as relation `number`.
+pub(crate) unsafe fn column(
+    below: *mut pg_sys::Query,
+    number: c_int,
+    index: usize,
+) -> *mut pg_sys::Node {
+    // SAFETY: a live query with more entries than `index`.
+    unsafe {
+        let target: *mut pg_sys::TargetEntry = node::nth((*below).targetList, index);
+        let expression = (*target).expr.cast::<pg_sys::Node>();
+        pg_sys::makeVar(
+            number,
+            index as i16 + 1,
+            pg_sys::exprType(expression),
+            pg_sys::exprTypmod(expression),
+            pg_sys::exprCollation(expression),
+            0,
+        )
+        .cast()
+    }
+}
+
+pub(crate) unsafe fn replace_argument(
+    op: *mut pg_sys::OpExpr,
+    place: usize,
+    value: *mut pg_sys::Node,
+) {
     // SAFETY: a private operator of two arguments.
     unsafe {
         let mut arguments = node::elements::<pg_sys::Node>((*op).args);
@@ -201,7 +250,7 @@ unsafe fn replace_argument(op: *mut pg_sys::OpExpr, place: usize, value: *mut pg
     }
 }
 
-unsafe fn and(left: *mut pg_sys::Node, right: *mut pg_sys::Node) -> *mut pg_sys::Node {
+pub(crate) unsafe fn and(left: *mut pg_sys::Node, right: *mut pg_sys::Node) -> *mut pg_sys::Node {
     // SAFETY: null or live expressions; the node is made with the struct of its tag.
     unsafe {
         if left.is_null() {
@@ -245,6 +294,19 @@ unsafe fn correlations_of(below: *mut pg_sys::Query) -> Option<Vec<Correlation>>
         {
             return None;
         }
+        let (correlations, kept) = split(below)?;
+        (*(*below).jointree).quals = kept;
+        Some(correlations)
+    }
+}
+
+/// The equalities that correlate the sub-query and its other conditions, if it depends on the query around by nothing else.
+/// The SELECT list is not looked at.
+pub(crate) unsafe fn split(
+    below: *mut pg_sys::Query,
+) -> Option<(Vec<Correlation>, *mut pg_sys::Node)> {
+    // SAFETY: the live sub-query of a sub-link.
+    unsafe {
         let mut correlations = Vec::new();
         let mut kept: Vec<*mut pg_sys::Node> = Vec::new();
         for conjunct in conjuncts_of((*(*below).jointree).quals) {
@@ -278,9 +340,8 @@ unsafe fn correlations_of(below: *mut pg_sys::Query) -> Option<Vec<Correlation>>
                 return None;
             }
         }
-        (*(*below).jointree).quals =
-            kept.into_iter().fold(std::ptr::null_mut(), |all, part| and(all, part));
-        Some(correlations)
+        let kept = kept.into_iter().fold(std::ptr::null_mut(), |all, part| and(all, part));
+        Some((correlations, kept))
     }
 }
 
@@ -319,12 +380,17 @@ unsafe fn correlation(conjunct: *mut pg_sys::Node) -> Option<Correlation> {
         }
         let entry = pg_sys::lookup_type_cache(
             type_oid,
-            (pg_sys::TYPECACHE_EQ_OPR | pg_sys::TYPECACHE_LT_OPR | pg_sys::TYPECACHE_HASH_PROC)
-                as c_int,
+            (pg_sys::TYPECACHE_EQ_OPR
+                | pg_sys::TYPECACHE_LT_OPR
+                | pg_sys::TYPECACHE_HASH_PROC
+                | pg_sys::TYPECACHE_HASH_OPFAMILY) as c_int,
         );
+        // What equals one value is one group.
         let groups = (*entry).eq_opr != Oid::INVALID
             && (*entry).lt_opr != Oid::INVALID
-            && (*entry).hash_proc != Oid::INVALID;
+            && (*entry).hash_proc != Oid::INVALID
+            && pg_sys::get_op_opfamily_strategy((*clause).opno, (*entry).hash_opf) == 1
+            && pg_sys::op_strict((*clause).opno);
         groups.then_some(Correlation { clause, inner })
     }
 }
@@ -367,7 +433,7 @@ unsafe fn group(below: *mut pg_sys::Query, correlations: &[Correlation]) {
 
 /// `(inner, ...) IN (SELECT outer, ... FROM table WHERE filters)` if the outer sides are columns of one table that the
 /// outer query filters by itself.
-unsafe fn restriction(
+pub(crate) unsafe fn restriction(
     query: *mut pg_sys::Query,
     correlations: &[Correlation],
     others: &[*mut pg_sys::Node],
@@ -491,7 +557,7 @@ unsafe fn refers_only_to(condition: *mut pg_sys::Node, relation: c_int) -> bool 
 }
 
 /// A column of a query `depth` levels or more above that which the node belongs to, itself not counted.
-unsafe fn refers_above(n: *mut pg_sys::Node, depth: u32) -> bool {
+pub(crate) unsafe fn refers_above(n: *mut pg_sys::Node, depth: u32) -> bool {
     // SAFETY: a live expression.
     unsafe { !levels(n, 0, &mut |var, own| (*var).varlevelsup <= own + depth) }
 }

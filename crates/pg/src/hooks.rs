@@ -4,18 +4,20 @@
 //! with a destructor and call the core or the previous hook directly, so an ERROR from below passes over them
 //! with all its fields; our own part runs inside [`boundary`].
 
+use crate::changes::{self, Execution};
 use crate::cursor;
 use crate::error::{PgError, boundary};
 use crate::join;
 use crate::path::{self, ShardScan};
 use crate::plan::{BoundParameters, Plan, PlanWriter};
-use crate::pulled::{self, Execution, PulledTarget};
+use crate::pulled::{self, PulledTarget};
 use crate::query::{DistributionKey, Statement};
 use crate::scan::{self, BeginScan};
 use crate::transaction;
 use crate::upper;
 use crate::utility::{self, UtilityCall};
 use pgrx::pg_sys::{self, Oid};
+use shardmap::moved::MovedRows;
 use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};
 use std::sync::OnceLock;
@@ -58,8 +60,21 @@ pub trait Extension: Sync {
     /// The tables can be joined shard by shard: those with several shards are cut alike, and for each shard there
     /// is a node with healthy placements of all tables.
     fn lie_together(&self, tables: &[Oid]) -> bool;
+    /// What the nodes of the tables' placements answer to a question in SQL about themselves; none if one of them cannot
+    /// be asked. Answers may be out of date.
+    fn ask_nodes(&self, tables: &[Oid], question: &str) -> Option<Vec<String>>;
     /// Workers may do more than scan.
     fn pushes_down(&self) -> bool;
+    /// Rows can move between all nodes that hold shards of the tables.
+    fn can_move(&self, tables: &[Oid]) -> bool;
+    /// On a worker: hands over all pieces of a part of rows that other nodes, or this one, have split; with each the number of
+    /// its source.
+    fn fetch_part(
+        &self,
+        moved: &MovedRows,
+        part: usize,
+        each: &mut dyn FnMut(usize, Vec<u8>) -> Result<(), PgError>,
+    ) -> Result<(), PgError>;
     /// The private part of a scan over tables' shards.
     fn plan_scan(&self, scan: &ShardScan) -> PlanWriter;
     /// The private part of a write that is taken over from PostgreSQL's plan.
@@ -174,7 +189,7 @@ pub fn install(extension: &'static dyn Extension, begin: BeginScan) {
             Some(function_changed),
             pg_sys::Datum::from(0),
         );
-        pulled::install();
+        changes::install();
         transaction::register();
     }
 }

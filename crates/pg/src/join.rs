@@ -8,10 +8,13 @@
 use crate::error::boundary;
 use crate::facts::{is_deterministic, strip_relabel};
 use crate::hooks;
+use crate::matched;
+use crate::moved::{self, Side};
 use crate::node::{self, Visit};
 use crate::path::{self, Spread};
 use crate::pushed::{self, Pushed};
 use crate::remote::{self, Broadcast, Column, Condition, Item, Remote};
+use crate::sorted;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use shardmap::locus::{JoinKind, Locus};
 use std::rc::Rc;
@@ -55,6 +58,9 @@ pub(crate) unsafe extern "C-unwind" fn join_paths(
             }
             // Otherwise one side's rows come here and go to all nodes; which is cheaper, costs tell.
             if ways.is_empty() {
+                if let Some(right) = &right {
+                    matched::offer(root, rel, (outer, inner), kind, right, clauses);
+                }
                 if let Some(left) = &left
                     && let Some(right) = broadcast(root, rel, inner, left, kind, clauses)
                 {
@@ -65,6 +71,14 @@ pub(crate) unsafe extern "C-unwind" fn join_paths(
                     && let Some(left) = broadcast(root, rel, outer, right, kind, clauses)
                 {
                     ways.extend(join(root, rel, kind, &left, right, clauses));
+                }
+            }
+            if ways.is_empty()
+                && let (Some(left), Some(right)) = (&left, &right)
+            {
+                let sides = (Side { rel: outer, remote: left }, Side { rel: inner, remote: right });
+                for (left, right) in moved::ways(root, rel, kind, sides, clauses) {
+                    ways.extend(join(root, rel, kind, &left, &right, clauses));
                 }
             }
             for mut joined in ways {
@@ -80,7 +94,9 @@ pub(crate) unsafe extern "C-unwind" fn join_paths(
                 let joined = Rc::new(joined);
                 remote::note(rel, Rc::clone(&joined));
                 pushed::attach(path, Pushed::all(joined));
+                let sorted = sorted::beside(root, rel, path);
                 pg_sys::add_path(rel, path.cast());
+                sorted.into_iter().for_each(|path| pg_sys::add_path(rel, path));
             }
             Ok(())
         });
@@ -88,10 +104,10 @@ pub(crate) unsafe extern "C-unwind" fn join_paths(
 }
 
 /// More rows than that are not sent to all nodes.
-const MOST_BROADCAST: f64 = 2_000_000.0;
+pub(crate) const MOST_BROADCAST: f64 = 2_000_000.0;
 
 /// The same in bytes, by the planner's guess of a row's width.
-const MOST_BROADCAST_BYTES: f64 = 256.0 * 1024.0 * 1024.0;
+pub(crate) const MOST_BROADCAST_BYTES: f64 = 256.0 * 1024.0 * 1024.0;
 
 /// With more rows than that a worker is not told that they are distinct: it would take them for 200.
 const MOST_DISTINCT: f64 = 50_000.0;
@@ -114,32 +130,19 @@ unsafe fn broadcast(
             || !(*rel).lateral_relids.is_null()
             || (*path).rows > MOST_BROADCAST
             || (*path).rows * f64::from((*(*path).pathtarget).width) > MOST_BROADCAST_BYTES
+            || changes_with_outer_rows(root, rel)
         {
             return None;
         }
         let mut columns = Vec::new();
         for expression in node::elements::<pg_sys::Node>((*(*path).pathtarget).exprs) {
             let var = node::cast::<pg_sys::Var, _>(expression, NodeTag::T_Var)?;
-            let collation = (*var).varcollid;
-            let travels = (*var).varattno > 0
-                && crate::value::is_binary_safe((*var).vartype)
-                && pg_sys::get_element_type((*var).vartype) == Oid::INVALID
-                && pg_sys::get_array_type((*var).vartype) != Oid::INVALID
-                && (collation == Oid::INVALID || collation == pg_sys::DEFAULT_COLLATION_OID);
-            if !travels {
+            if !travels(&*var) {
                 return None;
             }
             columns.push(var);
         }
-        let mut relations = Vec::new();
-        let mut relation = -1;
-        loop {
-            relation = pg_sys::bms_next_member((*rel).relids, relation);
-            if relation < 0 {
-                break;
-            }
-            relations.push(relation as u32);
-        }
+        let relations = members((*rel).relids);
         let table = *other.tables.first()?;
         let spread = node::elements::<pg_sys::RestrictInfo>(clauses)
             .into_iter()
@@ -168,6 +171,7 @@ unsafe fn broadcast(
             items: vec![Item::Broadcast(rows)],
             conditions: Vec::new(),
             locus: Locus::Everywhere,
+            hash: other.hash,
             filters: Vec::new(),
             tables: Vec::new(),
             user: other.user,
@@ -177,6 +181,32 @@ unsafe fn broadcast(
             cost: 0.0,
             complete: true,
         })
+    }
+}
+
+/// A column's values can be sent as an array.
+pub(crate) unsafe fn travels(var: &pg_sys::Var) -> bool {
+    // SAFETY: syscache look-ups by value.
+    unsafe {
+        var.varattno > 0
+            && crate::value::is_binary_safe(var.vartype)
+            && pg_sys::get_element_type(var.vartype) == Oid::INVALID
+            && pg_sys::get_array_type(var.vartype) != Oid::INVALID
+            && matches!(var.varcollid, Oid::INVALID | pg_sys::DEFAULT_COLLATION_OID)
+    }
+}
+
+/// The relations of a set.
+pub(crate) unsafe fn members(set: pg_sys::Relids) -> Vec<u32> {
+    let mut found = Vec::new();
+    let mut relation = -1;
+    loop {
+        // SAFETY: the caller passes a live set of relations, whose numbers are positive.
+        relation = unsafe { pg_sys::bms_next_member(set, relation) };
+        if relation < 0 {
+            return found;
+        }
+        found.push(relation as u32);
     }
 }
 
@@ -190,6 +220,56 @@ unsafe fn may_join(root: *mut pg_sys::PlannerInfo, rel: *mut pg_sys::RelOptInfo)
             && (*(*root).parse).rowMarks.is_null()
             && (*root).rowMarks.is_null()
             && (*rel).lateral_relids.is_null()
+    }
+}
+
+/// What the relation yields changes with rows of a query around this one: to send it along would be to ask the nodes for each
+/// of these.
+pub(crate) unsafe fn changes_with_outer_rows(
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+) -> bool {
+    // SAFETY: the planner's live structures; the roots of the queries around live while this one is planned.
+    unsafe {
+        let (mut around, mut is_correlated) = ((*root).parent_root, false);
+        while !around.is_null() {
+            is_correlated |= !(*around).plan_params.is_null();
+            around = (*around).parent_root;
+        }
+        if !is_correlated {
+            return false;
+        }
+        let init_params = path::init_params(root);
+        let is_outer = |n: *mut pg_sys::Node| {
+            let param = node::cast::<pg_sys::Param, _>(n, NodeTag::T_Param);
+            param.is_some_and(|param| {
+                (*param).paramkind == pg_sys::ParamKind::PARAM_EXEC
+                    && !init_params.contains(&(*param).paramid)
+            })
+        };
+        let mentions_outer = |clauses: *mut pg_sys::List| {
+            node::elements::<pg_sys::RestrictInfo>(clauses).into_iter().any(|info| {
+                node::walk((*info).clause.cast::<pg_sys::Node>(), &mut |n| {
+                    if is_outer(n) { Visit::Stop } else { Visit::Into }
+                })
+            })
+        };
+        let mut relation = -1;
+        loop {
+            relation = pg_sys::bms_next_member((*rel).relids, relation);
+            if relation < 0 {
+                return false;
+            }
+            let base = pg_sys::find_base_rel(root, relation);
+            let is_table =
+                (*path::entry_of(root, relation as u32)).rtekind == pg_sys::RTEKind::RTE_RELATION;
+            if !is_table
+                || mentions_outer((*base).baserestrictinfo)
+                || mentions_outer((*base).joininfo)
+            {
+                return true;
+            }
+        }
     }
 }
 
@@ -243,7 +323,9 @@ unsafe fn join(
         if matches!(kind, JoinKind::Semi | JoinKind::Anti) {
             // What is only looked for has no columns; but what equals one of the left side can be had from there.
             if kind == JoinKind::Semi {
-                stand_ins.extend(on.iter().filter_map(|clause| equal_column(*clause, left, right)));
+                stand_ins.extend(on.iter().filter_map(|clause| {
+                    equal_column(*clause, &|relation| left.covers(relation), right)
+                }));
             }
             let is_lost = |var: &pg_sys::Var| {
                 right.has(var)
@@ -258,8 +340,9 @@ unsafe fn join(
             }
         }
         let mut equal: Vec<(Column, Column)> = Vec::new();
-        if let (Some(table), Some(_)) = (left.tables.first(), right.tables.first()) {
-            let family = hooks::planner().distribution(*table)?.family;
+        let is_sharded = |side: &Remote| matches!(side.locus, Locus::Sharded(_));
+        if is_sharded(left) && is_sharded(right) && left.hash.family == right.hash.family {
+            let family = left.hash.family;
             equal.extend(on.iter().filter_map(|clause| equality(*clause, family, left, right)));
         }
         let locus = left.locus.join(kind, &right.locus, &equal)?;
@@ -319,6 +402,7 @@ unsafe fn join(
             items,
             conditions,
             locus,
+            hash: if is_sharded(left) { left.hash } else { right.hash },
             filters: of_sharded(filters, &tables),
             tables,
             user: left.user,
@@ -332,7 +416,7 @@ unsafe fn join(
 }
 
 /// The clause is asked of what an outer join yields, and does not decide what matches.
-unsafe fn is_asked_after(
+pub(crate) unsafe fn is_asked_after(
     info: *mut pg_sys::RestrictInfo,
     kind: JoinKind,
     rel: *mut pg_sys::RelOptInfo,
@@ -346,17 +430,17 @@ unsafe fn is_asked_after(
 }
 
 /// The clause compares a key of `other` with one of `columns`: rows that match lie in the shard of its hash.
-unsafe fn spread_by(
+pub(crate) unsafe fn spread_by(
     clause: *mut pg_sys::Node,
     columns: &[*mut pg_sys::Var],
     other: &Remote,
 ) -> Option<Spread> {
     // SAFETY: a live clause of the planner; syscache look-ups by value.
     unsafe {
-        let key = hooks::planner().distribution(*other.tables.first()?)?;
+        let remote::HashedBy { family, collation } = other.hash;
         let op = node::cast::<pg_sys::OpExpr, _>(clause, NodeTag::T_OpExpr)?;
         if node::length((*op).args) != 2
-            || pg_sys::get_op_opfamily_strategy((*op).opno, key.family) != 1
+            || pg_sys::get_op_opfamily_strategy((*op).opno, family) != 1
             || !is_deterministic((*op).inputcollid)
         {
             return None;
@@ -379,14 +463,9 @@ unsafe fn spread_by(
                 (**known).varno == (*theirs).varno && (**known).varattno == (*theirs).varattno
             });
             if let (true, Some(column)) = (is_key, place)
-                && crate::value::Hasher::find(key.family, type_oid, key.collation).is_some()
+                && crate::value::Hasher::find(family, type_oid, collation).is_some()
             {
-                return Some(Spread {
-                    column,
-                    family: key.family,
-                    type_oid,
-                    collation: key.collation,
-                });
+                return Some(Spread { column, family, type_oid, collation });
             }
         }
         None
@@ -474,7 +553,7 @@ unsafe fn equality(
 }
 
 /// An expression of this side must be computed before an outer join fills in NULLs.
-unsafe fn has_placeholder_in(root: *mut pg_sys::PlannerInfo, side: &Remote) -> bool {
+pub(crate) unsafe fn has_placeholder_in(root: *mut pg_sys::PlannerInfo, side: &Remote) -> bool {
     // SAFETY: the planner's live structures.
     unsafe {
         node::elements::<pg_sys::PlaceHolderInfo>((*root).placeholder_list).into_iter().any(
@@ -506,9 +585,9 @@ unsafe fn has_column(expression: *mut pg_sys::Node, test: &dyn Fn(&pg_sys::Var) 
 }
 
 /// A column of the right side that equals one of the left in all that a semi-join yields.
-unsafe fn equal_column(
+pub(crate) unsafe fn equal_column(
     clause: *mut pg_sys::Node,
-    left: &Remote,
+    is_left: &dyn Fn(u32) -> bool,
     right: &Remote,
 ) -> Option<(Column, *mut pg_sys::Var)> {
     // SAFETY: a live clause of the planner; syscache look-ups by value.
@@ -526,7 +605,7 @@ unsafe fn equal_column(
             && (*first).varcollid == (*second).varcollid
             && pg_sys::op_mergejoinable((*op).opno, (*first).vartype);
         for (ours, theirs) in [(first, second), (second, first)] {
-            if same && left.covers((*ours).varno as u32) && right.has(&*theirs) {
+            if same && is_left((*ours).varno as u32) && right.has(&*theirs) {
                 return Some((((*theirs).varno as u32, (*theirs).varattno), ours));
             }
         }

@@ -56,11 +56,32 @@ mod repeated;
 /// Joins on the workers.
 mod join;
 
+/// Joins of rows that are read here with what the workers find for them.
+pub mod matched;
+
+/// Rows that are kept here while they are sent along by number.
+mod numbered;
+
+/// Joins of rows that move from worker to worker.
+mod moved;
+
+/// Rows that a node keeps for others, in parts.
+pub mod parts;
+
 /// Aggregates in parts.
 mod aggregate;
 
+/// What a user's aggregate is made of.
+pub mod definition;
+
+/// The worker's half of a user's aggregate in parts.
+pub mod partial_state;
+
 /// Grouping, DISTINCT, ORDER BY and LIMIT on the workers.
 mod upper;
+
+/// Sorted streams as inputs of what runs here.
+mod sorted;
 
 /// Window functions on the workers.
 mod window;
@@ -77,6 +98,9 @@ pub mod plan;
 /// Writes whose rows are computed here.
 pub mod pulled;
 
+/// The rows of such a write, as changes.
+pub mod changes;
+
 /// What an analysed query is and says.
 pub mod query;
 
@@ -89,14 +113,29 @@ mod facts;
 /// Correlated sub-queries as joins.
 mod decorrelate;
 
+/// Correlated sub-queries anywhere as LEFT JOINs.
+mod sublink;
+
+/// LATERAL sub-queries as joins.
+mod lateral;
+
+/// Expressions that raise nothing.
+mod infallible;
+
 /// What may run where.
 mod shippable;
+
+/// Tables of functions for nodes of ours.
+mod custom;
 
 /// Our scan node in PostgreSQL's executor.
 pub mod scan;
 
 /// Remote rows: decoding and keeping.
 pub mod rows;
+
+/// Kept rows that are found by value.
+mod lookup;
 
 /// Sorted streams of remote rows.
 pub mod merge;

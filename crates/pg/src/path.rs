@@ -5,17 +5,22 @@
 //! This is also the net under everything: whatever query reaches PostgreSQL's planner, a distributed table in
 //! it is never read from the empty local table.
 
+use crate::custom::Table;
 use crate::error::{PgError, boundary};
 use crate::hooks;
+use crate::matched::Matched;
 use crate::node;
+use crate::prepare::is_foldable;
 use crate::pulled::TARGET_MARK;
 use crate::pushed::{self, Pushed};
 use crate::query::Key;
-use crate::remote::{self, Condition, Filter, Item, Remote};
+use crate::remote::{self, Condition, Filter, HashedBy, Item, Remote};
 use crate::rows::Source;
 use crate::shippable;
+use crate::sorted;
 use crate::subselect;
 use crate::template::Piece;
+use crate::value::FIRST_USER_OID;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use shardmap::Prune;
 use shardmap::locus::Locus;
@@ -46,6 +51,11 @@ pub struct ShardScan {
     pub broadcasts: Vec<Option<Spread>>,
     /// For each of them: a shard in which none of its rows match has nothing to tell.
     pub needed: Vec<bool>,
+    /// How many further children of the plan split their rows on the nodes; where these are is told by parameters that
+    /// follow the arrays.
+    pub moves: usize,
+    /// Its rows are split on the nodes, and do not come here.
+    pub split: Option<Split>,
     /// How many of the plan's expressions are parameters of the SQL.
     pub sent: usize,
     /// The nodes' rows come sorted by these columns, and are merged.
@@ -56,6 +66,8 @@ pub struct ShardScan {
     pub locks: bool,
     /// Its rows are going to be changed; see [`crate::pulled`].
     pub is_target: bool,
+    /// They are matches of the first child's rows, and joined with these here.
+    pub matched: Option<Matched>,
 }
 
 /// A column by which rows are sorted.
@@ -84,11 +96,18 @@ pub struct Spread {
     pub collation: Oid,
 }
 
-struct Shared<T>(T);
-// SAFETY: the table is constant and holds a function pointer and a static name only.
-unsafe impl<T> Sync for Shared<T> {}
+/// Rows are split on the nodes that have them, and stay there until others fetch them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// By what.
+    pub by: Spread,
+    /// Rows without a value there are kept, in any part.
+    pub keeps_nulls: bool,
+    /// The same as EXPLAIN shows it.
+    pub text: String,
+}
 
-static PATH_METHODS: Shared<pg_sys::CustomPathMethods> = Shared(pg_sys::CustomPathMethods {
+static PATH_METHODS: Table<pg_sys::CustomPathMethods> = Table::new(pg_sys::CustomPathMethods {
     CustomName: c"pg_shard".as_ptr(),
     PlanCustomPath: Some(plan_path),
     ReparameterizeCustomPathByChild: None,
@@ -169,7 +188,9 @@ pub(crate) unsafe extern "C-unwind" fn relation_paths(
                 path.rows = (*path.param_info).ppi_rows;
             }
             pushed::attach(custom, Pushed::all(remote));
+            let sorted = sorted::beside(root, rel, custom);
             pg_sys::add_path(rel, custom.cast());
+            sorted.into_iter().for_each(|path| pg_sys::add_path(rel, path));
             Ok(())
         });
     }
@@ -189,7 +210,9 @@ unsafe fn sub_query(
             let remote = Rc::new(remote);
             remote::note(rel, Rc::clone(&remote));
             pushed::attach(path, Pushed::all(remote));
+            let sorted = sorted::beside(root, rel, path);
             pg_sys::add_path(rel, path.cast());
+            sorted.into_iter().for_each(|path| pg_sys::add_path(rel, path));
         }
         Ok(())
     }
@@ -241,11 +264,8 @@ unsafe fn base(
         let key = planner.distribution(table).ok_or_else(|| {
             PgError::internal("a table ceased to be distributed while a query was planned")
         })?;
-        if !(*rte).tablesample.is_null() && sample((*rte).tablesample).is_none() {
-            return Err(PgError::unsupported(
-                "TABLESAMPLE of a distributed table needs constant arguments",
-                "Write the percentage as a constant.",
-            ));
+        if !(*rte).tablesample.is_null() {
+            check_sample(root, (*rte).tablesample)?;
         }
         let (conditions, clauses, all_shipped) = conditions_of(root, rel, rti);
         let complete = all_shipped && lock_clause(rte).is_none();
@@ -258,6 +278,7 @@ unsafe fn base(
             items: vec![Item::Table(rti)],
             conditions,
             locus,
+            hash: HashedBy { family: key.family, collation: key.collation },
             filters,
             tables: vec![table],
             user: (*rte).checkAsUser,
@@ -274,7 +295,7 @@ unsafe fn base(
 pub(crate) const TRANSFER: f64 = 0.1;
 
 /// What a statement costs that is sent to all nodes.
-const ROUND_TRIP: f64 = 100.0;
+pub(crate) const ROUND_TRIP: f64 = 100.0;
 
 /// A path that has the workers compute `remote`, with `rows` coming back.
 pub(crate) unsafe fn make_path(
@@ -297,6 +318,9 @@ pub(crate) unsafe fn make_path(
         for rows in remote.broadcasts() {
             (*custom).custom_paths = pg_sys::lappend((*custom).custom_paths, rows.path.cast());
         }
+        for rows in remote.moves() {
+            (*custom).custom_paths = pg_sys::lappend((*custom).custom_paths, rows.path.cast());
+        }
         (*custom).flags = pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
         (*custom).methods = methods();
         custom
@@ -305,7 +329,7 @@ pub(crate) unsafe fn make_path(
 
 /// The functions of our paths, by which they are known.
 pub(crate) fn methods() -> *const pg_sys::CustomPathMethods {
-    &raw const PATH_METHODS.0
+    PATH_METHODS.pointer()
 }
 
 /// The workers apply this filter.
@@ -363,36 +387,46 @@ unsafe extern "C-unwind" fn plan_path(
     unsafe { boundary(|| pushed::plan(root, rel, path, target_list, clauses, plans)) }
 }
 
-/// TABLESAMPLE as SQL; empty if there is none.
-pub(crate) unsafe fn sample_clause(clause: *mut pg_sys::TableSampleClause) -> String {
-    // SAFETY: null or a live clause of the planner; `base` has looked at its arguments.
-    if clause.is_null() { String::new() } else { unsafe { sample(clause) }.unwrap_or_default() }
+/// The workers can take this TABLESAMPLE: by a method of the server, with arguments that are known before the scan starts.
+unsafe fn check_sample(
+    root: *mut pg_sys::PlannerInfo,
+    sample: *mut pg_sys::TableSampleClause,
+) -> Result<(), PgError> {
+    // SAFETY: a live clause of the planner; syscache look-ups by value.
+    unsafe {
+        if (*sample).tsmhandler.to_u32() >= FIRST_USER_OID {
+            let method = node::text_of(pg_sys::get_func_name((*sample).tsmhandler));
+            return Err(PgError::unsupported(
+                format!("cannot take a sample of a distributed table by method \"{method}\""),
+                "Use BERNOULLI or SYSTEM, which choose each row or block by itself.",
+            ));
+        }
+        let init_params = init_params(root);
+        let is_known = |argument: &*mut pg_sys::Node| {
+            is_foldable(*argument, true, &init_params)
+                || shippable::is_shippable(*argument, &|_| false, &init_params, false)
+        };
+        if sample_arguments(sample).iter().all(is_known) {
+            return Ok(());
+        }
+        Err(PgError::unsupported(
+            "cannot take a sample of a distributed table that differs from row to row of another",
+            "Leave columns of other tables out of the arguments of TABLESAMPLE.",
+        ))
+    }
 }
 
-/// TABLESAMPLE with constant arguments of the server's own methods, as SQL.
-unsafe fn sample(sample: *mut pg_sys::TableSampleClause) -> Option<String> {
+/// The arguments of TABLESAMPLE, that of REPEATABLE last if it is there.
+pub(crate) unsafe fn sample_arguments(
+    sample: *mut pg_sys::TableSampleClause,
+) -> Vec<*mut pg_sys::Node> {
     // SAFETY: a live clause of the planner.
     unsafe {
-        let method = node::text_of(pg_sys::get_func_name((*sample).tsmhandler));
-        let value = |n: *mut pg_sys::Node| {
-            let folded = pg_sys::eval_const_expressions(std::ptr::null_mut(), n);
-            (node::tag(folded) == NodeTag::T_Const).then(|| {
-                node::text_of(pg_sys::deparse_expression(
-                    folded,
-                    std::ptr::null_mut(),
-                    false,
-                    false,
-                ))
-            })
-        };
-        let arguments: Option<Vec<String>> =
-            node::elements::<pg_sys::Node>((*sample).args).into_iter().map(value).collect();
-        let seed = if (*sample).repeatable.is_null() {
-            String::new()
-        } else {
-            format!(" REPEATABLE ({})", value((*sample).repeatable.cast())?)
-        };
-        Some(format!(" TABLESAMPLE {method} ({}){seed}", arguments?.join(", ")))
+        let mut arguments = node::elements::<pg_sys::Node>((*sample).args);
+        if !(*sample).repeatable.is_null() {
+            arguments.push((*sample).repeatable.cast());
+        }
+        arguments
     }
 }
 

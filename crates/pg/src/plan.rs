@@ -259,3 +259,9 @@ impl Plan {
         unsafe { (*self.0).relationOids = pg_sys::lappend_oid((*self.0).relationOids, metadata) }
     }
 }
+
+/// Has PostgreSQL make all plans anew that it keeps.
+pub fn forget_cached() {
+    // SAFETY: marks the backend's kept plans; one that is being executed goes on.
+    unsafe { pg_sys::ResetPlanCache() };
+}

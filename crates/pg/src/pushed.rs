@@ -7,7 +7,7 @@ use crate::aggregate::PartialAggregate;
 use crate::error::PgError;
 use crate::hooks;
 use crate::node;
-use crate::path::{self, ShardScan, SortKey};
+use crate::path::{self, ShardScan, SortKey, Split};
 use crate::remote::{Item, Output, Pieces, Printer, Remote, columns_in};
 use crate::scan;
 use crate::subselect;
@@ -42,6 +42,8 @@ pub(crate) struct Pushed {
     pub(crate) order: Vec<Order>,
     /// The rows of a node that can matter.
     pub(crate) limit: Option<i64>,
+    /// The rows stay on the nodes, in parts.
+    pub(crate) split: Option<Split>,
 }
 
 /// A column of a scan's row.
@@ -100,6 +102,7 @@ impl Pushed {
             first_of: Vec::new(),
             order: Vec::new(),
             limit: None,
+            split: None,
         }
     }
 
@@ -254,11 +257,14 @@ pub(crate) unsafe fn plan(
             prune,
             broadcasts: remote.broadcasts().iter().map(|rows| rows.spread).collect(),
             needed: remote.needed_broadcasts(),
+            moves: remote.moves().len(),
+            split: pushed.split.clone(),
             sent,
             merge,
             merge_text,
             locks,
             is_target,
+            matched: None,
         };
         let private = hooks::planner().plan_scan(&described);
 

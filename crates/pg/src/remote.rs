@@ -5,6 +5,7 @@
 //! Expressions are printed by ruleutils over a range table of our making, so that every relation has an alias that
 //! we know; the FROM clause around them is ours, with holes where shards' names go.
 
+use crate::moved::Moved;
 use crate::node::{self, Visit};
 use crate::path::Spread;
 use crate::prepare;
@@ -35,6 +36,8 @@ pub(crate) enum Item {
     Broadcast(Rc<Broadcast>),
     /// A sub-query that has been planned by itself.
     Subselect(Rc<Subselect>),
+    /// Rows that have moved from worker to worker.
+    Moved(Rc<Moved>),
 }
 
 /// Something that stands in WHERE or ON.
@@ -88,6 +91,15 @@ pub(crate) struct Filter {
     pub(crate) clauses: Vec<*mut pg_sys::Node>,
 }
 
+/// What makes a hash of a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HashedBy {
+    /// The operator family.
+    pub(crate) family: Oid,
+    /// The collation.
+    pub(crate) collation: Oid,
+}
+
 /// A relation that the workers can compute.
 #[derive(Clone, Debug)]
 pub(crate) struct Remote {
@@ -99,6 +111,8 @@ pub(crate) struct Remote {
     pub(crate) conditions: Vec<Condition>,
     /// Where its rows lie.
     pub(crate) locus: Locus<Column>,
+    /// By what hash they are spread, if they are.
+    pub(crate) hash: HashedBy,
     /// What cuts the list of shards.
     pub(crate) filters: Vec<Filter>,
     /// Its distributed tables, one with the most shards first.
@@ -123,6 +137,14 @@ impl Remote {
         let (relation, column) = (var.varno as u32, var.varattno);
         let is_had = |item: &Item| match item {
             Item::Subselect(rows) => rows.has(column),
+            // What is not needed above is not sent.
+            Item::Broadcast(rows) => rows
+                .columns
+                .iter()
+                // SAFETY: live nodes of the planner.
+                .any(|sent| unsafe {
+                    ((**sent).varno as u32, (**sent).varattno) == (relation, column)
+                }),
             _ => true,
         };
         var.varlevelsup == 0
@@ -166,6 +188,17 @@ impl Remote {
         self.broadcasts().iter().map(is_needed).collect()
     }
 
+    /// The rows that move, in the order of their parameters.
+    pub(crate) fn moves(&self) -> Vec<Rc<Moved>> {
+        let mut found = Vec::new();
+        walk_items(&self.items, &self.conditions, &mut |item| {
+            if let Item::Moved(rows) = item {
+                found.push(Rc::clone(rows));
+            }
+        });
+        found
+    }
+
     /// The workers can compute the expression.
     pub(crate) fn can_compute(&self, expression: *mut pg_sys::Node, aggregates: bool) -> bool {
         // SAFETY: the caller passes a live expression of the planner; the root lives while it plans.
@@ -199,11 +232,12 @@ pub(crate) struct Printer<'a> {
     context: *mut pg_sys::List,
     aliases: Vec<(u32, String)>,
     broadcasts: Vec<Rc<Broadcast>>,
+    moves: Vec<Rc<Moved>>,
     /// The relations of the EXISTS that is being printed.
     inside: Vec<u32>,
-    /// The range table's length: broadcast rows come behind it.
+    /// The range table's length: broadcast rows come behind it, then those that move.
     entries: usize,
-    /// How many parameters are arrays of broadcast rows; they come first.
+    /// How many parameters are arrays of broadcast rows, or tell where rows are that move; they come first.
     arrays: usize,
     init_params: Vec<i32>,
     /// What the coordinator computes and sends: the parameters of the SQL.
@@ -220,10 +254,11 @@ impl<'a> Printer<'a> {
             walk_items(&remote.items, &remote.conditions, &mut |item| match item {
                 Item::Table(relation) => relations.push(*relation),
                 Item::Subselect(rows) => relations.push(rows.relation),
-                Item::Join(..) | Item::Broadcast(_) => {}
+                Item::Join(..) | Item::Broadcast(_) | Item::Moved(_) => {}
             });
             let subselects = remote.subselects();
             let broadcasts = remote.broadcasts();
+            let moves = remote.moves();
             let aliases: Vec<(u32, String)> = match relations[..] {
                 [only] => vec![(only, "t".to_owned())],
                 _ => relations
@@ -269,6 +304,13 @@ impl<'a> Printer<'a> {
                 own.push(entry_with_columns(&alias, &columns));
                 names.push(node::c_text(&alias));
             }
+            for (number, rows) in moves.iter().enumerate() {
+                let columns: Vec<String> =
+                    (1..=rows.columns.len()).map(|c| format!("c{c}")).collect();
+                let alias = format!("m{}", number + 1);
+                own.push(entry_with_columns(&alias, &columns));
+                names.push(node::c_text(&alias));
+            }
             let plan: *mut pg_sys::PlannedStmt = node::make(NodeTag::T_PlannedStmt);
             (*plan).rtable = node::list_of(&own);
             let context = pg_sys::deparse_context_for_plan_tree(plan, node::list_of(&names));
@@ -277,13 +319,19 @@ impl<'a> Printer<'a> {
                 context,
                 aliases,
                 entries: length,
-                arrays: broadcasts.iter().map(|rows| rows.arrays()).sum(),
+                arrays: broadcasts.iter().map(|rows| rows.arrays()).sum::<usize>() + moves.len(),
                 broadcasts,
+                moves,
                 inside: Vec::new(),
                 init_params: path::init_params(remote.root),
                 expressions: Vec::new(),
             }
         }
+    }
+
+    /// The same for a part of a statement of which so many arrays are sent first.
+    pub(crate) fn behind_arrays(remote: &'a Remote, arrays: usize) -> Self {
+        Self { arrays, ..Self::new(remote) }
     }
 
     /// An expression whose type is settled by where it stands.
@@ -309,7 +357,7 @@ impl<'a> Printer<'a> {
     /// The expression in terms of what stands in FROM: equal columns for those of a semi-join, and columns of arrays
     /// for those of broadcast rows.
     unsafe fn in_terms_of_from(&self, expression: *mut pg_sys::Node) -> *mut pg_sys::Node {
-        if self.broadcasts.is_empty() && self.remote.stand_ins.is_empty() {
+        if self.broadcasts.is_empty() && self.moves.is_empty() && self.remote.stand_ins.is_empty() {
             return expression;
         }
         // SAFETY: the caller passes a live expression; the copies are private.
@@ -324,11 +372,11 @@ impl<'a> Printer<'a> {
                 let is_it = |known: &*mut pg_sys::Var| {
                     (**known).varno == (*var).varno && (**known).varattno == (*var).varattno
                 };
-                let found = self
-                    .broadcasts
-                    .iter()
+                let sent = self.broadcasts.iter().map(|rows| &rows.columns);
+                let found = sent
+                    .chain(self.moves.iter().map(|rows| &rows.columns))
                     .enumerate()
-                    .find_map(|(n, rows)| Some((n, rows.columns.iter().position(is_it)?)));
+                    .find_map(|(n, columns)| Some((n, columns.iter().position(is_it)?)));
                 let Some((number, column)) = found else {
                     return (!std::ptr::eq(var.cast(), n)).then(|| node::copy(var).cast());
                 };
@@ -354,6 +402,18 @@ impl<'a> Printer<'a> {
 
     /// `unnest($1::int4[], ...) AS b1(c1, ...)`.
     fn broadcast(&self, rows: &Rc<Broadcast>) -> String {
+        let (unnest, alias) = self.unnest(rows);
+        // A worker that is not told thinks that each value comes a hundred times.
+        match rows.unique {
+            Some(column) => {
+                format!("(SELECT DISTINCT ON (c{}) * FROM {unnest} {alias}) {alias}", column + 1)
+            }
+            None => format!("{unnest} {alias}"),
+        }
+    }
+
+    /// `unnest($1::int4[], ...)` and `b1(c1, ...)`.
+    pub(crate) fn unnest(&self, rows: &Rc<Broadcast>) -> (String, String) {
         let mut first = 1;
         for (number, known) in self.broadcasts.iter().enumerate() {
             if !Rc::ptr_eq(known, rows) {
@@ -374,17 +434,17 @@ impl<'a> Printer<'a> {
             let names = (1..=rows.arrays()).map(|column| format!("c{column}"));
             let (arrays, names) =
                 (arrays.collect::<Vec<_>>().join(", "), names.collect::<Vec<_>>().join(", "));
-            let alias = format!("b{}({names})", number + 1);
-            // A worker that is not told thinks that each value comes a hundred times.
-            return match rows.unique {
-                Some(column) => format!(
-                    "(SELECT DISTINCT ON (c{}) * FROM unnest({arrays}) {alias}) {alias}",
-                    column + 1
-                ),
-                None => format!("unnest({arrays}) {alias}"),
-            };
+            return (format!("unnest({arrays})"), format!("b{}({names})", number + 1));
         }
         unreachable!("the list was made of the same items")
+    }
+
+    /// The function of rows that move.
+    fn moved(&self, rows: &Rc<Moved>) -> String {
+        let number = self.moves.iter().position(|known| Rc::ptr_eq(known, rows));
+        let number = number.unwrap_or_else(|| unreachable!("the list was made of the same items"));
+        let first = self.arrays - self.moves.len() + 1;
+        rows.sql(first + number, &format!("m{}", number + 1))
     }
 
     fn alias(&self, relation: u32) -> &str {
@@ -461,12 +521,16 @@ impl<'a> Printer<'a> {
                 // SAFETY: a table of the root's range table.
                 let (table, sample) = unsafe {
                     let entry = path::entry_of(self.remote.root, *relation);
-                    ((*entry).relid, path::sample_clause((*entry).tablesample))
+                    ((*entry).relid, (*entry).tablesample)
                 };
                 sql.table(table);
-                sql.text(&format!(" {}{sample}", self.alias(*relation)));
+                sql.text(&format!(" {}", self.alias(*relation)));
+                if !sample.is_null() {
+                    sql.text(&self.sample(sample));
+                }
             }
             Item::Broadcast(rows) => sql.text(&self.broadcast(rows)),
+            Item::Moved(rows) => sql.text(&self.moved(rows)),
             Item::Subselect(rows) => {
                 sql.text("(");
                 self.subselect(rows, sql);
@@ -491,6 +555,38 @@ impl<'a> Printer<'a> {
         }
     }
 
+    /// TABLESAMPLE; `path::base` has looked at its arguments.
+    fn sample(&mut self, sample: *mut pg_sys::TableSampleClause) -> String {
+        // SAFETY: a live clause of the planner.
+        let (method, arguments, is_repeatable) = unsafe {
+            (
+                node::text_of(pg_sys::get_func_name((*sample).tsmhandler)),
+                path::sample_arguments(sample),
+                !(*sample).repeatable.is_null(),
+            )
+        };
+        let mut arguments: Vec<String> =
+            arguments.into_iter().map(|argument| self.known_first(argument)).collect();
+        let seed = if is_repeatable { arguments.pop() } else { None };
+        let seed = seed.map_or_else(String::new, |seed| format!(" REPEATABLE ({seed})"));
+        format!(" TABLESAMPLE {method} ({}){seed}", arguments.join(", "))
+    }
+
+    /// An expression without columns, volatile functions in it computed here.
+    fn known_first(&mut self, expression: *mut pg_sys::Node) -> String {
+        // SAFETY: a live expression of the planner; what is printed is a parameter of ours.
+        unsafe {
+            let (init_params, expressions) = (&self.init_params, &mut self.expressions);
+            let mut number_of = |n| prepare::number_in(expressions, n);
+            match prepare::fold_one(expression, true, init_params, self.arrays, &mut number_of) {
+                Some(parameter) => {
+                    node::text_of(pg_sys::deparse_expression(parameter, self.context, true, false))
+                }
+                None => self.expression(expression),
+            }
+        }
+    }
+
     /// The query of a sub-query, with parameters that follow those known so far.
     fn subselect(&mut self, rows: &Subselect, sql: &mut Pieces) {
         let mut printer = Printer::new(&rows.pushed.remote);
@@ -509,7 +605,8 @@ impl<'a> Printer<'a> {
         sql.text(")");
     }
 
-    fn conditions(&mut self, opening: &str, conditions: &[Condition], sql: &mut Pieces) {
+    /// What stands in WHERE or ON, behind `opening`; nothing if there are no conditions.
+    pub(crate) fn conditions(&mut self, opening: &str, conditions: &[Condition], sql: &mut Pieces) {
         for (index, condition) in conditions.iter().enumerate() {
             sql.text(if index == 0 { opening } else { " AND " });
             match condition {
@@ -534,6 +631,7 @@ impl<'a> Printer<'a> {
                     walk_items(items, &[], &mut |item| match item {
                         Item::Table(relation) => self.inside.push(*relation),
                         Item::Broadcast(rows) => self.inside.extend_from_slice(&rows.relations),
+                        Item::Moved(rows) => self.inside.extend_from_slice(&rows.relations),
                         Item::Subselect(rows) => self.inside.push(rows.relation),
                         Item::Join(..) => {}
                     });
@@ -673,7 +771,7 @@ fn find_needed(items: &[Item], conditions: &[Condition], needed: &mut Vec<Rc<Bro
         match item {
             Item::Broadcast(rows) => needed.push(Rc::clone(rows)),
             Item::Join(JoinKind::Left, left, ..) => find_needed(left, &[], needed),
-            Item::Join(..) | Item::Table(_) | Item::Subselect(_) => {}
+            Item::Join(..) | Item::Table(_) | Item::Subselect(_) | Item::Moved(_) => {}
         }
     }
     for condition in conditions {
@@ -692,6 +790,7 @@ fn item_of(items: &[Item], relation: u32) -> Option<&Item> {
             }
             Item::Table(own) => *own == relation,
             Item::Broadcast(rows) => rows.relations.contains(&relation),
+            Item::Moved(rows) => rows.relations.contains(&relation),
             Item::Subselect(rows) => rows.relation == relation,
         };
         is_it.then_some(item)

@@ -22,6 +22,10 @@ pub enum Source {
     Row(Oid, Vec<usize>),
     /// A serialised transition state, made of its parts: the remote result's columns from this one on.
     State(StateKind, usize),
+    /// No node: it is put in here, or NULL.
+    Here,
+    /// Column of the remote result, a text, which the input function of this type reads.
+    Input(Oid, usize),
 }
 
 /// What PostgreSQL's serial functions write of a sum of numbers (`src/backend/utils/adt/numeric.c`).
@@ -172,6 +176,8 @@ type HashedAs = (Oid, Oid, Oid);
 pub struct Codecs {
     sources: Vec<Source>,
     decoders: Vec<Decoder>,
+    /// For sources that are texts to be read, in their order.
+    inputs: Vec<Decoder>,
     encoders: Vec<Encoder>,
     argument_types: Vec<u32>,
     hashers: RefCell<Vec<(HashedAs, Rc<Hasher>)>>,
@@ -190,7 +196,14 @@ impl Codecs {
         // name every value for certain (a zone's abbreviation), so only what has to is text.
         let binary_columns: Vec<bool> =
             remote.iter().map(|(type_oid, _)| is_binary_safe(*type_oid)).collect();
-        let (decoders, encoders) = memory.within(|| {
+        let (decoders, inputs, encoders) = memory.within(|| {
+            let inputs: Vec<Decoder> = sources
+                .iter()
+                .filter_map(|source| match source {
+                    Source::Input(type_oid, _) => Some(Decoder::new(*type_oid, -1, false)),
+                    _ => None,
+                })
+                .collect();
             let decoders: Vec<Decoder> = remote
                 .iter()
                 .zip(&binary_columns)
@@ -198,11 +211,12 @@ impl Codecs {
                 .collect();
             let encoders: Vec<Encoder> =
                 arguments.iter().map(|type_oid| Encoder::new(*type_oid)).collect();
-            (decoders, encoders)
+            (decoders, inputs, encoders)
         });
         Self {
             sources,
             decoders,
+            inputs,
             argument_types: encoders.iter().map(Encoder::argument_type).collect(),
             encoders,
             hashers: RefCell::default(),
@@ -255,7 +269,7 @@ pub struct RowStore {
     row_context: pg_sys::MemoryContext,
     query_context: pg_sys::MemoryContext,
     /// Whom the store's files belong to, whoever opens it: the query that reads.
-    owner: pg_sys::ResourceOwner,
+    pub(crate) owner: pg_sys::ResourceOwner,
     pub(crate) descriptor: pg_sys::TupleDesc,
     pub(crate) store: *mut pg_sys::Tuplestorestate,
     /// Rows kept, and how many of them have been taken. A tuplestore that has been read to its end does not
@@ -304,18 +318,25 @@ impl RowStore {
             let part = |index: usize| places[first + index].clone().map(|place| row.value(place));
             kind.serialise(part(0)?, part(1)?, if kind.has_squares() { part(2) } else { None })
         };
-        let mut datum = |column: usize| {
+        let mut inputs = codecs.inputs.iter();
+        let mut datum_by = |decoder: &Decoder, column: usize| {
             let place = places[column].clone()?;
-            Some(codecs.decoders[column].datum(row.value_and_next(place)))
+            Some(decoder.datum(row.value_and_next(place)))
         };
         // SAFETY: the caller vouches for the arrays.
         unsafe {
             for (index, source) in codecs.sources.iter().enumerate() {
                 let value = match source {
-                    Source::State(..) => None,
-                    Source::Remote(column) => datum(*column),
+                    Source::State(..) | Source::Here => None,
+                    Source::Remote(column) => datum_by(&codecs.decoders[*column], *column),
+                    Source::Input(_, column) => {
+                        inputs.next().and_then(|decoder| datum_by(decoder, *column))
+                    }
                     Source::TableOid(table) => Some(Datum::from(*table)),
-                    Source::Row(table, columns) => Some(make_row(*table, columns, &mut datum)),
+                    Source::Row(table, columns) => {
+                        let mut datum = |column: usize| datum_by(&codecs.decoders[column], column);
+                        Some(make_row(*table, columns, &mut datum))
+                    }
                 };
                 *nulls.add(index) = value.is_none();
                 *values.add(index) = value.unwrap_or(Datum::from(0));

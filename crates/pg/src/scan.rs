@@ -3,8 +3,11 @@
 //! The extension implements [`Scan`]; a plan's private part says which. The scan lives in Rust memory that the
 //! query's memory context owns: it is dropped when that context goes, which happens after an ERROR as well.
 
+use crate::custom::{self, Functions, Table};
 use crate::error::{PgError, SqlState, boundary};
+use crate::lookup::Lookup;
 use crate::node;
+use crate::numbered::Numbered;
 use crate::path::Spread;
 use crate::plan::PlanReader;
 use crate::query::Key;
@@ -13,7 +16,8 @@ use crate::unguarded;
 use crate::value::{Encoder, Hasher};
 use pgrx::pg_sys::{self, Datum, NodeTag, Oid};
 use protocol::{Arguments, Elements, Row};
-use shardmap::KeyValue;
+use shardmap::moved::MovedRows;
+use shardmap::{KeyValue, Shard};
 use std::cell::RefCell;
 use std::ffi::{CString, c_int};
 use std::rc::Rc;
@@ -27,6 +31,10 @@ pub trait Scan {
     fn rescan(&mut self, io: &mut ScanIo, changed: bool) -> Result<(), PgError>;
     /// The executor needs no more rows.
     fn end(&mut self, io: &mut ScanIo);
+    /// Splits the rows on the nodes that have them, into these parts, instead of yielding them.
+    fn split(&mut self, _io: &mut ScanIo, _parts: &[Shard]) -> Result<MovedRows, PgError> {
+        Err(PgError::internal("rows that are not split were to be"))
+    }
     /// Adds properties to EXPLAIN.
     fn explain(&mut self, io: &mut ScanIo, explain: &mut Explain) -> Result<(), PgError>;
 }
@@ -39,33 +47,13 @@ static BEGIN: OnceLock<BeginScan> = OnceLock::new();
 /// The node's name in EXPLAIN.
 const NAME: &std::ffi::CStr = c"pg_shard";
 
-struct Shared<T>(T);
-// SAFETY: the tables below are constant and hold function pointers and a static name only.
-unsafe impl<T> Sync for Shared<T> {}
+static SCAN_METHODS: Table<pg_sys::CustomScanMethods> = custom::scan_methods(NAME, create_state);
 
-static SCAN_METHODS: Shared<pg_sys::CustomScanMethods> = Shared(pg_sys::CustomScanMethods {
-    CustomName: NAME.as_ptr(),
-    CreateCustomScanState: Some(create_state),
-});
-
-static EXEC_METHODS: Shared<pg_sys::CustomExecMethods> = Shared(pg_sys::CustomExecMethods {
-    CustomName: NAME.as_ptr(),
-    BeginCustomScan: Some(begin),
-    ExecCustomScan: Some(exec),
-    EndCustomScan: Some(end),
-    ReScanCustomScan: Some(rescan),
-    MarkPosCustomScan: None,
-    RestrPosCustomScan: None,
-    EstimateDSMCustomScan: None,
-    InitializeDSMCustomScan: None,
-    ReInitializeDSMCustomScan: None,
-    InitializeWorkerCustomScan: None,
-    ShutdownCustomScan: None,
-    ExplainCustomScan: Some(explain),
-});
+static EXEC_METHODS: Table<pg_sys::CustomExecMethods> =
+    custom::exec_methods(NAME, &Functions { begin, exec, rescan, end, explain: Some(explain) });
 
 pub(crate) fn methods() -> *const pg_sys::CustomScanMethods {
-    &raw const SCAN_METHODS.0
+    SCAN_METHODS.pointer()
 }
 
 /// Registers the node; once, when the library is loaded.
@@ -99,12 +87,20 @@ pub struct ScanIo {
     array_count: usize,
     /// The children's rows, once they have been read.
     arrays: Option<Rc<Vec<ChildRows>>>,
+    /// The first child's rows are kept, and sent by number.
+    pub(crate) numbered: Option<Numbered>,
+    /// How kept rows are found by value.
+    pub(crate) lookup: Lookup,
+    /// How many of the children, the last, have rows that move.
+    moves: usize,
+    /// Where these are, once they have been split, and into which parts.
+    moved: Option<(Vec<Shard>, Rc<Vec<MovedRows>>)>,
 }
 
 /// More bytes than that are not sent along: a node takes a gigabyte in one message, and they are held in memory here.
 const MOST_SENT: usize = 768 * 1024 * 1024;
 
-fn too_much_to_send() -> PgError {
+pub(crate) fn too_much_to_send() -> PgError {
     PgError::new(SqlState(*b"54000"), "too many rows to send to the workers for a join")
         .detail("The planner expected far less of the smaller side of the join.")
         .hint(
@@ -146,7 +142,7 @@ unsafe extern "C-unwind" fn create_state(_: *mut pg_sys::CustomScan) -> *mut pg_
     unsafe {
         boundary(|| {
             let state: *mut State = node::make(NodeTag::T_CustomScanState);
-            (*state).custom.methods = &raw const EXEC_METHODS.0;
+            (*state).custom.methods = EXEC_METHODS.pointer();
             Ok(state.cast())
         })
     }
@@ -188,6 +184,10 @@ unsafe extern "C-unwind" fn begin(
                 buffered: None,
                 array_count: 0,
                 arrays: None,
+                numbered: None,
+                lookup: Lookup::default(),
+                moves: 0,
+                moved: None,
             };
             let begin = BEGIN.get().ok_or_else(|| PgError::internal("no scan is registered"))?;
             let explain_only = flags & pg_sys::EXEC_FLAG_EXPLAIN_ONLY as c_int != 0;
@@ -257,8 +257,12 @@ unsafe extern "C-unwind" fn end(custom: *mut pg_sys::CustomScanState) {
                 let running = &mut *running;
                 running.scan.end(&mut running.io);
                 running.io.rows.borrow_mut().close();
+                running.io.lookup.close();
                 if let Some(Buffered { store, .. }) = running.io.buffered.take() {
                     pg_sys::tuplestore_end(store);
+                }
+                if let Some(numbered) = &mut running.io.numbered {
+                    numbered.rows.close();
                 }
             }
             for child in node::elements::<pg_sys::PlanState>((*custom).custom_ps) {
@@ -278,11 +282,17 @@ unsafe extern "C-unwind" fn rescan(custom: *mut pg_sys::CustomScanState) {
             for expression in running.io.expressions.iter_mut().filter(|_| changed) {
                 expression.computed = None;
             }
-            if changed && running.io.arrays.take().is_some() {
-                for child in node::elements::<pg_sys::PlanState>((*custom).custom_ps) {
-                    pg_sys::UpdateChangedParamSet(child, (*custom).ss.ps.chgParam);
-                    pg_sys::ExecReScan(child);
-                }
+            // Rows that are sent along or move are those that they were, if nothing has changed for them.
+            let children = node::elements::<pg_sys::PlanState>((*custom).custom_ps);
+            let mut is_affected = false;
+            for child in children.iter().filter(|_| changed && running.io.sends_rows()) {
+                pg_sys::UpdateChangedParamSet(*child, (*custom).ss.ps.chgParam);
+                is_affected |= !(**child).chgParam.is_null();
+            }
+            if is_affected {
+                running.io.arrays = None;
+                running.io.moved = None;
+                children.into_iter().for_each(|child| pg_sys::ExecReScan(child));
             }
             pg_sys::ExecScanReScan(&raw mut (*custom).ss);
             running.scan.rescan(&mut running.io, changed)
@@ -351,15 +361,69 @@ impl ScanIo {
     /// Codecs of a remote result with these columns (types and typmods), of which the scan's row is made as
     /// `sources` say; the first `sent` expressions are arguments.
     pub fn make_codecs(&self, remote: &[(Oid, i32)], sources: Vec<Source>, sent: usize) -> Codecs {
-        let mut arguments = Vec::with_capacity(self.array_count + sent);
+        let mut arguments = Vec::with_capacity(self.array_count + self.moves + sent);
         if self.array_count > 0 {
             for element in self.array_elements().into_iter().flatten() {
                 // SAFETY: a syscache look-up by value.
                 arguments.push(unsafe { pg_sys::get_array_type(element) });
             }
         }
+        arguments.extend(std::iter::repeat_n(pg_sys::TEXTOID, self.moves));
         arguments.extend(self.expressions.iter().take(sent).map(|expression| expression.type_oid));
         Codecs::new(remote, sources, &arguments)
+    }
+
+    /// The rows of so many children, the last, move.
+    pub fn set_moves(&mut self, moves: usize) {
+        self.moves = moves;
+    }
+
+    /// Has the rows of these children split into parts, if that has not been done.
+    pub fn move_rows(&mut self, parts: &[Shard]) -> Result<(), PgError> {
+        let is_done = self.moved.as_ref().is_some_and(|(known, _)| known == parts);
+        if self.moves == 0 || is_done {
+            return Ok(());
+        }
+        self.moved = None;
+        let mut moved = Vec::new();
+        // SAFETY: the children were initialised by `begin`; each is a scan of ours with a state of its own, since
+        // `moved.rs` makes no other paths for them.
+        unsafe {
+            let children = node::elements::<pg_sys::PlanState>((*self.node).custom_ps);
+            for child in &children[children.len() - self.moves..] {
+                let custom =
+                    node::cast::<pg_sys::CustomScanState, _>(*child, NodeTag::T_CustomScanState)
+                        .filter(|custom| (**custom).methods == EXEC_METHODS.pointer())
+                        .ok_or_else(|| {
+                            PgError::internal("rows that move come from another plan")
+                        })?;
+                let child = *child;
+                if !(*child).chgParam.is_null() {
+                    pg_sys::ExecReScan(child);
+                }
+                if !(*child).instrument.is_null() {
+                    pg_sys::InstrStartNode((*child).instrument);
+                }
+                let running = &mut *(*custom.cast::<State>()).running;
+                let rows = running.scan.split(&mut running.io, parts)?;
+                if !(*child).instrument.is_null() {
+                    pg_sys::InstrStopNode((*child).instrument, rows.rows() as f64);
+                }
+                moved.push(rows);
+            }
+        }
+        self.moved = Some((parts.to_vec(), Rc::new(moved)));
+        Ok(())
+    }
+
+    /// What the nodes are told of rows that have moved, as far as these parts are concerned.
+    fn append_moved(&self, shards: &[usize], arguments: &mut Arguments) {
+        for number in 0..self.moves {
+            let moved = self.moved.as_ref().and_then(|(_, moved)| moved.get(number));
+            // Without any a node can plan, and finds no rows.
+            let text = moved.map_or_else(String::new, |moved| moved.of_parts(shards).to_text());
+            arguments.value(text.as_bytes());
+        }
     }
 
     /// The columns of the children's rows are arguments too, as arrays, before the others.
@@ -376,19 +440,30 @@ impl ScanIo {
         })
     }
 
-    /// The children's rows are arguments.
-    pub fn sends_arrays(&self) -> bool {
-        self.array_count > 0
+    /// The children's rows are arguments, or have to move.
+    pub fn sends_rows(&self) -> bool {
+        self.array_count + self.moves > 0
+    }
+
+    /// Nothing of that has to be done any more.
+    pub fn has_sent_rows(&self) -> bool {
+        (self.array_count == 0 || self.arrays.is_some())
+            && (self.moves == 0 || self.moved.is_some())
     }
 
     /// The types of each child's columns; a child without columns counts rows by numbers.
     fn array_elements(&self) -> Vec<Vec<Oid>> {
         // SAFETY: the children were initialised by `begin`.
         unsafe {
-            node::elements::<pg_sys::PlanState>((*self.node).custom_ps)
-                .into_iter()
-                .map(|child| {
-                    let descriptor = (*child).ps_ResultTupleDesc;
+            let children = node::elements::<pg_sys::PlanState>((*self.node).custom_ps);
+            children[..children.len() - self.moves]
+                .iter()
+                .enumerate()
+                .map(|(number, child)| {
+                    let descriptor = (**child).ps_ResultTupleDesc;
+                    if let Some(numbered) = self.numbered.as_ref().filter(|_| number == 0) {
+                        return numbered.types(descriptor);
+                    }
                     let columns = (*descriptor).natts as usize;
                     if columns == 0 {
                         return vec![pg_sys::INT4OID];
@@ -412,16 +487,16 @@ impl ScanIo {
             return Ok(());
         }
         let codecs = self.codecs();
+        let elements = self.array_elements();
+        let mut numbered = self.numbered.take();
         let mut read = Vec::new();
-        let mut first = 0;
+        let (mut first, mut bytes) = (0, 0);
         // SAFETY: the children were initialised by `begin`; each element's encoder is made for its column's type, each
         // hasher for the type that the planner has found.
         unsafe {
             let memory = (*(*self.node).ss.ps.state).es_query_cxt;
             let children = node::elements::<pg_sys::PlanState>((*self.node).custom_ps);
-            for (number, (child, types)) in
-                children.into_iter().zip(self.array_elements()).enumerate()
-            {
+            for (number, (child, types)) in children.into_iter().zip(elements).enumerate() {
                 let encoders: Vec<Encoder> = {
                     let before = pg_sys::MemoryContextSwitchTo(memory);
                     let made = types.iter().map(|element| Encoder::new(*element)).collect();
@@ -438,8 +513,8 @@ impl ScanIo {
                         Some((by.column, hasher))
                     }
                 };
+                let mut kept = numbered.as_mut().filter(|_| number == 0);
                 let mut lots: Vec<Lot> = Vec::new();
-                let mut rows_read = 0u64;
                 loop {
                     let slot = pg_sys::ExecProcNode(child);
                     if slot.is_null() || (*slot).tts_flags & pg_sys::TTS_FLAG_EMPTY as u16 != 0 {
@@ -447,10 +522,27 @@ impl ScanIo {
                     }
                     pg_sys::slot_getallattrs(slot);
                     let columns = (*(*slot).tts_tupleDescriptor).natts as usize;
-                    let value = |index: usize| {
-                        if columns == 0 {
-                            return Some(Datum::from(0));
+                    let row = match &mut kept {
+                        None => None,
+                        Some(numbered) => {
+                            let number = self.in_tuple_context(|_| numbered.keep(slot, &encoders));
+                            let number = number?;
+                            if number.is_none() {
+                                self.reset_row_memory();
+                                continue;
+                            }
+                            number
                         }
+                    };
+                    let value = |index: usize| {
+                        let index = match (&kept, row) {
+                            (Some(numbered), Some(row)) => match numbered.column(index) {
+                                Some(column) => column,
+                                None => return Some(Datum::from(row)),
+                            },
+                            _ if columns == 0 => return Some(Datum::from(0)),
+                            _ => index,
+                        };
                         (!*(*slot).tts_isnull.add(index)).then(|| *(*slot).tts_values.add(index))
                     };
                     self.in_tuple_context(|_| {
@@ -471,17 +563,15 @@ impl ScanIo {
                         });
                         for (index, encoder) in encoders.iter().enumerate() {
                             let value = value(index);
-                            let place = lots[lot].columns[index].next(value.is_none());
-                            encoder.append(value, place);
+                            let column = &mut lots[lot].columns[index];
+                            let before = column.bytes();
+                            encoder.append(value, column.next(value.is_none()));
+                            bytes += column.bytes() - before;
                         }
                     });
                     self.reset_row_memory();
-                    rows_read += 1;
-                    if rows_read.is_multiple_of(1024) {
-                        let columns = lots.iter().flat_map(|lot| &lot.columns);
-                        if columns.map(Elements::bytes).sum::<usize>() > MOST_SENT {
-                            return Err(too_much_to_send());
-                        }
+                    if bytes > MOST_SENT {
+                        return Err(too_much_to_send());
                     }
                 }
                 let types = types.iter().map(|element| element.to_u32()).collect();
@@ -490,6 +580,7 @@ impl ScanIo {
             }
         }
         debug_assert_eq!(first, self.array_count);
+        self.numbered = numbered;
         self.arrays = Some(Rc::new(read));
         Ok(())
     }
@@ -645,7 +736,9 @@ impl ScanIo {
                 }
             }
         }
-        for (index, encoder) in codecs.encoders().iter().skip(self.array_count).enumerate() {
+        self.append_moved(shards, &mut arguments);
+        let first = self.array_count + self.moves;
+        for (index, encoder) in codecs.encoders().iter().skip(first).enumerate() {
             let value = self.evaluate(index);
             // SAFETY: the encoder was made for the expression's type.
             self.in_tuple_context(|_| unsafe { encoder.append(value, &mut arguments) });
@@ -661,7 +754,7 @@ impl ScanIo {
         }
         let codecs = self.codecs();
         let mut described = Vec::new();
-        let arrays = self.array_count;
+        let arrays = self.array_count + self.moves;
         for index in 0..codecs.encoders().len() - arrays {
             let value = self.evaluate(index);
             let type_oid = self.expressions[index].type_oid;
@@ -743,6 +836,12 @@ impl ScanIo {
         })
     }
 
+    /// Some of the children's rows may match something.
+    pub fn has_rows_to_send(&self) -> bool {
+        let has_rows = |child: &ChildRows| !child.lots.is_empty();
+        self.arrays.as_ref().is_some_and(|children| children.iter().all(has_rows))
+    }
+
     fn in_tuple_context<T>(&mut self, body: impl FnOnce(&mut Self) -> T) -> T {
         // SAFETY: the node's own per-row context; an ERROR puts PostgreSQL's context back itself.
         unsafe {
@@ -754,7 +853,7 @@ impl ScanIo {
         }
     }
 
-    fn clear_slot(&mut self, slot: *mut pg_sys::TupleTableSlot) {
+    pub(crate) fn clear_slot(&mut self, slot: *mut pg_sys::TupleTableSlot) {
         // SAFETY: the node's own slot, which is virtual (`CUSTOM_SCAN` nodes' slots are).
         unsafe { unguarded::clear(slot) };
     }
@@ -923,7 +1022,7 @@ impl ScanIo {
         value
     }
 
-    fn reset_row_memory(&mut self) {
+    pub(crate) fn reset_row_memory(&mut self) {
         // SAFETY: the node's own per-row context, in which nothing is in use when rows are done with.
         unsafe {
             unguarded::reset((*(*self.node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory);

@@ -274,6 +274,21 @@ pub fn index_names(table: Oid) -> Vec<(Oid, String)> {
     }
 }
 
+/// An index of the whole table begins with the column.
+pub fn has_index_on(table: Oid, column: i16) -> bool {
+    index_names(table).into_iter().any(|(index, _)| {
+        // SAFETY: an index of the table, opened with a lock for the look; an index has a first column.
+        unsafe {
+            let relation = pg_sys::index_open(index, pg_sys::AccessShareLock as c_int);
+            let form = &*(*relation).rd_index;
+            let begins = *form.indkey.values.as_ptr() == column
+                && pg_sys::RelationGetIndexPredicate(relation).is_null();
+            pg_sys::index_close(relation, pg_sys::AccessShareLock as c_int);
+            begins
+        }
+    })
+}
+
 /// Unique indexes of the table that do not contain `column`: nothing can enforce them over several shards.
 pub fn unique_indexes_without(table: Oid, column: i16) -> Vec<String> {
     index_names(table)

@@ -92,6 +92,7 @@ impl Prepared {
             let query = node::copy(self.query);
             let marked = mark_tables(query, is_distributed);
             qualify_columns(query);
+            compute_negative_keys(query);
             with_portable_output(|| {
                 cut(&node::text_of(pg_sys::pg_get_querydef(query, false)), &marked)
             })
@@ -156,6 +157,34 @@ unsafe fn qualify_columns(query: *mut pg_sys::Query) {
         (*filler).rtekind = pg_sys::RTEKind::RTE_RESULT;
         (*filler).eref = pg_sys::makeAlias(c"unused".as_ptr(), std::ptr::null_mut());
         (*query).rtable = pg_sys::lappend((*query).rtable, filler.cast());
+    }
+}
+
+/// A key of ORDER BY or GROUP BY that is a number with a minus before it would be read as the number of an output; computed,
+/// it is printed with its type.
+unsafe fn compute_negative_keys(query: *mut pg_sys::Query) {
+    // SAFETY: the caller passes a private, live copy.
+    unsafe {
+        node::walk(query, &mut |n| {
+            if let Some(query) = node::cast::<pg_sys::Query, _>(n, NodeTag::T_Query) {
+                for entry in node::elements::<pg_sys::TargetEntry>((*query).targetList) {
+                    let is_negative = (*entry).ressortgroupref != 0
+                        && node::cast::<pg_sys::OpExpr, _>((*entry).expr, NodeTag::T_OpExpr)
+                            .is_some_and(|sign| {
+                                let arguments = node::elements::<pg_sys::Node>((*sign).args);
+                                matches!(arguments[..], [only] if node::tag(only) == NodeTag::T_Const)
+                            });
+                    if is_negative {
+                        let computed = pg_sys::eval_const_expressions(
+                            std::ptr::null_mut(),
+                            (*entry).expr.cast(),
+                        );
+                        (*entry).expr = computed.cast();
+                    }
+                }
+            }
+            Visit::Into
+        });
     }
 }
 

@@ -4,7 +4,7 @@
 //! parallel aggregation, with the partial half on the nodes and its own Finalize above (`aggregate.rs`). A node sends
 //! no row twice for DISTINCT, and no more rows than the LIMIT lets through; what is left is done here once more.
 
-use crate::aggregate::PartialAggregate;
+use crate::aggregate::{self, PartialAggregate};
 use crate::error::boundary;
 use crate::hooks;
 use crate::node::{self, Visit};
@@ -108,7 +108,8 @@ unsafe fn group(
         if keys.is_empty() && !(*parse).groupClause.is_null() {
             return;
         }
-        if !outputs.iter().all(|expression| remote.can_compute(*expression, true)) {
+        let is_whole = outputs.iter().all(|expression| remote.can_compute(*expression, true));
+        if !is_whole && !has_parts(root, &remote, &outputs) {
             return distinct_arguments(root, input, output, &remote, extra);
         }
         let key_list: Vec<*mut pg_sys::Node> = keys.iter().map(|key| outputs[*key]).collect();
@@ -124,7 +125,8 @@ unsafe fn group(
             )
         };
         let columns: Vec<Column> = key_list.iter().filter_map(|key| column_of(*key)).collect();
-        if remote.locus.keeps_together(&columns)
+        if is_whole
+            && remote.locus.keeps_together(&columns)
             && having.iter().all(|clause| remote.can_compute(*clause, true))
         {
             let mut grouped = (*remote).clone();
@@ -154,7 +156,8 @@ unsafe fn group(
         let mut yields = Vec::new();
         for index in (0..outputs.len()).filter(comes_back) {
             let aggregate = node::cast::<pg_sys::Aggref, _>(outputs[index], NodeTag::T_Aggref);
-            let partial = match aggregate.map(|aggregate| PartialAggregate::of(aggregate)) {
+            let partial = match aggregate.map(|aggregate| PartialAggregate::of(aggregate, &remote))
+            {
                 Some(None) => return,
                 partial => partial.flatten(),
             };
@@ -219,8 +222,11 @@ unsafe fn group_sets(
         if keys.is_empty()
             || keys.iter().any(is_repeated)
             || keys.iter().any(|key| is_free_of_columns(outputs[*key]))
-            || !outputs.iter().all(|expression| remote.can_compute(*expression, true))
         {
+            return;
+        }
+        let is_computed = outputs.iter().all(|expression| remote.can_compute(*expression, true));
+        if !is_computed && !has_parts(root, remote, &outputs) {
             return;
         }
         // Columns that depend on a primary key, which is in all sets then.
@@ -228,7 +234,7 @@ unsafe fn group_sets(
             .filter(|index| references[*index] == 0 && !is_made(*index))
             .collect();
         let nodes = hooks::planner().node_count(remote.tables[0]).max(1) as f64;
-        let (mut groups, mut parts, mut is_whole) = (0.0, 0.0, true);
+        let (mut groups, mut parts, mut is_whole) = (0.0, 0.0, is_computed);
         for set in &sets {
             let expressions: Vec<*mut pg_sys::Node> = set.iter().map(|key| outputs[*key]).collect();
             let many = if set.is_empty() {
@@ -311,7 +317,7 @@ unsafe fn group_sets(
             let aggregate = outputs
                 .get(index)
                 .and_then(|known| node::cast::<pg_sys::Aggref, _>(*known, NodeTag::T_Aggref));
-            let partial = match aggregate.map(|aggregate| PartialAggregate::of(aggregate)) {
+            let partial = match aggregate.map(|aggregate| PartialAggregate::of(aggregate, remote)) {
                 Some(None) => return,
                 partial => partial.flatten(),
             };
@@ -339,6 +345,22 @@ unsafe fn group_sets(
             groups,
         );
         pg_sys::add_path(output, path.cast());
+    }
+}
+
+/// The workers can compute all of it, if aggregates may be in parts.
+unsafe fn has_parts(
+    root: *mut pg_sys::PlannerInfo,
+    remote: &Remote,
+    outputs: &[*mut pg_sys::Node],
+) -> bool {
+    // SAFETY: the planner's live structures.
+    unsafe {
+        !(*root).hasNonPartialAggs
+            && !(*root).hasNonSerialAggs
+            && outputs.iter().all(|expression| {
+                remote.can_compute(*expression, true) || aggregate::has_parts(*expression, remote)
+            })
     }
 }
 
@@ -823,7 +845,11 @@ unsafe fn sorted_by(
 }
 
 /// A path like `path` whose rows each node sorts, to be merged here.
-unsafe fn merged(
+///
+/// # Safety
+///
+/// Live structures of the planner.
+pub(crate) unsafe fn merged(
     path: *mut pg_sys::CustomPath,
     below: &Pushed,
     order: Vec<Order>,
@@ -849,7 +875,11 @@ unsafe fn merged(
 }
 
 /// The workers have the type's order from PostgreSQL itself: not so the order of an enum, for example.
-unsafe fn is_sorted_alike_everywhere(expression: *mut pg_sys::Node) -> bool {
+///
+/// # Safety
+///
+/// Live structures of the planner.
+pub(crate) unsafe fn is_sorted_alike_everywhere(expression: *mut pg_sys::Node) -> bool {
     // SAFETY: a live expression of the planner; a syscache look-up by value.
     let base = unsafe { pg_sys::getBaseType(pg_sys::exprType(expression)) };
     base.to_u32() < crate::value::FIRST_USER_OID
@@ -942,19 +972,21 @@ unsafe fn limited(
     }
 }
 
-/// Our path among those of a relation, and the target of the projection above it, if there is one.
+/// Our path among those of a relation, one that is not sorted, and the target of the projection above it, if there is one.
 unsafe fn own_path(
     rel: *mut pg_sys::RelOptInfo,
 ) -> Option<(*mut pg_sys::CustomPath, *mut pg_sys::PathTarget)> {
     // SAFETY: a live relation of the planner.
     unsafe {
+        let is_unsorted =
+            |path| pushed::attached(path).is_some_and(|pushed| pushed.order.is_empty());
         for path in node::elements::<pg_sys::Path>((*rel).pathlist) {
-            if pushed::attached(path).is_some() {
+            if is_unsorted(path) {
                 return Some((path.cast(), std::ptr::null_mut()));
             }
             if let Some(projection) =
                 node::cast::<pg_sys::ProjectionPath, _>(path, NodeTag::T_ProjectionPath)
-                && pushed::attached((*projection).subpath).is_some()
+                && is_unsorted((*projection).subpath)
             {
                 return Some(((*projection).subpath.cast(), (*projection).path.pathtarget));
             }

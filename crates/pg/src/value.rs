@@ -219,6 +219,11 @@ impl Encoder {
         Self::with_format(type_oid, false)
     }
 
+    /// The type's binary form, whatever the client's encoding.
+    pub(crate) fn binary(type_oid: Oid) -> Self {
+        Self::with_format(type_oid, true)
+    }
+
     /// Values leave in binary.
     pub fn is_binary(&self) -> bool {
         self.binary
@@ -363,6 +368,11 @@ impl Hasher {
             unsafe { pg_sys::get_opfamily_proc(family, type_oid, type_oid, HASH_SUPPORT_FUNCTION) };
         (function != Oid::INVALID)
             .then(|| Self { function: Function::look_up(function), collation })
+    }
+
+    /// A hash function of the server's by itself; what it remembers lives in the current memory context.
+    pub(crate) fn of(function: Oid, collation: Oid) -> Self {
+        Self { function: Function::look_up(function), collation }
     }
 
     /// The hash of a value: PostgreSQL's own 32 bits, taken as signed.

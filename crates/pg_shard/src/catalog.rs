@@ -87,13 +87,18 @@ impl DistributedTable {
 
     /// How many nodes hold placements of it.
     pub(crate) fn node_count(&self) -> usize {
-        let mut nodes: Vec<&NodeAddress> = Vec::new();
+        self.nodes().len()
+    }
+
+    /// The nodes that hold placements of it, healthy or not.
+    pub(crate) fn nodes(&self) -> Vec<NodeAddress> {
+        let mut nodes: Vec<NodeAddress> = Vec::new();
         for placement in self.placements.iter().flatten() {
-            if !nodes.contains(&&placement.node) {
-                nodes.push(&placement.node);
+            if !nodes.contains(&placement.node) {
+                nodes.push(placement.node.clone());
             }
         }
-        nodes.len()
+        nodes
     }
 
     /// Some shard has several placements.

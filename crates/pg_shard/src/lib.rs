@@ -39,16 +39,18 @@ mod ddl;
 /// The functions that users call.
 mod functions;
 
+use pg::changes::Execution;
 use pg::hooks::{self, Extension, Verdict};
 use pg::path::ShardScan;
 use pg::plan::{BoundParameters, PlanWriter};
-use pg::pulled::{Execution, PulledTarget};
+use pg::pulled::PulledTarget;
 use pg::query::{DistributionKey, Statement};
 use pg::rounds::{self, Rounds};
 use pg::utility::{Outcome, UtilityCall};
 use pg::{PgError, background, table};
 use pgrx::pg_sys::Oid;
 use pgrx::prelude::*;
+use shardmap::moved::MovedRows;
 
 ::pgrx::pg_module_magic!();
 
@@ -105,8 +107,31 @@ impl Extension for PgShard {
         plan::lie_together(&tables)
     }
 
+    fn ask_nodes(&self, tables: &[Oid], question: &str) -> Option<Vec<String>> {
+        let mut nodes = Vec::new();
+        for table in tables {
+            nodes.extend(catalog::find(*table)?.nodes());
+        }
+        nodes.sort();
+        nodes.dedup();
+        session::knowledge::of_nodes(&nodes, question)
+    }
+
     fn pushes_down(&self) -> bool {
         settings::enable_pushdown()
+    }
+
+    fn can_move(&self, tables: &[Oid]) -> bool {
+        execute::moves::can_move(tables)
+    }
+
+    fn fetch_part(
+        &self,
+        moved: &MovedRows,
+        part: usize,
+        each: &mut dyn FnMut(usize, Vec<u8>) -> Result<(), PgError>,
+    ) -> Result<(), PgError> {
+        functions::moved::fetch_part(moved, part, each)
     }
 
     fn plan_scan(&self, scan: &ShardScan) -> PlanWriter {

@@ -302,6 +302,7 @@ pub(crate) fn before_prepare() -> Result<(), PgError> {
 pub(crate) fn after_transaction(_committed: bool) {
     crate::execute::pulled::forget_waiting(0);
     activity::forget();
+    crate::functions::moved::forget_sessions();
     if pool::all_at_rest() && is_untouched() {
         STATE.with_borrow_mut(|state| state.doomed = None);
         return;
@@ -313,6 +314,7 @@ pub(crate) fn after_transaction(_committed: bool) {
             continue;
         }
         session.roll_back();
+        session.drop_all_kept();
     }
     pool::discard_broken();
     STATE.with_borrow_mut(|state| *state = State::default());

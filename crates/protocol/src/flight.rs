@@ -68,8 +68,14 @@ impl Arguments {
         Self { bytes: Vec::new() }
     }
 
-    pub(crate) fn bytes(&self) -> &[u8] {
+    /// The bytes, as they travel: of bare values each one's length and what it is.
+    pub fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// Takes all values away.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
     }
 
     /// The next argument, in pieces.

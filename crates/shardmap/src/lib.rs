@@ -12,6 +12,9 @@ pub mod locus;
 /// Hash ranges and the shards of one table.
 pub mod map;
 
+/// Rows that move from worker to worker.
+pub mod moved;
+
 /// Which nodes get the placements of a new shard.
 pub mod placement;
 

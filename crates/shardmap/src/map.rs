@@ -110,6 +110,15 @@ impl ShardMap {
         self.shards[index].range.contains(hash).then_some(index)
     }
 
+    /// Each hash has one owner.
+    pub fn covers_all(&self) -> bool {
+        let meets =
+            |pair: &[Shard]| i64::from(pair[0].range.last) + 1 == i64::from(pair[1].range.first);
+        self.shards.first().is_some_and(|shard| shard.range.first == i32::MIN)
+            && self.shards.last().is_some_and(|shard| shard.range.last == i32::MAX)
+            && self.shards.windows(2).all(meets)
+    }
+
     /// Both tables are cut at the same hashes.
     pub fn is_cut_like(&self, other: &Self) -> bool {
         self.shards.len() == other.shards.len()
@@ -157,6 +166,7 @@ mod tests {
         assert_eq!(gap.owner(15), None);
         assert_eq!(gap.owner(-1), None);
         assert_eq!(gap.owner(29), Some(1));
+        assert!(!gap.covers_all());
         let overlap = ShardMap::new(vec![shard(1, 0, 9), shard(2, 5, 29)]);
         assert_eq!(overlap.owners(7), [0, 1]);
         assert_eq!(overlap.owners(20), [1]);
@@ -177,6 +187,7 @@ mod tests {
         #[test]
         fn every_hash_has_exactly_one_owner_and_it_contains_the_hash(count in 1u32..2000, hash: i32) {
             let map = map(count);
+            prop_assert!(map.covers_all());
             let owners = map.owners(hash);
             prop_assert_eq!(owners.len(), 1);
             prop_assert!(map.shards()[owners[0]].range.contains(hash));

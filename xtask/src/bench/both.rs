@@ -2,24 +2,16 @@
 //!
 //! Runs alternate, so what disturbs the machine disturbs both; figures are medians.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
-use std::{env, process};
 
 use anyhow::{Context, Result, bail};
 use cluster::postgres::error::SqlState;
 use cluster::postgres::{Client, Config, NoTls, SimpleQueryMessage};
-use cluster::{Cluster, ClusterSpec, DownOnDrop, NodeName, free_ports};
+use cluster::{Cluster, DownOnDrop, NodeName};
 
+use crate::bench::ground::{self, DIRECT_DATABASE, DIRECT_NODE};
 use crate::psql::Psql;
-use crate::workspace::Workspace;
-use crate::{extension, render, setup};
-
-/// The database of the plain tables, on worker 1.
-const PLAIN: &str = "plain";
-
-/// How many workers there are.
-const WORKERS: u16 = 4;
 
 /// How long a statement may take before it counts as endless.
 const PATIENCE: &str = "120s";
@@ -56,25 +48,13 @@ impl Both {
             let cluster = Cluster::open(dir)?;
             return Ok(Self { cluster: Kept::Theirs(cluster) });
         }
-        let postgres = setup::ensure()?;
-        let workspace = Workspace::find()?;
-        let files = extension::build(&workspace, &postgres)?;
-        let dir: PathBuf = env::temp_dir().join(format!("pg_shard-bench-{}", process::id()));
-        let spec = ClusterSpec::new(&dir, WORKERS, free_ports(WORKERS)?)
-            .set("autovacuum", "off")
-            .set("fsync", "off")
-            .set("shared_buffers", "512MB")
-            .set("work_mem", "32MB")
-            .set("max_wal_size", "8GB");
-        render::say(&format!(
-            "Measuring on a cluster in {}; if this is interrupted, take it down with: {} down --dir {0}",
-            dir.display(),
-            workspace.release_dir().join("pgshard").display(),
-        ));
-        let cluster = render::while_busy("Starting a coordinator and four workers", || {
-            Cluster::up_from(&spec, &files.artifacts())
-        })?;
-        Ok(Self { cluster: Kept::Ours(cluster.down_on_drop()) })
+        let cluster = ground::bring_up(&[
+            ("fsync", "off"),
+            ("shared_buffers", "512MB"),
+            ("work_mem", "32MB"),
+            ("max_wal_size", "8GB"),
+        ])?;
+        Ok(Self { cluster: Kept::Ours(cluster) })
     }
 
     fn cluster(&self) -> &Cluster {
@@ -86,7 +66,7 @@ impl Both {
 
     /// psql for the plain tables.
     pub(crate) fn plain(&self) -> Psql {
-        Psql::on(self.cluster(), NodeName::Worker(1)).in_database(PLAIN)
+        Psql::on(self.cluster(), DIRECT_NODE).in_database(DIRECT_DATABASE)
     }
 
     /// psql for the distributed ones.
@@ -96,11 +76,12 @@ impl Both {
 
     /// Makes the database of the plain tables, unless it is there with this table; tells whether it was.
     pub(crate) fn has_both(&self, table: &str) -> Result<bool> {
-        let worker = Psql::on(self.cluster(), NodeName::Worker(1));
-        let is_there =
-            worker.value(&format!("SELECT count(*) FROM pg_database WHERE datname = '{PLAIN}'"))?;
+        let worker = Psql::on(self.cluster(), DIRECT_NODE);
+        let is_there = worker.value(&format!(
+            "SELECT count(*) FROM pg_database WHERE datname = '{DIRECT_DATABASE}'"
+        ))?;
         if is_there == "0" {
-            worker.run(&[&format!("CREATE DATABASE {PLAIN}")])?;
+            worker.run(&[&format!("CREATE DATABASE {DIRECT_DATABASE}")])?;
         }
         let found = format!("SELECT to_regclass('{table}') IS NOT NULL");
         Ok(self.plain().value(&found)? == "t" && self.distributed().value(&found)? == "t")
@@ -128,7 +109,7 @@ impl Both {
             client.batch_execute(&format!("SET statement_timeout = '{PATIENCE}'"))?;
             anyhow::Ok(Side { client })
         };
-        Ok((side(NodeName::Worker(1), PLAIN)?, side(NodeName::Coordinator, "postgres")?))
+        Ok((side(DIRECT_NODE, DIRECT_DATABASE)?, side(NodeName::Coordinator, "postgres")?))
     }
 }
 

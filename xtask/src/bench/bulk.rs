@@ -8,28 +8,21 @@ use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use std::{env, process};
 
-use anyhow::{Context, Result, bail};
-use cluster::{Cluster, ClusterSpec, NodeName, free_ports};
+use anyhow::{Context, Result};
+use cluster::{Cluster, NodeName};
 use serde::Serialize;
 
-use super::cpu::CpuMeter;
-use super::report::median;
+use crate::bench::cpu::CpuMeter;
+use crate::bench::ground::{self, DIRECT_DATABASE, DIRECT_NODE};
+use crate::bench::report::median;
 use crate::demo;
 use crate::psql::Psql;
+use crate::render;
 use crate::reviews::Reviews;
-use crate::workspace::Workspace;
-use crate::{extension, render, setup};
-
-/// How many workers there are.
-const WORKERS: u16 = 4;
 
 /// How many shards.
 const SHARDS: u16 = 16;
-
-/// The database of the plain tables, on worker 1.
-const DIRECT_DATABASE: &str = "direct";
 
 /// Rows of one INSERT.
 const ROWS_OF_INSERT: usize = 1000;
@@ -106,30 +99,10 @@ struct Summary {
 
 /// Builds, brings up a cluster, measures, and takes the cluster down.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let only = options.only.as_deref().unwrap_or_default();
-    let cases: Vec<Case> = CASES.into_iter().filter(|case| case.name.contains(only)).collect();
-    if cases.is_empty() {
-        let names: Vec<&str> = CASES.iter().map(|case| case.name).collect();
-        bail!("no case has \"{only}\" in its name; the cases are {}", names.join(", "));
-    }
-    let postgres = setup::ensure()?;
-    let workspace = Workspace::find()?;
-    let files = extension::build(&workspace, &postgres)?;
-    let dir = env::temp_dir().join(format!("pg_shard-bench-{}", process::id()));
-    let spec = ClusterSpec::new(&dir, WORKERS, free_ports(WORKERS)?)
-        .set("autovacuum", "off")
-        .set("max_wal_size", "8GB");
-    render::say(&format!(
-        "Measuring on a cluster in {}; if this is interrupted, take it down with: {} down --dir {0}",
-        dir.display(),
-        workspace.release_dir().join("pgshard").display(),
-    ));
-    let cluster = render::while_busy("Starting a coordinator and four workers", || {
-        Cluster::up_from(&spec, &files.artifacts())
-    })?
-    .down_on_drop();
+    let cases = ground::chosen(&CASES, options.only.as_deref(), |case| case.name.to_owned())?;
+    let cluster = ground::bring_up(&[("max_wal_size", "8GB")])?;
 
-    let bench = Bulk::prepare(&cluster, options, &dir)?;
+    let bench = Bulk::prepare(&cluster, options, &ground::dir())?;
     let summaries = cases.iter().map(|case| bench.measure(*case)).collect::<Result<Vec<_>>>();
     fs::remove_file(&bench.reviews).context("cannot remove the reviews")?;
     fs::remove_file(&bench.inserts).context("cannot remove the INSERTs")?;
@@ -139,11 +112,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         options.rows, options.rounds
     ));
     render::table(&HEADER, summaries.iter().map(Summary::row).collect());
-    if let Some(file) = &options.json {
-        let text = serde_json::to_string_pretty(&summaries)?;
-        fs::write(file, text + "\n").with_context(|| format!("cannot write {}", file.display()))?;
-    }
-    Ok(())
+    ground::write_json(options.json.as_deref(), &summaries)
 }
 
 /// A cluster that is being measured.
@@ -161,7 +130,7 @@ struct Bulk<'a> {
 impl<'a> Bulk<'a> {
     /// Makes the tables of both sides, and the files.
     fn prepare(cluster: &'a Cluster, options: &'a Options, dir: &Path) -> Result<Self> {
-        let worker = Psql::on(cluster, NodeName::Worker(1));
+        let worker = Psql::on(cluster, DIRECT_NODE);
         worker.run(&[&format!("CREATE DATABASE {DIRECT_DATABASE}")])?;
         let bench = Self {
             cluster,

@@ -20,6 +20,9 @@ mod case;
 /// CPU time of backends.
 mod cpu;
 
+/// The cluster that is measured.
+mod ground;
+
 /// Runs of pgbench.
 mod pgbench;
 
@@ -32,29 +35,23 @@ mod report;
 /// TPC-H.
 pub(crate) mod tpch;
 
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::{env, fs, process};
 
-use anyhow::{Context, Result, bail};
-use cluster::{Cluster, ClusterSpec, NodeName, free_ports};
+use anyhow::{Context, Result};
+use cluster::{Cluster, NodeName};
 
 use crate::bench::case::{ACCOUNTS, CASES, Case, OTHER_SHARDS, Placements, SHARDS, accounts_over};
 use crate::bench::cpu::CpuMeter;
+use crate::bench::ground::{DIRECT_DATABASE, DIRECT_NODE};
 use crate::bench::pgbench::Target;
 use crate::bench::report::{Measurement, Report, Round};
 use crate::demo;
 use crate::psql::Psql;
-use crate::workspace::Workspace;
-use crate::{extension, render, setup};
-
-/// How many workers there are.
-const WORKERS: u16 = 4;
-
-/// The database of the plain tables.
-const DIRECT_DATABASE: &str = "direct";
+use crate::render;
 
 /// Where statements go on either side.
-const DIRECT: Target = Target { node: NodeName::Worker(1), database: DIRECT_DATABASE };
+const DIRECT: Target = Target { node: DIRECT_NODE, database: DIRECT_DATABASE };
 const DISTRIBUTED: Target = Target { node: NodeName::Coordinator, database: "postgres" };
 
 /// What is to be measured, and how.
@@ -74,33 +71,13 @@ pub(crate) struct Options {
 
 /// Builds, brings up a cluster, measures, and takes the cluster down.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    let only = options.only.as_deref().unwrap_or_default();
-    let cases: Vec<Case> =
-        CASES.into_iter().filter(|case| case.to_string().contains(only)).collect();
-    if cases.is_empty() {
-        let names: Vec<String> = CASES.iter().map(ToString::to_string).collect();
-        bail!("no case has \"{only}\" in its name; the cases are {}", names.join(", "));
-    }
+    let cases = ground::chosen(&CASES, options.only.as_deref(), ToString::to_string)?;
+    let settings: &[(&str, &str)] =
+        if options.synchronous_commit { &[] } else { &[("synchronous_commit", "off")] };
+    let cluster = ground::bring_up(settings)?;
+    let scripts = ground::dir().join("scripts");
 
-    let postgres = setup::ensure()?;
-    let workspace = Workspace::find()?;
-    let files = extension::build(&workspace, &postgres)?;
-    let dir = env::temp_dir().join(format!("pg_shard-bench-{}", process::id()));
-    let mut spec = ClusterSpec::new(&dir, WORKERS, free_ports(WORKERS)?).set("autovacuum", "off");
-    if !options.synchronous_commit {
-        spec = spec.set("synchronous_commit", "off");
-    }
-    render::say(&format!(
-        "Measuring on a cluster in {}; if this is interrupted, take it down with: {} down --dir {0}",
-        dir.display(),
-        workspace.release_dir().join("pgshard").display(),
-    ));
-    let cluster = render::while_busy("Starting a coordinator and four workers", || {
-        Cluster::up_from(&spec, &files.artifacts())
-    })?
-    .down_on_drop();
-
-    let bench = Bench { cluster: &cluster, options, cases: &cases, scripts: dir.join("scripts") };
+    let bench = Bench { cluster: &cluster, options, cases: &cases, scripts };
     bench.prepare()?;
     let measurements =
         cases.iter().map(|case| bench.measure(*case)).collect::<Result<Vec<Measurement>>>();
@@ -108,11 +85,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let report = Report::new(options, measurements?);
     render::say(&format!("\n{}", report.title()));
     render::table(&report::HEADER, report.rows());
-    if let Some(file) = &options.json {
-        let text = serde_json::to_string_pretty(&report)?;
-        fs::write(file, text + "\n").with_context(|| format!("cannot write {}", file.display()))?;
-    }
-    Ok(())
+    ground::write_json(options.json.as_deref(), &report)
 }
 
 /// A cluster that is being measured.

@@ -3,8 +3,14 @@
 /// Rows computed here, sent to their shards.
 mod insert;
 
+/// Rows that are read here, joined with what the nodes find for them.
+mod matched;
+
 /// Sorted streams of several nodes as one.
 mod merge;
+
+/// Rows that move from worker to worker.
+pub(crate) mod moves;
 
 /// A write on both placements of a shard at once.
 mod pair;
@@ -29,6 +35,7 @@ use crate::catalog::{self, DistributedTable};
 use crate::plan::compiled;
 use crate::plan::data::Plan;
 use pg::PgError;
+use pg::matched::Kind;
 use pg::plan::PlanReader;
 use pg::query::Key;
 use pg::scan::{Scan, ScanIo};
@@ -44,8 +51,14 @@ pub(crate) fn begin(
     _explain_only: bool,
 ) -> Result<Box<dyn Scan>, PgError> {
     let compiled = compiled::find(reader);
-    if matches!(&compiled.plan, Plan::ShardScan(plan) if !plan.broadcasts.is_empty()) {
-        io.send_children_as_arrays();
+    if let Plan::ShardScan(plan) = &compiled.plan {
+        io.set_moves(plan.moves);
+        if !plan.broadcasts.is_empty() {
+            if let Some(matched) = &plan.matched {
+                io.number_first_child(&matched.keys, matched.kind != Kind::Left);
+            }
+            io.send_children_as_arrays();
+        }
     }
     let codecs = compiled.codecs(|| match &compiled.plan {
         Plan::Routed(plan) => io.make_plain_codecs(plan.sent),
@@ -56,6 +69,9 @@ pub(crate) fn begin(
     io.set_codecs(codecs);
     Ok(match &compiled.plan {
         Plan::Routed(plan) if plan.is_write() => Box::new(write::RoutedWrite::new(compiled)),
+        Plan::ShardScan(plan) if let Some(matched) = plan.matched.clone() => {
+            Box::new(matched::MatchedJoin::new(matched, compiled))
+        }
         Plan::Routed(_) | Plan::ShardScan(_) => Box::new(read::Read::new(compiled)),
         Plan::InsertedRows(plan) => Box::new(insert::InsertRows::new(plan.clone(), compiled)),
         Plan::PulledWrite(plan) => Box::new(pulled::PulledRows::new(*plan, io)?),

@@ -1,7 +1,7 @@
 //! A write whose rows are computed here: each change goes to the shard where its row lies.
 //!
 //! The plan below is read to its end before the first change is sent; its scan of the written table has locked the rows
-//! on the workers, so they stay where they are. On a shard with one placement a row is known by its `ctid`. Elsewhere
+//! on the workers, so they stay where they are. On a shard that has but one placement a row is known by its `ctid`. Elsewhere
 //! every placement has its own, and a row is known by its primary key or another unique index, or else by all
 //! that is in it: of rows that are the same in every letter any one will do. A row whose distribution column changes is
 //! deleted in one shard and inserted in another.
@@ -17,7 +17,7 @@ use crate::activity;
 use crate::catalog::{self, DistributedTable, quote};
 use crate::plan::data::PulledWrite;
 use crate::session::{Failure, Request, Sql};
-use pg::pulled::{Change, Changes, Execution, Place};
+use pg::changes::{Change, Changes, Execution, Place};
 use pg::query::Command;
 use pg::scan::{Explain, Scan, ScanIo};
 use pg::table::{self, TableColumn};
@@ -362,7 +362,8 @@ impl Packer {
         if place.shard >= outbox.table.map.len() {
             return Err(have_changed(&outbox.table));
         }
-        if outbox.table.healthy(place.shard).count() == 1 {
+        // A placement that is repaired meanwhile takes the change too, and has its rows elsewhere.
+        if outbox.table.placements[place.shard].len() == 1 {
             return Ok(Find::Place);
         }
         if !changes.has_old_rows() {
@@ -598,8 +599,14 @@ impl Outbox {
         let ids = |table: &DistributedTable| -> Vec<ShardId> {
             table.map.shards().iter().map(|shard| shard.id).collect()
         };
-        if !Rc::ptr_eq(&table, &self.table) && ids(&table) != ids(&self.table) {
-            return Err(have_changed(&table));
+        if !Rc::ptr_eq(&table, &self.table) {
+            let is_alone =
+                |table: &DistributedTable, index: usize| table.placements[index].len() == 1;
+            let has_changed =
+                |index: &usize| is_alone(&table, *index) != is_alone(&self.table, *index);
+            if ids(&table) != ids(&self.table) || lots.keys().any(has_changed) {
+                return Err(have_changed(&table));
+            }
         }
         let tables = [table];
         let targets = lots

@@ -6,6 +6,7 @@
 //! short result.
 
 use super::merge::Merge;
+use super::moves::{self, Kept, parts_of};
 use super::write::lock_rows_of;
 use super::{prune, render, tables};
 use crate::activity::{Kind, Work};
@@ -13,6 +14,7 @@ use crate::catalog::DistributedTable;
 use crate::naming::tell_as_table;
 use crate::plan::compiled::Compiled;
 use crate::plan::data::Plan;
+use crate::session::knowledge;
 use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::snapshot::{self, Shared};
 use crate::session::stream::Stream;
@@ -20,7 +22,7 @@ use crate::session::{Event, Failure, NoSession, Request, Sql, StatementKey};
 use crate::settings;
 use crate::transaction;
 use pg::merge::{Head, MergeOrder};
-use pg::path::SortKey;
+use pg::path::{ShardScan, SortKey};
 use pg::query::{Command, Key};
 use pg::rows::Codecs;
 use pg::scan::{Explain, Scan, ScanIo};
@@ -30,7 +32,8 @@ use pg::wait::{Readiness, WaitSet, clock};
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use protocol::{Arguments, Message};
-use shardmap::{NodeAddress, Prune};
+use shardmap::moved::MovedRows;
+use shardmap::{NodeAddress, Prune, Shard};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -49,6 +52,8 @@ pub(crate) struct Read {
     asked: Option<Vec<usize>>,
     /// Part in the statement's snapshots, if it has some.
     shared: Option<Shared>,
+    /// What the nodes keep for others, if the rows are split.
+    pub(super) kept: Vec<Kept>,
 }
 
 enum State {
@@ -88,10 +93,19 @@ impl Read {
             told: None,
             asked: None,
             shared: None,
+            kept: Vec::new(),
         }
     }
 
-    fn tables(&self) -> Result<Vec<Rc<DistributedTable>>, PgError> {
+    /// What the plan says, if it is a scan over shards.
+    pub(super) fn scan(&self) -> Option<&ShardScan> {
+        match &self.compiled.plan {
+            Plan::ShardScan(plan) => Some(plan),
+            Plan::Routed(_) | Plan::InsertedRows(_) | Plan::PulledWrite(_) => None,
+        }
+    }
+
+    pub(super) fn tables(&self) -> Result<Vec<Rc<DistributedTable>>, PgError> {
         match &self.compiled.plan {
             Plan::Routed(plan) => tables(&plan.tables),
             Plan::ShardScan(plan) => tables(&plan.tables),
@@ -99,7 +113,7 @@ impl Read {
         }
     }
 
-    fn template(&self) -> &[Piece] {
+    pub(super) fn template(&self) -> &[Piece] {
         match &self.compiled.plan {
             Plan::Routed(plan) => &plan.template,
             Plan::ShardScan(plan) => &plan.template,
@@ -108,7 +122,7 @@ impl Read {
     }
 
     /// What stands around the union of a node's shards.
-    fn around(&self) -> (&str, &str) {
+    pub(super) fn around(&self) -> (&str, &str) {
         match &self.compiled.plan {
             Plan::ShardScan(plan) => (&plan.around.0, &plan.around.1),
             Plan::Routed(_) | Plan::InsertedRows(_) | Plan::PulledWrite(_) => ("", ""),
@@ -124,7 +138,7 @@ impl Read {
     }
 
     /// The role whose rights count, as in the plan.
-    fn user(&self) -> Oid {
+    pub(super) fn user(&self) -> Oid {
         match &self.compiled.plan {
             Plan::Routed(plan) => plan.user,
             Plan::ShardScan(plan) => plan.user,
@@ -141,7 +155,11 @@ impl Read {
         }
     }
 
-    fn shards(&self, io: &mut ScanIo, table: &DistributedTable) -> Result<Vec<usize>, PgError> {
+    pub(super) fn shards(
+        &self,
+        io: &mut ScanIo,
+        table: &DistributedTable,
+    ) -> Result<Vec<usize>, PgError> {
         let mut shards = prune(io, self.prune(), table)?.shards;
         if matches!(self.compiled.plan, Plan::Routed(_)) {
             // A whole statement must run somewhere: if no shard can hold a matching row, any of them gives the
@@ -158,10 +176,7 @@ impl Read {
     }
 
     fn start(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
-        if self.shared.is_none() && !self.locks() {
-            let is_scan = matches!(self.compiled.plan, Plan::ShardScan(_));
-            self.shared = Shared::join(io, || is_scan && io.may_read_again());
-        }
+        self.join_snapshots(io);
         let mut tables = self.tables()?;
         let mut shards = self.shards(io, &tables[0])?;
         if matches!(&self.compiled.plan, Plan::ShardScan(plan) if plan.is_target) {
@@ -182,9 +197,9 @@ impl Read {
         {
             let owner = |hash| tables[0].map.owner(hash);
             io.read_arrays(&plan.broadcasts, &owner)?;
-            // What is all in one shard may be a count of nothing.
-            if tables[0].map.len() > 1 {
-                shards.retain(|shard| io.has_needed_rows(&plan.needed, *shard));
+            self.leave_out_unneeded(io, &tables[0], &mut shards);
+            if !shards.is_empty() {
+                io.move_rows(&parts_of(&tables[0], &shards))?;
             }
         }
         if io.is_explained() {
@@ -204,6 +219,33 @@ impl Read {
             }
         };
         Ok(())
+    }
+
+    /// Leaves out shards in which nothing can match what is sent along.
+    fn leave_out_unneeded(&self, io: &ScanIo, table: &DistributedTable, shards: &mut Vec<usize>) {
+        // What is all in one shard may be a count of nothing.
+        if let Plan::ShardScan(plan) = &self.compiled.plan
+            && table.map.len() > 1
+        {
+            shards.retain(|shard| io.has_needed_rows(&plan.needed, *shard));
+        }
+    }
+
+    /// Takes part in the statement's snapshots, if it is one that has some.
+    pub(super) fn join_snapshots(&mut self, io: &ScanIo) {
+        if self.shared.is_none() && !self.locks() {
+            let is_scan = matches!(self.compiled.plan, Plan::ShardScan(_));
+            self.shared = Shared::join(io, || is_scan && io.may_read_again());
+        }
+    }
+
+    pub(super) fn shared(&self) -> Option<&Shared> {
+        self.shared.as_ref()
+    }
+
+    /// Has a session see with the next statement what the others of this statement, or of the transaction, see.
+    pub(super) fn take_snapshot(&self, session: &SessionRef) -> Result<(), Failure> {
+        self.shared().map_or_else(|| snapshot::share(session), |it| it.prepare(session))
     }
 
     /// The order by which the nodes' streams are merged, if they are.
@@ -280,7 +322,7 @@ impl Read {
                 Err(NoSession::Refused(error)) => return Err(error),
             };
             let had_transaction = session.borrow().depth > 0;
-            match shared.map_or_else(|| snapshot::share(&session), |it| it.prepare(&session)) {
+            match self.take_snapshot(&session) {
                 Ok(()) => {}
                 Err(Failure::Lost(error)) => return Ok(Err(error)),
                 Err(Failure::Statement(error)) => return Err(error),
@@ -462,6 +504,12 @@ impl Read {
                 }
             }
             Failure::Statement(error) => {
+                if pg::partial_state::is_surprise(&error) {
+                    knowledge::forget();
+                }
+                if moves::is_not_fetched(&error) {
+                    moves::give_up();
+                }
                 let named: Vec<(&DistributedTable, usize)> = tables
                     .iter()
                     .flat_map(|table| read.shards.iter().map(move |index| (&**table, *index)))
@@ -529,11 +577,28 @@ impl Read {
     fn would_ask_the_same(&self, io: &mut ScanIo) -> Result<bool, PgError> {
         let Some((shards, arguments)) = &self.kept_for else { return Ok(false) };
         // Rows that are sent along would have to be read again to know.
-        if io.sends_arrays() {
+        if !io.has_sent_rows() {
             return Ok(false);
         }
-        let tables = self.tables()?;
-        Ok(self.shards(io, &tables[0])? == *shards && io.arguments(shards) == *arguments)
+        let table = &self.tables()?[0];
+        let mut now = self.shards(io, table)?;
+        self.leave_out_unneeded(io, table, &mut now);
+        Ok(now == *shards && io.arguments(shards) == *arguments)
+    }
+
+    /// The rows that have come so far are had from where they are kept, the others from the nodes.
+    fn start_over(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
+        if io.looks_up() {
+            io.look_up_again();
+            return Ok(());
+        }
+        io.rows().borrow_mut().rewind();
+        // Sorted rows must stay so.
+        if self.merge_keys().is_empty() && io.can_look_up() {
+            while self.next(io)? {}
+            io.sort_kept()?;
+        }
+        Ok(())
     }
 
     /// Gives up what has not come yet. `is_over` says that the execution reads no more.
@@ -558,7 +623,7 @@ fn is_afresh(session: &SessionRef) -> bool {
     session.depth == 0
 }
 
-fn lost_in_the_middle(node: &NodeAddress, cause: Option<&PgError>) -> PgError {
+pub(super) fn lost_in_the_middle(node: &NodeAddress, cause: Option<&PgError>) -> PgError {
     let error = PgError::new(
         SqlState::CONNECTION_FAILURE,
         format!("connection to node \"{node}\" was lost in the middle of a read"),
@@ -676,7 +741,7 @@ fn abandon(read: &NodeRead, keeps_snapshot: bool) {
 }
 
 /// Which node reads which shards: the first healthy placement of each that is not to be avoided.
-fn assign(
+pub(super) fn assign(
     tables: &[Rc<DistributedTable>],
     shards: &[usize],
     avoid: &[NodeAddress],
@@ -707,7 +772,7 @@ fn assign(
 }
 
 /// On how many nodes of this one's host a statement runs.
-fn sharers(parts: &[(NodeAddress, Vec<usize>)], node: &NodeAddress) -> u16 {
+pub(super) fn sharers(parts: &[(NodeAddress, Vec<usize>)], node: &NodeAddress) -> u16 {
     let there = parts.iter().filter(|(other, _)| other.host == node.host).count();
     u16::try_from(there).unwrap_or(u16::MAX)
 }
@@ -743,6 +808,9 @@ fn unreadable(table: &DistributedTable, index: usize) -> PgError {
 
 impl Scan for Read {
     fn next(&mut self, io: &mut ScanIo) -> Result<bool, PgError> {
+        if io.looks_up() {
+            return io.emit_found();
+        }
         if matches!(self.state, State::Ready) {
             self.start(io)?;
         }
@@ -750,36 +818,43 @@ impl Scan for Read {
     }
 
     fn rescan(&mut self, io: &mut ScanIo, changed: bool) -> Result<(), PgError> {
-        match self.state {
-            State::Ready => {}
-            State::Finished if self.keeping && (!changed || self.would_ask_the_same(io)?) => {
-                io.rows().borrow_mut().rewind();
-            }
-            _ => {
-                // Asked for again: from now on the rows are kept, so that the nodes are asked twice at most.
-                self.stop(false);
-                io.rows().borrow_mut().clear();
-                self.keeping = true;
-                self.state = State::Ready;
-            }
+        if matches!(self.state, State::Ready) {
+            return Ok(());
         }
+        if self.keeping && (!changed || self.would_ask_the_same(io)?) {
+            return self.start_over(io);
+        }
+        // Asked for again: from now on the rows are kept, so that the nodes are asked twice at most.
+        self.stop(false);
+        io.rows().borrow_mut().clear();
+        io.forget_found();
+        self.keeping = true;
+        self.state = State::Ready;
         Ok(())
     }
 
     fn end(&mut self, _io: &mut ScanIo) {
         self.stop(true);
+        self.drop_kept();
         if let Some(shared) = self.shared.take() {
             snapshot::leave(shared);
         }
     }
 
+    fn split(&mut self, io: &mut ScanIo, parts: &[Shard]) -> Result<MovedRows, PgError> {
+        self.split_on_nodes(io, parts)
+    }
+
     fn explain(&mut self, io: &mut ScanIo, explain: &mut Explain) -> Result<(), PgError> {
         let tables = self.tables()?;
         let total = tables[0].map.len();
-        if let Plan::ShardScan(plan) = &self.compiled.plan
-            && !plan.merge.is_empty()
-        {
-            explain.text("Merge Key", &plan.merge_text);
+        if let Plan::ShardScan(plan) = &self.compiled.plan {
+            if !plan.merge.is_empty() {
+                explain.text("Merge Key", &plan.merge_text);
+            }
+            if let Some(split) = &plan.split {
+                explain.text("Moved", &split.text);
+            }
         }
         // What has been executed is told; otherwise nothing is executed to know more.
         if (io.awaits_subqueries() || !io.has_parameters()) && !self.prune().is_all() {

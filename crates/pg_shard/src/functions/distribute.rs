@@ -335,7 +335,9 @@ impl Nodes {
             warn(node, error);
             return Ok(false);
         }
-        match ddl::run_on(node, statements) {
+        let is_first = !self.begun.contains(node);
+        let created = if is_first { create_extension(node) } else { Ok(()) };
+        match created.and_then(|()| ddl::run_on(node, statements)) {
             Ok(()) => {
                 self.begun.push(node.clone());
                 Ok(true)
@@ -355,6 +357,30 @@ impl Nodes {
             }
         }
     }
+}
+
+/// Answered with a row by a node that has the extension's files, and where it may be created.
+const CAN_HAVE_EXTENSION: &str = "SELECT 1 FROM pg_catalog.pg_available_extensions a, pg_catalog.pg_roles r, \
+     pg_catalog.pg_namespace n, pg_catalog.pg_language l \
+     WHERE a.name = 'pg_shard' AND a.installed_version IS NULL AND r.rolname = current_user AND r.rolsuper \
+     AND n.nspname = 'public' AND l.lanname = 'plpgsql'";
+
+/// Creates it; if that fails, nothing has happened.
+const CREATE_EXTENSION: &str = "DO 'BEGIN CREATE EXTENSION IF NOT EXISTS pg_shard SCHEMA public; \
+     EXCEPTION WHEN OTHERS THEN NULL; END'";
+
+/// Creates the extension on a node if it can be had there: rows move between workers that have it. Without it they go by
+/// the coordinator, so nobody is told if there is none.
+fn create_extension(node: &NodeAddress) -> Result<(), NodeFailure> {
+    let mut can_have = false;
+    transaction::with_session(node, &mut |session| {
+        let level = Some(transaction::level_for_write());
+        session.borrow_mut().run(CAN_HAVE_EXTENSION, level, &mut |_| {
+            can_have = true;
+            Ok(())
+        })
+    })?;
+    if can_have { ddl::run_on(node, &[CREATE_EXTENSION.to_owned()]) } else { Ok(()) }
 }
 
 fn warn(node: &NodeAddress, error: &PgError) {

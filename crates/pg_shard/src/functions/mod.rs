@@ -15,6 +15,9 @@ mod columns;
 /// Copying a healthy placement over a stale one.
 mod repair;
 
+/// Rows that moved here.
+pub(crate) mod moved;
+
 /// `pg_worker_list.conf`.
 mod worker_list;
 

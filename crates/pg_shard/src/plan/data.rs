@@ -1,6 +1,7 @@
 //! The private part of our plans: what a scan needs to know at execution, as a flat list.
 
-use pg::path::{ShardScan, SortKey, Spread};
+use pg::matched::{Kind, Matched};
+use pg::path::{ShardScan, SortKey, Split, Spread};
 use pg::plan::{PlanReader, PlanWriter};
 use pg::query::{Command, Key};
 use pg::rows::{Source, StateKind};
@@ -152,8 +153,13 @@ impl Plan {
                 for (spread, needed) in plan.broadcasts.iter().zip(&plan.needed) {
                     w.int(i32::from(*needed)).int(i32::from(spread.is_some()));
                     if let Some(by) = spread {
-                        w.int(count(by.column)).oid(by.family).oid(by.type_oid).oid(by.collation);
+                        write_spread(&mut w, by);
                     }
+                }
+                w.int(count(plan.moves)).int(i32::from(plan.split.is_some()));
+                if let Some(split) = &plan.split {
+                    write_spread(&mut w, &split.by);
+                    w.int(i32::from(split.keeps_nulls)).text(&split.text);
                 }
                 w.int(count(plan.merge.len())).text(&plan.merge_text);
                 for key in &plan.merge {
@@ -170,6 +176,7 @@ impl Plan {
                 for source in &plan.sources {
                     write_source(&mut w, source);
                 }
+                write_matched(&mut w, plan.matched.as_ref());
             }
             Self::InsertedRows(plan) => {
                 w.int(2).int(plan.command.code()).oid(plan.table).oid(plan.user);
@@ -234,6 +241,12 @@ impl Plan {
                 let (needed, broadcasts) = (0..read_count(reader))
                     .map(|_| (reader.int() != 0, read_spread(reader)))
                     .unzip();
+                let moves = read_count(reader);
+                let split = (reader.int() != 0).then(|| Split {
+                    by: read_columns_hash(reader),
+                    keeps_nulls: reader.int() != 0,
+                    text: reader.text(),
+                });
                 let merged_by = read_count(reader);
                 let merge_text = reader.text();
                 let merge = (0..merged_by).map(|_| read_sort_key(reader)).collect();
@@ -242,6 +255,7 @@ impl Plan {
                 let remote =
                     (0..read_count(reader)).map(|_| (reader.oid(), reader.int())).collect();
                 let sources = (0..read_count(reader)).map(|_| read_source(reader)).collect();
+                let matched = read_matched(reader);
                 Self::ShardScan(ShardScan {
                     tables,
                     user,
@@ -252,11 +266,14 @@ impl Plan {
                     prune,
                     broadcasts,
                     needed,
+                    moves,
+                    split,
                     sent,
                     merge,
                     merge_text,
                     locks,
                     is_target,
+                    matched,
                 })
             }
             2 => {
@@ -305,13 +322,40 @@ fn read_sort_key(reader: &mut PlanReader) -> SortKey {
     }
 }
 
+fn write_matched(w: &mut PlanWriter, matched: Option<&Matched>) {
+    w.int(matched.map_or(-1, |it| it.kind.code()));
+    let Some(matched) = matched else { return };
+    w.int(count(matched.first));
+    for columns in [&matched.keys, &matched.columns] {
+        w.int(count(columns.len()));
+        for column in columns {
+            w.int(count(*column));
+        }
+    }
+}
+
+fn read_matched(reader: &mut PlanReader) -> Option<Matched> {
+    let kind = Kind::from_code(reader.int())?;
+    let first = read_count(reader);
+    let mut columns = || (0..read_count(reader)).map(|_| read_count(reader)).collect();
+    Some(Matched { kind, first, keys: columns(), columns: columns() })
+}
+
 fn read_spread(reader: &mut PlanReader) -> Option<Spread> {
-    (reader.int() != 0).then(|| Spread {
+    (reader.int() != 0).then(|| read_columns_hash(reader))
+}
+
+fn write_spread(w: &mut PlanWriter, by: &Spread) {
+    w.int(count(by.column)).oid(by.family).oid(by.type_oid).oid(by.collation);
+}
+
+fn read_columns_hash(reader: &mut PlanReader) -> Spread {
+    Spread {
         column: read_count(reader),
         family: reader.oid(),
         type_oid: reader.oid(),
         collation: reader.oid(),
-    })
+    }
 }
 
 fn write_template(w: &mut PlanWriter, template: &[Piece]) {
@@ -346,6 +390,12 @@ fn write_source(w: &mut PlanWriter, source: &Source) {
         Source::State(kind, first) => {
             w.int(3).int(kind.code()).int(count(*first));
         }
+        Source::Input(type_oid, column) => {
+            w.int(4).oid(*type_oid).int(count(*column));
+        }
+        Source::Here => {
+            w.int(5);
+        }
         Source::Row(table, columns) => {
             w.int(2).oid(*table).int(count(columns.len()));
             for column in columns {
@@ -360,6 +410,8 @@ fn read_source(reader: &mut PlanReader) -> Source {
         0 => Source::Remote(read_count(reader)),
         1 => Source::TableOid(reader.oid()),
         3 => Source::State(StateKind::from_code(reader.int()), read_count(reader)),
+        4 => Source::Input(reader.oid(), read_count(reader)),
+        5 => Source::Here,
         _ => {
             let table = reader.oid();
             Source::Row(table, (0..read_count(reader)).map(|_| read_count(reader)).collect())

@@ -14,6 +14,9 @@ mod connect;
 /// COPY on a session.
 mod copy;
 
+/// What nodes answer to questions about themselves.
+pub(crate) mod knowledge;
+
 /// Which sessions there are.
 pub(crate) mod pool;
 
@@ -141,10 +144,17 @@ pub(crate) struct Session {
     storing: u64,
     /// What became of those that it has answered, until somebody asks.
     stored: Vec<(u64, Result<(), Failure>)>,
+    /// Rows that the node keeps for others, until it is told to drop them.
+    pub(crate) keeps: Vec<String>,
     /// Whoever reads rows right now.
     pub(crate) reader: Option<Stream>,
     /// What other sessions of the server see of this one.
     told: Told,
+}
+
+/// The command for rows of that name; for all without one.
+fn drop_rows(name: &str) -> String {
+    format!("SELECT pgs_catalog.drop_rows('{{{name}}}')")
 }
 
 /// How long a node that was asked to stop may take.
@@ -208,6 +218,7 @@ impl Session {
             copies: 0,
             storing: 0,
             stored: Vec::new(),
+            keeps: Vec::new(),
             reader: None,
             told: Told::new(node),
         };
@@ -260,7 +271,11 @@ impl Session {
 
     /// Usable, with nothing under way and no remote transaction.
     pub(crate) fn is_at_rest(&self) -> bool {
-        self.is_usable() && !self.is_busy() && self.depth == 0 && self.reader.is_none()
+        self.is_usable()
+            && !self.is_busy()
+            && self.depth == 0
+            && self.reader.is_none()
+            && self.keeps.is_empty()
     }
 
     /// Tells once more that the node has been asked for something.
@@ -496,6 +511,30 @@ impl Session {
             self.run_quietly("ROLLBACK", PATIENCE);
             self.forget_settings();
         }
+    }
+
+    /// Has the node drop rows that it keeps for others, if it has nothing else to do; otherwise it does so later.
+    pub(crate) fn drop_kept(&mut self, name: &str) {
+        if !self.is_busy() && self.end_quietly() && self.run_quietly(&drop_rows(name), PATIENCE) {
+            self.keeps.retain(|known| known != name);
+        }
+    }
+
+    /// The same of all rows, at the end of the transaction.
+    pub(crate) fn drop_all_kept(&mut self) {
+        if std::mem::take(&mut self.keeps).is_empty() || !self.is_usable() {
+            return;
+        }
+        if !self.end_quietly() || !self.run_quietly(&drop_rows(""), PATIENCE) {
+            // Without the session they are dropped as well.
+            self.give_up(PgError::internal("a node did not drop rows that it kept for others"));
+        }
+    }
+
+    /// Reads the answer to the end of a snapshot without serving interrupts; true if the session is good afterwards.
+    fn end_quietly(&mut self) -> bool {
+        let was_ending = std::mem::take(&mut self.is_ending);
+        !was_ending || self.drain(PATIENCE)
     }
 
     fn queue_settings(&mut self) {

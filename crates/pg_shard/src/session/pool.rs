@@ -124,6 +124,20 @@ pub(crate) fn session_of(
     Ok(session)
 }
 
+/// The node's session is in a remote transaction or has something under way.
+pub(crate) fn is_occupied(node: &NodeAddress) -> bool {
+    let role = role();
+    SESSIONS.with_borrow(|sessions| {
+        sessions.iter().any(|pooled| {
+            pooled.role == role
+                && pooled.node == *node
+                && pooled.session.try_borrow().map_or(true, |session| {
+                    session.is_busy() || session.depth > 0 || session.reader.is_some()
+                })
+        })
+    })
+}
+
 /// Nodes that did not answer a moment ago: reads use other placements if there are any, so that a node behind
 /// a dead network costs its time-out once and not once a statement.
 pub(crate) fn avoided() -> Vec<NodeAddress> {

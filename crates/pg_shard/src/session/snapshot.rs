@@ -20,7 +20,7 @@
 
 use super::pool::{self, SessionRef};
 use super::{Expect, Failure, Session, stream};
-use pg::pulled::Execution;
+use pg::changes::Execution;
 use pg::scan::ScanIo;
 use pg::transaction::{self, Isolation};
 use pg::{PgError, SqlState};
