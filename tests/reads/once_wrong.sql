@@ -58,6 +58,10 @@ SELECT DISTINCT ON (single.n) id AS n, n AS id FROM single ORDER BY single.n, si
 SELECT g, stddev(v), variance(v), stddev_pop(v), avg(v), sum(v), count(v) FROM (SELECT grp % 40 AS g, CASE WHEN id % 40 = 1 THEN 'NaN'::numeric WHEN id % 40 = 2 THEN 'Infinity' END AS v FROM customers) c GROUP BY g ORDER BY g;
 SELECT id % 7 AS g, stddev(v), var_pop(v), count(*) FROM (SELECT id, CASE WHEN id = 8 THEN 'NaN'::numeric WHEN id = 9 THEN '-Infinity' END AS v FROM customers) c GROUP BY 1 ORDER BY 1;
 SELECT id % 7 AS g, avg(CASE WHEN id < 5 THEN '-0'::float8 END), avg(CASE WHEN id < 5 THEN '-0'::float4 END), regr_avgx(1, CASE WHEN id < 5 THEN '-0'::float8 END) FROM customers GROUP BY 1 ORDER BY 1;
+-- A sort by no key: "invalid attnum: 0", or a crash.
+SELECT c0 FROM (SELECT '2016-03-28'::date AS c0 FROM single ORDER BY 1 LIMIT 3) x, products p WHERE p.born > c0 OR c0 IS NOT NULL;
+SELECT count(*) FROM customers c, (SELECT DISTINCT ON (word) word, n FROM single WHERE word = 'word 2') x WHERE c.grp > 2;
+SELECT n, string_agg(word, ',' ORDER BY word), c FROM (SELECT n, word, count(*) OVER () AS c FROM single WHERE n = 3) x GROUP BY n, c;
 
 -- A negative number that is sorted or grouped by was taken for the number of an output.
 SELECT id, -1::int4 AS c FROM customers WHERE id = 7 ORDER BY 2 DESC, 1;

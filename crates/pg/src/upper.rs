@@ -508,8 +508,7 @@ unsafe fn add_aggregate(
         } else if hashes_only && pg_sys::grouping_is_hashable(clause) {
             pg_sys::AggStrategy::AGG_HASHED
         } else if pg_sys::grouping_is_sortable(clause) {
-            below =
-                pg_sys::create_sort_path(root, output, below, (*root).group_pathkeys, -1.0).cast();
+            below = sorted_by(root, output, below, (*root).group_pathkeys, -1.0);
             pg_sys::AggStrategy::AGG_SORTED
         } else {
             return;
@@ -732,9 +731,8 @@ unsafe fn distinct_on(
         } else {
             (*root).distinct_pathkeys
         };
-        let sorted = pg_sys::create_sort_path(root, output, path, needed, -1.0);
-        let unique =
-            pg_sys::create_upper_unique_path(root, output, sorted.cast(), keys as i32, groups);
+        let sorted = sorted_by(root, output, path, needed, -1.0);
+        let unique = pg_sys::create_upper_unique_path(root, output, sorted, keys as i32, groups);
         pg_sys::add_path(output, unique.cast());
     }
 }
@@ -825,11 +823,25 @@ unsafe fn order(
         let Some(keys) = order_of(root, &below, &clauses) else { return };
         let copy = limited(path, &below, keys, limit);
         let below = project(root, input, copy.cast(), projection);
-        let sorted =
-            pg_sys::create_sort_path(root, output, below, (*root).sort_pathkeys, limit as f64);
-        let path = pg_sys::apply_projection_to_path(root, output, sorted.cast(), target);
+        let sorted = sorted_by(root, output, below, (*root).sort_pathkeys, limit as f64);
+        let path = pg_sys::apply_projection_to_path(root, output, sorted, target);
         pg_sys::add_path(output, path);
     }
+}
+
+/// The path's rows sorted. Keys that are the same in all rows are none to the planner, and there is no sort by none.
+unsafe fn sorted_by(
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+    path: *mut pg_sys::Path,
+    keys: *mut pg_sys::List,
+    limit: f64,
+) -> *mut pg_sys::Path {
+    if keys.is_null() {
+        return path;
+    }
+    // SAFETY: the planner's live structures.
+    unsafe { pg_sys::create_sort_path(root, rel, path, keys, limit).cast() }
 }
 
 /// A path like `path` whose rows each node sorts, to be merged here.
