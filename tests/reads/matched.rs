@@ -76,8 +76,8 @@ fn a_small_side_joined_with_what_the_workers_find_yields_the_rows_of_local_table
             writeln!(others, "{}", statement.sql).expect("a string takes all text");
         }
     }
-    // Where hardly anything is found in the large table, its rows come here.
-    assert!(others.lines().count() <= 8, "planned otherwise:\n{others}");
+    // Where hardly anything is found in the large table, its rows come here; so they do for clauses over rows as a whole.
+    assert!(others.lines().count() <= 11, "planned otherwise:\n{others}");
 }
 
 #[test]
