@@ -91,6 +91,8 @@ struct Join {
     kind: Kind,
     /// What the workers look through.
     right: Remote,
+    /// Filters of it that stand outside the SELECTs of its shards, which an index of each can be used through then.
+    filters: Vec<*mut pg_sys::Node>,
     /// The left side's rows.
     sent: Rc<Broadcast>,
     /// The columns of the left side that are sent, without the number.
@@ -247,7 +249,7 @@ unsafe fn join(
         let can = |clause: &*mut pg_sys::Node| {
             crate::shippable::is_shippable(*clause, &covers, &init_params, false)
         };
-        if !on.iter().all(can) {
+        if !on.iter().all(can) || !are_plain(&columns_in(right, &on)) {
             return None;
         }
 
@@ -275,9 +277,23 @@ unsafe fn join(
             }
         }
         let few = few(root, right, &on);
-        let right = right.clone();
-        Some(Join { kind: own, right, sent, keys, on, equal, after, few })
+        let mut right = right.clone();
+        let mut filters = Vec::new();
+        if few.is_some() {
+            for condition in std::mem::take(&mut right.conditions) {
+                if let Condition::Clause(clause) = condition {
+                    filters.push(clause);
+                }
+            }
+        }
+        Some(Join { kind: own, right, filters, sent, keys, on, equal, after, few })
     }
+}
+
+/// All are columns of their own: a shard's rows as a whole have a type that others' have not.
+unsafe fn are_plain(columns: &[*mut pg_sys::Node]) -> bool {
+    // SAFETY: the caller passes columns.
+    columns.iter().all(|column| unsafe { (*column.cast::<pg_sys::Var>()).varattno > 0 })
 }
 
 /// How many rows may look theirs up in the right side's only table, which has an index for it: more are faster if it is read.
@@ -287,6 +303,13 @@ unsafe fn few(
     on: &[*mut pg_sys::Node],
 ) -> Option<i64> {
     let [Item::Table(relation)] = right.items[..] else { return None };
+    for condition in &right.conditions {
+        let Condition::Clause(clause) = condition else { return None };
+        // SAFETY: `columns_in` yields columns.
+        if unsafe { !are_plain(&columns_in(right, &[*clause])) } {
+            return None;
+        }
+    }
     // SAFETY: a base relation of the root, for a table; the clauses are live.
     unsafe {
         let table = (*path::entry_of(root, relation)).relid;
@@ -482,7 +505,8 @@ unsafe fn plan(
 fn print(join: &Join, outputs: &[*mut pg_sys::Node], printer: &mut Printer<'_>) -> Sql {
     let mut inner: Vec<String> = Vec::new();
     let mut named: Vec<*mut pg_sys::Var> = Vec::new();
-    for column in columns_in(&join.right, &join.on) {
+    let clauses = [&join.on[..], &join.filters].concat();
+    for column in columns_in(&join.right, &clauses) {
         inner.push(printer.expression(column));
         named.push(column.cast());
     }
@@ -512,28 +536,31 @@ fn print(join: &Join, outputs: &[*mut pg_sys::Node], printer: &mut Printer<'_>) 
         spread: None,
         unique: None,
     };
+    let as_conditions = |clauses: &[*mut pg_sys::Node]| {
+        clauses.iter().map(|clause| Condition::Clause(*clause)).collect::<Vec<_>>()
+    };
     let both = Remote {
         items: vec![Item::Broadcast(Rc::clone(&join.sent)), Item::Broadcast(Rc::new(united))],
-        conditions: join.on.iter().map(|clause| Condition::Clause(*clause)).collect(),
+        conditions: as_conditions(&join.on),
         stand_ins: Vec::new(),
         filters: Vec::new(),
         ..join.right.clone()
     };
     let mut outside = Printer::behind_arrays(&both, arrays);
     outside.expressions = std::mem::take(&mut printer.expressions);
-    let on = |printer: &mut Printer<'_>, opening: &str| {
+    let (unnest, alias) = outside.unnest(&join.sent);
+    let rows = format!("{unnest} {alias}");
+    let mut print = |opening: &str, clauses: &[*mut pg_sys::Node]| {
         let mut text = Pieces::default();
-        printer.conditions(opening, &both.conditions, &mut text);
+        outside.conditions(opening, &as_conditions(clauses), &mut text);
         text.into_text()
     };
     let names: Vec<String> = (1..=inner.len()).map(|place| format!("c{place}")).collect();
     let (list, names) = (select.join(", "), names.join(", "));
-    let (unnest, alias) = outside.unnest(&join.sent);
-    let rows = format!("{unnest} {alias}");
     let holds = format!("b1.c{arrays} + 0 = b1.c{arrays}");
     let distinct = if join.kind == Kind::Left { "" } else { "DISTINCT " };
     let order = if join.kind == Kind::Left { " ORDER BY 1" } else { "" };
-    let joining = on(&mut outside, " AND ");
+    let joining = print(" AND ", &join.on);
     let around = match join.few {
         None => (
             format!("SELECT {distinct}{list} FROM ("),
@@ -542,16 +569,18 @@ fn print(join: &Join, outputs: &[*mut pg_sys::Node], printer: &mut Printer<'_>) 
         Some(few) => {
             let count = format!("cardinality(${arrays})");
             let looked_up = if join.kind == Kind::Left {
-                format!("b2, {rows} WHERE {count} <= {few} AND {holds}{joining}")
+                let filtered = print(" AND ", &join.filters);
+                format!("b2, {rows} WHERE {count} <= {few} AND {holds}{joining}{filtered}")
             } else {
-                let on = on(&mut outside, " WHERE ");
+                let on = print(" WHERE ", &clauses);
                 format!("{rows} WHERE {count} <= {few} AND {holds} AND EXISTS (SELECT FROM b2{on})")
             };
+            let filtered = print(" WHERE ", &join.filters);
             (
                 format!("WITH b2({names}) AS NOT MATERIALIZED ("),
                 format!(
                     ") SELECT {list} FROM {looked_up} UNION ALL SELECT {distinct}{list} FROM \
-                     (SELECT * FROM b2 OFFSET 0) b2, {rows} WHERE {count} > {few} AND {holds}{joining}{order}"
+                     (SELECT * FROM b2{filtered} OFFSET 0) b2, {rows} WHERE {count} > {few} AND {holds}{joining}{order}"
                 ),
             )
         }
