@@ -332,7 +332,7 @@ impl Read {
             let sent = self.send(&session, level, table, shards, &codecs, &arguments)?;
             match sent {
                 Ok(()) => {
-                    if self.locks() {
+                    if self.locks() && !self.holds_locks_here(table, shards) {
                         session.borrow_mut().wrote = true;
                     }
                     let head = (!self.merge_keys().is_empty()).then(|| io.new_head());
