@@ -135,7 +135,7 @@ impl Extension for PgShard {
     }
 
     fn plan_scan(&self, scan: &ShardScan) -> PlanWriter {
-        plan::data::Plan::ShardScan(scan.clone()).write()
+        plan::data::Plan::ShardScan(Box::new(scan.clone())).write()
     }
 
     fn plan_pulled(&self, target: &PulledTarget) -> PlanWriter {

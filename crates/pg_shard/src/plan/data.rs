@@ -15,7 +15,7 @@ pub(crate) enum Plan {
     /// A whole statement for one shard group.
     Routed(Routed),
     /// A scan over shards, below a plan of PostgreSQL's.
-    ShardScan(ShardScan),
+    ShardScan(Box<ShardScan>),
     /// Rows computed here for the shards of one table.
     InsertedRows(InsertedRows),
     /// A write whose rows are computed by the plan below it.
@@ -256,7 +256,7 @@ impl Plan {
                     (0..read_count(reader)).map(|_| (reader.oid(), reader.int())).collect();
                 let sources = (0..read_count(reader)).map(|_| read_source(reader)).collect();
                 let matched = read_matched(reader);
-                Self::ShardScan(ShardScan {
+                Self::ShardScan(Box::new(ShardScan {
                     tables,
                     user,
                     template,
@@ -274,7 +274,7 @@ impl Plan {
                     locks,
                     is_target,
                     matched,
-                })
+                }))
             }
             2 => {
                 let command = Command::from_code(reader.int());
