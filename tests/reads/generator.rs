@@ -870,14 +870,17 @@ impl Generator {
                 let types: Vec<Type> =
                     (0..1 + self.random.below(2)).map(|_| self.usual_type()).collect();
                 self.nesting += 1;
-                let query = self.query(&scope.inside(), Some(&types), 0);
+                let query = if self.random.chance(50) {
+                    self.rows_for_a_row(&types, &scope)
+                } else {
+                    self.query(&scope.inside(), Some(&types), 0).sql
+                };
                 self.nesting -= 1;
                 let relation = self.derived(&types);
                 let kind = self.random.pick(&["CROSS JOIN LATERAL", "LEFT JOIN LATERAL"]);
                 let on = if kind.starts_with("LEFT") { " ON true" } else { "" };
                 text = format!(
-                    "{text} {kind} ({}) AS {} ({}){on}",
-                    query.sql,
+                    "{text} {kind} ({query}) AS {} ({}){on}",
                     relation.alias,
                     names(&relation)
                 );
@@ -1097,8 +1100,69 @@ impl Generator {
         Relation { alias, columns, key: None, distribution: None, nullable: false }
     }
 
+    /// A sub-query of one table's rows for an outer row: something of all of them, or of the first.
+    fn query_for_a_row(&mut self, of: Type, scope: &Scope) -> Option<String> {
+        let table = self.distributed_table();
+        let (from, relation) = self.table(table);
+        let key = relation.key.clone()?.join(", ");
+        let inner = Scope { relations: vec![relation], outer: scope.inside().outer };
+        let equal = self.correlated_filter(&inner);
+        self.nesting += 5;
+        let own = Scope { relations: inner.relations.clone(), outer: Vec::new() };
+        let value =
+            if self.random.chance(50) { self.leaf(of, &own) } else { self.expression(of, &own, 1) };
+        let by = self.type_in(&own);
+        let by = self.leaf(by, &own);
+        let sql = match self.random.below(6) {
+            0 | 1 if of == Type::Int8 => format!("SELECT count(*) FROM {from} WHERE {equal}"),
+            0 if of == Type::Bool => {
+                format!("SELECT EXISTS (SELECT FROM {from} WHERE {equal})")
+            }
+            2 | 3 => format!(
+                "SELECT {value} FROM {from} WHERE {equal} ORDER BY ({by}) DESC, {key} LIMIT 1"
+            ),
+            _ => format!("SELECT {} FROM {from} WHERE {equal}", self.aggregate(of, &own)),
+        };
+        self.nesting -= 5;
+        Some(sql)
+    }
+
+    /// A sub-query of one table's rows for a row that stands before it: the first ones, or aggregates.
+    fn rows_for_a_row(&mut self, types: &[Type], scope: &Scope) -> String {
+        let table = self.distributed_table();
+        let (from, relation) = self.table(table);
+        let key = relation.key.clone().map(|key| key.join(", "));
+        let inner = Scope { relations: vec![relation], outer: scope.inside().outer };
+        let equal = self.correlated_filter(&inner);
+        self.nesting += 5;
+        let own = Scope { relations: inner.relations.clone(), outer: Vec::new() };
+        let sql = match key {
+            Some(key) if self.random.chance(60) => {
+                let list: Vec<String> = types.iter().map(|of| self.leaf(*of, &own)).collect();
+                let by = self.type_in(&own);
+                let by = self.leaf(by, &own);
+                let many = 1 + self.random.below(3);
+                format!(
+                    "SELECT {} FROM {from} WHERE {equal} ORDER BY ({by}), {key} LIMIT {many}",
+                    labelled(&list)
+                )
+            }
+            _ => {
+                let list: Vec<String> = types.iter().map(|of| self.aggregate(*of, &own)).collect();
+                format!("SELECT {} FROM {from} WHERE {equal}", labelled(&list))
+            }
+        };
+        self.nesting -= 5;
+        sql
+    }
+
     /// A sub-query that yields one value.
     pub(crate) fn scalar_query(&mut self, of: Type, scope: &Scope) -> String {
+        if self.random.chance(45)
+            && let Some(query) = self.query_for_a_row(of, scope)
+        {
+            return format!("({query})");
+        }
         self.nesting += 1;
         let tables = self.random.below(2);
         let (from, inner) = self.from(&scope.inside(), tables);

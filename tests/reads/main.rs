@@ -1,7 +1,7 @@
 //! Reads made up from seeds: the same rows on distributed tables as on local ones of the same content.
 //!
 //! The tables are in `tables.sql`, several pairs of them cut alike. `generator.rs` makes a SELECT of a number; the first
-//! 1,500 numbers are always run, and so are `above.sql` and `once_wrong.sql`, which keeps what was once answered wrongly. To hunt for
+//! 1,500 numbers are always run, and so are `above.sql`, `correlated.sql` and `once_wrong.sql`, which keeps what was once answered wrongly. To hunt for
 //! more: `PGSHARD_FUZZ=20000 PGSHARD_FUZZ_FROM=5000 cargo test --release -p testkit --test reads hunt`.
 
 /// Numbers that look random.

@@ -76,8 +76,9 @@ fn a_small_side_joined_with_what_the_workers_find_yields_the_rows_of_local_table
             writeln!(others, "{}", statement.sql).expect("a string takes all text");
         }
     }
-    // Where hardly anything is found in the large table, its rows come here.
-    assert!(others.lines().count() <= 8, "planned otherwise:\n{others}");
+    // Where hardly anything is found in the large table, its rows come here; so they do for clauses over rows as a whole, and
+    // where the small side changes with each row of a query around: the nodes are not asked again for each.
+    assert!(others.lines().count() <= 15, "planned otherwise:\n{others}");
 }
 
 #[test]

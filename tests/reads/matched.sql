@@ -73,3 +73,11 @@ SELECT f.id, x.id, x.n FROM few f JOIN (SELECT s.id, b.id AS n FROM part s LEFT 
 SELECT f.id, x.id FROM few f JOIN (SELECT s.id FROM part s WHERE NOT EXISTS (SELECT FROM big b WHERE b.ref = s.ref) OFFSET 0) x ON x.id < f.id;
 SELECT f.id, (SELECT count(*) FROM part s WHERE s.id < f.id AND NOT EXISTS (SELECT FROM big b WHERE b.ref = s.ref)) FROM few f;
 SELECT f.id, (SELECT sum(b.id) FROM part s LEFT JOIN big b ON b.ref = s.ref WHERE s.id < f.id) FROM few f WHERE f.id < 20;
+
+-- Filters of the large side, rows of it as a whole in them among others.
+SELECT f.id FROM few f WHERE f.ref IN (SELECT ref FROM big b WHERE num > 20 AND (flag OR d < '2020-02-01'));
+SELECT f.id, b.id FROM few f LEFT JOIN big b ON b.ref = f.ref AND b.num > 20 AND b.txt IS NOT NULL;
+SELECT f.id FROM few f WHERE NOT EXISTS (SELECT FROM big b WHERE b.ref = f.ref AND b IS NOT NULL);
+SELECT f.id FROM few f WHERE NOT EXISTS (SELECT FROM big b WHERE b.ref = f.ref AND b.*::text LIKE '%' || f.id || '%');
+SELECT f.id FROM few f WHERE EXISTS (SELECT FROM big b WHERE b.ref = f.ref AND b.ctid IS NOT NULL AND b.tableoid > 0);
+SELECT f.id FROM few f WHERE EXISTS (SELECT FROM big b TABLESAMPLE BERNOULLI (100) WHERE b.ref = f.ref AND b.flag);

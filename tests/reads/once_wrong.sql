@@ -58,8 +58,18 @@ SELECT DISTINCT ON (single.n) id AS n, n AS id FROM single ORDER BY single.n, si
 SELECT g, stddev(v), variance(v), stddev_pop(v), avg(v), sum(v), count(v) FROM (SELECT grp % 40 AS g, CASE WHEN id % 40 = 1 THEN 'NaN'::numeric WHEN id % 40 = 2 THEN 'Infinity' END AS v FROM customers) c GROUP BY g ORDER BY g;
 SELECT id % 7 AS g, stddev(v), var_pop(v), count(*) FROM (SELECT id, CASE WHEN id = 8 THEN 'NaN'::numeric WHEN id = 9 THEN '-Infinity' END AS v FROM customers) c GROUP BY 1 ORDER BY 1;
 SELECT id % 7 AS g, avg(CASE WHEN id < 5 THEN '-0'::float8 END), avg(CASE WHEN id < 5 THEN '-0'::float4 END), regr_avgx(1, CASE WHEN id < 5 THEN '-0'::float8 END) FROM customers GROUP BY 1 ORDER BY 1;
+-- A sort by no key: "invalid attnum: 0", or a crash.
+SELECT c0 FROM (SELECT '2016-03-28'::date AS c0 FROM single ORDER BY 1 LIMIT 3) x, products p WHERE p.born > c0 OR c0 IS NOT NULL;
+SELECT count(*) FROM customers c, (SELECT DISTINCT ON (word) word, n FROM single WHERE word = 'word 2') x WHERE c.grp > 2;
+SELECT n, string_agg(word, ',' ORDER BY word), c FROM (SELECT n, word, count(*) OVER () AS c FROM single WHERE n = 3) x GROUP BY n, c;
 
 -- A negative number that is sorted or grouped by was taken for the number of an output.
 SELECT id, -1::int4 AS c FROM customers WHERE id = 7 ORDER BY 2 DESC, 1;
 SELECT - 2 AS c, count(*) FROM customers WHERE id = 7 GROUP BY 1;
 SELECT x.c FROM (SELECT DISTINCT -3 AS c, name FROM customers WHERE id = 7 ORDER BY 1, 2) x;
+
+-- Rows that are sent along were sorted by a column that is not sent.
+[float8 2] SELECT r5.qty AS c0, r5.placed AS c1 FROM (SELECT r1.due AS c0, r1.load AS c1, ((r1.due)::timestamptz AT TIME ZONE 'UTC')::date AS c2, r1.qty AS c3 FROM orders AS r1) AS r2 (c0, c1, c2, c3) JOIN links AS r3 ON nullif(r2.c1, -3::float8) <> $1 JOIN links AS r4 ON r3."Key" = r4."to" JOIN orders AS r5 ON r5.customer = r4."Key" WHERE ((r5.placed AT TIME ZONE 'UTC')::date + r4.weight % 9) = '2016-01-17'::date GROUP BY (r5.qty), (r5.placed), (r4."Key") ORDER BY 2 NULLS FIRST, 1 OFFSET 9;
+
+-- A filter on a sub-query's column that no worker can compute was sent to them: column t.unknown does not exist.
+SELECT x.id, x.n FROM (SELECT id, twice(grp) AS c, count(*) OVER (PARTITION BY id) AS n FROM customers) x WHERE x.c IS NOT NULL;

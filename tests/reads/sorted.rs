@@ -164,3 +164,64 @@ fn a_node_that_sorts_otherwise_is_found_out() {
     assert_eq!(error.sqlstate, "XX000", "{}", error.line());
     assert!(error.message.contains("sorts rows otherwise than this server"), "{}", error.line());
 }
+
+#[test]
+fn sorted_streams_feed_merge_joins_groups_and_windows() {
+    let cluster = TestCluster::up_with(3, &[("autovacuum", "off"), ("work_mem", "64kB")]);
+    let mut session = cluster.new_session();
+    cluster.sql("CREATE FUNCTION is_wanted(int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT $1 % 11 <> 3'");
+    for (schema, shards) in [("plain", 0), ("spread", 6)] {
+        session.sql(&format!("CREATE SCHEMA {schema}; SET search_path = {schema}, public"));
+        for table in ["a", "b"] {
+            session.sql(&create(table));
+            if shards > 0 {
+                cluster.distribute(&format!("{schema}.{table}"), "id", shards, 1);
+            }
+            session.sql(&fill(table));
+        }
+        session.sql("DELETE FROM b WHERE id % 4 = 1; ANALYZE a; ANALYZE b");
+    }
+    session.sql("SET enable_hashjoin = off; SET enable_nestloop = off; SET enable_hashagg = off; SET enable_sort = off");
+    for query in [
+        "SELECT a.id, b.id FROM a JOIN b ON a.i4 = b.i4",
+        "SELECT a.id, b.id FROM a LEFT JOIN b ON a.i4 = b.i4 AND a.i2 = b.i2",
+        "SELECT a.id, b.id FROM a RIGHT JOIN b ON a.num = b.num",
+        "SELECT a.id, b.id, a.u FROM a FULL JOIN b ON a.txt = b.txt AND a.u = b.u",
+        "SELECT a.id, b.id FROM a FULL JOIN b ON a.f8 = b.f8 WHERE a.id IS NULL OR b.id IS NULL",
+        "SELECT a.id, b.id FROM a FULL JOIN (SELECT * FROM b WHERE is_wanted(id)) b ON a.f8 = b.f8",
+        "SELECT a.id, b.id FROM a JOIN b ON a.vc = b.txt::varchar WHERE is_wanted(a.id) AND is_wanted(b.i4)",
+        "SELECT a.id, b.id FROM a JOIN b ON a.i8 = b.i4 ORDER BY a.i8 DESC, a.id, b.id",
+        "SELECT id FROM a WHERE i4 IN (SELECT i4 FROM b WHERE is_wanted(id))",
+        "SELECT id FROM a WHERE NOT EXISTS (SELECT FROM b WHERE b.ts = a.ts AND is_wanted(b.id))",
+        "SELECT x.id, y.id, z.id FROM a x JOIN b y ON x.id = y.id JOIN a z ON z.i4 = y.i4 WHERE z.i2 = 3",
+        "SELECT i4, string_agg(txt, ',' ORDER BY id) FROM a GROUP BY i4",
+        "SELECT txt, num, array_agg(id ORDER BY id) FROM a WHERE is_wanted(id) GROUP BY num, txt HAVING count(*) > 1",
+        "SELECT DISTINCT ts, boo FROM a WHERE is_wanted(id)",
+        "SELECT id, rank() OVER (PARTITION BY i2 ORDER BY f8 DESC NULLS LAST, id) FROM a",
+        "SELECT id, sum(i4) OVER (ORDER BY ts, id ROWS 3 PRECEDING), lag(id) OVER (PARTITION BY boo ORDER BY id) FROM b",
+        "SELECT x.id, n FROM (SELECT i4, count(*) AS n, min(id) AS id FROM a GROUP BY i4) x JOIN b ON b.i4 = x.i4",
+        "SELECT x.id, (SELECT string_agg(id::text, ' ' ORDER BY id) FROM (SELECT b.id FROM b JOIN a ON a.i4 = b.i4 WHERE b.i2 = x.i2) y) \
+         FROM a x WHERE id < 20",
+    ] {
+        let mut rows = |schema: &str| {
+            session.sql(&format!("SET search_path = {schema}, public"));
+            session.text(&format!("SELECT r::text FROM ({query}) r ORDER BY 1"))
+        };
+        assert_eq!(rows("spread"), rows("plain"), "{query}");
+    }
+    session.sql("SET search_path = spread, public");
+    for query in [
+        "SELECT a.id, b.id FROM a FULL JOIN b ON a.i4 = b.i4",
+        "SELECT i4, string_agg(txt, ',') FROM a GROUP BY i4",
+        "SELECT id, rank() OVER (PARTITION BY i2 ORDER BY f8 DESC) FROM a",
+    ] {
+        let plan = session.text(&format!("EXPLAIN {query}"));
+        assert!(plan.contains("Merge Key: ") && !plan.contains("Sort Key"), "{query}: {plan}");
+    }
+    // A cursor over a merge join goes to and fro while others use the sessions.
+    session.sql("BEGIN; DECLARE c SCROLL CURSOR FOR SELECT a.id FROM a JOIN b ON a.id = b.i4 + 600 ORDER BY a.id");
+    let all = session.text("FETCH ALL FROM c");
+    session.sql("SELECT count(*) FROM a; MOVE ABSOLUTE 0 FROM c");
+    assert_eq!(session.text("FETCH ALL FROM c"), all);
+    session.sql("COMMIT");
+}

@@ -103,3 +103,24 @@ fn rows_found_by_value_are_those_of_the_values_at_hand() {
     let all = session.text("SELECT c.id, (SELECT count(*) FROM plain.orders o WHERE o.customer = c.id) FROM plain.customers c ORDER BY 1");
     assert_eq!(format!("{first}\n{rest}"), all);
 }
+
+#[test]
+fn sub_queries_that_are_joined_need_the_rights_that_they_needed() {
+    let cluster = cluster_with_tables();
+    cluster.on_all_nodes("CREATE ROLE clerk LOGIN");
+    cluster.sql("GRANT USAGE ON SCHEMA plain TO clerk; GRANT SELECT ON plain.customers TO clerk");
+    let mut session = cluster.new_session();
+    session.sql("SET ROLE clerk");
+    for value in [
+        "(SELECT count(*) FROM orders o WHERE o.customer = c.id)",
+        "EXISTS (SELECT FROM orders o WHERE o.customer = c.id)",
+        "(SELECT o.note FROM orders o WHERE o.customer = c.id ORDER BY o.id LIMIT 1)",
+        "(SELECT p.name FROM parts p WHERE p.id = c.id)",
+    ] {
+        let error = session.try_sql(&format!("SELECT c.id, {value} FROM plain.customers c"));
+        assert_eq!(error.err().map(|error| error.sqlstate).as_deref(), Some("42501"), "{value}");
+    }
+    let lateral = "SELECT c.id, s.n FROM plain.customers c CROSS JOIN LATERAL (SELECT count(*) AS n FROM orders o WHERE o.customer = c.id) s";
+    let error = session.try_sql(lateral).err().map(|error| error.line());
+    assert_eq!(error.as_deref(), Some("42501: permission denied for table orders"));
+}

@@ -71,11 +71,14 @@ pub(crate) struct Aggregate {
 /// Who calls which aggregate with which types.
 type Call = (Oid, Oid, Vec<Oid>);
 
+/// An aggregate, or that it is none that has parts; and the generation that this was true in.
+type Known = (u64, Option<Rc<Aggregate>>);
+
 thread_local! {
     /// Grows whenever a catalog has changed that a digest depends on.
     static GENERATION: Cell<u64> = const { Cell::new(0) };
     static IS_LISTENING: Cell<bool> = const { Cell::new(false) };
-    static KNOWN: RefCell<HashMap<Call, (u64, Option<Rc<Aggregate>>)>> = RefCell::default();
+    static KNOWN: RefCell<HashMap<Call, Known>> = RefCell::default();
 }
 
 /// The aggregate, if it can be computed in parts and the current user may call it.

@@ -14,6 +14,7 @@ use crate::node::{self, Visit};
 use crate::path::{self, Spread};
 use crate::pushed::{self, Pushed};
 use crate::remote::{self, Broadcast, Column, Condition, Item, Remote};
+use crate::sorted;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use shardmap::locus::{JoinKind, Locus};
 use std::rc::Rc;
@@ -93,7 +94,9 @@ pub(crate) unsafe extern "C-unwind" fn join_paths(
                 let joined = Rc::new(joined);
                 remote::note(rel, Rc::clone(&joined));
                 pushed::attach(path, Pushed::all(joined));
+                let sorted = sorted::beside(root, rel, path);
                 pg_sys::add_path(rel, path.cast());
+                sorted.into_iter().for_each(|path| pg_sys::add_path(rel, path));
             }
             Ok(())
         });
@@ -127,6 +130,7 @@ unsafe fn broadcast(
             || !(*rel).lateral_relids.is_null()
             || (*path).rows > MOST_BROADCAST
             || (*path).rows * f64::from((*(*path).pathtarget).width) > MOST_BROADCAST_BYTES
+            || changes_with_outer_rows(root, rel)
         {
             return None;
         }
@@ -216,6 +220,56 @@ unsafe fn may_join(root: *mut pg_sys::PlannerInfo, rel: *mut pg_sys::RelOptInfo)
             && (*(*root).parse).rowMarks.is_null()
             && (*root).rowMarks.is_null()
             && (*rel).lateral_relids.is_null()
+    }
+}
+
+/// What the relation yields changes with rows of a query around this one: to send it along would be to ask the nodes for each
+/// of these.
+pub(crate) unsafe fn changes_with_outer_rows(
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+) -> bool {
+    // SAFETY: the planner's live structures; the roots of the queries around live while this one is planned.
+    unsafe {
+        let (mut around, mut is_correlated) = ((*root).parent_root, false);
+        while !around.is_null() {
+            is_correlated |= !(*around).plan_params.is_null();
+            around = (*around).parent_root;
+        }
+        if !is_correlated {
+            return false;
+        }
+        let init_params = path::init_params(root);
+        let is_outer = |n: *mut pg_sys::Node| {
+            let param = node::cast::<pg_sys::Param, _>(n, NodeTag::T_Param);
+            param.is_some_and(|param| {
+                (*param).paramkind == pg_sys::ParamKind::PARAM_EXEC
+                    && !init_params.contains(&(*param).paramid)
+            })
+        };
+        let mentions_outer = |clauses: *mut pg_sys::List| {
+            node::elements::<pg_sys::RestrictInfo>(clauses).into_iter().any(|info| {
+                node::walk((*info).clause.cast::<pg_sys::Node>(), &mut |n| {
+                    if is_outer(n) { Visit::Stop } else { Visit::Into }
+                })
+            })
+        };
+        let mut relation = -1;
+        loop {
+            relation = pg_sys::bms_next_member((*rel).relids, relation);
+            if relation < 0 {
+                return false;
+            }
+            let base = pg_sys::find_base_rel(root, relation);
+            let is_table =
+                (*path::entry_of(root, relation as u32)).rtekind == pg_sys::RTEKind::RTE_RELATION;
+            if !is_table
+                || mentions_outer((*base).baserestrictinfo)
+                || mentions_outer((*base).joininfo)
+            {
+                return true;
+            }
+        }
     }
 }
 
@@ -420,7 +474,7 @@ pub(crate) unsafe fn spread_by(
 
 /// The clause compares one of `columns`, of the relation, in which no two rows of its table agree: a shard's index says so,
 /// and rows that agree in the distribution column lie in one shard.
-pub(crate) unsafe fn unique_column(
+unsafe fn unique_column(
     root: *mut pg_sys::PlannerInfo,
     relation: u32,
     clause: *mut pg_sys::Node,

@@ -38,9 +38,10 @@ pub(crate) unsafe fn rewrite(
     // SAFETY: the caller vouches for the query.
     unsafe {
         let many = node::length((*query).rtable) as c_int;
-        (1..=many).fold(false, |changed, number| {
-            rewrite_item(query, number, is_distributed).is_some() || changed
-        })
+        let moved = (1..=many)
+            .filter(|number| rewrite_item(query, *number, is_distributed).is_some())
+            .count();
+        moved > 0
     }
 }
 

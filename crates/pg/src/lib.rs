@@ -80,6 +80,9 @@ pub mod partial_state;
 /// Grouping, DISTINCT, ORDER BY and LIMIT on the workers.
 mod upper;
 
+/// Sorted streams as inputs of what runs here.
+mod sorted;
+
 /// Window functions on the workers.
 mod window;
 

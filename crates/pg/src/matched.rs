@@ -11,8 +11,8 @@
 use crate::error::{PgError, boundary};
 use crate::hooks;
 use crate::join::{
-    MOST_BROADCAST, MOST_BROADCAST_BYTES, equal_column, has_placeholder_in, is_asked_after,
-    members, spread_by, travels, unique_column,
+    MOST_BROADCAST, MOST_BROADCAST_BYTES, changes_with_outer_rows, equal_column,
+    has_placeholder_in, is_asked_after, members, spread_by, travels,
 };
 use crate::node::{self, Visit};
 use crate::path::{self, ROUND_TRIP, ShardScan, SortKey, TRANSFER};
@@ -80,11 +80,6 @@ const NUMBER: i16 = i16::MAX;
 /// `<` of int4 (`pg_operator.dat`).
 const INT4_LESS: Oid = Oid::from_u32(97);
 
-/// The support function of a B-tree's operator class that says whether equal values are the same in every bit
-/// (`BTEQUALIMAGE_PROC`, `src/include/access/nbtree.h`), and the one that says so of all (`pg_proc.dat`).
-const EQUALIMAGE: i16 = 4;
-const BTEQUALIMAGE: Oid = Oid::from_u32(5051);
-
 /// Of so many rows in a table one may be looked up by an index; if more are, reading the table is faster.
 const LOOKED_UP: f64 = 400.0;
 
@@ -96,6 +91,8 @@ struct Join {
     kind: Kind,
     /// What the workers look through.
     right: Remote,
+    /// Filters of it that stand outside the SELECTs of its shards, which an index of each can be used through then.
+    filters: Vec<*mut pg_sys::Node>,
     /// The left side's rows.
     sent: Rc<Broadcast>,
     /// The columns of the left side that are sent, without the number.
@@ -217,6 +214,7 @@ unsafe fn join(
             || !(*left).param_info.is_null()
             || !(*outer).lateral_relids.is_null()
             || (*left).rows > MOST_BROADCAST
+            || changes_with_outer_rows(root, outer)
             // What has to be computed of the right side before NULLs are put in.
             || has_placeholder_in(root, right)
         {
@@ -251,27 +249,19 @@ unsafe fn join(
         let can = |clause: &*mut pg_sys::Node| {
             crate::shippable::is_shippable(*clause, &covers, &init_params, false)
         };
-        if !on.iter().all(can) {
+        if !on.iter().all(can) || !are_plain(&columns_in(right, &on)) {
             return None;
         }
 
         let relations = members((*outer).relids);
         let spread = infos.iter().find_map(|info| spread_by((**info).clause.cast(), &keys, right));
-        // Of a left join each row is sent; else what rows agree in is sent once.
-        let unique = match (own, &relations[..], &keys[..]) {
-            (Kind::Left, [relation], _) if spread.is_none() => infos
-                .iter()
-                .find_map(|info| unique_column(root, *relation, (**info).clause.cast(), &keys)),
-            (Kind::Semi | Kind::Anti, _, [key]) => has_image_equality((**key).vartype).then_some(0),
-            _ => None,
-        };
         let mut columns = keys.clone();
         let first = *relations.first()? as i32;
         columns.push(pg_sys::makeVar(first, NUMBER, pg_sys::INT4OID, -1, Oid::INVALID, 0));
         if (*left).rows * 8.0 * columns.len() as f64 > MOST_BROADCAST_BYTES {
             return None;
         }
-        let sent = Rc::new(Broadcast { path: left, relations, columns, spread, unique });
+        let sent = Rc::new(Broadcast { path: left, relations, columns, spread, unique: None });
         let mut equal = Vec::new();
         if own == Kind::Semi {
             // What is only looked for has no columns; but what equals one of the left side can be had from there.
@@ -287,9 +277,23 @@ unsafe fn join(
             }
         }
         let few = few(root, right, &on);
-        let right = right.clone();
-        Some(Join { kind: own, right, sent, keys, on, equal, after, few })
+        let mut right = right.clone();
+        let mut filters = Vec::new();
+        if few.is_some() {
+            for condition in std::mem::take(&mut right.conditions) {
+                if let Condition::Clause(clause) = condition {
+                    filters.push(clause);
+                }
+            }
+        }
+        Some(Join { kind: own, right, filters, sent, keys, on, equal, after, few })
     }
+}
+
+/// All are columns of their own: a shard's rows as a whole have a type that others' have not.
+unsafe fn are_plain(columns: &[*mut pg_sys::Node]) -> bool {
+    // SAFETY: the caller passes columns.
+    columns.iter().all(|column| unsafe { (*column.cast::<pg_sys::Var>()).varattno > 0 })
 }
 
 /// How many rows may look theirs up in the right side's only table, which has an index for it: more are faster if it is read.
@@ -299,6 +303,13 @@ unsafe fn few(
     on: &[*mut pg_sys::Node],
 ) -> Option<i64> {
     let [Item::Table(relation)] = right.items[..] else { return None };
+    for condition in &right.conditions {
+        let Condition::Clause(clause) = condition else { return None };
+        // SAFETY: `columns_in` yields columns.
+        if unsafe { !are_plain(&columns_in(right, &[*clause])) } {
+            return None;
+        }
+    }
     // SAFETY: a base relation of the root, for a table; the clauses are live.
     unsafe {
         let table = (*path::entry_of(root, relation)).relid;
@@ -308,17 +319,6 @@ unsafe fn few(
         });
         let stored = (*pg_sys::find_base_rel(root, relation as i32)).tuples;
         has_index.then_some((stored / LOOKED_UP) as i64).filter(|few| *few > 0)
-    }
-}
-
-/// Values that are equal are the same in every bit (`btequalimage`).
-unsafe fn has_image_equality(type_oid: Oid) -> bool {
-    // SAFETY: catalog look-ups by value; the entry lives as long as the backend.
-    unsafe {
-        let entry = pg_sys::lookup_type_cache(type_oid, pg_sys::TYPECACHE_BTREE_OPFAMILY as i32);
-        let (family, of) = ((*entry).btree_opf, (*entry).btree_opintype);
-        family != Oid::INVALID
-            && pg_sys::get_opfamily_proc(family, of, of, EQUALIMAGE) == BTEQUALIMAGE
     }
 }
 
@@ -498,14 +498,15 @@ unsafe fn plan(
 
 /// What a node is asked: the right side of its shards, `b2`, is looked through for what has been sent, `b1`.
 ///
-/// A worker knows how many rows an array has, and nothing of their values: it takes each for one of two hundred. Of many rows
-/// it would look each up by an index, or put all that is there in a hash table, where what has been sent is better
-/// put in one. So if they are more than a few, the union of the shards stands behind a fence (OFFSET 0), which no look-up
-/// passes, and the values are said to be distinct if they are. With few rows a worker has the choice.
+/// A worker knows how many rows an array has, and nothing of their values: it takes each for one of two hundred, and what is
+/// joined with them for a multitude. So it is asked for a comparison that always holds, of which it thinks that one in two hundred
+/// rows passes. Then it looks the rows up by an index, if it can, or puts them in a hash table. The latter is better if they
+/// are more than a few: then the union of the shards stands behind a fence (OFFSET 0), which no look-up passes.
 fn print(join: &Join, outputs: &[*mut pg_sys::Node], printer: &mut Printer<'_>) -> Sql {
     let mut inner: Vec<String> = Vec::new();
     let mut named: Vec<*mut pg_sys::Var> = Vec::new();
-    for column in columns_in(&join.right, &join.on) {
+    let clauses = [&join.on[..], &join.filters].concat();
+    for column in columns_in(&join.right, &clauses) {
         inner.push(printer.expression(column));
         named.push(column.cast());
     }
@@ -535,46 +536,51 @@ fn print(join: &Join, outputs: &[*mut pg_sys::Node], printer: &mut Printer<'_>) 
         spread: None,
         unique: None,
     };
+    let as_conditions = |clauses: &[*mut pg_sys::Node]| {
+        clauses.iter().map(|clause| Condition::Clause(*clause)).collect::<Vec<_>>()
+    };
     let both = Remote {
         items: vec![Item::Broadcast(Rc::clone(&join.sent)), Item::Broadcast(Rc::new(united))],
-        conditions: join.on.iter().map(|clause| Condition::Clause(*clause)).collect(),
+        conditions: as_conditions(&join.on),
         stand_ins: Vec::new(),
         filters: Vec::new(),
         ..join.right.clone()
     };
     let mut outside = Printer::behind_arrays(&both, arrays);
     outside.expressions = std::mem::take(&mut printer.expressions);
-    let on = |printer: &mut Printer<'_>, opening: &str| {
+    let (unnest, alias) = outside.unnest(&join.sent);
+    let rows = format!("{unnest} {alias}");
+    let mut print = |opening: &str, clauses: &[*mut pg_sys::Node]| {
         let mut text = Pieces::default();
-        printer.conditions(opening, &both.conditions, &mut text);
+        outside.conditions(opening, &as_conditions(clauses), &mut text);
         text.into_text()
     };
     let names: Vec<String> = (1..=inner.len()).map(|place| format!("c{place}")).collect();
     let (list, names) = (select.join(", "), names.join(", "));
-    let rows = outside.broadcast(&join.sent);
+    let holds = format!("b1.c{arrays} + 0 = b1.c{arrays}");
     let distinct = if join.kind == Kind::Left { "" } else { "DISTINCT " };
     let order = if join.kind == Kind::Left { " ORDER BY 1" } else { "" };
+    let joining = print(" AND ", &join.on);
     let around = match join.few {
         None => (
             format!("SELECT {distinct}{list} FROM ("),
-            format!(" OFFSET 0) b2({names}), {rows}{}{order}", on(&mut outside, " WHERE ")),
+            format!(" OFFSET 0) b2({names}), {rows} WHERE {holds}{joining}{order}"),
         ),
         Some(few) => {
             let count = format!("cardinality(${arrays})");
-            let looked_up = outside.unnest(&join.sent);
-            let looking_up = if join.kind == Kind::Left {
-                let on = on(&mut outside, " AND ");
-                format!("b2, {looked_up} WHERE {count} <= {few}{on}")
+            let looked_up = if join.kind == Kind::Left {
+                let filtered = print(" AND ", &join.filters);
+                format!("b2, {rows} WHERE {count} <= {few} AND {holds}{joining}{filtered}")
             } else {
-                let on = on(&mut outside, " WHERE ");
-                format!("{looked_up} WHERE {count} <= {few} AND EXISTS (SELECT FROM b2{on})")
+                let on = print(" WHERE ", &clauses);
+                format!("{rows} WHERE {count} <= {few} AND {holds} AND EXISTS (SELECT FROM b2{on})")
             };
-            let on = on(&mut outside, " AND ");
+            let filtered = print(" WHERE ", &join.filters);
             (
                 format!("WITH b2({names}) AS NOT MATERIALIZED ("),
                 format!(
-                    ") SELECT {list} FROM {looking_up} UNION ALL SELECT {distinct}{list} FROM \
-                     (SELECT * FROM b2 OFFSET 0) b2, {rows} WHERE {count} > {few}{on}{order}"
+                    ") SELECT {list} FROM {looked_up} UNION ALL SELECT {distinct}{list} FROM \
+                     (SELECT * FROM b2{filtered} OFFSET 0) b2, {rows} WHERE {count} > {few} AND {holds}{joining}{order}"
                 ),
             )
         }

@@ -17,6 +17,7 @@ use crate::query::Key;
 use crate::remote::{self, Condition, Filter, HashedBy, Item, Remote};
 use crate::rows::Source;
 use crate::shippable;
+use crate::sorted;
 use crate::subselect;
 use crate::template::Piece;
 use crate::value::FIRST_USER_OID;
@@ -187,7 +188,9 @@ pub(crate) unsafe extern "C-unwind" fn relation_paths(
                 path.rows = (*path.param_info).ppi_rows;
             }
             pushed::attach(custom, Pushed::all(remote));
+            let sorted = sorted::beside(root, rel, custom);
             pg_sys::add_path(rel, custom.cast());
+            sorted.into_iter().for_each(|path| pg_sys::add_path(rel, path));
             Ok(())
         });
     }
@@ -207,7 +210,9 @@ unsafe fn sub_query(
             let remote = Rc::new(remote);
             remote::note(rel, Rc::clone(&remote));
             pushed::attach(path, Pushed::all(remote));
+            let sorted = sorted::beside(root, rel, path);
             pg_sys::add_path(rel, path.cast());
+            sorted.into_iter().for_each(|path| pg_sys::add_path(rel, path));
         }
         Ok(())
     }

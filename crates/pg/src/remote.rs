@@ -137,6 +137,14 @@ impl Remote {
         let (relation, column) = (var.varno as u32, var.varattno);
         let is_had = |item: &Item| match item {
             Item::Subselect(rows) => rows.has(column),
+            // What is not needed above is not sent.
+            Item::Broadcast(rows) => rows
+                .columns
+                .iter()
+                // SAFETY: live nodes of the planner.
+                .any(|sent| unsafe {
+                    ((**sent).varno as u32, (**sent).varattno) == (relation, column)
+                }),
             _ => true,
         };
         var.varlevelsup == 0
@@ -393,19 +401,19 @@ impl<'a> Printer<'a> {
     }
 
     /// `unnest($1::int4[], ...) AS b1(c1, ...)`.
-    pub(crate) fn broadcast(&self, rows: &Rc<Broadcast>) -> String {
-        let unnest = self.unnest(rows);
+    fn broadcast(&self, rows: &Rc<Broadcast>) -> String {
+        let (unnest, alias) = self.unnest(rows);
         // A worker that is not told thinks that each value comes a hundred times.
-        match (rows.unique, unnest.split_once(") b")) {
-            (Some(column), Some((_, alias))) => {
-                format!("(SELECT DISTINCT ON (c{}) * FROM {unnest}) b{alias}", column + 1)
+        match rows.unique {
+            Some(column) => {
+                format!("(SELECT DISTINCT ON (c{}) * FROM {unnest} {alias}) {alias}", column + 1)
             }
-            _ => unnest,
+            None => format!("{unnest} {alias}"),
         }
     }
 
-    /// The same without a word of what is distinct.
-    pub(crate) fn unnest(&self, rows: &Rc<Broadcast>) -> String {
+    /// `unnest($1::int4[], ...)` and `b1(c1, ...)`.
+    pub(crate) fn unnest(&self, rows: &Rc<Broadcast>) -> (String, String) {
         let mut first = 1;
         for (number, known) in self.broadcasts.iter().enumerate() {
             if !Rc::ptr_eq(known, rows) {
@@ -426,7 +434,7 @@ impl<'a> Printer<'a> {
             let names = (1..=rows.arrays()).map(|column| format!("c{column}"));
             let (arrays, names) =
                 (arrays.collect::<Vec<_>>().join(", "), names.collect::<Vec<_>>().join(", "));
-            return format!("unnest({arrays}) b{}({names})", number + 1);
+            return (format!("unnest({arrays})"), format!("b{}({names})", number + 1));
         }
         unreachable!("the list was made of the same items")
     }

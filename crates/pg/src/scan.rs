@@ -282,16 +282,17 @@ unsafe extern "C-unwind" fn rescan(custom: *mut pg_sys::CustomScanState) {
             for expression in running.io.expressions.iter_mut().filter(|_| changed) {
                 expression.computed = None;
             }
-            let (arrays, moved) = if changed {
-                (running.io.arrays.take().is_some(), running.io.moved.take().is_some())
-            } else {
-                (false, false)
-            };
-            if arrays || moved {
-                for child in node::elements::<pg_sys::PlanState>((*custom).custom_ps) {
-                    pg_sys::UpdateChangedParamSet(child, (*custom).ss.ps.chgParam);
-                    pg_sys::ExecReScan(child);
-                }
+            // Rows that are sent along or move are those that they were, if nothing has changed for them.
+            let children = node::elements::<pg_sys::PlanState>((*custom).custom_ps);
+            let mut is_affected = false;
+            for child in children.iter().filter(|_| changed && running.io.sends_rows()) {
+                pg_sys::UpdateChangedParamSet(*child, (*custom).ss.ps.chgParam);
+                is_affected |= !(**child).chgParam.is_null();
+            }
+            if is_affected {
+                running.io.arrays = None;
+                running.io.moved = None;
+                children.into_iter().for_each(|child| pg_sys::ExecReScan(child));
             }
             pg_sys::ExecScanReScan(&raw mut (*custom).ss);
             running.scan.rescan(&mut running.io, changed)
@@ -442,6 +443,12 @@ impl ScanIo {
     /// The children's rows are arguments, or have to move.
     pub fn sends_rows(&self) -> bool {
         self.array_count + self.moves > 0
+    }
+
+    /// Nothing of that has to be done any more.
+    pub fn has_sent_rows(&self) -> bool {
+        (self.array_count == 0 || self.arrays.is_some())
+            && (self.moves == 0 || self.moved.is_some())
     }
 
     /// The types of each child's columns; a child without columns counts rows by numbers.

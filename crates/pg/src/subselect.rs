@@ -9,7 +9,7 @@ use crate::hooks;
 use crate::node::{self, Visit};
 use crate::path;
 use crate::pushed::{self, Pushed};
-use crate::remote::{Column, Item, Remote};
+use crate::remote::{Column, Condition, Item, Remote};
 use pgrx::pg_sys::{self, NodeTag};
 use shardmap::locus::{Key, Locus};
 use std::rc::Rc;
@@ -147,8 +147,13 @@ pub(crate) unsafe fn of(
             cost: 0.0,
             complete,
         };
+        let filters = remote.conditions.iter().filter_map(|condition| match condition {
+            Condition::Clause(clause) => Some(*clause),
+            Condition::Exists { .. } => None,
+        });
         let can_all = node::elements::<pg_sys::Node>((*(*rel).reltarget).exprs)
             .into_iter()
+            .chain(filters)
             .all(|expression| remote.can_compute(expression, false));
         (can_all && complete).then_some(remote)
     }

@@ -508,8 +508,7 @@ unsafe fn add_aggregate(
         } else if hashes_only && pg_sys::grouping_is_hashable(clause) {
             pg_sys::AggStrategy::AGG_HASHED
         } else if pg_sys::grouping_is_sortable(clause) {
-            below =
-                pg_sys::create_sort_path(root, output, below, (*root).group_pathkeys, -1.0).cast();
+            below = sorted_by(root, output, below, (*root).group_pathkeys, -1.0);
             pg_sys::AggStrategy::AGG_SORTED
         } else {
             return;
@@ -732,9 +731,8 @@ unsafe fn distinct_on(
         } else {
             (*root).distinct_pathkeys
         };
-        let sorted = pg_sys::create_sort_path(root, output, path, needed, -1.0);
-        let unique =
-            pg_sys::create_upper_unique_path(root, output, sorted.cast(), keys as i32, groups);
+        let sorted = sorted_by(root, output, path, needed, -1.0);
+        let unique = pg_sys::create_upper_unique_path(root, output, sorted, keys as i32, groups);
         pg_sys::add_path(output, unique.cast());
     }
 }
@@ -825,15 +823,33 @@ unsafe fn order(
         let Some(keys) = order_of(root, &below, &clauses) else { return };
         let copy = limited(path, &below, keys, limit);
         let below = project(root, input, copy.cast(), projection);
-        let sorted =
-            pg_sys::create_sort_path(root, output, below, (*root).sort_pathkeys, limit as f64);
-        let path = pg_sys::apply_projection_to_path(root, output, sorted.cast(), target);
+        let sorted = sorted_by(root, output, below, (*root).sort_pathkeys, limit as f64);
+        let path = pg_sys::apply_projection_to_path(root, output, sorted, target);
         pg_sys::add_path(output, path);
     }
 }
 
+/// The path's rows sorted. Keys that are the same in all rows are none to the planner, and there is no sort by none.
+unsafe fn sorted_by(
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+    path: *mut pg_sys::Path,
+    keys: *mut pg_sys::List,
+    limit: f64,
+) -> *mut pg_sys::Path {
+    if keys.is_null() {
+        return path;
+    }
+    // SAFETY: the planner's live structures.
+    unsafe { pg_sys::create_sort_path(root, rel, path, keys, limit).cast() }
+}
+
 /// A path like `path` whose rows each node sorts, to be merged here.
-unsafe fn merged(
+///
+/// # Safety
+///
+/// Live structures of the planner.
+pub(crate) unsafe fn merged(
     path: *mut pg_sys::CustomPath,
     below: &Pushed,
     order: Vec<Order>,
@@ -859,7 +875,11 @@ unsafe fn merged(
 }
 
 /// The workers have the type's order from PostgreSQL itself: not so the order of an enum, for example.
-unsafe fn is_sorted_alike_everywhere(expression: *mut pg_sys::Node) -> bool {
+///
+/// # Safety
+///
+/// Live structures of the planner.
+pub(crate) unsafe fn is_sorted_alike_everywhere(expression: *mut pg_sys::Node) -> bool {
     // SAFETY: a live expression of the planner; a syscache look-up by value.
     let base = unsafe { pg_sys::getBaseType(pg_sys::exprType(expression)) };
     base.to_u32() < crate::value::FIRST_USER_OID
@@ -952,19 +972,21 @@ unsafe fn limited(
     }
 }
 
-/// Our path among those of a relation, and the target of the projection above it, if there is one.
+/// Our path among those of a relation, one that is not sorted, and the target of the projection above it, if there is one.
 unsafe fn own_path(
     rel: *mut pg_sys::RelOptInfo,
 ) -> Option<(*mut pg_sys::CustomPath, *mut pg_sys::PathTarget)> {
     // SAFETY: a live relation of the planner.
     unsafe {
+        let is_unsorted =
+            |path| pushed::attached(path).is_some_and(|pushed| pushed.order.is_empty());
         for path in node::elements::<pg_sys::Path>((*rel).pathlist) {
-            if pushed::attached(path).is_some() {
+            if is_unsorted(path) {
                 return Some((path.cast(), std::ptr::null_mut()));
             }
             if let Some(projection) =
                 node::cast::<pg_sys::ProjectionPath, _>(path, NodeTag::T_ProjectionPath)
-                && pushed::attached((*projection).subpath).is_some()
+                && is_unsorted((*projection).subpath)
             {
                 return Some(((*projection).subpath.cast(), (*projection).path.pathtarget));
             }

@@ -154,7 +154,7 @@ impl Scan for MatchedJoin {
         if matches!(self.state, State::Ready) {
             return Ok(());
         }
-        if changed {
+        if changed && !io.has_sent_rows() {
             io.clear_numbered();
             self.state = State::Ready;
             return self.read.rescan(io, changed);

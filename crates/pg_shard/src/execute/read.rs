@@ -197,10 +197,7 @@ impl Read {
         {
             let owner = |hash| tables[0].map.owner(hash);
             io.read_arrays(&plan.broadcasts, &owner)?;
-            // What is all in one shard may be a count of nothing.
-            if tables[0].map.len() > 1 {
-                shards.retain(|shard| io.has_needed_rows(&plan.needed, *shard));
-            }
+            self.leave_out_unneeded(io, &tables[0], &mut shards);
             if !shards.is_empty() {
                 io.move_rows(&parts_of(&tables[0], &shards))?;
             }
@@ -222,6 +219,16 @@ impl Read {
             }
         };
         Ok(())
+    }
+
+    /// Leaves out shards in which nothing can match what is sent along.
+    fn leave_out_unneeded(&self, io: &ScanIo, table: &DistributedTable, shards: &mut Vec<usize>) {
+        // What is all in one shard may be a count of nothing.
+        if let Plan::ShardScan(plan) = &self.compiled.plan
+            && table.map.len() > 1
+        {
+            shards.retain(|shard| io.has_needed_rows(&plan.needed, *shard));
+        }
     }
 
     /// Takes part in the statement's snapshots, if it is one that has some.
@@ -570,11 +577,13 @@ impl Read {
     fn would_ask_the_same(&self, io: &mut ScanIo) -> Result<bool, PgError> {
         let Some((shards, arguments)) = &self.kept_for else { return Ok(false) };
         // Rows that are sent along would have to be read again to know.
-        if io.sends_rows() {
+        if !io.has_sent_rows() {
             return Ok(false);
         }
-        let tables = self.tables()?;
-        Ok(self.shards(io, &tables[0])? == *shards && io.arguments(shards) == *arguments)
+        let table = &self.tables()?[0];
+        let mut now = self.shards(io, table)?;
+        self.leave_out_unneeded(io, table, &mut now);
+        Ok(now == *shards && io.arguments(shards) == *arguments)
     }
 
     /// The rows that have come so far are had from where they are kept, the others from the nodes.
