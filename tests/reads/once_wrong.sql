@@ -61,3 +61,6 @@ SELECT id % 7 AS g, avg(CASE WHEN id < 5 THEN '-0'::float8 END), avg(CASE WHEN i
 
 -- A filter on a sub-query's column that no worker can compute was sent to them: column t.unknown does not exist.
 SELECT x.id, x.n FROM (SELECT id, twice(grp) AS c, count(*) OVER (PARTITION BY id) AS n FROM customers) x WHERE x.c IS NOT NULL;
+
+-- Distinct values of a table whose only join was removed: variable not found in subplan target list.
+SELECT count(DISTINCT c.grp), bool_and(c.ok IS UNKNOWN) FROM customers c LEFT JOIN (SELECT avg(o.id) AS a FROM orders o) x ON c.score = x.a;
