@@ -73,3 +73,6 @@ SELECT x.c FROM (SELECT DISTINCT -3 AS c, name FROM customers WHERE id = 7 ORDER
 
 -- A filter on a sub-query's column that no worker can compute was sent to them: column t.unknown does not exist.
 SELECT x.id, x.n FROM (SELECT id, twice(grp) AS c, count(*) OVER (PARTITION BY id) AS n FROM customers) x WHERE x.c IS NOT NULL;
+
+-- Distinct values of a table whose only join was removed: variable not found in subplan target list.
+SELECT count(DISTINCT c.grp), bool_and(c.ok IS UNKNOWN) FROM customers c LEFT JOIN (SELECT avg(o.id) AS a FROM orders o) x ON c.score = x.a;

@@ -605,11 +605,20 @@ unsafe fn distinct_rows(
         let rows = (rows * nodes).min((*input).rows.max(1.0));
         let mut worked = (**remote).clone();
         worked.work += (*input).rows * 0.02;
+        // The path may yield what a join needed that has been removed since; a node's rows are not distinct with it.
+        let mut own = (*path).path.pathtarget;
+        if !projection.is_null() && below.outputs.is_none() {
+            own = pg_sys::create_empty_pathtarget();
+            for column in &columns {
+                pg_sys::add_column_to_pathtarget(own, (*column).cast(), 0);
+            }
+            pg_sys::set_pathtarget_cost_width(root, own);
+        }
         let yields = columns
             .into_iter()
             .map(|expression| Yield { expression, partial: None })
             .collect::<Vec<_>>();
-        let copy = path::make_path(input, (*path).path.pathtarget, rows, &worked);
+        let copy = path::make_path(input, own, rows, &worked);
         let mut pushed = (*below).clone();
         pushed.outputs = Some(yields);
         pushed.distinct = true;
