@@ -505,3 +505,52 @@ fn a_repaired_placement_is_as_good_as_the_other() {
     assert_eq!(cluster.unhealthy("goods"), 0);
     assert_eq!(cluster.assert_placements_equal("goods"), 4000);
 }
+
+/// Ends the sessions that the coordinator has on a node.
+fn hang_up(cluster: &TestCluster, node: NodeName) {
+    let ended = cluster.session_on(node).text(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'pg_shard'",
+    );
+    assert_ne!(ended, "0");
+}
+
+#[test]
+fn a_transaction_whose_writes_are_lost_with_a_node_reads_and_writes_no_more_even_behind_a_savepoint()
+ {
+    let cluster = TestCluster::up(2);
+    create_items(&cluster, 1);
+    let mut session = cluster.new_session();
+    session.sql(
+        "BEGIN; INSERT INTO items SELECT i, 'new' FROM generate_series(101, 150) AS i; SAVEPOINT s",
+    );
+    hang_up(&cluster, WORKER_2);
+    assert_eq!(session.error("SELECT count(*) FROM items").sqlstate, "08006");
+    session.sql("ROLLBACK TO s");
+    assert_eq!(session.error("SELECT count(*) FROM items").sqlstate, "08006");
+    session.sql("ROLLBACK TO s");
+    assert_eq!(session.error("INSERT INTO items VALUES (500, 'more')").sqlstate, "08006");
+    session.sql("ROLLBACK");
+    assert_eq!(session.text("SELECT count(*) FROM items"), "100");
+}
+
+#[test]
+fn a_repeatable_read_transaction_that_has_lost_a_nodes_snapshot_reads_no_other() {
+    let cluster = TestCluster::up(2);
+    create_items(&cluster, 1);
+    let mut session = cluster.new_session();
+    session.sql("BEGIN ISOLATION LEVEL REPEATABLE READ");
+    let before = session.text("SELECT count(*), min(v) FROM items");
+    cluster.sql("UPDATE items SET v = 'a'");
+    assert_eq!(session.text("SELECT count(*), min(v) FROM items"), before);
+    hang_up(&cluster, WORKER_1);
+    let error = session.error("SELECT count(*), min(v) FROM items");
+    assert_eq!(error.sqlstate, "08006");
+    assert!(error.message.contains("this transaction's snapshot"), "{error:?}");
+    session.sql("ROLLBACK");
+    assert_eq!(session.text("SELECT count(*), min(v) FROM items"), "100|a");
+    // Nothing has been read there yet, so nothing is lost.
+    session.sql("BEGIN ISOLATION LEVEL REPEATABLE READ");
+    hang_up(&cluster, WORKER_1);
+    assert_eq!(session.text("SELECT count(*), min(v) FROM items"), "100|a");
+    session.sql("COMMIT");
+}

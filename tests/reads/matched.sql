@@ -71,7 +71,7 @@ SELECT f.id FROM few f WHERE NOT EXISTS (SELECT FROM big b WHERE b.ref = f.ref) 
 -- Read again, with the same parameters and with others.
 SELECT f.id, x.id, x.n FROM few f JOIN (SELECT s.id, b.id AS n FROM part s LEFT JOIN big b ON b.ref = s.ref AND b.flag OFFSET 0) x ON x.id < f.id AND x.n > f.wide;
 SELECT f.id, x.id FROM few f JOIN (SELECT s.id FROM part s WHERE NOT EXISTS (SELECT FROM big b WHERE b.ref = s.ref) OFFSET 0) x ON x.id < f.id;
-SELECT f.id, (SELECT count(*) FROM part s WHERE s.id < f.id AND NOT EXISTS (SELECT FROM big b WHERE b.ref = s.ref)) FROM few f;
+SELECT f.id, (SELECT count(*) FROM part s WHERE s.id < f.id AND NOT EXISTS (SELECT FROM big b WHERE b.ref = s.ref)) FROM few f WHERE f.id < 20;
 SELECT f.id, (SELECT sum(b.id) FROM part s LEFT JOIN big b ON b.ref = s.ref WHERE s.id < f.id) FROM few f WHERE f.id < 20;
 
 -- Filters of the large side, rows of it as a whole in them among others.

@@ -18,6 +18,29 @@ pub(crate) fn register() {
     }
 }
 
+mod raw {
+    //! Not among pgrx' bindings; it raises nothing.
+    unsafe extern "C-unwind" {
+        pub(super) fn get_timeout_indicator(id: std::ffi::c_int, resets: bool) -> bool;
+    }
+}
+
+/// `STATEMENT_TIMEOUT` of `src/include/utils/timeout.h`.
+const STATEMENT_TIMEOUT: std::ffi::c_int = 3;
+
+/// A cancel or a time-out that waits is raised now.
+pub fn serve_interrupts() {
+    pgrx::check_for_interrupts!();
+}
+
+/// A `statement_timeout` that has struck while nothing could be undone any more does not end the client's next statement.
+pub fn forget_statement_timeout() {
+    // SAFETY: looks at a flag of this process, and clears it.
+    unsafe {
+        raw::get_timeout_indicator(STATEMENT_TIMEOUT, true);
+    }
+}
+
 /// Runs what must not fail.
 fn quietly(body: impl FnOnce()) {
     // A panic here has been reported where it arose; the transaction is over either way.

@@ -121,8 +121,36 @@ pub(crate) fn lose_node(node: &NodeAddress, cause: &PgError) -> Result<(), PgErr
     Ok(())
 }
 
+/// What keeps the transaction from going on, if something does: statements that came after would read what is not all, or
+/// is of another moment.
+pub(crate) fn doomed() -> Option<PgError> {
+    STATE.with_borrow(|state| state.doomed.clone())
+}
+
+/// A session that has been read in its remote transaction is gone. Where all of the client's transaction has one snapshot,
+/// there is none any more that could be read on.
+pub(crate) fn lose_snapshot(node: &NodeAddress, cause: &PgError) {
+    if transaction::isolation_level() == Isolation::ReadCommitted {
+        return;
+    }
+    let error = PgError::new(
+        SqlState::CONNECTION_FAILURE,
+        format!("connection to node \"{node}\" was lost, and with it this transaction's snapshot"),
+    )
+    .detail(format!("Remote message: {}", cause.message()))
+    .hint("Nothing was committed. Run the transaction again.");
+    STATE.with(|state| {
+        // Who holds the state ends the transaction.
+        if let Ok(mut state) = state.try_borrow_mut() {
+            state.doomed.get_or_insert(error);
+        }
+    });
+}
+
 /// Before the local commit: the nodes commit.
 pub(crate) fn before_commit() -> Result<(), PgError> {
+    // A time-out that has struck meanwhile is this statement's, and not the next one's.
+    transaction::serve_interrupts();
     if let Some(doomed) = STATE.with_borrow_mut(|state| state.doomed.take()) {
         return Err(doomed);
     }
@@ -188,6 +216,7 @@ pub(crate) fn before_commit() -> Result<(), PgError> {
     STATE.with_borrow_mut(|state| state.written.clear());
     if wrote_any {
         pg::activity::note_change();
+        transaction::forget_statement_timeout();
     }
     Ok(())
 }

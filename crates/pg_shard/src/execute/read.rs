@@ -155,6 +155,13 @@ impl Read {
         }
     }
 
+    /// The rows that are locked on the nodes are kept from others by locks of this server too, as those of replicated shards are
+    /// that are going to be written: to lose a node's locks with the node is no harm.
+    fn holds_locks_here(&self, table: &DistributedTable, shards: &[usize]) -> bool {
+        matches!(&self.compiled.plan, Plan::ShardScan(plan) if plan.is_target)
+            && shards.iter().all(|index| table.placements[*index].len() > 1)
+    }
+
     pub(super) fn shards(
         &self,
         io: &mut ScanIo,

@@ -36,6 +36,7 @@ pub(crate) use request::{Command, Request, Sql, StatementKey, next_template};
 
 use crate::activity::Told;
 use crate::settings;
+use crate::transaction;
 use connect::connect;
 use pg::link::Link;
 use pg::table::{self, OutputSettings};
@@ -116,6 +117,8 @@ pub(crate) struct Session {
     pub(crate) depth: u32,
     /// The remote transaction has changed something or holds locks that matter.
     pub(crate) wrote: bool,
+    /// Something of the remote transaction has been read.
+    pub(crate) has_answered: bool,
     /// The remote transaction is there, or is about to begin, for a statement's snapshot only.
     pub(crate) snapshot: Option<Snapshot>,
     /// The name of another session's snapshot, for the remote transaction that begins next.
@@ -156,6 +159,9 @@ pub(crate) struct Session {
 fn drop_rows(name: &str) -> String {
     format!("SELECT pgs_catalog.drop_rows('{{{name}}}')")
 }
+
+/// When a node that has been asked to stop, and has not, is asked again.
+const CANCEL_AGAIN: Duration = Duration::from_millis(100);
 
 /// How long a node that was asked to stop may take.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -201,6 +207,7 @@ impl Session {
             link: Link::new(connect(node)?).map_err(NoSession::Refused)?,
             depth: 0,
             wrote: false,
+            has_answered: false,
             snapshot: None,
             imported: None,
             is_ending: false,
@@ -297,6 +304,9 @@ impl Session {
         (self.is_held, self.is_ending) = (false, false);
         if let Some(snapshot) = self.snapshot.take() {
             snapshot.lose();
+        }
+        if std::mem::take(&mut self.has_answered) {
+            transaction::lose_snapshot(&self.node, &error);
         }
         // Somebody may hold the session for a while. A node that only seemed dead must not keep our locks meanwhile: the
         // statement that is sent again would wait for them, and so for us.
@@ -500,6 +510,7 @@ impl Session {
         self.depth = 0;
         self.is_held = false;
         self.wrote = false;
+        self.has_answered = false;
         self.snapshot = None;
         self.stored.clear();
     }
@@ -534,7 +545,7 @@ impl Session {
     /// Reads the answer to the end of a snapshot without serving interrupts; true if the session is good afterwards.
     fn end_quietly(&mut self) -> bool {
         let was_ending = std::mem::take(&mut self.is_ending);
-        !was_ending || self.drain(PATIENCE)
+        !was_ending || self.drain(PATIENCE, false)
     }
 
     fn queue_settings(&mut self) {
@@ -836,7 +847,7 @@ impl Session {
             return true;
         }
         self.link.connection().cancel(limit);
-        self.drain(limit)
+        self.drain(limit, true)
     }
 
     /// Runs a command without serving interrupts, within `limit`; true if it succeeded.
@@ -847,11 +858,12 @@ impl Session {
         self.error = None;
         self.queue_command(sql);
         self.queue_sync();
-        self.drain(limit) && self.error.is_none()
+        self.drain(limit, false) && self.error.is_none()
     }
 
-    /// Reads what is under way to its end without serving interrupts; true if the session is good afterwards.
-    fn drain(&mut self, limit: Duration) -> bool {
+    /// Reads what is under way to its end without serving interrupts; true if the session is good afterwards. `cancels` asks the
+    /// node again and again to stop: while it still reads a long message, it hears no request.
+    fn drain(&mut self, limit: Duration, cancels: bool) -> bool {
         let deadline = clock() + limit;
         loop {
             match self.link.send_some() {
@@ -871,8 +883,12 @@ impl Session {
                 Ok(Event::Row(_)) => {}
                 Ok(Event::Wait) => {
                     let left = deadline.saturating_sub(clock());
-                    match self.link.wait_uninterrupted(left) {
+                    let slice = if cancels { left.min(CANCEL_AGAIN) } else { left };
+                    match self.link.wait_uninterrupted(slice) {
                         Ok(true) => {}
+                        Ok(false) if clock() < deadline => {
+                            self.link.connection().cancel(deadline.saturating_sub(clock()));
+                        }
                         Ok(false) => {
                             self.give_up(PgError::new(
                                 SqlState::CONNECTION_FAILURE,

@@ -1,6 +1,7 @@
 //! Which sessions there are: one per node and user, opened when first needed, kept until the backend ends.
 
 use super::{Failure, NoSession, Session};
+use crate::transaction;
 use pg::table;
 use pg::wait::clock;
 use pg::{PgError, SqlState};
@@ -88,6 +89,8 @@ pub(crate) fn session_of(
     stale: Stale,
     statement: Option<u64>,
 ) -> Result<SessionRef, NoSession> {
+    let refuse = || transaction::doomed().map_or(Ok(()), |error| Err(NoSession::Refused(error)));
+    refuse()?;
     let role = role();
     let is_wanted = |pooled: &Pooled| pooled.role == role && pooled.node == *node;
     let known = SESSIONS.with_borrow(|sessions| {
@@ -110,7 +113,13 @@ pub(crate) fn session_of(
                 return Ok(session);
             }
         }
+        if session.borrow().is_usable() {
+            let error =
+                PgError::new(SqlState::CONNECTION_FAILURE, "the server closed the connection");
+            session.borrow_mut().give_up(error);
+        }
         SESSIONS.with_borrow_mut(|sessions| sessions.retain(|pooled| !is_wanted(pooled)));
+        refuse()?;
     }
     let since = clock();
     let opened = Session::open(node);

@@ -193,6 +193,7 @@ impl Session {
 
     /// Something of the statement that is under way has come.
     pub(super) fn note_answer(&mut self) {
+        self.has_answered |= self.depth > 0;
         if let Some(snapshot) = &mut self.snapshot {
             snapshot.has_answered = true;
         }
