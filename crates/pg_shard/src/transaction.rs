@@ -336,6 +336,7 @@ pub(crate) fn after_transaction(_committed: bool) {
         STATE.with_borrow_mut(|state| state.doomed = None);
         return;
     }
+    ask_to_stop(&|_| true);
     for session in pool::all() {
         let Ok(mut session) = session.try_borrow_mut() else { continue };
         session.reader = None;
@@ -347,6 +348,18 @@ pub(crate) fn after_transaction(_committed: bool) {
     }
     pool::discard_broken();
     STATE.with_borrow_mut(|state| *state = State::default());
+}
+
+/// Asks all nodes at once that are at work for these sessions to stop; each is waited for afterwards.
+fn ask_to_stop(concerns: &dyn Fn(&Session) -> bool) {
+    for session in pool::all() {
+        if let Ok(mut session) = session.try_borrow_mut()
+            && session.is_busy()
+            && concerns(&session)
+        {
+            session.ask_to_stop(PATIENCE);
+        }
+    }
 }
 
 /// A savepoint was released.
@@ -367,6 +380,10 @@ pub(crate) fn before_subtransaction_commit(level: u32) -> Result<(), PgError> {
 /// A savepoint was rolled back to. Must not fail: a session that cannot follow dooms the transaction.
 pub(crate) fn after_subtransaction_abort(level: u32) {
     crate::execute::pulled::forget_waiting(level);
+    ask_to_stop(&|session| {
+        let is_deep = session.depth >= level;
+        is_deep || session.depth == 0 && session.reader.is_none()
+    });
     for session in pool::all() {
         let Ok(mut session) = session.try_borrow_mut() else { continue };
         let is_old_snapshot =

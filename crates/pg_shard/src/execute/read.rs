@@ -635,7 +635,7 @@ pub(super) fn lost_in_the_middle(node: &NodeAddress, cause: Option<&PgError>) ->
         SqlState::CONNECTION_FAILURE,
         format!("connection to node \"{node}\" was lost in the middle of a read"),
     )
-    .hint("Run the statement again; it will use other placements.");
+    .hint("Run the statement again; it will use other placements, if there are any.");
     match cause {
         Some(cause) => error.detail(format!("Remote message: {}", cause.message())),
         None => error,

@@ -830,6 +830,14 @@ impl Session {
         self.run("SELECT", Some((level, isolation)), &mut |_| Ok(())).map(drop)
     }
 
+    /// Asks the node to stop what is under way; [`Self::stop`] waits until it has.
+    pub(crate) fn ask_to_stop(&mut self, limit: Duration) {
+        let copies = self.copying_out || self.storing > 0;
+        if self.is_usable() && !self.expects.is_empty() && !copies {
+            self.link.connection().cancel(limit);
+        }
+    }
+
     /// Stops what is under way and throws its results away; true if the session is good afterwards.
     ///
     /// For use while a transaction aborts: raises nothing, serves no interrupts, and takes no longer than
