@@ -445,8 +445,11 @@ fn correlated_sub_queries_of_all_kinds_yield_what_they_yield_on_local_tables() {
 
 /// Each statement of a file, in several ways.
 fn same_rows(file: &str) {
-    let cluster = cluster_with_tables();
-    let mut sides = Sides::of(&cluster, "postgres");
+    same_rows_on(&cluster_with_tables(), file);
+}
+
+fn same_rows_on(cluster: &TestCluster, file: &str) {
+    let mut sides = Sides::of(cluster, "postgres");
     let mut wrong = String::new();
     for statement in statements(file) {
         for seed in 0..6 {

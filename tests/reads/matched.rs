@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use testkit::TestCluster;
 
-use crate::{Sides, Verdict, statements};
+use crate::{same_rows_on, statements};
 
 const STATEMENTS: &str = include_str!("matched.sql");
 
@@ -47,26 +47,10 @@ fn cluster_with_tables(many: u32) -> TestCluster {
     cluster
 }
 
-/// Each statement in several ways.
-fn same_rows(cluster: &TestCluster) {
-    let mut sides = Sides::of(cluster, "postgres");
-    let mut wrong = String::new();
-    for statement in statements(STATEMENTS) {
-        for seed in 0..6 {
-            let verdict = sides.compare(&statement, seed);
-            if !matches!(verdict, Verdict::SameRows) {
-                writeln!(wrong, "{}\n    {}", statement.sql, verdict.text())
-                    .expect("a string takes all text");
-            }
-        }
-    }
-    assert!(wrong.is_empty(), "different answers:\n{wrong}");
-}
-
 #[test]
 fn a_small_side_joined_with_what_the_workers_find_yields_the_rows_of_local_tables() {
     let cluster = cluster_with_tables(0);
-    same_rows(&cluster);
+    same_rows_on(&cluster, STATEMENTS);
     let mut session = cluster.new_session();
     session.sql("SET search_path = sharded");
     let mut others = String::new();
@@ -83,5 +67,5 @@ fn a_small_side_joined_with_what_the_workers_find_yields_the_rows_of_local_table
 
 #[test]
 fn rows_that_are_too_many_to_be_looked_up_one_by_one_are_joined_as_well() {
-    same_rows(&cluster_with_tables(400));
+    same_rows_on(&cluster_with_tables(400), STATEMENTS);
 }

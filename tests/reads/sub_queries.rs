@@ -55,7 +55,7 @@ fn answer(session: &mut Session, statement: &str) -> Vec<String> {
 }
 
 #[test]
-fn sub_queries_for_each_row_of_another_take_seconds_and_not_hours() {
+fn sub_queries_for_each_row_of_another_yield_its_rows_and_come_to_an_end() {
     let cluster = cluster_with_tables();
     let mut plain = cluster.new_session();
     plain.sql("SET search_path = plain");

@@ -269,22 +269,12 @@ pub(crate) unsafe fn and(left: *mut pg_sys::Node, right: *mut pg_sys::Node) -> *
 unsafe fn correlations_of(below: *mut pg_sys::Query) -> Option<Vec<Correlation>> {
     // SAFETY: the live sub-query of a sub-link.
     unsafe {
-        let plain = (*below).commandType == pg_sys::CmdType::CMD_SELECT
+        let is_one_aggregate = sublink::is_simple(below)
             && (*below).hasAggs
-            && !(*below).hasWindowFuncs
-            && !(*below).hasTargetSRFs
-            && !(*below).hasModifyingCTE
-            && !(*below).hasForUpdate
-            && (*below).groupClause.is_null()
-            && (*below).groupingSets.is_null()
-            && (*below).havingQual.is_null()
             && (*below).distinctClause.is_null()
-            && (*below).setOperations.is_null()
-            && (*below).cteList.is_null()
             && (*below).limitCount.is_null()
-            && (*below).limitOffset.is_null()
             && node::length((*below).targetList) == 1;
-        if !plain || (*below).jointree.is_null() {
+        if !is_one_aggregate {
             return None;
         }
         let target: *mut pg_sys::TargetEntry = node::nth((*below).targetList, 0);

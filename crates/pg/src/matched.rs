@@ -16,12 +16,11 @@ use crate::join::{
 };
 use crate::node::{self, Visit};
 use crate::path::{self, ROUND_TRIP, ShardScan, SortKey, TRANSFER};
-use crate::pushed::{Sql, place_of};
+use crate::pushed::{Sql, make_scan, place_of};
 use crate::remote::{
     Broadcast, Column, Condition, Item, Output, Pieces, Printer, Remote, columns_in,
 };
 use crate::rows::Source;
-use crate::scan;
 use crate::subselect;
 use crate::table::has_index_on;
 use crate::template::with_portable_output;
@@ -475,7 +474,6 @@ unsafe fn plan(
             is_target: false,
             matched: Some(matched),
         };
-        let private = hooks::planner().plan_scan(&described);
         let scan_list: Vec<*mut pg_sys::TargetEntry> = (1i16..)
             .zip(row)
             .map(|(number, expression)| {
@@ -483,15 +481,10 @@ unsafe fn plan(
             })
             .collect();
 
-        let scan: *mut pg_sys::CustomScan = node::make(NodeTag::T_CustomScan);
+        let scan = make_scan(&described, &printer.expressions, &scan_list);
         (*scan).scan.plan.targetlist = target_list;
         (*scan).scan.plan.qual = node::list_of(&join.after);
-        (*scan).flags = pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
         (*scan).custom_plans = plans;
-        (*scan).custom_scan_tlist = node::list_of(&scan_list);
-        (*scan).custom_exprs = node::list_of(&printer.expressions);
-        (*scan).custom_private = private.list();
-        (*scan).methods = scan::methods();
         Ok(scan.cast())
     }
 }

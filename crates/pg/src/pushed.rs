@@ -266,19 +266,34 @@ pub(crate) unsafe fn plan(
             is_target,
             matched: None,
         };
-        let private = hooks::planner().plan_scan(&described);
-
-        let scan: *mut pg_sys::CustomScan = node::make(NodeTag::T_CustomScan);
+        let scan = make_scan(&described, &printer.expressions, &scan_list);
         (*scan).scan.plan.targetlist = target_list;
         (*scan).scan.plan.qual = node::list_of(&local);
         (*scan).scan.scanrelid = relation;
-        (*scan).flags = pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
         (*scan).custom_plans = plans;
-        (*scan).custom_scan_tlist = node::list_of(&scan_list);
-        (*scan).custom_exprs = node::list_of(&printer.expressions);
-        (*scan).custom_private = private.list();
-        (*scan).methods = scan::methods();
         Ok(scan.cast())
+    }
+}
+
+/// The node of a scan, with the expressions that it computes and the row that it yields.
+///
+/// # Safety
+///
+/// Live expressions of the planner.
+pub(crate) unsafe fn make_scan(
+    described: &ShardScan,
+    expressions: &[*mut pg_sys::Node],
+    row: &[*mut pg_sys::TargetEntry],
+) -> *mut pg_sys::CustomScan {
+    // SAFETY: the node is made with the struct of its tag; the caller vouches for the expressions.
+    unsafe {
+        let scan: *mut pg_sys::CustomScan = node::make(NodeTag::T_CustomScan);
+        (*scan).flags = pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
+        (*scan).custom_scan_tlist = node::list_of(row);
+        (*scan).custom_exprs = node::list_of(expressions);
+        (*scan).custom_private = hooks::planner().plan_scan(described).list();
+        (*scan).methods = scan::methods();
+        scan
     }
 }
 

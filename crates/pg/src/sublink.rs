@@ -204,7 +204,7 @@ unsafe fn replace(
 }
 
 /// One SELECT of rows or of aggregates over all of them.
-unsafe fn is_simple(below: *mut pg_sys::Query) -> bool {
+pub(crate) unsafe fn is_simple(below: *mut pg_sys::Query) -> bool {
     // SAFETY: a live query.
     unsafe {
         (*below).commandType == pg_sys::CmdType::CMD_SELECT
