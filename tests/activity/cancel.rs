@@ -8,14 +8,9 @@ use testkit::{TestCluster, wait_until};
 /// No worker is doing anything for the coordinator, but for the session of whoever asks.
 #[track_caller]
 fn workers_come_to_rest(cluster: &TestCluster) {
+    cluster.wait_for_rest();
     for worker in cluster.workers() {
         let mut session = cluster.session_on(worker);
-        wait_until("the worker has nothing left of the statement", || {
-            session.text(
-                "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND state <> 'idle' \
-                 AND pid <> pg_backend_pid()",
-            ) == "0"
-        });
         assert_eq!(
             session
                 .text("SELECT count(*) FROM pg_locks WHERE relation::regclass::text LIKE 't\\_%'"),
@@ -42,24 +37,9 @@ const ENDLESS: [&str; 5] = [
 fn a_cancel_from_another_session_ends_reads_and_writes_on_the_workers() {
     let cluster = cluster_with_a_table();
     for statement in ENDLESS {
-        let mut session = cluster.new_session();
-        let pid = session.text("SELECT pg_backend_pid()");
-        thread::scope(|scope| {
-            let ended = scope.spawn(move || {
-                let error = session.error(statement);
-                // The session is good for the next one.
-                (error.line(), session.text("SELECT count(*) FROM t WHERE k = 1"))
-            });
-            wait_until("the statement runs on the workers", || {
-                cluster.text(&format!(
-                    "SELECT count(*) FROM pgs_catalog.activity WHERE pid = {pid} AND waiting_for <> '{{}}'"
-                )) == "1"
-            });
-            cluster.sql(&format!("SELECT pg_cancel_backend({pid})"));
-            let (error, count) = ended.join().expect("it does not panic");
-            assert_eq!(error, "57014: canceling statement due to user request", "{statement}");
-            assert_eq!(count, "1");
-        });
+        let session = cluster.new_session();
+        let after = "SELECT count(*) FROM t WHERE k = 1";
+        assert_eq!(cluster.cancel_in_the_middle(session, statement, after), "1");
         workers_come_to_rest(&cluster);
     }
     assert_eq!(cluster.text("SELECT count(*), count(DISTINCT v) FROM t"), "10000|10000");

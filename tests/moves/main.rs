@@ -2,7 +2,6 @@
 //!
 //! The tables are small; that they are large is what the coordinator's statistics are made to say.
 
-use std::thread;
 use testkit::{NodeName, Rows, Session, TestCluster, wait_until};
 
 const TABLES: &str = include_str!("tables.sql");
@@ -224,32 +223,10 @@ const ENDLESS: [&str; 2] = [
 fn a_cancel_ends_it_on_all_nodes() {
     let cluster = cluster_with_tables();
     for statement in ENDLESS {
-        let mut session = session(&cluster, "sharded");
-        let pid = session.text("SELECT pg_backend_pid()");
-        thread::scope(|scope| {
-            let ended = scope.spawn(move || {
-                let error = session.error(statement);
-                (error.line(), session.text("SELECT count(*) FROM a"))
-            });
-            wait_until("the statement runs on the workers", || {
-                cluster.text(&format!(
-                    "SELECT count(*) FROM pgs_catalog.activity WHERE pid = {pid} AND waiting_for <> '{{}}'"
-                )) == "1"
-            });
-            cluster.sql(&format!("SELECT pg_cancel_backend({pid})"));
-            let (error, count) = ended.join().expect("it does not panic");
-            assert_eq!(error, "57014: canceling statement due to user request", "{statement}");
-            assert_eq!(count, "600");
-        });
-        for worker in cluster.workers() {
-            let mut session = cluster.session_on(worker);
-            wait_until("the worker has nothing left of the statement", || {
-                session.text(
-                    "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND state <> 'idle' \
-                     AND pid <> pg_backend_pid()",
-                ) == "0"
-            });
-        }
+        let session = session(&cluster, "sharded");
+        let after = "SELECT count(*) FROM a";
+        assert_eq!(cluster.cancel_in_the_middle(session, statement, after), "600");
+        cluster.wait_for_rest();
         assert_nothing_is_kept(&cluster);
     }
 }

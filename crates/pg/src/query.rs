@@ -273,28 +273,6 @@ impl Statement {
         tables
     }
 
-    /// The tables that the statement writes, at any level.
-    pub fn written_tables(&self) -> Vec<Oid> {
-        let mut tables = Vec::new();
-        // SAFETY: as in `tables`; resultRelation is an index into the range table or zero.
-        unsafe {
-            node::walk(self.parse, &mut |n| {
-                if node::tag(n) == NodeTag::T_Query {
-                    let query = n.cast::<pg_sys::Query>();
-                    if (*query).resultRelation > 0 {
-                        let rte: *mut pg_sys::RangeTblEntry =
-                            node::nth((*query).rtable, (*query).resultRelation as usize - 1);
-                        if (*rte).rtekind == pg_sys::RTEKind::RTE_RELATION {
-                            tables.push((*rte).relid);
-                        }
-                    }
-                }
-                Visit::Into
-            });
-        }
-        tables
-    }
-
     /// A local table that a WITH clause updates, deletes from or merges into while it reads a distributed one.
     pub fn nested_local_write(&self, is_distributed: &dyn Fn(Oid) -> bool) -> Option<Oid> {
         let mut found = None;

@@ -160,24 +160,18 @@ impl Remote {
 
     /// The sub-queries in it.
     pub(crate) fn subselects(&self) -> Vec<Rc<Subselect>> {
-        let mut found = Vec::new();
-        walk_items(&self.items, &self.conditions, &mut |item| {
-            if let Item::Subselect(rows) = item {
-                found.push(Rc::clone(rows));
-            }
-        });
-        found
+        self.picked(&|item| match item {
+            Item::Subselect(rows) => Some(Rc::clone(rows)),
+            _ => None,
+        })
     }
 
     /// The rows that are sent along, in the order of their arrays.
     pub(crate) fn broadcasts(&self) -> Vec<Rc<Broadcast>> {
-        let mut found = Vec::new();
-        walk_items(&self.items, &self.conditions, &mut |item| {
-            if let Item::Broadcast(rows) = item {
-                found.push(Rc::clone(rows));
-            }
-        });
-        found
+        self.picked(&|item| match item {
+            Item::Broadcast(rows) => Some(Rc::clone(rows)),
+            _ => None,
+        })
     }
 
     /// Which of them (in the same order) have a part in each row that comes: a shard in which none of them match has none.
@@ -190,12 +184,15 @@ impl Remote {
 
     /// The rows that move, in the order of their parameters.
     pub(crate) fn moves(&self) -> Vec<Rc<Moved>> {
+        self.picked(&|item| match item {
+            Item::Moved(rows) => Some(Rc::clone(rows)),
+            _ => None,
+        })
+    }
+
+    fn picked<T>(&self, pick: &dyn Fn(&Item) -> Option<T>) -> Vec<T> {
         let mut found = Vec::new();
-        walk_items(&self.items, &self.conditions, &mut |item| {
-            if let Item::Moved(rows) = item {
-                found.push(Rc::clone(rows));
-            }
-        });
+        walk_items(&self.items, &self.conditions, &mut |item| found.extend(pick(item)));
         found
     }
 

@@ -610,11 +610,6 @@ impl ScanIo {
         self.make_codecs(&remote, (0..remote.len()).map(Source::Remote).collect(), sent)
     }
 
-    /// How many expressions the plan has.
-    pub fn expression_count(&self) -> usize {
-        self.expressions.len()
-    }
-
     /// All values needed can be computed: false for EXPLAIN of a generic plan, which has no parameters of the client, and if that
     /// would do something (a sequence's next value) that only executing may.
     pub fn has_parameters(&self) -> bool {
@@ -1190,12 +1185,6 @@ impl Explain {
     pub fn is_verbose(&self) -> bool {
         // SAFETY: EXPLAIN's live state.
         unsafe { (*self.0).verbose }
-    }
-
-    /// EXPLAIN (ANALYZE).
-    pub fn is_analyze(&self) -> bool {
-        // SAFETY: EXPLAIN's live state.
-        unsafe { (*self.0).analyze }
     }
 }
 

@@ -248,12 +248,6 @@ pub fn type_name(type_oid: Oid) -> String {
     unsafe { node::text_of(pg_sys::format_type_be(type_oid)) }
 }
 
-/// A function as SQL spells it.
-pub fn function_name(function: Oid) -> String {
-    // SAFETY: a syscache look-up by value.
-    unsafe { node::text_of(pg_sys::get_func_name(function)) }
-}
-
 /// The names of a table's indexes, primary key and unique constraints included.
 pub fn index_names(table: Oid) -> Vec<(Oid, String)> {
     // SAFETY: the relation is opened without a new lock: callers hold one, or the table is being reported on.

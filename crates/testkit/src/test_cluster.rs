@@ -12,6 +12,7 @@ use cluster::postgres::{self, Config};
 use cluster::{Artifacts, Cluster, ClusterSpec, DownOnDrop, Installation, NodeName, free_ports};
 
 use crate::session::{Rows, Session, SqlError};
+use crate::wait::wait_until;
 
 /// A row of `shard_placement`, with its node's name here instead of its port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -239,6 +240,45 @@ impl TestCluster {
             "rows of {table}"
         );
         total
+    }
+
+    /// Runs a statement that never ends and cancels it from another session once it is at work on the nodes; then `after`.
+    ///
+    /// # Panics
+    ///
+    /// If the statement ends otherwise than by the cancel, or the session is not good for `after`.
+    pub fn cancel_in_the_middle(
+        &self,
+        mut session: Session,
+        statement: &str,
+        after: &str,
+    ) -> String {
+        let pid = session.text("SELECT pg_backend_pid()");
+        std::thread::scope(|scope| {
+            let ended = scope.spawn(move || (session.error(statement).line(), session.text(after)));
+            wait_until("the statement runs on the workers", || {
+                self.text(&format!(
+                    "SELECT count(*) FROM pgs_catalog.activity WHERE pid = {pid} AND waiting_for <> '{{}}'"
+                )) == "1"
+            });
+            self.sql(&format!("SELECT pg_cancel_backend({pid})"));
+            let (error, answer) = ended.join().expect("it does not panic");
+            assert_eq!(error, "57014: canceling statement due to user request", "{statement}");
+            answer
+        })
+    }
+
+    /// Waits until no session on a worker is at work or in a transaction.
+    pub fn wait_for_rest(&self) {
+        for worker in self.workers() {
+            let mut session = self.session_on(worker);
+            wait_until("the worker has nothing left of the statement", || {
+                session.text(
+                    "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND state <> 'idle' \
+                     AND pid <> pg_backend_pid()",
+                ) == "0"
+            });
+        }
     }
 
     /// Repairs every inactive placement of a table from a healthy one; tells how many there were.
