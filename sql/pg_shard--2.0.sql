@@ -199,18 +199,18 @@ COMMENT ON FUNCTION master_create_worker_shards(text, integer, integer)
 
 CREATE FUNCTION create_distributed_table(table_name regclass, distribution_column text,
                                          shard_count integer DEFAULT 16, replication_factor integer DEFAULT 1,
-                                         colocate_with regclass DEFAULT NULL)
+                                         colocate_with text DEFAULT 'default')
     RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'create_distributed_table_wrapper';
-COMMENT ON FUNCTION create_distributed_table(regclass, text, integer, integer, regclass)
+COMMENT ON FUNCTION create_distributed_table(regclass, text, integer, integer, text)
     IS 'distributes a table by the hash of a column, creates its shards, and takes its rows along';
 
 CREATE FUNCTION create_reference_table(table_name regclass)
-    RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'create_reference_table_wrapper';
+    RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'create_reference_table_wrapper';
 COMMENT ON FUNCTION create_reference_table(regclass)
     IS 'places a table with its rows whole on all workers, where distributed tables join with it';
 
 CREATE FUNCTION undistribute_table(table_name regclass)
-    RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'undistribute_table_wrapper';
+    RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'undistribute_table_wrapper';
 COMMENT ON FUNCTION undistribute_table(regclass)
     IS 'brings the rows of a distributed table back into the local table, and drops the shards';
 

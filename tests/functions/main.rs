@@ -231,3 +231,128 @@ fn an_insert_proxy_takes_odd_names_copy_and_a_counter_and_a_bad_row_undoes_all()
     assert_eq!(send("4\nfive\n"), (false, "4".to_owned()));
     assert_eq!(cluster.text(&format!("SELECT count(*) FROM {table}")), "3");
 }
+
+#[test]
+fn a_missing_argument_is_named() {
+    let cluster = TestCluster::up(1);
+    cluster.sql("CREATE TABLE t (k int PRIMARY KEY)");
+    for (call, name) in [
+        ("create_distributed_table(NULL, 'k')", "table_name"),
+        ("create_distributed_table('t', NULL)", "distribution_column"),
+        ("create_distributed_table('t', 'k', NULL)", "shard_count"),
+        ("create_distributed_table('t', 'k', 4, NULL)", "replication_factor"),
+        ("create_reference_table(NULL)", "table_name"),
+        ("undistribute_table(NULL)", "table_name"),
+        ("partition_column_to_node_string(NULL)", "table_oid"),
+    ] {
+        expect(&cluster, &format!("SELECT {call}"), "22004", &format!("{name} must not be null"));
+    }
+}
+
+#[test]
+fn colocate_with_none_and_default_name_no_table() {
+    let cluster = TestCluster::up(1);
+    cluster.sql("CREATE TABLE a (k int PRIMARY KEY); CREATE TABLE b (k int PRIMARY KEY)");
+    cluster.sql("CREATE TABLE \"none\" (k int PRIMARY KEY); CREATE TABLE c (k int PRIMARY KEY)");
+    cluster.sql("SELECT create_distributed_table('a', 'k', 3, colocate_with => 'none')");
+    cluster.sql("SELECT create_distributed_table('b', 'k', 3, colocate_with => 'default')");
+    cluster.sql("SELECT create_distributed_table('\"none\"', 'k', 5)");
+    cluster.sql("SELECT create_distributed_table('c', 'k', colocate_with => 'public.none')");
+    assert_eq!(cluster.placements("c").len(), 5);
+}
+
+#[test]
+fn a_table_that_is_distributed_is_refused_for_what_it_is() {
+    let cluster = TestCluster::up(1);
+    cluster.sql("CREATE TABLE t (k int)");
+    cluster.sql("SELECT create_distributed_table('t', 'k')");
+    for call in ["create_reference_table('t')", "create_distributed_table('t', 'k')"] {
+        expect(&cluster, &format!("SELECT {call}"), "55000", "table \"t\" is distributed already");
+    }
+}
+
+#[test]
+fn a_third_field_in_the_worker_list_is_reported_and_a_remark_is_not() {
+    let cluster = TestCluster::up(1);
+    let port = cluster.port(NodeName::Worker(1));
+    let list = cluster.data_dir(NodeName::Coordinator).join("pg_worker_list.conf");
+    let create = |table: &str| {
+        cluster.sql(&format!("CREATE TABLE {table} (k int PRIMARY KEY)"));
+        let mut session = cluster.new_session();
+        session.sql(&format!("SELECT create_distributed_table('{table}', 'k', 1)"));
+        session.warnings().into_iter().map(|warning| warning.message).collect::<Vec<_>>()
+    };
+    fs::write(&list, format!("127.0.0.1 {port} # the only one\n")).unwrap();
+    assert_eq!(create("a"), Vec::<String>::new());
+    fs::write(&list, format!("# host port\n127.0.0.1 {port} shop\n")).unwrap();
+    assert_eq!(create("b"), ["ignoring \"shop\" in line 2 of the worker list file"]);
+    fs::write(&list, "127.0.0.1 99999\n").unwrap();
+    cluster.sql("CREATE TABLE c (k int PRIMARY KEY)");
+    let error = cluster.error("SELECT create_distributed_table('c', 'k', 1)");
+    assert_eq!(error.message, "could not parse worker node line: 127.0.0.1 99999\n");
+}
+
+#[test]
+fn an_object_that_a_node_lacks_is_asked_for_by_a_hint_that_names_the_node() {
+    let cluster = TestCluster::up(1);
+    let node = format!("localhost:{}", cluster.port(NodeName::Worker(1)));
+    cluster.sql(
+        "CREATE TYPE mood AS ENUM ('good', 'bad'); CREATE TABLE t (k int PRIMARY KEY, m mood)",
+    );
+    cluster.sql("CREATE TABLE u (k int PRIMARY KEY, v int)");
+    cluster.sql("CREATE FUNCTION twice(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN 2 * $1; END'");
+    cluster.sql("SELECT create_distributed_table('u', 'k', 1)");
+    for (sql, code) in [
+        ("SELECT create_distributed_table('t', 'k', 1)", "42704"),
+        ("UPDATE u SET v = twice(v) WHERE k = 1", "42883"),
+    ] {
+        let error = cluster.error(sql);
+        assert_eq!(error.sqlstate, code, "{sql}: {}", error.message);
+        assert!(
+            error.hint.ends_with(&format!("Create it on node \"{node}\" too.")),
+            "{}",
+            error.hint
+        );
+    }
+}
+
+#[test]
+fn a_foreign_key_names_the_table_that_it_refers_to() {
+    let cluster = TestCluster::up(1);
+    cluster.sql("CREATE TABLE t (k int PRIMARY KEY); CREATE TABLE l (k int)");
+    cluster.sql("SELECT create_distributed_table('t', 'k', 1)");
+    for sql in [
+        "ALTER TABLE l ADD FOREIGN KEY (k) REFERENCES t",
+        "ALTER TABLE l ADD COLUMN m int REFERENCES t",
+        "CREATE TABLE child (k int REFERENCES t)",
+        "CREATE TABLE child (k int, FOREIGN KEY (k) REFERENCES t)",
+    ] {
+        expect(
+            &cluster,
+            sql,
+            "0A000",
+            "cannot create a foreign key that refers to distributed table \"t\"",
+        );
+    }
+}
+
+#[test]
+fn a_definition_changes_while_the_table_is_local_for_a_moment() {
+    let cluster = TestCluster::up(2);
+    cluster.sql("CREATE TABLE t (k int PRIMARY KEY, v int)");
+    cluster.sql("SELECT create_distributed_table('t', 'k', 4)");
+    cluster.sql("INSERT INTO t SELECT i, i FROM generate_series(1, 50) AS i");
+    let change = [
+        "BEGIN",
+        "SELECT undistribute_table('t')",
+        "ALTER TABLE t ADD COLUMN s text DEFAULT 'd'",
+        "CREATE INDEX ON t (v)",
+        "SELECT create_distributed_table('t', 'k', 4)",
+        "COMMIT",
+    ];
+    for statement in change {
+        cluster.sql(statement);
+    }
+    assert_eq!(cluster.text("SELECT count(*), sum(v), min(s) FROM t"), "50|1275|d");
+    assert_eq!(cluster.placements("t").len(), 4);
+}

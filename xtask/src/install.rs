@@ -15,8 +15,14 @@ use crate::{extension, render};
 
 /// Builds, and writes the files to where `pg_config` says.
 pub(crate) fn run(pg_config: Option<&Path>) -> Result<()> {
-    let found = setup::ensure()?;
-    let postgres = pg_config.map_or(Ok(found), Postgres::at)?;
+    let postgres = match pg_config {
+        // A wrong name is reported before anything is installed.
+        Some(pg_config) => Postgres::at(pg_config).and_then(|_| {
+            let known = setup::ensure()?;
+            Postgres::known_or_at(known, pg_config)
+        })?,
+        None => setup::ensure()?,
+    };
     let files = extension::build(&Workspace::find()?, &postgres)?;
 
     let extension_dir = postgres.extension_dir()?;

@@ -47,7 +47,9 @@ impl Postgres {
 
     /// The installation that `pg_config` belongs to; an error if it is of another release.
     pub(crate) fn at(pg_config: &Path) -> Result<Self> {
-        let facts = facts_of(&process::output_of(&mut Command::new(pg_config))?);
+        let answer = process::output_of(&mut Command::new(pg_config))
+            .with_context(|| format!("{} is not a pg_config program", pg_config.display()))?;
+        let facts = facts_of(&answer);
         let version = facts.get("VERSION").map_or("an unknown program", String::as_str);
         if !is_our_release(version) {
             bail!(
@@ -56,6 +58,15 @@ impl Postgres {
             );
         }
         Ok(Self { pg_config: pg_config.to_owned(), facts })
+    }
+
+    /// The installation that `pg_config` belongs to, under the name by which it is known already.
+    ///
+    /// The build scripts run again when the program's name changes: a second name of one installation would compile
+    /// everything anew, each time that the names alternate.
+    pub(crate) fn known_or_at(known: Self, pg_config: &Path) -> Result<Self> {
+        let named = Self::at(pg_config)?;
+        Ok(if named.facts == known.facts { known } else { named })
     }
 
     /// The program itself.

@@ -164,6 +164,12 @@ pub enum ClusterError {
         workers: u16,
     },
 
+    /// The extension has nowhere to put a shard.
+    #[error(
+        "a cluster with the extension needs a worker: --workers 1 or more, or --no-extension for one plain server"
+    )]
+    NoWorkers,
+
     /// No run of free ports was found.
     #[error("there are no {count} free ports in a row")]
     NoFreePorts {

@@ -77,8 +77,11 @@ impl ClusterSpec {
         std::iter::once(NodeName::Coordinator).chain((1..=self.workers).map(NodeName::Worker))
     }
 
-    /// Refuses ports that do not exist and settings that cannot be.
+    /// Refuses a cluster without workers, ports that do not exist and settings that cannot be.
     pub(crate) fn validate(&self) -> Result<(), ClusterError> {
+        if self.workers == 0 && self.extension {
+            return Err(ClusterError::NoWorkers);
+        }
         if self.port == 0 || self.port.checked_add(self.workers).is_none() {
             return Err(ClusterError::PortsOutOfRange { port: self.port, workers: self.workers });
         }

@@ -181,6 +181,11 @@ impl PgError {
         &self.0.message
     }
 
+    /// Something stands in its CONTEXT: a function in which it was raised, say.
+    pub fn has_context(&self) -> bool {
+        self.0.context.is_some()
+    }
+
     /// Lets `rewrite` change each line of the CONTEXT, or take it away.
     #[must_use]
     pub fn rewrite_context(mut self, rewrite: impl Fn(&str) -> Option<String>) -> Self {

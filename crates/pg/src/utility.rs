@@ -39,6 +39,8 @@ pub enum Utility {
     Vacuum(Vacuum),
     /// Something that changes the definition of these tables; with the command as SQL spells it.
     Define(&'static str, Vec<Oid>),
+    /// The same, with foreign keys that refer to other tables.
+    DefineWithKeys(&'static str, Vec<Oid>, Vec<Oid>),
     /// The same for tables that are not named one by one.
     DefineAll(&'static str, TablesOf),
     /// DROP EXTENSION pg_shard.
@@ -132,6 +134,7 @@ impl UtilityCall {
                 NodeTag::T_AlterTableStmt => {
                     let alter = n.cast::<pg_sys::AlterTableStmt>();
                     let mut tables: Vec<Oid> = resolve((*alter).relation).into_iter().collect();
+                    let mut keys = Vec::new();
                     for command in node::elements::<pg_sys::AlterTableCmd>((*alter).cmds) {
                         let other = match (*command).subtype {
                             pg_sys::AlterTableType::AT_AddInherit
@@ -144,9 +147,9 @@ impl UtilityCall {
                             _ => std::ptr::null_mut(),
                         };
                         tables.extend(resolve(other));
-                        tables.extend(referenced((*command).def));
+                        keys.extend(referenced((*command).def));
                     }
-                    Utility::Define("ALTER TABLE", tables)
+                    Utility::DefineWithKeys("ALTER TABLE", tables, keys)
                 }
                 NodeTag::T_RenameStmt
                     if (*n.cast::<pg_sys::RenameStmt>()).renameType
@@ -212,11 +215,12 @@ impl UtilityCall {
                 ),
                 NodeTag::T_CreateStmt => {
                     let create = n.cast::<pg_sys::CreateStmt>();
-                    let mut tables = resolve_all((*create).inhRelations);
-                    for element in node::elements::<pg_sys::Node>((*create).tableElts) {
-                        tables.extend(referenced(element));
-                    }
-                    Utility::Define("CREATE TABLE ... INHERITS or REFERENCES", tables)
+                    let parents = resolve_all((*create).inhRelations);
+                    let keys = node::elements::<pg_sys::Node>((*create).tableElts)
+                        .into_iter()
+                        .flat_map(|element| referenced(element))
+                        .collect();
+                    Utility::DefineWithKeys("CREATE TABLE ... INHERITS", parents, keys)
                 }
                 NodeTag::T_GrantStmt => {
                     let grant = n.cast::<pg_sys::GrantStmt>();

@@ -6,6 +6,21 @@ use pg::table;
 use shardmap::NodeAddress;
 use std::cell::Cell;
 
+/// Says what to do where a node lacks a type, function, schema or the like that a statement of ours names.
+///
+/// The coordinator has found all of them when it analysed the statement. An error that was raised inside a function has
+/// its own reasons, and keeps its hint.
+pub(crate) fn explain_missing_object(error: PgError, node: &NodeAddress) -> PgError {
+    let is_missing = matches!(&error.sqlstate().0, b"42704" | b"42883" | b"3F000");
+    if !is_missing || error.has_context() {
+        return error;
+    }
+    error.hint(format!(
+        "Types, functions, schemas, roles and extensions that a distributed table or a statement on it needs must \
+         exist on every node. Create it on node \"{node}\" too."
+    ))
+}
+
 /// Rewrites a worker's error: shards, their indexes and constraints get the table's own names, and the node is
 /// told in the context.
 pub(crate) fn tell_as_table(
@@ -19,7 +34,7 @@ pub(crate) fn tell_as_table(
         names.extend(table::index_names(distributed.oid).into_iter().map(|(_, name)| name));
         error.rewrite(|text| without_suffix(text, &names, &suffix));
     }
-    error.context(format!("while executing on node \"{node}\""))
+    explain_missing_object(error, node).context(format!("while executing on node \"{node}\""))
 }
 
 /// Makes of a line's number in `COPY table, line 7` that in the client's data. If the worker names no line, or one that no

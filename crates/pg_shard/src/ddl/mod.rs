@@ -51,6 +51,10 @@ pub(crate) fn utility(call: &mut UtilityCall) -> Result<Outcome, PgError> {
         }
         Utility::Vacuum(_) => return Ok(Outcome::ThenFinish),
         Utility::Define(command, tables) => refuse(command, &tables)?,
+        Utility::DefineWithKeys(command, tables, referenced) => {
+            refuse(command, &tables)?;
+            refuse_foreign_keys(&referenced)?;
+        }
         Utility::DefineAll(command, which) => refuse(command, &tables_of(&which)?)?,
         Utility::DropExtension { cascade } => drop_extension(cascade)?,
         Utility::CopyFrom(_) | Utility::CopyTo(_) | Utility::Other => {}
@@ -66,13 +70,24 @@ pub(crate) fn finish_utility(call: &mut UtilityCall) -> Result<(), PgError> {
     }
 }
 
+/// The first table among these that has shards.
+fn first_with_shards(tables: &[Oid]) -> Option<Rc<DistributedTable>> {
+    tables.iter().filter_map(|oid| catalog::find(*oid)).find(|table| !table.map.is_empty())
+}
+
+/// Refuses foreign keys that refer to these tables.
+fn refuse_foreign_keys(referenced: &[Oid]) -> Result<(), PgError> {
+    let Some(table) = first_with_shards(referenced) else { return Ok(()) };
+    Err(PgError::unsupported(
+        format!("cannot create a foreign key that refers to distributed table \"{}\"", table.name),
+        "Leave the foreign key out, and check the reference in the application.",
+    )
+    .detail("It would be checked against the coordinator's empty table."))
+}
+
 /// Refuses what would reach the local table only.
 fn refuse(command: &str, tables: &[Oid]) -> Result<(), PgError> {
-    let Some(table) =
-        tables.iter().filter_map(|oid| catalog::find(*oid)).find(|table| !table.map.is_empty())
-    else {
-        return Ok(());
-    };
+    let Some(table) = first_with_shards(tables) else { return Ok(()) };
     Err(PgError::unsupported(
         format!("cannot execute {command} on distributed table \"{}\"", table.name),
         match command {
@@ -85,7 +100,10 @@ fn refuse(command: &str, tables: &[Oid]) -> Result<(), PgError> {
                 "Run it on the shards, which are tables of the same name with _<shard id> on the nodes of \
                  pgs_distribution_metadata.shard_placement, or set privileges before master_create_worker_shards."
             }
-            _ => "Define the table completely before master_create_worker_shards, or create a new table and copy the rows.",
+            "CREATE TRIGGER" | "CREATE RULE" => "A table with triggers or rules cannot be distributed.",
+            _ if command.ends_with("INHERITS") => "Create a table of its own; CREATE TABLE ... (LIKE ...) copies the columns.",
+            _ => "Make it a local table with undistribute_table, change it, and distribute it again with \
+                  create_distributed_table, all in one transaction.",
         },
     )
     .detail("The statement would change the coordinator's empty table but none of its shards."))

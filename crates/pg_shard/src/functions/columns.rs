@@ -1,5 +1,6 @@
 //! Columns as PostgreSQL's node-tree texts: what CitusDB's catalogs hold, and 1.2's helpers to read and write it.
 
+use super::given;
 use crate::catalog;
 use pg::error::raise;
 use pg::table;
@@ -66,9 +67,7 @@ fn partition_column_to_node_string(table_oid: Option<Oid>) -> String {
 }
 
 fn node_string(oid: Option<Oid>) -> Result<String, PgError> {
-    let oid = oid.ok_or_else(|| {
-        PgError::new(SqlState::NULL_VALUE_NOT_ALLOWED, "table_oid must not be null")
-    })?;
+    let oid = given(oid, "table_oid")?;
     let table = catalog::get(oid)?;
     Ok(table::column_node_text(oid, table.key.column))
 }

@@ -1,9 +1,9 @@
 //! Tables that become distributed with their rows, and local again with them: each in one transaction, under a lock
 //! that keeps everybody else away from the table.
 
-use super::check_owner;
 use super::distribute::{Layout, Rows, create_shards, distribute};
 use super::worker_list;
+use super::{check_owner, given};
 use crate::catalog::{self, DistributedTable, quote};
 use crate::ddl;
 use crate::execute::sink::Sink;
@@ -13,7 +13,7 @@ use crate::transaction::{self, NodeFailure};
 use pg::copy::{self, CopySource, local};
 use pg::error::raise;
 use pg::lock::{Mode, ShardLock, lock_shard};
-use pg::table;
+use pg::table::{self, RelationLock};
 use pg::utility::copied_columns;
 use pg::value::Hasher;
 use pg::{PgError, SqlState};
@@ -24,28 +24,36 @@ use std::rc::Rc;
 
 #[pg_extern]
 fn create_distributed_table(
-    table_name: Oid,
-    distribution_column: &str,
-    shard_count: i32,
-    replication_factor: i32,
-    colocate_with: Option<Oid>,
+    table_name: Option<Oid>,
+    distribution_column: Option<&str>,
+    shard_count: Option<i32>,
+    replication_factor: Option<i32>,
+    colocate_with: Option<&str>,
 ) {
-    let layout = match colocate_with {
-        Some(other) => raise(catalog::get(other).map(Layout::Beside)),
-        None => Layout::Spread { shard_count, replication_factor },
+    let distribute = || {
+        let table = given(table_name, "table_name")?;
+        let column = given(distribution_column, "distribution_column")?;
+        let shard_count = given(shard_count, "shard_count")?;
+        let replication_factor = given(replication_factor, "replication_factor")?;
+        let layout = match colocate_with {
+            None | Some("default" | "none") => Layout::Spread { shard_count, replication_factor },
+            Some(other) => Layout::Beside(catalog::get(table::resolve(other, RelationLock::None))?),
+        };
+        distribute_with_rows(table, column, &layout)
     };
-    raise(distribute_with_rows(table_name, distribution_column, &layout));
+    raise(distribute());
 }
 
 /// One shard, placed on all workers: each joins with it what it has.
 #[pg_extern]
-fn create_reference_table(table_name: Oid) {
-    raise(distribute_everywhere(table_name));
+fn create_reference_table(table_name: Option<Oid>) {
+    raise(given(table_name, "table_name").and_then(distribute_everywhere));
 }
 
 fn distribute_everywhere(oid: Oid) -> Result<(), PgError> {
     check_owner(oid)?;
     table::lock_for_truncate(oid);
+    check_is_local(oid)?;
     let name = table::describe(oid).map_or_else(String::new, |relation| relation.name);
     let column = table::column_of_every_row(oid).ok_or_else(|| {
         PgError::new(
@@ -68,13 +76,8 @@ fn distribute_with_rows(oid: Oid, column: &str, layout: &Layout) -> Result<(), P
         }
     }
     table::lock_for_truncate(oid);
+    check_is_local(oid)?;
     let name = pg::template::qualified_name(oid);
-    if catalog::find(oid).is_some() {
-        return Err(PgError::new(
-            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("table \"{}\" is distributed already", catalog::get(oid)?.name),
-        ));
-    }
     distribute(&name, column, b'h', Rows::Any)?;
     catalog::forget(Some(oid));
     if let Layout::Beside(other) = layout {
@@ -96,6 +99,17 @@ fn distribute_with_rows(oid: Oid, column: &str, layout: &Layout) -> Result<(), P
     send_rows(&table)?;
     local::empty(oid);
     Ok(())
+}
+
+/// Refuses a table that is distributed already.
+fn check_is_local(oid: Oid) -> Result<(), PgError> {
+    catalog::find(oid).map_or(Ok(()), |table| {
+        Err(PgError::new(
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("table \"{}\" is distributed already", table.name),
+        )
+        .hint("undistribute_table makes it a local table again."))
+    })
 }
 
 /// Sends the local table's rows to its shards.
@@ -127,8 +141,8 @@ fn send_rows(table: &Rc<DistributedTable>) -> Result<(), PgError> {
 }
 
 #[pg_extern]
-fn undistribute_table(table_name: Oid) {
-    raise(bring_back(table_name));
+fn undistribute_table(table_name: Option<Oid>) {
+    raise(given(table_name, "table_name").and_then(bring_back));
 }
 
 fn bring_back(oid: Oid) -> Result<(), PgError> {

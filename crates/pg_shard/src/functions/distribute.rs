@@ -3,6 +3,7 @@
 use super::{change_metadata, check_owner, columns, literal, worker_list};
 use crate::catalog::{self, DistributedTable};
 use crate::ddl;
+use crate::naming;
 use crate::session::pool;
 use crate::transaction::{self, NodeFailure};
 use pg::error::raise;
@@ -342,9 +343,8 @@ impl Nodes {
                 self.begun.push(node.clone());
                 Ok(true)
             }
-            Err(NodeFailure::Error(error)) => {
-                Err(error.context(format!("while creating a shard on node \"{node}\"")))
-            }
+            Err(NodeFailure::Error(error)) => Err(naming::explain_missing_object(error, node)
+                .context(format!("while creating a shard on node \"{node}\""))),
             Err(NodeFailure::Unreachable(error)) if self.begun.contains(node) => {
                 // Shards created there earlier are gone with the node's transaction.
                 Err(pool::connection_failed(node, &error).hint("Nothing was created. Try again."))

@@ -34,6 +34,13 @@ fn check_owner(oid: Oid) -> Result<(), PgError> {
     Err(PgError::new(SqlState(*b"42501"), format!("must be owner of table {name}")))
 }
 
+/// An argument that must not be NULL, of a function that PostgreSQL calls with NULLs.
+fn given<T>(argument: Option<T>, name: &str) -> Result<T, PgError> {
+    argument.ok_or_else(|| {
+        PgError::new(SqlState::NULL_VALUE_NOT_ALLOWED, format!("{name} must not be null"))
+    })
+}
+
 /// Runs SQL on the metadata with the extension's rights.
 fn change_metadata(sql: &str) -> Result<(), PgError> {
     table::as_extension_owner(|| pgrx::Spi::run(sql))

@@ -1,7 +1,8 @@
 //! `pg_worker_list.conf` in the data directory: the workers that get the placements of new shards.
 //!
-//! One worker a line, host and port; what follows the port is a remark. The file is read afresh each time and
-//! its order means nothing: workers are sorted by name and port.
+//! One worker a line, host and port. What follows the port is ignored, as in pg_shard 1.2; a third field that is no
+//! remark earns a warning, since whoever wrote it expects something of it. The file is read afresh each time and its
+//! order means nothing: workers are sorted by name and port.
 
 use pg::table;
 use pg::{PgError, SqlState};
@@ -28,7 +29,7 @@ pub(super) fn read() -> Result<Vec<NodeAddress>, PgError> {
         .hint("Write one line with host and port for each worker.")
     })?;
     let mut workers = Vec::new();
-    for line in text.split_inclusive(|byte| *byte == b'\n') {
+    for (number, line) in (1..).zip(text.split_inclusive(|byte| *byte == b'\n')) {
         if line.len() >= 1023 {
             return Err(PgError::new(
                 SqlState(*b"F0000"),
@@ -36,13 +37,32 @@ pub(super) fn read() -> Result<Vec<NodeAddress>, PgError> {
             ));
         }
         let line = String::from_utf8_lossy(line);
-        workers.extend(parse(&line)?);
+        if let Some((node, rest)) = parse(&line)? {
+            warn_of_third_field(number, rest);
+            workers.push(node);
+        }
     }
     workers.sort();
     Ok(workers)
 }
 
-fn parse(line: &str) -> Result<Option<NodeAddress>, PgError> {
+/// Warns of a field behind host and port that does not look like a remark.
+fn warn_of_third_field(line: u32, rest: &str) {
+    if rest.is_empty() || rest.starts_with('#') {
+        return;
+    }
+    pg::error::warning(
+        PgError::new(
+            SqlState::WARNING,
+            format!("ignoring \"{rest}\" in line {line} of the worker list file"),
+        )
+        .detail("A line has two fields, host and port.")
+        .hint("Begin a remark with #."),
+    );
+}
+
+/// The node that a line names, and what follows its port.
+fn parse(line: &str) -> Result<Option<(NodeAddress, &str)>, PgError> {
     let text = line.trim();
     if text.is_empty() || text.starts_with('#') {
         return Ok(None);
@@ -54,10 +74,12 @@ fn parse(line: &str) -> Result<Option<NodeAddress>, PgError> {
         )
     };
     let (host, rest) = text.split_once([' ', '\t']).ok_or_else(bad)?;
-    let digits: String = rest.trim_start().chars().take_while(char::is_ascii_digit).collect();
+    let rest = rest.trim_start();
+    let (digits, rest) =
+        rest.split_at(rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len()));
     if host.len() > 255 {
         return Err(bad());
     }
-    let port = digits.parse().map_err(|_| bad())?;
-    Ok(Some(NodeAddress { host: host.into(), port }))
+    let port: u16 = digits.parse().ok().filter(|port| *port > 0).ok_or_else(bad)?;
+    Ok(Some((NodeAddress { host: host.into(), port: port.into() }, rest.trim_start())))
 }
