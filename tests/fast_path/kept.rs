@@ -309,3 +309,32 @@ fn a_worker_may_plan_for_the_values_at_hand_where_they_differ_much() {
         assert_eq!(planned, "20", "an index for the few that are new, prepared: {prepared}");
     }
 }
+
+/// An UPDATE of all shards skipped the first shard of each node, and said so by its count only: BEGIN was prepared anew
+/// and closed the least recently used statement to make room, which was the one that followed in the same flight and was
+/// believed to be prepared; an empty text was prepared in its place. Statements of a flight are looked up first now, room
+/// is made afterwards among the others, and an empty statement is an error.
+#[test]
+fn no_statement_of_a_flight_is_closed_to_make_room_for_another() {
+    let cluster = TestCluster::up(2);
+    cluster.create_distributed("CREATE TABLE t (k int PRIMARY KEY, v int)", "t", "k", 40, 1);
+    cluster.sql("INSERT INTO t SELECT i, 0 FROM generate_series(1, 400) AS i");
+    let mut session = cluster.new_session();
+    // For each number of statements that a session may keep there is one at which BEGIN displaces the next statement.
+    for limit in 10..=30 {
+        session.sql(&format!("SET pg_shard.max_prepared_statements_per_session = {limit}"));
+        for _ in 0..2 {
+            assert_eq!(session.count("UPDATE t SET v = v + 1"), 400, "limit {limit}");
+        }
+        for key in 1..=25 {
+            session.sql(&format!("UPDATE t SET v = v + 0 WHERE k = {key}"));
+        }
+        session.sql("BEGIN ISOLATION LEVEL REPEATABLE READ");
+        for key in 1..=25 {
+            let read = session.text(&format!("SELECT k FROM t WHERE k = {key}"));
+            assert_eq!(read, key.to_string(), "limit {limit}");
+        }
+        session.sql("COMMIT");
+    }
+    assert_eq!(cluster.text("SELECT min(v), max(v), count(*) FROM t"), "42|42|400");
+}

@@ -18,6 +18,8 @@ pub enum Kind {
     Row,
     /// A command is done.
     Complete,
+    /// A command was empty.
+    Empty,
     /// A command failed.
     Error,
     /// The flight is at its end.
@@ -137,7 +139,8 @@ impl Inbox {
                 b'1' => Kind::Parsed,
                 b'2' | b'3' | b'T' | b't' | b'n' => Kind::Ignored,
                 b'D' => Kind::Row,
-                b'C' | b'I' | b's' => Kind::Complete,
+                b'C' | b's' => Kind::Complete,
+                b'I' => Kind::Empty,
                 b'E' => Kind::Error,
                 b'Z' => Kind::Ready(match self.bytes.get(body.start) {
                     Some(b'I') => TransactionStatus::Idle,

@@ -107,6 +107,15 @@ enum Expect {
     Sync,
 }
 
+/// How the node knows a statement of a flight.
+struct Named {
+    name: StatementName,
+    /// The text, if the node has to prepare it.
+    parse: Option<String>,
+    /// The key of a statement that is kept from now on.
+    key: Option<StatementKey>,
+}
+
 /// A connection to a node.
 #[derive(Debug)]
 pub(crate) struct Session {
@@ -325,12 +334,7 @@ impl Session {
         request: &Request<'_>,
         level: Option<(u32, Isolation)>,
     ) -> Result<(), Failure> {
-        let sql = self.text_for_flight(request)?;
-        self.open_flight(level);
-        self.queue_execution(request, sql.as_deref());
-        self.expects.push_back(Expect::Statement);
-        self.queue_sync();
-        self.flush()
+        self.send_all(std::slice::from_ref(request), level)
     }
 
     /// Sends several statements in one flight: the first that fails ends it, and the rows that they changed are added
@@ -340,12 +344,10 @@ impl Session {
         requests: &[Request<'_>],
         level: Option<(u32, Isolation)>,
     ) -> Result<(), Failure> {
-        let texts: Result<Vec<Option<String>>, Failure> =
-            requests.iter().map(|request| self.text_for_flight(request)).collect();
-        let texts = texts?;
+        let statements = self.name_statements(requests)?;
         self.open_flight(level);
-        for (request, sql) in requests.iter().zip(&texts) {
-            self.queue_execution(request, sql.as_deref());
+        for (request, statement) in requests.iter().zip(&statements) {
+            self.queue_execution(request, statement);
             self.expects.push_back(Expect::Statement);
         }
         self.queue_sync();
@@ -358,9 +360,11 @@ impl Session {
     /// If the session is lost or rolled back before, nothing was done.
     pub(crate) fn send_held(&mut self, request: &Request<'_>) -> Result<(), Failure> {
         debug_assert!(self.depth == 0, "a transaction of its own");
-        let sql = self.text_for_flight(request)?;
+        let statements = self.name_statements(std::slice::from_ref(request))?;
         self.open_flight(None);
-        self.queue_execution(request, sql.as_deref());
+        for statement in &statements {
+            self.queue_execution(request, statement);
+        }
         self.expects.push_back(Expect::Statement);
         self.link.flight().flush();
         // As deep as after BEGIN: whoever ends the local transaction sees that something is open.
@@ -378,12 +382,53 @@ impl Session {
         self.flush()
     }
 
-    fn text_for_flight(&self, request: &Request<'_>) -> Result<Option<String>, Failure> {
+    /// Finds out how the node knows a flight's statements, and makes the texts of those that it has to prepare.
+    ///
+    /// All of that happens before anything is queued: no statement of the flight is closed to make room for another.
+    fn name_statements(&mut self, requests: &[Request<'_>]) -> Result<Vec<Named>, Failure> {
         debug_assert!(self.expects.is_empty(), "one statement at a time");
         if let Some(failure) = self.broken() {
             return Err(failure);
         }
-        self.text_to_prepare(request).map_err(Failure::Statement)
+        let mut named: Vec<Named> = Vec::with_capacity(requests.len());
+        for request in requests {
+            match self.name_statement(request) {
+                Ok(statement) => named.push(statement),
+                Err(error) => {
+                    // Nothing is sent: what was to be prepared is not.
+                    let new = named.iter().filter_map(|statement| statement.key);
+                    new.for_each(|key| self.statements.forget(key));
+                    return Err(Failure::Statement(error));
+                }
+            }
+        }
+        self.statements.trim(settings::max_prepared_statements(), requests.len());
+        Ok(named)
+    }
+
+    fn name_statement(&mut self, request: &Request<'_>) -> Result<Named, PgError> {
+        let is_logged = settings::log_distributed_statements();
+        let (name, text, key) = match &request.sql {
+            Sql::Once(sql) => (StatementName::Unnamed, Some((*sql).to_owned()), None),
+            Sql::Again => (StatementName::Unnamed, None, None),
+            Sql::Kept(key, render) => {
+                let found = self.statements.find(*key);
+                let text = (found.is_new || is_logged).then(render).transpose();
+                if found.is_new && text.is_err() {
+                    self.statements.forget(*key);
+                }
+                let text = text?;
+                (StatementName::Numbered(found.number), text, found.is_new.then_some(*key))
+            }
+        };
+        if is_logged && let Some(sql) = &text {
+            pg::error::log(PgError::new(
+                SqlState(*b"00000"),
+                format!("distributed statement: {sql}"),
+            ));
+        }
+        let is_prepared = key.is_none() && !matches!(request.sql, Sql::Once(_));
+        Ok(Named { name, parse: text.filter(|_| !is_prepared), key })
     }
 
     /// Queues what goes before a flight's statements.
@@ -401,46 +446,12 @@ impl Session {
         self.queue_settings();
     }
 
-    /// The text, if the node does not have the statement prepared already.
-    fn text_to_prepare(&self, request: &Request<'_>) -> Result<Option<String>, PgError> {
-        let is_logged = settings::log_distributed_statements();
-        let sql = match &request.sql {
-            Sql::Once(sql) => Some((*sql).to_owned()),
-            Sql::Kept(key, render) if is_logged || !self.statements.knows(*key) => Some(render()?),
-            Sql::Kept(..) | Sql::Again => None,
-        };
-        if is_logged && let Some(sql) = &sql {
-            pg::error::log(PgError::new(
-                SqlState(*b"00000"),
-                format!("distributed statement: {sql}"),
-            ));
+    fn queue_execution(&mut self, request: &Request<'_>, statement: &Named) {
+        if let Some(text) = &statement.parse {
+            self.link.flight().parse(statement.name, text, request.types);
+            self.expects.extend(statement.key.map(Expect::Prepare));
         }
-        Ok(sql)
-    }
-
-    fn queue_execution(&mut self, request: &Request<'_>, sql: Option<&str>) {
-        let name = match &request.sql {
-            Sql::Once(_) => {
-                self.link.flight().parse(StatementName::Unnamed, sql.unwrap_or(""), request.types);
-                StatementName::Unnamed
-            }
-            Sql::Again => StatementName::Unnamed,
-            Sql::Kept(key, _) => {
-                let limit = settings::max_prepared_statements();
-                let found = self.statements.find(*key, limit);
-                let flight = self.link.flight();
-                if let Some(closed) = found.closed {
-                    flight.close(StatementName::Numbered(closed));
-                }
-                let name = StatementName::Numbered(found.number);
-                if found.is_new {
-                    flight.parse(name, sql.unwrap_or(""), request.types);
-                    self.expects.push_back(Expect::Prepare(*key));
-                }
-                name
-            }
-        };
-        self.link.flight().execute(name, request.arguments);
+        self.link.flight().execute(statement.name, request.arguments);
     }
 
     fn queue_sync(&mut self) {
@@ -452,8 +463,8 @@ impl Session {
     /// Queues a command of ours.
     fn queue_command(&mut self, sql: &str) {
         let arguments = Arguments::none();
-        let request = Request { sql: Sql::Once(sql), types: &[], arguments: &arguments };
-        self.queue_execution(&request, Some(sql));
+        self.link.flight().parse(StatementName::Unnamed, sql, &[]);
+        self.link.flight().execute(StatementName::Unnamed, &arguments);
         self.expects.push_back(Expect::Preliminary);
     }
 
@@ -592,11 +603,13 @@ impl Session {
                 Some(_) => Command::BeginSnapshot,
                 None => Command::Begin(isolation),
             };
-            let arguments = Arguments::none();
-            let render = || Ok(String::new());
-            let request =
-                Request { sql: Sql::Kept(begin.key(), &render), types: &[], arguments: &arguments };
-            self.queue_execution(&request, Some(begin.sql()));
+            let found = self.statements.find_command(begin.key());
+            let name = StatementName::Numbered(found.number);
+            if found.is_new {
+                self.link.flight().parse(name, begin.sql(), &[]);
+                self.expects.push_back(Expect::Prepare(begin.key()));
+            }
+            self.link.flight().execute(name, &Arguments::none());
             self.expects.push_back(Expect::Preliminary);
             self.depth = 1;
             if let Some(name) = self.imported.take() {
@@ -658,6 +671,14 @@ impl Session {
                     }
                     _ => {}
                 },
+                // What we send is never empty. If it is, it must not count as a statement that concerned no row.
+                Kind::Empty => {
+                    let error = PgError::internal(format!(
+                        "node \"{}\" was sent an empty statement",
+                        self.node
+                    ));
+                    return Err(self.lose(error));
+                }
                 Kind::Ready(status) => {
                     self.told.has_answered();
                     self.status = status;

@@ -1,5 +1,6 @@
-//! Which statements a node keeps prepared for a session. The least recently used one is closed when there are
-//! too many.
+//! Which statements a node keeps prepared for a session. The least recently used ones are closed when there are
+//! too many, but never one of the flight that is being put together: whoever looks a statement up relies on it until
+//! the flight is sent.
 
 use super::StatementKey;
 use lru::LruCache;
@@ -9,6 +10,8 @@ use std::hash::{BuildHasherDefault, Hasher};
 #[derive(Debug)]
 pub(super) struct Statements {
     known: LruCache<StatementKey, u32, BuildHasherDefault<KeyHasher>>,
+    /// Our own commands, a handful, which are never closed.
+    commands: Vec<(StatementKey, u32)>,
     next: u32,
     /// Not known any more, but the node may have them.
     forgotten: Vec<u32>,
@@ -18,6 +21,7 @@ impl Default for Statements {
     fn default() -> Self {
         Self {
             known: LruCache::unbounded_with_hasher(BuildHasherDefault::default()),
+            commands: Vec::new(),
             next: 0,
             forgotten: Vec::new(),
         }
@@ -30,40 +34,55 @@ pub(super) struct Found {
     pub(super) number: u32,
     /// It has to be prepared.
     pub(super) is_new: bool,
-    /// This one has to be closed.
-    pub(super) closed: Option<u32>,
 }
 
 impl Statements {
-    /// The node has it.
-    pub(super) fn knows(&self, key: StatementKey) -> bool {
-        self.known.contains(&key)
+    /// The statement's number. A new one counts as prepared from now on.
+    pub(super) fn find(&mut self, key: StatementKey) -> Found {
+        if let Some(number) = self.known.get(&key) {
+            return Found { number: *number, is_new: false };
+        }
+        let number = self.next_number();
+        self.known.put(key, number);
+        Found { number, is_new: true }
     }
 
-    /// The statement's number; if it is a new one, the session keeps `limit` at most.
-    pub(super) fn find(&mut self, key: StatementKey, limit: usize) -> Found {
-        if let Some(number) = self.known.get(&key) {
-            return Found { number: *number, is_new: false, closed: None };
+    /// The number of a command of ours.
+    pub(super) fn find_command(&mut self, key: StatementKey) -> Found {
+        if let Some((_, number)) = self.commands.iter().find(|(known, _)| *known == key) {
+            return Found { number: *number, is_new: false };
         }
-        let closed = if self.known.len() >= limit {
-            self.known.pop_lru().map(|(_, number)| number)
-        } else {
-            None
-        };
+        let number = self.next_number();
+        self.commands.push((key, number));
+        Found { number, is_new: true }
+    }
+
+    fn next_number(&mut self) -> u32 {
         let number = self.next;
         self.next = self.next.wrapping_add(1);
-        self.known.put(key, number);
-        Found { number, is_new: true, closed }
+        number
+    }
+
+    /// Forgets the least recently used statements, so that `limit` are left with our commands among them, but not the
+    /// last `in_use`.
+    pub(super) fn trim(&mut self, limit: usize, in_use: usize) {
+        // A place is kept for BEGIN, which may come only after this.
+        let most = limit.saturating_sub(self.commands.len().max(1)).max(in_use);
+        while self.known.len() > most {
+            self.forgotten.extend(self.known.pop_lru().map(|(_, number)| number));
+        }
     }
 
     /// The node does not have it after all.
     pub(super) fn forget(&mut self, key: StatementKey) {
         self.known.pop(&key);
+        self.commands.retain(|(known, _)| *known != key);
     }
 
     /// Whether the node has any of them is not known, nor whether they are of any use.
     pub(super) fn forget_all(&mut self) {
         self.forgotten.extend(self.known.iter().map(|(_, number)| *number));
+        self.forgotten.extend(self.commands.drain(..).map(|(_, number)| number));
         self.known.clear();
     }
 
