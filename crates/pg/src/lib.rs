@@ -2,9 +2,16 @@
 //!
 //! The law of the border: pointers that PostgreSQL hands us are wrapped in small handle types that live for the
 //! call in which they were given; what the extension thinks about are owned Rust values, copied out once.
-//! PostgreSQL reports errors by `longjmp`. Calls through `pgrx::pg_sys` turn that into a panic, which unwinds
-//! and runs destructors; functions that PostgreSQL calls turn panics and our own [`error::PgError`]s back at
-//! [`error::boundary`]. Calls that skip this are named in a `mod raw` and their frames hold nothing to drop.
+//!
+//! PostgreSQL reports errors by `longjmp`. Four rules keep destructors and jumps apart:
+//! * A call through `pgrx::pg_sys` is guarded: it turns an ERROR into a panic, which unwinds and runs destructors.
+//! * A call of what is declared in a `mod raw` is not. Either the function raises nothing, or the caller's frame and those
+//!   above it, up to the next guard or to PostgreSQL, hold nothing to drop.
+//! * No panic passes a guard: its frame may not unwind, and the process would abort. So a function of ours that PostgreSQL
+//!   calls is plain and calls `mod raw` only, or keeps panics in: it turns them, and our own [`error::PgError`]s, back at
+//!   [`error::boundary`], or carries them past PostgreSQL's frames as `node.rs` does for visitors of trees.
+//! * What recurses by the depth of a statement checks the stack, and holds no guard at each level.
+//!
 //! A backend is one thread; nothing here may be called from another.
 #![allow(unsafe_code, reason = "this crate is the one place for it")]
 #![deny(clippy::undocumented_unsafe_blocks)]

@@ -4,7 +4,9 @@
 //! hold pointers unless said otherwise. Only the wall uses these.
 
 use pgrx::pg_sys::{self, NodeTag};
+use std::any::Any;
 use std::ffi::{CStr, CString, c_char, c_void};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// How many elements; 0 for NIL.
 ///
@@ -128,36 +130,59 @@ pub(crate) enum Visit {
     Stop,
 }
 
+/// A visitor's panic on its way past PostgreSQL's frames.
+type Panic = Option<Box<dyn Any + Send>>;
+
 struct Walk<'a, 'b> {
     visitor: &'a mut Visitor<'b>,
+    panic: Panic,
 }
 
+/// Asks the visitor. Its panic ends the walk, and goes on outside of it.
+///
+/// This is not part of [`step`], whose frame must be plain and small: a tree may be thousands of nodes deep.
+#[inline(never)]
+fn ask(walk: &mut Walk<'_, '_>, node: *mut pg_sys::Node) -> Visit {
+    let Walk { visitor, panic } = walk;
+    catch_unwind(AssertUnwindSafe(|| visitor(node))).unwrap_or_else(|caught| {
+        *panic = Some(caught);
+        Visit::Stop
+    })
+}
+
+/// A node's turn in a walk: PostgreSQL's walkers call it, and an ERROR passes over it to the guard of [`walk`].
 unsafe extern "C-unwind" fn step(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
     if node.is_null() {
         return false;
     }
-    // SAFETY: `walk` passed this pointer and it outlives the walk.
-    let walk = unsafe { &mut *context.cast::<Walk<'_, '_>>() };
-    match (walk.visitor)(node) {
+    // SAFETY: `walk` passed this pointer, and it outlives the walk.
+    match ask(unsafe { &mut *context.cast::<Walk<'_, '_>>() }, node) {
         Visit::Stop => true,
         Visit::Skip => false,
-        // SAFETY: a live node out of a live tree; the walkers know queries and expressions.
+        // SAFETY: a live node out of a live tree; the walkers know queries and expressions. Lists, of which a deep tree has
+        // one on every other level, are gone through here as the walker would, to take less of the stack.
         Visit::Into => unsafe {
-            if tag(node) == NodeTag::T_Query {
-                raw::query_tree_walker(node.cast(), Some(step), context, 0)
-            } else {
-                raw::expression_tree_walker(node, Some(step), context)
+            match tag(node) {
+                NodeTag::T_Query => raw::query_tree_walker(node.cast(), Some(step), context, 0),
+                NodeTag::T_List => {
+                    raw::check_stack_depth();
+                    let list: *const pg_sys::List = node.cast();
+                    (0..length(list)).any(|index| step(nth(list, index), context))
+                }
+                _ => raw::expression_tree_walker(node, Some(step), context),
             }
         },
     }
 }
 
 mod raw {
-    //! The walkers, called without pgrx' guard: a panic of a visitor and an ERROR both unwind or jump to the
-    //! guard of whoever called us.
+    //! The walkers, called without pgrx' guard, of which one stands around the whole walk. A guard at each level would take
+    //! much of the stack, and no panic may pass one.
     use pgrx::pg_sys;
     use std::ffi::{c_int, c_void};
     type Walker = Option<unsafe extern "C-unwind" fn(*mut pg_sys::Node, *mut c_void) -> bool>;
+    type Mutator =
+        Option<unsafe extern "C-unwind" fn(*mut pg_sys::Node, *mut c_void) -> *mut pg_sys::Node>;
     unsafe extern "C-unwind" {
         pub(super) fn query_tree_walker(
             query: *mut pg_sys::Query,
@@ -170,6 +195,20 @@ mod raw {
             walker: Walker,
             context: *mut c_void,
         ) -> bool;
+        // PostgreSQL declares mutators without a prototype; this is the signature that it calls them with
+        // (`src/include/nodes/nodeFuncs.h`).
+        pub(super) fn query_tree_mutator(
+            query: *mut pg_sys::Query,
+            mutator: Mutator,
+            context: *mut c_void,
+            flags: c_int,
+        ) -> *mut pg_sys::Query;
+        pub(super) fn expression_tree_mutator(
+            node: *mut pg_sys::Node,
+            mutator: Mutator,
+            context: *mut c_void,
+        ) -> *mut pg_sys::Node;
+        pub(super) fn check_stack_depth();
     }
 }
 
@@ -179,9 +218,15 @@ mod raw {
 ///
 /// `node` is null or a live query or expression tree.
 pub(crate) unsafe fn walk<T>(node: *mut T, visitor: &mut Visitor<'_>) -> bool {
-    let mut walk = Walk { visitor };
-    // SAFETY: the caller vouches for the tree; `walk` lives until the walk is over.
-    unsafe { step(node.cast(), (&raw mut walk).cast()) }
+    if node.is_null() {
+        return false;
+    }
+    let mut walk = Walk { visitor, panic: None };
+    let context: *mut c_void = (&raw mut walk).cast();
+    // SAFETY: the caller vouches for the tree; `walk` lives until the walk is over. The guard has an ERROR of the walkers,
+    // which may run out of the stack, unwind the frames above; those below it are plain.
+    let found = unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| step(node.cast(), context)) };
+    walk.panic.map_or(found, |panic| resume_unwind(panic))
 }
 
 /// A rewriter of trees: `Some` replaces the node, `None` copies it and goes on below.
@@ -189,8 +234,26 @@ pub(crate) type Rewriter<'a> = dyn FnMut(*mut pg_sys::Node) -> Option<*mut pg_sy
 
 struct Rewrite<'a, 'b> {
     rewriter: &'a mut Rewriter<'b>,
+    panic: Panic,
 }
 
+/// Asks the rewriter. After its panic the rest of the tree stays as it is, since nobody will see it.
+#[inline(never)]
+fn ask_rewriter(
+    rewrite: &mut Rewrite<'_, '_>,
+    node: *mut pg_sys::Node,
+) -> Option<*mut pg_sys::Node> {
+    let Rewrite { rewriter, panic } = rewrite;
+    if panic.is_some() {
+        return Some(node);
+    }
+    catch_unwind(AssertUnwindSafe(|| rewriter(node))).unwrap_or_else(|caught| {
+        *panic = Some(caught);
+        Some(node)
+    })
+}
+
+/// A node's turn in a rewrite, as [`step`].
 unsafe extern "C-unwind" fn rewrite_step(
     node: *mut pg_sys::Node,
     context: *mut c_void,
@@ -198,22 +261,17 @@ unsafe extern "C-unwind" fn rewrite_step(
     if node.is_null() {
         return node;
     }
-    // SAFETY: `rewrite` passed this pointer and it outlives the walk.
-    let rewrite = unsafe { &mut *context.cast::<Rewrite<'_, '_>>() };
-    if let Some(replacement) = (rewrite.rewriter)(node) {
+    // SAFETY: `rewrite` passed this pointer, and it outlives the rewrite.
+    let replacement = ask_rewriter(unsafe { &mut *context.cast::<Rewrite<'_, '_>>() }, node);
+    if let Some(replacement) = replacement {
         return replacement;
     }
-    // SAFETY: PostgreSQL declares mutators without a prototype; this is the signature it calls them with
-    // (`src/include/nodes/nodeFuncs.h`). The node is live.
+    // SAFETY: the node is live.
     unsafe {
-        let mutator = std::mem::transmute::<
-            unsafe extern "C-unwind" fn(*mut pg_sys::Node, *mut c_void) -> *mut pg_sys::Node,
-            unsafe extern "C-unwind" fn() -> *mut pg_sys::Node,
-        >(rewrite_step);
         if tag(node) == NodeTag::T_Query {
-            pg_sys::query_tree_mutator(node.cast(), Some(mutator), context, 0).cast()
+            raw::query_tree_mutator(node.cast(), Some(rewrite_step), context, 0).cast()
         } else {
-            pg_sys::expression_tree_mutator(node, Some(mutator), context)
+            raw::expression_tree_mutator(node, Some(rewrite_step), context)
         }
     }
 }
@@ -224,7 +282,9 @@ unsafe extern "C-unwind" fn rewrite_step(
 ///
 /// `node` is a live query or expression tree.
 pub(crate) unsafe fn rewrite<T>(node: *mut T, rewriter: &mut Rewriter<'_>) -> *mut T {
-    let mut rewrite = Rewrite { rewriter };
-    // SAFETY: the caller vouches for the tree; `rewrite` lives until the walk is over.
-    unsafe { rewrite_step(node.cast(), (&raw mut rewrite).cast()).cast() }
+    let mut rewrite = Rewrite { rewriter, panic: None };
+    let context: *mut c_void = (&raw mut rewrite).cast();
+    // SAFETY: as in `walk`.
+    let copy = unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| rewrite_step(node.cast(), context)) };
+    rewrite.panic.map_or(copy.cast(), |panic| resume_unwind(panic))
 }

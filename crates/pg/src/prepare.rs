@@ -540,8 +540,9 @@ fn is_scalar_expression(tag: NodeTag) -> bool {
 }
 
 unsafe extern "C-unwind" fn is_not_immutable(function: Oid, _: *mut c_void) -> bool {
-    // SAFETY: a syscache look-up by value.
-    unsafe { pg_sys::func_volatile(function) as u8 != pg_sys::PROVOLATILE_IMMUTABLE }
+    // SAFETY: a syscache look-up by value. Its ERROR goes to the guard around `check_functions_in_node`: the frames between are
+    // plain. A guard of its own would make a panic of it, which no guard lets through.
+    unsafe { raw::func_volatile(function) as u8 != pg_sys::PROVOLATILE_IMMUTABLE }
 }
 
 /// After the rewriter, a column with a default that an INSERT of several VALUES rows does not name is in the
@@ -667,10 +668,11 @@ unsafe fn complete_source_query(query: *mut pg_sys::Query) {
 }
 
 mod raw {
-    //! Not among pgrx' bindings, so without its guard: the caller puts it around.
+    //! Without pgrx' guard: the caller puts it around.
     use pgrx::pg_sys;
-    use std::ffi::c_int;
+    use std::ffi::{c_char, c_int};
     unsafe extern "C-unwind" {
+        pub(super) fn func_volatile(function: pg_sys::Oid) -> c_char;
         pub(super) fn IncrementVarSublevelsUp(node: *mut pg_sys::Node, delta: c_int, least: c_int);
     }
 }
