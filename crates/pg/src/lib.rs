@@ -147,6 +147,9 @@ mod lookup;
 /// Sorted streams of remote rows.
 pub mod merge;
 
+/// SQL of our own, and other roles' rights.
+pub mod privileged;
+
 /// Tables, catalogs and settings.
 pub mod table;
 

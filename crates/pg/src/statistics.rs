@@ -7,9 +7,9 @@
 
 use crate::error::{PgError, SqlState};
 use crate::node;
-use crate::table;
+use crate::privileged;
 use pgrx::pg_sys::{self, Datum, Oid};
-use std::ffi::{c_int, c_long};
+use std::ffi::c_int;
 
 /// What is known of a table before its sample is taken.
 #[derive(Clone, Debug)]
@@ -48,7 +48,7 @@ pub fn may_analyze(table: Oid) -> bool {
 /// [`PgError`] if the sample cannot be taken, or the table is locked and that is not to be waited for.
 pub fn gather(known: &Known) -> Result<(), PgError> {
     // SAFETY: the relation is locked and open until the end. Everything that is palloced lives in SPI's context until
-    // `SPI_finish`. After an ERROR the transaction's abort closes the relation, and SPI with it.
+    // the queries end. After an ERROR the transaction's abort closes the relation, and SPI with it.
     unsafe {
         let lock = pg_sys::ShareUpdateExclusiveLock as pg_sys::LOCKMODE;
         if !known.waits && !pg_sys::ConditionalLockRelationOid(known.table, lock) {
@@ -59,34 +59,7 @@ pub fn gather(known: &Known) -> Result<(), PgError> {
             return Err(PgError::new(SqlState::UNDEFINED_OBJECT, "the table has been dropped"));
         }
         pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
-        if pg_sys::SPI_connect() != pg_sys::SPI_OK_CONNECT as c_int {
-            return Err(PgError::internal("SPI_connect failed"));
-        }
-        let mut columns = examined(relation, &known.columns);
-        if known.rows >= 1.0 && !columns.is_empty() {
-            let wanted = columns.iter().map(|column| (**column).minrows).max().unwrap_or(0);
-            let sql = sample_query(relation, &columns, known, wanted);
-            let text = node::c_text(&sql);
-            let outcome = pg_sys::SPI_execute(text, false, 0 as c_long);
-            if outcome != pg_sys::SPI_OK_SELECT as c_int {
-                return Err(PgError::internal("the sample of a table could not be read"));
-            }
-            let sample = pg_sys::SPI_tuptable;
-            let rows = pg_sys::SPI_processed as c_int;
-            if rows > 0 {
-                for (at, column) in columns.iter_mut().enumerate() {
-                    (**column).rows = (*sample).vals;
-                    (**column).tupDesc = (*sample).tupdesc;
-                    (**column).tupattnum = at as c_int + 1;
-                    // Types of users have functions of users.
-                    table::as_restricted((*(*relation).rd_rel).relowner, || {
-                        compute(*column, rows, known);
-                    });
-                    store(known.table, *column);
-                }
-            }
-        }
-        pg_sys::SPI_finish();
+        privileged::Queries::ask(|queries| sample(queries, relation, known))?;
         pg_sys::PopActiveSnapshot();
         pg_sys::vac_update_relstats(
             relation,
@@ -102,6 +75,42 @@ pub fn gather(known: &Known) -> Result<(), PgError> {
         );
         pg_sys::table_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
         pg_sys::CommandCounterIncrement();
+        Ok(())
+    }
+}
+
+/// Reads a sample of the table's rows and stores what it says of the columns.
+///
+/// # Safety
+///
+/// The relation is open and locked.
+unsafe fn sample(
+    queries: &privileged::Queries,
+    relation: pg_sys::Relation,
+    known: &Known,
+) -> Result<(), PgError> {
+    // SAFETY: the caller vouches for the relation; rows and columns live until the queries end.
+    unsafe {
+        let mut columns = examined(relation, &known.columns);
+        if known.rows < 1.0 || columns.is_empty() {
+            return Ok(());
+        }
+        let wanted = columns.iter().map(|column| (**column).minrows).max().unwrap_or(0);
+        let (sample, rows) = queries.select(&sample_query(relation, &columns, known, wanted))?;
+        let rows = rows as c_int;
+        if rows == 0 {
+            return Ok(());
+        }
+        for (at, column) in columns.iter_mut().enumerate() {
+            (**column).rows = (*sample).vals;
+            (**column).tupDesc = (*sample).tupdesc;
+            (**column).tupattnum = at as c_int + 1;
+            // Types of users have functions of users.
+            privileged::as_restricted((*(*relation).rd_rel).relowner, || {
+                compute(*column, rows, known);
+            });
+            store(known.table, *column);
+        }
         Ok(())
     }
 }

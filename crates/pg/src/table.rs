@@ -129,9 +129,82 @@ pub fn scan(
     }
 }
 
+/// Catalogs whose OIDs the bindings lack; they are fixed (`CATALOG(...)` in `src/include/catalog`).
+const PG_INHERITS: Oid = Oid::from_u32(2611);
+const PG_REWRITE: Oid = Oid::from_u32(2618);
+const PG_CONSTRAINT: Oid = Oid::from_u32(2606);
+
+/// Some row of `table` has `value` in `column`, and `fits`.
+fn has_row(
+    table: Oid,
+    index: Option<Oid>,
+    column: u32,
+    value: Oid,
+    fits: &dyn Fn(&Row) -> bool,
+) -> bool {
+    let mut found = false;
+    scan(table, index, column as i16, Search::Oid(value), &mut |row| found |= fits(row));
+    found
+}
+
+/// The table inherits from others, or others from it.
+pub fn inherits(table: Oid) -> bool {
+    let has = |column| has_row(PG_INHERITS, None, column, table, &|_| true);
+    // `inhrelid`, `inhparent`.
+    has(1) || has(2)
+}
+
+/// The table has triggers that users have made.
+pub fn has_triggers(table: Oid) -> bool {
+    let is_users = |row: &Row| !row.bool(pg_sys::Anum_pg_trigger_tgisinternal as i16);
+    let index = Some(Oid::from(pg_sys::TriggerRelidNameIndexId));
+    let relation = pg_sys::Anum_pg_trigger_tgrelid;
+    has_row(pg_sys::TriggerRelationId, index, relation, table, &is_users)
+}
+
+/// The table has rules.
+pub fn has_rules(table: Oid) -> bool {
+    // `ev_class`.
+    has_row(PG_REWRITE, None, 3, table, &|_| true)
+}
+
+/// Foreign keys: those that the table has, and whether others refer to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ForeignKeys {
+    /// The table refers to others.
+    pub refers: bool,
+    /// Others refer to the table.
+    pub is_referred_to: bool,
+}
+
+/// The table's foreign keys.
+pub fn foreign_keys(table: Oid) -> ForeignKeys {
+    // `contype`, `conrelid`, `confrelid`.
+    let is_foreign_key = |row: &Row| row.char(4) == b'f';
+    let has = |column| has_row(PG_CONSTRAINT, None, column, table, &is_foreign_key);
+    ForeignKeys { refers: has(8), is_referred_to: has(12) }
+}
+
+/// The next value of a sequence, whoever may use it.
+pub fn next_value(sequence: Oid) -> i64 {
+    // SAFETY: PostgreSQL's own `nextval` of an existing sequence; the guard turns an ERROR into a panic.
+    unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| raw::nextval_internal(sequence, false)) }
+}
+
+/// The value that a sequence gave last, or will give first.
+pub fn last_value(sequence: Oid) -> i64 {
+    let mut last = 0;
+    scan(sequence, None, 1, Search::All, &mut |row| last = row.int8(1));
+    last
+}
+
 /// What a relation is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Relation {
+    /// Its schema's OID.
+    pub namespace: Oid,
+    /// Its owner.
+    pub owner: Oid,
     /// Its schema's name.
     pub schema: String,
     /// Its name.
@@ -165,6 +238,8 @@ pub fn describe(table: Oid) -> Option<Relation> {
         }
         let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
         let relation = Relation {
+            namespace: form.relnamespace,
+            owner: form.relowner,
             schema: node::text_of(pg_sys::get_namespace_name(form.relnamespace)),
             name: node::text_of(form.relname.data.as_ptr()),
             kind: form.relkind as u8,
@@ -407,41 +482,6 @@ pub fn data_directory() -> String {
     unsafe { node::text_of(pg_sys::DataDir) }
 }
 
-/// Runs `body` as the superuser who owns the cluster, with a fixed search path being the caller's affair.
-///
-/// For reading and writing the extension's own tables on behalf of a user who has no rights on them.
-pub fn as_extension_owner<T>(body: impl FnOnce() -> T) -> T {
-    // SAFETY: the saved identity is put back; after an ERROR the transaction's abort does it.
-    unsafe {
-        let (mut user, mut context) = (Oid::INVALID, 0);
-        pg_sys::GetUserIdAndSecContext(&raw mut user, &raw mut context);
-        pg_sys::SetUserIdAndSecContext(
-            Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID),
-            context | pg_sys::SECURITY_LOCAL_USERID_CHANGE as c_int,
-        );
-        let value = body();
-        pg_sys::SetUserIdAndSecContext(user, context);
-        value
-    }
-}
-
-/// Runs `body` as a role, in whose name functions of users may then run: they cannot get at anybody else's rights, and the
-/// settings that they leave are gone afterwards (`do_analyze_rel`, `analyze.c`).
-pub fn as_restricted<T>(role: Oid, body: impl FnOnce() -> T) -> T {
-    // SAFETY: the saved identity is put back; after an ERROR the transaction's abort does it.
-    unsafe {
-        let (mut user, mut context) = (Oid::INVALID, 0);
-        pg_sys::GetUserIdAndSecContext(&raw mut user, &raw mut context);
-        let restricted = context | pg_sys::SECURITY_RESTRICTED_OPERATION as c_int;
-        pg_sys::SetUserIdAndSecContext(role, restricted);
-        let level = pg_sys::NewGUCNestLevel();
-        let value = body();
-        pg_sys::AtEOXact_GUC(false, level);
-        pg_sys::SetUserIdAndSecContext(user, context);
-        value
-    }
-}
-
 /// Settings that change how values read and print; equal numbers mean equal settings.
 pub fn output_settings() -> OutputSettings {
     // SAFETY: reads globals of the backend; a time zone's address is unique to it for the process.
@@ -458,7 +498,12 @@ pub fn output_settings() -> OutputSettings {
 }
 
 mod raw {
+    use pgrx::pg_sys::Oid;
     use std::ffi::c_int;
+    unsafe extern "C-unwind" {
+        /// `src/include/commands/sequence.h`.
+        pub(super) fn nextval_internal(sequence: Oid, check_permissions: bool) -> i64;
+    }
     unsafe extern "C" {
         pub(super) static bytea_output: c_int;
         pub(super) static xmloption: c_int;

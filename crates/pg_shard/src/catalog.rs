@@ -173,6 +173,16 @@ pub(crate) fn metadata() -> Option<Metadata> {
     })
 }
 
+/// All distributed tables of the database, by OID.
+pub(crate) fn distributed_tables() -> Vec<Oid> {
+    let mut tables = Vec::new();
+    if let Some(metadata) = metadata() {
+        table::scan(metadata.partition, None, 1, Search::All, &mut |row| tables.push(row.oid(1)));
+    }
+    tables.sort_by_key(|oid| oid.to_u32());
+    tables
+}
+
 /// The table, if it is distributed.
 pub(crate) fn find(oid: Oid) -> Option<Rc<DistributedTable>> {
     if let Some(known) = TABLES.with_borrow(|tables| tables.get(&oid).cloned()) {

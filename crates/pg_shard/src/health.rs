@@ -8,8 +8,7 @@ use crate::catalog;
 use pg::background;
 use pg::lock::{self, Mode, ShardLock};
 use pg::transaction;
-use pg::{PgError, SqlState};
-use pgrx::Spi;
+use pg::{PgError, SqlState, privileged};
 use pgrx::prelude::*;
 use shardmap::{PlacementId, PlacementState, ShardId};
 
@@ -51,16 +50,15 @@ pub(crate) fn mark_inactive(placements: &[(ShardId, PlacementId)]) -> Result<(),
 /// The background worker's part.
 pub(crate) fn mark_in_background(ids: &str) {
     let ids: String = ids.chars().filter(|c| c.is_ascii_digit() || *c == ',').collect();
-    let marked = Spi::run("SET LOCAL lock_timeout = '5s'").and_then(|()| {
-        lock::lock_shard(MARKING, Mode::Exclusive);
-        Spi::run(&format!(
-            "UPDATE pgs_distribution_metadata.shard_placement AS p SET shard_state = 3 \
-             WHERE p.id IN ({ids}) AND p.shard_state = 1 AND EXISTS ( \
-               SELECT 1 FROM pgs_distribution_metadata.shard_placement AS o \
-               WHERE o.shard_id = p.shard_id AND o.shard_state = 1 AND o.id NOT IN ({ids}))"
-        ))
-    });
+    privileged::set_for_transaction(c"lock_timeout", c"5s");
+    lock::lock_shard(MARKING, Mode::Exclusive);
+    let marked = privileged::run(&format!(
+        "UPDATE pgs_distribution_metadata.shard_placement AS p SET shard_state = 3 \
+         WHERE p.id IN ({ids}) AND p.shard_state = 1 AND EXISTS ( \
+           SELECT 1 FROM pgs_distribution_metadata.shard_placement AS o \
+           WHERE o.shard_id = p.shard_id AND o.shard_state = 1 AND o.id NOT IN ({ids}))"
+    ));
     if let Err(error) = marked {
-        warning!("could not mark placements inactive: {error}");
+        warning!("could not mark placements inactive: {}", error.message());
     }
 }

@@ -113,6 +113,28 @@ pub fn for_each_row(
     }
 }
 
+/// The table has rows that are committed, or ours.
+pub fn has_rows(table: Oid) -> bool {
+    // SAFETY: PostgreSQL's own scan of a table that the caller has locked, under a registered snapshot.
+    unsafe {
+        let relation = pg_sys::table_open(table, pg_sys::NoLock as c_int);
+        let snapshot = pg_sys::RegisterSnapshot(pg_sys::GetLatestSnapshot());
+        let scan = pg_sys::systable_beginscan(
+            relation,
+            Oid::INVALID,
+            false,
+            snapshot,
+            0,
+            std::ptr::null_mut(),
+        );
+        let found = !pg_sys::systable_getnext(scan).is_null();
+        pg_sys::systable_endscan(scan);
+        pg_sys::UnregisterSnapshot(snapshot);
+        pg_sys::table_close(relation, pg_sys::NoLock as c_int);
+        found
+    }
+}
+
 /// Empties a table of this server, past our hooks; the caller has locked it as TRUNCATE does.
 pub fn empty(table: Oid) {
     // SAFETY: PostgreSQL's own TRUNCATE of one open table.

@@ -11,8 +11,7 @@ use crate::session::pool;
 use pg::activity;
 use pg::rounds::Visit;
 use pg::table;
-use pg::{PgError, SqlState};
-use pgrx::Spi;
+use pg::{PgError, SqlState, privileged};
 use pgrx::pg_sys::Oid;
 use shardmap::NodeAddress;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -66,7 +65,7 @@ pub(crate) fn keep_fresh(visit: &Visit) {
             let (schema, table) = (quote(&found.schema), quote(&found.name));
             visit.tell(&format!("pg_shard: ANALYZE {schema}.{table}"));
             match kept.owner {
-                Some(owner) => table::as_restricted(owner, || keep(&kept, &found)),
+                Some(owner) => privileged::as_restricted(owner, || keep(&kept, &found)),
                 None => keep(&kept, &found),
             }
         });
@@ -119,7 +118,7 @@ fn tables() -> Result<Vec<Kept>, PgError> {
         return Ok(Vec::new());
     }
     let mut found = Vec::new();
-    Spi::connect(|client| {
+    privileged::read_catalogs(|client| {
         let rows = client.select(
             "SELECT c.oid, c.reltuples::float8, c.reloptions, s.changes::float8, \
                     CASE WHEN r.rolcanlogin AND NOT c.relforcerowsecurity THEN r.oid END \

@@ -22,8 +22,7 @@ use crate::session::pool;
 use crate::transaction::{self, NodeFailure};
 use pg::table;
 use pg::utility::{Outcome, TablesOf, Utility, UtilityCall};
-use pg::{PgError, SqlState};
-use pgrx::Spi;
+use pg::{PgError, SqlState, privileged};
 use pgrx::pg_sys::Oid;
 use shard_definition::{DefinitionError, ShardDefinition};
 use std::cell::Cell;
@@ -55,7 +54,7 @@ pub(crate) fn utility(call: &mut UtilityCall) -> Result<Outcome, PgError> {
             refuse(command, &tables)?;
             refuse_foreign_keys(&referenced)?;
         }
-        Utility::DefineAll(command, which) => refuse(command, &tables_of(&which)?)?,
+        Utility::DefineAll(command, which) => refuse(command, &tables_of(&which))?,
         Utility::DropExtension { cascade } => drop_extension(cascade)?,
         Utility::CopyFrom(_) | Utility::CopyTo(_) | Utility::Other => {}
     }
@@ -110,32 +109,22 @@ fn refuse(command: &str, tables: &[Oid]) -> Result<(), PgError> {
 }
 
 /// The distributed tables among those that a statement means without naming them.
-fn tables_of(which: &TablesOf) -> Result<Vec<Oid>, PgError> {
-    let list = |oids: &[Oid]| {
-        let oids: Vec<String> = oids.iter().map(|oid| oid.to_u32().to_string()).collect();
-        format!("'{{{}}}'::oid[]", oids.join(","))
+fn tables_of(which: &TablesOf) -> Vec<Oid> {
+    let mut tables = catalog::distributed_tables();
+    let is_meant = |oid: &Oid| {
+        table::describe(*oid).is_some_and(|relation| match which {
+            TablesOf::Schemas(schemas) => schemas.contains(&relation.namespace),
+            TablesOf::Roles(roles) => roles.contains(&relation.owner),
+            TablesOf::Database => true,
+        })
     };
-    let condition = match which {
-        TablesOf::Schemas(schemas) => format!("relnamespace = ANY ({})", list(schemas)),
-        TablesOf::Roles(roles) => format!("relowner = ANY ({})", list(roles)),
-        TablesOf::Database => "true".to_owned(),
-    };
-    table::as_extension_owner(|| {
-        Spi::get_one::<Vec<Oid>>(&format!(
-            "SELECT pg_catalog.array_agg(c.oid ORDER BY c.oid) FROM pgs_distribution_metadata.partition AS p \
-             JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) p.relation_id WHERE {condition}"
-        ))
-    })
-    .map(Option::unwrap_or_default)
-    .map_err(|error| PgError::internal(error.to_string()))
+    tables.retain(is_meant);
+    tables
 }
 
 /// DROP EXTENSION, guarded as in pg_shard 1.2.
 fn drop_extension(cascade: bool) -> Result<(), PgError> {
-    let any =
-        Spi::get_one::<bool>("SELECT EXISTS (SELECT 1 FROM pgs_distribution_metadata.partition)")
-            .map_err(|error| PgError::internal(error.to_string()))?;
-    if any != Some(true) {
+    if catalog::distributed_tables().is_empty() {
         return Ok(());
     }
     if cascade {
@@ -176,17 +165,14 @@ pub(crate) fn on_drop(oid: Oid) -> Result<(), PgError> {
 /// Drops a table's shards, and what the metadata say of it.
 pub(crate) fn forget_table(table: &Rc<DistributedTable>) -> Result<(), PgError> {
     drop_shards(table)?;
-    table::as_extension_owner(|| {
-        Spi::run(&format!(
-            "DELETE FROM pgs_distribution_metadata.shard_placement WHERE shard_id IN \
+    privileged::run(&format!(
+        "DELETE FROM pgs_distribution_metadata.shard_placement WHERE shard_id IN \
                (SELECT id FROM pgs_distribution_metadata.shard WHERE relation_id = {0}); \
              DELETE FROM pgs_distribution_metadata.shard WHERE relation_id = {0}; \
              DELETE FROM pgs_distribution_metadata.partition WHERE relation_id = {0}; \
              DELETE FROM pgs_catalog.statistics WHERE relation_id = {0}",
-            table.oid.to_u32()
-        ))
-    })
-    .map_err(|error| PgError::internal(error.to_string()))
+        table.oid.to_u32()
+    ))
 }
 
 /// Drops the shards on all nodes that can be reached; what stays behind is told.
@@ -239,8 +225,7 @@ pub(crate) fn run_on(
 
 /// What the shards of a table are made of; printed so that any session reads it alike.
 pub(crate) fn definition(oid: Oid) -> Result<ShardDefinition, PgError> {
-    let read = pg::template::with_portable_output(|| ShardDefinition::read(oid));
-    read.map_err(|error| definition_error(&error))
+    ShardDefinition::read(oid).map_err(|error| definition_error(&error))
 }
 
 /// A definition's failure as PostgreSQL tells it.

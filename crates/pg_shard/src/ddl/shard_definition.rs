@@ -14,19 +14,20 @@
 //!
 //! The caller guarantees, while `read` runs:
 //! * a lock on the table that keeps its definition as it is (ACCESS SHARE does);
-//! * `search_path = pg_catalog, pg_temp`, so that everything outside `pg_catalog` is printed with its schema;
-//! * `standard_conforming_strings = on`, `DateStyle = ISO`, `IntervalStyle = postgres` and `extra_float_digits = 1` or
-//!   more, so that constants in expressions mean the same on a node, as pg_dump does it;
 //! * that the current user is the one who will execute the statements: what he owns needs no change of owner;
 //! * that the table is not temporary: its schema has another name in every session.
+//!
+//! `pg::privileged` sets `search_path = pg_catalog, pg_temp`, so that everything outside `pg_catalog` is printed with its schema,
+//! and what makes constants in expressions mean the same on a node, as pg_dump does it.
 //!
 //! The statements can run in one transaction, and should: only there do they run whole or not at all. They assume that the
 //! types, functions, operators, collations, access methods, roles and foreign servers named exist on the node. An
 //! expression that names the table's row type, rather than the row as `table.*`, means the table and not the shard: on a
 //! node that lacks the table it fails.
 
+use pg::privileged;
 use pgrx::pg_sys::Oid;
-use pgrx::spi::{Spi, SpiError};
+use pgrx::spi::SpiError;
 use thiserror::Error;
 
 use super::shard_catalog::{Check, Column, Grant, Index, ShardCatalog, Statistics, Table};
@@ -74,7 +75,7 @@ impl ShardDefinition {
     ///
     /// The module's header lists what the caller guarantees.
     pub(crate) fn read(relation: Oid) -> Result<Self, DefinitionError> {
-        Spi::connect(|client| {
+        privileged::read_catalogs(|client| {
             let catalog = ShardCatalog::new(client, relation);
             let table = catalog.table()?;
             let schemas = catalog.schemas()?;

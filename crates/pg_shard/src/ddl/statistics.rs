@@ -6,16 +6,14 @@
 //! stands in `pgs_catalog.statistics`.
 
 use crate::activity::{Kind, Work};
-use crate::catalog::{self, DistributedTable, METADATA_SCHEMA, quote};
+use crate::catalog::{self, DistributedTable, quote};
 use crate::naming::tell_as_table;
 use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::{Failure, NoSession, Request, Sql};
 use crate::transaction;
-use pg::PgError;
 use pg::statistics::{self, Known};
-use pg::table::{self, Search};
 use pg::utility::Vacuum;
-use pgrx::Spi;
+use pg::{PgError, privileged};
 use pgrx::pg_sys::Oid;
 use protocol::Arguments;
 use shardmap::NodeAddress;
@@ -36,7 +34,7 @@ struct Counts {
 pub(super) fn on_shards(vacuum: &Vacuum) -> Result<(), PgError> {
     let named = match &vacuum.tables {
         Some(tables) => tables.clone(),
-        None => distributed_tables().into_iter().map(|oid| (oid, Vec::new())).collect(),
+        None => catalog::distributed_tables().into_iter().map(|oid| (oid, Vec::new())).collect(),
     };
     for (oid, columns) in named {
         let Some(table) = catalog::find(oid).filter(|table| !table.map.is_empty()) else {
@@ -79,23 +77,11 @@ pub(super) fn remember(table: Oid, changes: f64) -> Result<(), PgError> {
     if pg::transaction::is_read_only() {
         return Ok(());
     }
-    table::as_extension_owner(|| {
-        Spi::run(&format!(
-            "INSERT INTO pgs_catalog.statistics AS s VALUES ({}, {changes:.0}, pg_catalog.now()) \
+    privileged::run(&format!(
+        "INSERT INTO pgs_catalog.statistics AS s VALUES ({}, {changes:.0}, pg_catalog.now()) \
              ON CONFLICT (relation_id) DO UPDATE SET changes = excluded.changes, brought = excluded.brought",
-            table.to_u32()
-        ))
-    })
-    .map_err(|error| PgError::internal(error.to_string()))
-}
-
-/// All distributed tables of the database.
-fn distributed_tables() -> Vec<Oid> {
-    let mut tables = Vec::new();
-    if let Some(partition) = table::relation_oid(METADATA_SCHEMA, "partition") {
-        table::scan(partition, None, 1, Search::All, &mut |row| tables.push(row.oid(1)));
-    }
-    tables
+        table.to_u32()
+    ))
 }
 
 /// The command on all healthy placements.

@@ -1,11 +1,12 @@
 //! Distributing tables and creating their shards.
 
 use super::{change_metadata, check_owner, columns, literal, worker_list};
-use crate::catalog::{self, DistributedTable};
+use crate::catalog::{self, DistributedTable, METADATA_SCHEMA};
 use crate::ddl;
 use crate::naming;
 use crate::session::pool;
 use crate::transaction::{self, NodeFailure};
+use pg::copy::local;
 use pg::error::raise;
 use pg::table::{self, RelationLock};
 use pg::{PgError, SqlState};
@@ -47,7 +48,7 @@ pub(super) fn distribute(name: &str, column: &str, method: u8, rows: Rows) -> Re
         )
         .detail("Temporary tables live in one session only."));
     }
-    if relation.is_partition || relation.has_children || inherits(oid)? {
+    if relation.is_partition || relation.has_children || table::inherits(oid) {
         return Err(PgError::unsupported(
             format!("cannot distribute relation: {name}"),
             "Distribute a table that neither inherits nor is inherited from.",
@@ -57,7 +58,7 @@ pub(super) fn distribute(name: &str, column: &str, method: u8, rows: Rows) -> Re
     check_objects(oid, &relation.name)?;
     let number = columns::find_column(oid, column)?;
     check_method(oid, number, method)?;
-    if rows == Rows::None && relation.kind == b'r' && has_rows(oid)? {
+    if rows == Rows::None && relation.kind == b'r' && local::has_rows(oid) {
         return Err(PgError::new(
             SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("cannot distribute table \"{}\": it holds rows", relation.name),
@@ -120,44 +121,29 @@ fn check_method(oid: Oid, column: i16, method: u8) -> Result<(), PgError> {
     }
 }
 
-fn one(sql: &str) -> Result<bool, PgError> {
-    Spi::get_one::<bool>(sql)
-        .map(|answer| answer == Some(true))
-        .map_err(|error| PgError::internal(error.to_string()))
-}
-
-fn inherits(oid: Oid) -> Result<bool, PgError> {
-    one(&format!(
-        "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_inherits WHERE inhrelid = {0} OR inhparent = {0})",
-        oid.to_u32()
-    ))
-}
-
 /// What would act on the coordinator's empty table only: triggers and rules are refused, foreign keys told.
 fn check_objects(oid: Oid, name: &str) -> Result<(), PgError> {
-    let triggers = "SELECT 1 FROM pg_catalog.pg_trigger WHERE NOT tgisinternal AND tgrelid";
-    let rules = "SELECT 1 FROM pg_catalog.pg_rewrite WHERE ev_class";
-    for (what, query) in [("triggers", triggers), ("rules", rules)] {
-        if one(&format!("SELECT EXISTS ({query} = {})", oid.to_u32()))? {
-            return Err(PgError::unsupported(
-                format!("cannot distribute table \"{name}\": it has {what}"),
-                format!("Drop the {what} first."),
-            )
-            .detail("They would not act on the rows of the shards."));
-        }
+    let what = if table::has_triggers(oid) {
+        Some("triggers")
+    } else {
+        table::has_rules(oid).then_some("rules")
+    };
+    if let Some(what) = what {
+        return Err(PgError::unsupported(
+            format!("cannot distribute table \"{name}\": it has {what}"),
+            format!("Drop the {what} first."),
+        )
+        .detail("They would not act on the rows of the shards."));
     }
-    if one(&format!(
-        "SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_constraint WHERE contype = 'f' AND confrelid = {})",
-        oid.to_u32()
-    ))? {
+    let keys = table::foreign_keys(oid);
+    if keys.is_referred_to {
         return Err(PgError::unsupported(
             format!("cannot distribute table \"{name}\": foreign keys refer to it"),
             "Drop the foreign keys first.",
         )
         .detail("They would be checked against the shards when rows are inserted, but not when rows are deleted."));
     }
-    let keys = "SELECT 1 FROM pg_catalog.pg_constraint WHERE contype = 'f' AND conrelid";
-    if one(&format!("SELECT EXISTS ({keys} = {})", oid.to_u32()))? {
+    if keys.refers {
         pg::error::warning(
             PgError::new(
                 SqlState::WARNING,
@@ -167,10 +153,6 @@ fn check_objects(oid: Oid, name: &str) -> Result<(), PgError> {
         );
     }
     Ok(())
-}
-
-fn has_rows(oid: Oid) -> Result<bool, PgError> {
-    one(&format!("SELECT EXISTS (SELECT 1 FROM ONLY {})", pg::template::qualified_name(oid)))
 }
 
 #[pg_extern]
@@ -304,22 +286,17 @@ pub(super) fn create_shards(name: &str, layout: &Layout) -> Result<(), PgError> 
 }
 
 fn next_shard_id() -> Result<i64, PgError> {
-    table::as_extension_owner(|| {
-        Spi::get_one::<i64>(
-            "SELECT pg_catalog.nextval('pgs_distribution_metadata.shard_id_sequence')",
-        )
-    })
-    .map_err(|error| PgError::internal(error.to_string()))?
-    .ok_or_else(|| PgError::internal("a sequence gave no value"))
+    shard_id_sequence().map(table::next_value)
 }
 
 /// The highest number that a shard has had.
 fn last_shard_id() -> Result<i64, PgError> {
-    table::as_extension_owner(|| {
-        Spi::get_one::<i64>("SELECT last_value FROM pgs_distribution_metadata.shard_id_sequence")
-    })
-    .map_err(|error| PgError::internal(error.to_string()))?
-    .ok_or_else(|| PgError::internal("a sequence has no value"))
+    shard_id_sequence().map(table::last_value)
+}
+
+fn shard_id_sequence() -> Result<Oid, PgError> {
+    table::relation_oid(METADATA_SCHEMA, "shard_id_sequence")
+        .ok_or_else(|| PgError::internal("the sequence of shard numbers is gone"))
 }
 
 /// Which nodes failed, so that each is waited for once.

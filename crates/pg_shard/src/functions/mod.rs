@@ -21,8 +21,8 @@ pub(crate) mod moved;
 /// `pg_worker_list.conf`.
 mod worker_list;
 
-use pg::table;
 use pg::{PgError, SqlState};
+use pg::{privileged, table};
 use pgrx::pg_sys::Oid;
 
 /// The caller owns the table.
@@ -43,8 +43,7 @@ fn given<T>(argument: Option<T>, name: &str) -> Result<T, PgError> {
 
 /// Runs SQL on the metadata with the extension's rights.
 fn change_metadata(sql: &str) -> Result<(), PgError> {
-    table::as_extension_owner(|| pgrx::Spi::run(sql))
-        .map_err(|error| PgError::internal(error.to_string()))
+    privileged::run(sql)
 }
 
 /// A text as an SQL literal.
