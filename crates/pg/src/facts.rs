@@ -5,6 +5,7 @@
 //! conclusions. A filter restricts what it is applied to: WHERE and inner joins everything, the ON of an outer
 //! join only its nullable side, a sub-query's filter on an outer column only the sub-query.
 
+use crate::assigned::is_assignment;
 use crate::node::{self, Visit};
 use crate::prepare::has_subquery_source;
 use crate::query::{
@@ -778,8 +779,8 @@ impl Reader<'_> {
                     InsertSource::Values(if complete { keys } else { Vec::new() });
                 return;
             }
-            if !is_plain_value(value) {
-                // A sub-query as the key: computed here, as any INSERT ... SELECT.
+            if !is_plain_value(value) || is_assignment(value) {
+                // A sub-query as the key, or parts of it: computed here, as any INSERT ... SELECT.
                 self.facts.insert_source = InsertSource::Query;
                 return;
             }
@@ -892,7 +893,7 @@ impl Reader<'_> {
                     return;
                 }
             }
-            if is_plain_value(value) {
+            if is_plain_value(value) && !is_assignment(value) {
                 let key = self.own_key(value, key);
                 self.facts.equalities.key(target, key);
             }

@@ -114,6 +114,9 @@ pub mod query;
 /// Making a statement ready for the workers.
 mod prepare;
 
+/// Assignments as they are printed.
+mod assigned;
+
 /// Reading what a statement touches and says.
 mod facts;
 

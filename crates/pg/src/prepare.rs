@@ -6,6 +6,7 @@
 //! that all placements get the same values. On the way what ruleutils cannot print for another server is put
 //! differently: VALUES lists with defaults, ON CONFLICT ON CONSTRAINT, whole rows.
 
+use crate::assigned::{is_assignment, place_of_value, untangle};
 use crate::node::{self, Visit};
 use crate::query::{
     ColumnName, Command, Prepared, RowInsert, Statement, write_of, writing_queries,
@@ -23,7 +24,8 @@ impl Statement {
         unsafe {
             let query = node::copy(self.parse);
             for writing in writing_queries(query) {
-                complete_values_lists(writing);
+                untangle(writing);
+                complete_values_lists(writing, true);
                 complete_source_query(writing);
                 take_target_out_of_from(writing);
                 tidy_conflict_clause(writing);
@@ -38,7 +40,7 @@ impl Statement {
         // SAFETY: a live Query of the planner hook, an INSERT.
         unsafe {
             let query = node::copy(self.parse);
-            complete_values_lists(query);
+            complete_values_lists(query, false);
             tidy_conflict_clause(query);
             let target: *mut pg_sys::RangeTblEntry =
                 node::nth((*query).rtable, (*query).resultRelation as usize - 1);
@@ -145,7 +147,7 @@ impl Statement {
         // SAFETY: a live Query of the planner hook, an INSERT; the copy is private.
         unsafe {
             let query = node::copy(self.parse);
-            complete_values_lists(query);
+            complete_values_lists(query, false);
             make_select(query);
             Statement { parse: query }
         }
@@ -456,7 +458,7 @@ pub(crate) unsafe fn is_foldable(
 ) -> bool {
     // SAFETY: a live node of the tree that is being rewritten.
     unsafe {
-        if !is_scalar_expression(node::tag(n)) {
+        if !is_scalar_expression(node::tag(n)) || is_assignment(n) {
             return false;
         }
         let mut mutable = false;
@@ -547,7 +549,9 @@ unsafe extern "C-unwind" fn is_not_immutable(function: Oid, _: *mut c_void) -> b
 
 /// After the rewriter, a column with a default that an INSERT of several VALUES rows does not name is in the
 /// target list only; ruleutils prints the VALUES lists, so the default goes there, once per row.
-unsafe fn complete_values_lists(query: *mut pg_sys::Query) {
+///
+/// `is_split` says that assignments to parts of a column are as ruleutils prints them: what they assign goes there.
+unsafe fn complete_values_lists(query: *mut pg_sys::Query, is_split: bool) {
     // SAFETY: a private, live copy of a Query.
     unsafe {
         if (*query).commandType != pg_sys::CmdType::CMD_INSERT {
@@ -566,7 +570,8 @@ unsafe fn complete_values_lists(query: *mut pg_sys::Query) {
             (std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut());
         let mut names: Vec<*mut pg_sys::Node> = Vec::new();
         for entry in node::elements::<pg_sys::TargetEntry>((*query).targetList) {
-            let expr = (*entry).expr.cast::<pg_sys::Node>();
+            let place = if is_split { place_of_value(entry) } else { &raw mut (*entry).expr };
+            let expr = (*place).cast::<pg_sys::Node>();
             for (row, list) in rows.iter().zip(&mut lists) {
                 list.push(node::rewrite(expr, &mut |n| {
                     let var = node::cast::<pg_sys::Var, _>(n, NodeTag::T_Var)?;
@@ -582,7 +587,7 @@ unsafe fn complete_values_lists(query: *mut pg_sys::Query) {
             collations = pg_sys::lappend_oid(collations, collation);
             names.push(node::string_node(&format!("column{}", names.len() + 1)));
             let number = names.len() as i16;
-            (*entry).expr =
+            *place =
                 pg_sys::makeVar(index as i32 + 1, number, type_oid, typmod, collation, 0).cast();
         }
         let lists: Vec<*mut pg_sys::List> = lists.iter().map(|list| node::list_of(list)).collect();
@@ -616,7 +621,7 @@ unsafe fn complete_source_query(query: *mut pg_sys::Query) {
         }
         let columns = node::elements::<pg_sys::TargetEntry>((*query).targetList);
         let is_in_place = |(number, entry): (usize, &*mut pg_sys::TargetEntry)| {
-            let var = node::cast::<pg_sys::Var, _>((**entry).expr, NodeTag::T_Var);
+            let var = node::cast::<pg_sys::Var, _>(*place_of_value(*entry), NodeTag::T_Var);
             var.is_some_and(|var| {
                 (*var).varno == index && i32::from((*var).varattno) == number as i32 + 1
             })
@@ -632,7 +637,8 @@ unsafe fn complete_source_query(query: *mut pg_sys::Query) {
         (*inner).inFromCl = true;
         let (mut targets, mut names) = (Vec::new(), Vec::new());
         for (number, entry) in columns.into_iter().enumerate() {
-            let expr = (*entry).expr.cast::<pg_sys::Node>();
+            let place = place_of_value(entry);
+            let expr = (*place).cast::<pg_sys::Node>();
             let name = format!("column{}", number + 1);
             let own = node::rewrite(expr, &mut |n| {
                 let var: *mut pg_sys::Var = node::copy(node::cast(n, NodeTag::T_Var)?);
@@ -643,7 +649,7 @@ unsafe fn complete_source_query(query: *mut pg_sys::Query) {
             let number = number as i16 + 1;
             targets.push(pg_sys::makeTargetEntry(own.cast(), number, node::c_text(&name), false));
             names.push(node::string_node(&name));
-            (*entry).expr = pg_sys::makeVar(
+            *place = pg_sys::makeVar(
                 index,
                 number,
                 pg_sys::exprType(expr),

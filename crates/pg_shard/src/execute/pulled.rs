@@ -479,11 +479,17 @@ impl Packer {
                 ]
             }
             Kind::Update(..) => {
-                let assigned: Vec<String> = names
+                let mut assigned: Vec<String> = names
                     .iter()
                     .enumerate()
                     .map(|(n, name)| format!("{name} = ${}", n + 1))
                     .collect();
+                // An UPDATE that assigns nothing said DEFAULT of generated columns only.
+                if assigned.is_empty()
+                    && let Some(column) = self.columns.iter().find(|column| column.is_generated)
+                {
+                    assigned.push(format!("{} = DEFAULT", quote(&column.name)));
+                }
                 vec![
                     text("UPDATE ".to_owned()),
                     Piece::Table(table),

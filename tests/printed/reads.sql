@@ -1,0 +1,1 @@
+SELECT * FROM tv WHERE k = 1;

@@ -1,0 +1,69 @@
+-- Columns assigned together, in another order than the table's.
+UPDATE t SET (c, a) = (SELECT 7, 8) WHERE k = 1 RETURNING k, a, c;
+UPDATE t SET (c, a) = (SELECT 7, 8) RETURNING k, a, c;
+UPDATE t SET (c, s, a) = (SELECT 7, 'z', 8), n = 3 WHERE k = 1;
+UPDATE t SET n = 5, (c, a) = (SELECT 7, 8), (arr, s) = (SELECT ARRAY[1], 'x') WHERE k = 1 RETURNING *;
+UPDATE t SET (n, arr) = (SELECT 5, ARRAY[6]), (s, c) = (SELECT 'x', 9), (a) = ROW(3) WHERE k IN (1, 2);
+UPDATE t SET (c, a) = (SELECT max(x), min(x) FROM u WHERE u.k = t.k) WHERE t.k = 3;
+UPDATE t SET (c, a) = (SELECT max(x), min(x) FROM u WHERE u.k = t.k);
+UPDATE t SET (c, a) = (SELECT t.a, t.c) WHERE k = 2;
+UPDATE t SET (s, c) = (SELECT y, x FROM u WHERE u.k = 3 ORDER BY x LIMIT 1) WHERE k = 3;
+UPDATE tv SET (first, second) = (SELECT 1, 2) WHERE k = 4;
+UPDATE tv SET (second, first) = (SELECT 1, 2), arr[3] = 5 WHERE k = 4 RETURNING *;
+INSERT INTO t (k) VALUES (1) ON CONFLICT (k) DO UPDATE SET (c, a) = (SELECT 7, 8) RETURNING a, c;
+INSERT INTO t (k, a) VALUES (1, 3), (20, 4) ON CONFLICT (k) DO UPDATE SET (c, a) = (SELECT excluded.a, 8);
+INSERT INTO t (k, a) VALUES (2, 3) ON CONFLICT (k) DO UPDATE SET (c, a) = ROW (excluded.a, 8), arr[1] = 9, arr[2] = 8;
+INSERT INTO tv (k) VALUES (2) ON CONFLICT (k) DO UPDATE SET (second, first) = (SELECT 7, 8);
+WITH w AS (UPDATE t SET (c, a) = (SELECT 7, 8) WHERE k = 1 RETURNING a, c) SELECT * FROM w;
+-- Several assignments to parts of one column.
+UPDATE t SET arr[1] = 5, arr[2] = 6 WHERE k = 1 RETURNING arr;
+UPDATE t SET arr[1] = 5, arr[2] = 6, arr[4] = 7;
+UPDATE t SET arr[2] = 6, a = 3, arr[1] = 5, s = 'x', arr[2] = 7 WHERE k = 1;
+UPDATE t SET arr[1:2] = '{8,9}', arr[2] = 1 WHERE k = 1;
+UPDATE t SET arr[a / 10] = 5, arr[a / 10 + 1] = a + 1 WHERE k = 1;
+UPDATE t SET v.i = 1, v.j = 'x' WHERE k = 1 RETURNING v;
+UPDATE t SET v.j = 'x', v.i = 1;
+UPDATE t SET v.i = (v).i + 1, v.j = (v).j || 'x' WHERE k = 5;
+UPDATE t SET j['a'] = '1', j['b'] = '2' WHERE k = 1 RETURNING j;
+UPDATE t SET j['a'] = '1', j['b']['c'] = '2', j['k'] = to_jsonb(a);
+UPDATE t SET w.p.i = 5, w.p.j = 'q', w.n[2] = 6, w.n[1] = 3, w.o.i = 9 WHERE k = 1 RETURNING w;
+UPDATE t SET w.p.i = 5, w.p.j = 'q', w.n[2] = 6, w.n[1] = 3, w.o.i = 9;
+UPDATE t SET q[1] = 4, q[2] = 5, q[3] = 6 WHERE k = 1 RETURNING q;
+UPDATE t SET q[1] = 4, q[2] = 5;
+UPDATE t SET q[1] = -1, q[2] = 5 WHERE k = 1;
+UPDATE t SET two[1][1] = 4, two[1][1] = 5 WHERE k = 1;
+UPDATE tv SET arr[1] = 5, v.i = 2, arr[2] = 6, v.j = 'x' WHERE k = 1 RETURNING *;
+UPDATE t SET arr[1] = x, arr[2] = x + 1 FROM u WHERE u.k = t.k AND t.k = 3 AND u.x < 10;
+-- Both.
+UPDATE t SET (arr[1], arr[2]) = (SELECT 7, 8) WHERE k = 1 RETURNING arr;
+UPDATE t SET (arr[1], arr[2]) = (SELECT 7, 8);
+UPDATE t SET arr[1] = 3, (c, arr[2], a) = (SELECT 7, 8, 9), arr[2] = 1, (v.j, s, v.i) = (SELECT 'jj', 'ss', 3) WHERE k = 1;
+UPDATE t SET (v.i, arr[1]) = (SELECT 7, 8), (v.j, arr[2]) = (SELECT 'x', 9), v.i = 0 WHERE k = 1;
+UPDATE t SET (q[2], q[1]) = (SELECT 7, 8) WHERE k = 1;
+UPDATE t SET v.i = (SELECT max(x) FROM u WHERE u.k = 1), v.j = (SELECT min(y) FROM u WHERE u.k = 1) WHERE k = 1;
+UPDATE t SET arr[1] = (SELECT max(x) FROM u WHERE u.k = t.k), arr[2] = (SELECT 2) WHERE k = 1;
+UPDATE t SET (v.i, v.j) = (SELECT max(x), 'm' FROM u WHERE u.k = t.k);
+-- The same in INSERT.
+INSERT INTO t (k, arr[1], arr[2]) VALUES (30, 1, 2) RETURNING arr;
+INSERT INTO t (k, arr[1], arr[3], v.j, v.i) VALUES (30, 1, 2, 'a', 3), (31, 4, 5, 'b', 6), (32, 7, 8, 'c', 9) RETURNING k, arr, v;
+INSERT INTO t (arr[2], k, w.p.i, w.n[1], w.p.j) VALUES (1, 30, 2, 3, 'x') RETURNING arr, w;
+INSERT INTO t (arr[2], k, w.p.i, w.n[1], w.p.j) VALUES ((SELECT 4), 30, (SELECT 2), 3, 'x') RETURNING arr, w;
+INSERT INTO t (k, arr[1], arr[2]) SELECT 40 + k, x, x + 1 FROM u WHERE k = 3 AND x < 10 RETURNING arr;
+INSERT INTO t (k, arr[1], v.i, arr[2], v.j) SELECT 100 + x, x, k, x + 1, y FROM u;
+INSERT INTO t (k, arr[1], v.i, arr[2], v.j) SELECT k, a, a, c, s FROM t WHERE k = 3 ON CONFLICT (k) DO UPDATE SET arr[1] = 55, arr[2] = excluded.arr[2], v.i = 1, v.j = 'z';
+INSERT INTO t (k, q[1], q[2]) VALUES (30, 1, 2), (31, 3, 4);
+INSERT INTO t (k, q[1], q[2]) VALUES (30, -1, 2);
+INSERT INTO t (k, j['a'], j['b']) VALUES (30, '1', '2');
+INSERT INTO tv (k, arr[1], v.i, arr[2]) VALUES (30, 1, 5, 2);
+INSERT INTO t (k, arr[1]) VALUES (1, 1) ON CONFLICT (k) DO UPDATE SET arr[1] = excluded.arr[1] + 7, arr[2] = t.arr[1], v.i = 4, v.j = 'u';
+WITH w AS (INSERT INTO t (k, arr[1], arr[2]) VALUES (30, 1, 2) RETURNING arr) SELECT * FROM w;
+-- MERGE.
+MERGE INTO t USING (SELECT 3 AS k) AS o ON t.k = o.k WHEN MATCHED THEN UPDATE SET arr[1] = 5, arr[2] = 6, v.i = 3, v.j = 'm';
+MERGE INTO t USING (SELECT DISTINCT k FROM u) AS o ON t.k = o.k WHEN MATCHED THEN UPDATE SET arr[1] = 5, arr[2] = 6 WHEN NOT MATCHED THEN INSERT (k, arr[1], arr[2]) VALUES (o.k, 1, 2);
+-- DEFAULT for a generated column.
+UPDATE t SET g = DEFAULT WHERE k = 1 RETURNING g;
+UPDATE t SET g = DEFAULT;
+UPDATE t SET g = DEFAULT, s = DEFAULT, n = DEFAULT WHERE k = 1 RETURNING *;
+INSERT INTO t (k, g) VALUES (30, DEFAULT), (31, DEFAULT);
+INSERT INTO t (k) VALUES (1) ON CONFLICT (k) DO UPDATE SET g = DEFAULT;
+MERGE INTO t USING (SELECT 3 AS k) AS o ON t.k = o.k WHEN MATCHED THEN UPDATE SET g = DEFAULT;
