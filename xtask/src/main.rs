@@ -21,6 +21,9 @@ mod demo;
 /// One statement by key, straight to one PostgreSQL and through the coordinator.
 mod bench;
 
+/// PostgreSQL's own tests over distributed tables.
+mod regress;
+
 /// Product reviews, made up for the demo.
 mod reviews;
 
@@ -124,6 +127,29 @@ enum Chore {
         /// Write the figures to this file too.
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
+    },
+
+    /// Play PostgreSQL's own regression tests over distributed tables.
+    ///
+    /// Each file runs twice on the coordinator of a cluster: on local tables, and with every table distributed as soon as
+    /// rows are asked of it. The answers are compared, statement by statement: rows as psql prints them (sorted, where
+    /// the statement has no ORDER BY), and SQLSTATE and message of errors. Differences are shown and do not make this
+    /// fail. Isolation tests run likewise, by PostgreSQL's own isolationtester; there a unit is a permutation. The tests
+    /// come from Debian's source package of PostgreSQL, which apt fetches.
+    Regress {
+        /// Regression and isolation tests by name, as `join` or `skip-locked` [default: ten of the former, 14 of the
+        /// latter].
+        #[arg(value_name = "FILE")]
+        files: Vec<String>,
+
+        /// PostgreSQL 15's source, unpacked, where the servers' user can read it; nothing is fetched then.
+        #[arg(long, value_name = "DIR")]
+        source: Option<PathBuf>,
+
+        /// Where all differences are written [default: pg_shard-regress.txt in the system's directory for temporary
+        /// files].
+        #[arg(long, value_name = "FILE")]
+        details: Option<PathBuf>,
     },
 
     /// Write the extension's library, control file, SQL scripts and loading program into a PostgreSQL installation.
@@ -260,6 +286,11 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
                 json: json.clone(),
             })?
         }
+        Chore::Regress { files, source, details } => regress::run(&regress::Options {
+            files: files.clone(),
+            source: source.clone(),
+            details: details.clone(),
+        })?,
         Chore::Install { pg_config } => install::run(pg_config.as_deref())?,
     }
     Ok(ExitCode::SUCCESS)

@@ -79,6 +79,13 @@ impl Postgres {
         self.directory("BINDIR")
     }
 
+    /// PostgreSQL's runner of isolation tests, which comes with the server's headers.
+    pub(crate) fn isolation_tester(&self) -> Result<PathBuf> {
+        let makefile = self.directory("PGXS")?;
+        let tests = makefile.parent().and_then(Path::parent).map(|dir| dir.join("test/isolation"));
+        tests.map(|dir| dir.join("isolationtester")).context("PGXS is not where it should be")
+    }
+
     /// The directory of loadable libraries.
     pub(crate) fn library_dir(&self) -> Result<PathBuf> {
         self.directory("PKGLIBDIR")
