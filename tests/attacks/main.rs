@@ -3,6 +3,7 @@
 //! Each evil function writes down in whose name it runs ([`Spy`]); whoever is not the attacker there has been robbed.
 
 mod coordinator;
+mod crashes;
 
 use testkit::{NodeName, TestCluster};
 

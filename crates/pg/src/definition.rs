@@ -185,7 +185,17 @@ unsafe fn describe_in_catalog_path(function: Oid, inputs: &[Oid]) -> Option<Aggr
         {
             return None;
         }
+        if !takes(function, inputs) {
+            return None;
+        }
         let state = state_type(&entry, inputs)?;
+        // Where the first value becomes the state (`build_pertrans_for_aggref` of `nodeAgg.c`).
+        if pg_sys::func_strict(entry.transition)
+            && entry.initial.is_none()
+            && !inputs.first().is_some_and(|first| pg_sys::IsBinaryCoercible(*first, state))
+        {
+            return None;
+        }
         let is_internal = state == pg_sys::INTERNALOID;
         let has_serial = entry.serial != Oid::INVALID && entry.deserial != Oid::INVALID;
         if is_internal
@@ -392,6 +402,29 @@ impl Entry {
             pg_sys::ReleaseSysCache(tuple);
             Some(entry)
         }
+    }
+}
+
+/// Datums of these types are what the aggregate was declared with: whoever names it and them may be wrong. Types that do
+/// not fit into polymorphic ones raise an ERROR.
+unsafe fn takes(function: Oid, inputs: &[Oid]) -> bool {
+    // SAFETY: a syscache look-up by value; the declared types are palloced, and a private copy.
+    unsafe {
+        let (mut declared, mut count) = (std::ptr::null_mut(), 0);
+        pg_sys::get_func_signature(function, &raw mut declared, &raw mut count);
+        if usize::try_from(count) != Ok(inputs.len()) {
+            return false;
+        }
+        if inputs.is_empty() {
+            return true;
+        }
+        let any = pg_sys::VOIDOID;
+        pg_sys::enforce_generic_type_consistency(inputs.as_ptr(), declared, count, any, false);
+        // Polymorphic types have been replaced by those that they stand for.
+        let declared = std::slice::from_raw_parts(declared, inputs.len());
+        inputs.iter().zip(declared).all(|(actual, declared)| {
+            *actual != Oid::INVALID && pg_sys::IsBinaryCoercible(*actual, *declared)
+        })
     }
 }
 

@@ -88,12 +88,13 @@ pub unsafe extern "C-unwind" fn pg_shard_partial_state_step(
     // it by longjmp.
     unsafe {
         let mut context = std::ptr::null_mut();
-        let is_aggregate = raw::AggCheckCallContext(call, &raw mut context) != 0;
+        let is_aggregate = raw::AggCheckCallContext(call, &raw mut context)
+            == pg_sys::AGG_CONTEXT_AGGREGATE as c_int;
         let info = (*call).flinfo;
-        if (*info).fn_extra.is_null() {
+        if !is_aggregate || (*info).fn_extra.is_null() {
             boundary(|| {
                 if !is_aggregate {
-                    return Err(PgError::internal("called outside an aggregate"));
+                    return Err(outside());
                 }
                 (*info).fn_extra = prepare(call)?.cast();
                 Ok(())
@@ -119,6 +120,13 @@ pub unsafe extern "C-unwind" fn pg_shard_partial_state_step(
         (*call).isnull = false;
         Datum::from(state)
     }
+}
+
+fn outside() -> PgError {
+    PgError::new(
+        SqlState::INVALID_PARAMETER_VALUE,
+        "the state of an aggregate is asked for outside an aggregate",
+    )
 }
 
 /// One row, as `ExecBuildAggTrans` of `src/backend/executor/execExpr.c` has it done.
@@ -250,12 +258,18 @@ unsafe fn prepare(call: pg_sys::FunctionCallInfo) -> Result<*mut Prepared, PgErr
         let given = usize::try_from((*call).nargs).unwrap_or(0).saturating_sub(FIRST);
         // Without arguments of its own there is one for form's sake.
         if given != inputs.len().max(1) {
-            return Err(PgError::internal("a partial state of a wrong number of arguments"));
+            return Err(PgError::new(
+                SqlState(*b"42804"),
+                "a partial state of a wrong number of arguments",
+            ));
         }
         for (index, wanted) in inputs.iter().enumerate() {
             let actual = pg_sys::get_fn_expr_argtype((*call).flinfo, (FIRST + index) as c_int);
-            if !pg_sys::IsBinaryCoercible(actual, *wanted) {
-                return Err(PgError::internal("a partial state of arguments of other types"));
+            if actual == Oid::INVALID || !pg_sys::IsBinaryCoercible(actual, *wanted) {
+                return Err(PgError::new(
+                    SqlState(*b"42804"),
+                    "a partial state of arguments of other types",
+                ));
             }
         }
         let memory = (*(*call).flinfo).fn_mcxt;
@@ -382,6 +396,14 @@ pub fn is_surprise(error: &PgError) -> bool {
             && error.message().contains("pgs_catalog")
 }
 
+/// The state has text where bytes are asked for, or the reverse.
+fn other_form() -> PgError {
+    PgError::new(
+        SqlState(*b"42804"),
+        "the state of this aggregate has another form than the one that is asked for",
+    )
+}
+
 /// What remains of the states of a group.
 unsafe fn state_of(call: pg_sys::FunctionCallInfo) -> Option<*mut State> {
     // SAFETY: PostgreSQL's live call information with the state that the transition function has made, or NULL.
@@ -404,7 +426,11 @@ pub unsafe extern "C-unwind" fn pg_shard_partial_state_text(
     // SAFETY: as the caller vouches; the state's preparation lives as long as the query.
     unsafe {
         boundary(|| {
-            let text = state_of(call).map(|state| {
+            let state = state_of(call);
+            if state.is_some_and(|state| (*(*state).prepared).output.fn_addr.is_none()) {
+                return Err(other_form());
+            }
+            let text = state.map(|state| {
                 let style = DateStyle::iso();
                 let output = &raw mut (*(*state).prepared).output;
                 let text = pg_sys::OutputFunctionCall(output, (*state).value);
@@ -433,6 +459,9 @@ pub unsafe extern "C-unwind" fn pg_shard_partial_state_bytes(
             return Datum::from(0);
         };
         let serial = &raw mut (*(*state).prepared).serial;
+        if (*serial).fn_addr.is_none() {
+            boundary(|| Err(other_form()))
+        }
         // The transition function's call has room for one argument.
         let own = (*(*state).prepared).call;
         let before = ((*own).flinfo, (*own).nargs);

@@ -38,6 +38,9 @@ const SHORTEST_PIECE: usize = 8 * 1024;
 /// What stands at the end of a file that is complete.
 const END: &[u8; 8] = b"pgsparts";
 
+/// More is not written or read at once; PostgreSQL's values are no longer.
+const LONGEST_READ: usize = 0x3fff_ffff - 64;
+
 /// The first argument of the aggregate that is a column.
 const FIRST_COLUMN: usize = 2;
 
@@ -122,6 +125,10 @@ impl Drop for Splitting {
     }
 }
 
+fn no_such_way() -> PgError {
+    PgError::new(SqlState::INVALID_PARAMETER_VALUE, "no such way to split rows")
+}
+
 fn could_not(what: &str, error: &io::Error) -> PgError {
     let full = matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT));
     let code = if full { SqlState(*b"53100") } else { SqlState(*b"58030") };
@@ -135,29 +142,44 @@ impl Splitting {
     ///
     /// A live call of the aggregate's transition function; the current memory context lives as long as its state.
     unsafe fn begin(call: pg_sys::FunctionCallInfo, spec: SplitSpec) -> Result<Self, PgError> {
-        let wrong = || PgError::new(SqlState::INVALID_PARAMETER_VALUE, "no such way to split rows");
         // SAFETY: the caller vouches for the call; paths are zero-terminated.
         unsafe {
-            let count = (*call).nargs as usize - FIRST_COLUMN;
-            let encoders: Vec<Encoder> = (0..count)
-                .map(|column| {
-                    let place = (column + FIRST_COLUMN) as c_int;
-                    Encoder::binary(pg_sys::get_fn_expr_argtype((*call).flinfo, place))
-                })
-                .collect();
+            let count = usize::try_from((*call).nargs).unwrap_or(0).saturating_sub(FIRST_COLUMN);
+            let type_of = |column: usize| {
+                let place = (column + FIRST_COLUMN) as c_int;
+                pg_sys::get_fn_expr_argtype((*call).flinfo, place)
+            };
             let map = ShardMap::new(spec.parts.clone());
             if spec.column >= count || map.is_empty() {
-                return Err(wrong());
+                return Err(no_such_way());
             }
+            // The text is somebody's word for what the datum is.
+            let actual = type_of(spec.column);
+            if actual == Oid::INVALID
+                || !pg_sys::IsBinaryCoercible(actual, Oid::from(spec.type_oid))
+            {
+                return Err(PgError::new(
+                    SqlState(*b"42804"),
+                    "rows cannot be split by a column of another type",
+                ));
+            }
+            if fs::symlink_metadata(path_of(&spec.name)).is_ok() {
+                return Err(PgError::new(
+                    SqlState(*b"42710"),
+                    format!("this server keeps rows \"{}\" already", spec.name),
+                ));
+            }
+            let encoders: Vec<Encoder> =
+                (0..count).map(|column| Encoder::binary(type_of(column))).collect();
             // The hash of a text is the same under every deterministic collation, and the server's default is one.
-            let hasher = Hasher::find(
+            let hasher = Hasher::find_named(
                 Oid::from(spec.family),
                 Oid::from(spec.type_oid),
                 pg_sys::DEFAULT_COLLATION_OID,
             )
-            .ok_or_else(wrong)?;
+            .ok_or_else(no_such_way)?;
             pg_sys::MakePGDirectory(c"base/pgsql_tmp".as_ptr());
-            let path = CString::new(path_of(&spec.name)).map_err(|_| wrong())?;
+            let path = CString::new(path_of(&spec.name))?;
             let file = pg_sys::PathNameCreateTemporaryFile(path.as_ptr(), true);
             let parts: Vec<Part> = map
                 .shards()
@@ -217,6 +239,9 @@ impl Splitting {
     fn write_part(&mut self, part: usize) -> Result<(), PgError> {
         let waiting = std::mem::replace(&mut self.parts[part].waiting, Arguments::bare());
         let at = self.written;
+        if waiting.bytes().len() > LONGEST_READ {
+            return Err(PgError::new(SqlState(*b"54000"), "a row is too long to be moved"));
+        }
         self.write(waiting.bytes())?;
         let part = &mut self.parts[part];
         part.bytes += waiting.bytes().len() as u64;
@@ -227,6 +252,10 @@ impl Splitting {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), PgError> {
+        bytes.chunks(LONGEST_READ).try_for_each(|chunk| self.write_chunk(chunk))
+    }
+
+    fn write_chunk(&mut self, bytes: &[u8]) -> Result<(), PgError> {
         // SAFETY: an open temporary file and bytes that are only read.
         let written = unsafe {
             pg_sys::FileWrite(
@@ -297,15 +326,14 @@ pub unsafe extern "C-unwind" fn pg_shard_split_rows_step(call: pg_sys::FunctionC
                 != pg_sys::AGG_CONTEXT_AGGREGATE as c_int
                 || argument(1).isnull
             {
-                return Err(PgError::internal(
+                return Err(PgError::new(
+                    SqlState::INVALID_PARAMETER_VALUE,
                     "rows are split by an aggregate, with a text that says how",
                 ));
             }
             let state = if argument(0).isnull {
                 let text = pg_sys::text_to_cstring(argument(1).value.cast_mut_ptr());
-                let spec = SplitSpec::parse(&node::text_of(text)).ok_or_else(|| {
-                    PgError::new(SqlState::INVALID_PARAMETER_VALUE, "no such way to split rows")
-                })?;
+                let spec = SplitSpec::parse(&node::text_of(text)).ok_or_else(no_such_way)?;
                 let before = pg_sys::MemoryContextSwitchTo(memory);
                 let made = Splitting::begin(call, spec);
                 pg_sys::MemoryContextSwitchTo(before);
@@ -330,14 +358,23 @@ pub unsafe extern "C-unwind" fn pg_shard_split_rows_end(call: pg_sys::FunctionCa
     unsafe {
         boundary(|| {
             let state = &*(*call).args.as_ptr();
-            if pg_sys::AggCheckCallContext(call, std::ptr::null_mut()) == 0 {
-                return Err(PgError::internal("rows are split by an aggregate"));
+            if pg_sys::AggCheckCallContext(call, std::ptr::null_mut())
+                != pg_sys::AGG_CONTEXT_AGGREGATE as c_int
+            {
+                return Err(PgError::new(
+                    SqlState::INVALID_PARAMETER_VALUE,
+                    "rows are split by an aggregate",
+                ));
             }
             if state.isnull {
                 (*call).isnull = true;
                 return Ok(Datum::from(0));
             }
-            let sizes = (*state.value.cast_mut_ptr::<Splitting>()).complete()?;
+            let splitting = &mut *state.value.cast_mut_ptr::<Splitting>();
+            if splitting.is_complete {
+                return Err(PgError::internal("rows have been split already"));
+            }
+            let sizes = splitting.complete()?;
             let text = node::c_text(&sizes_to_text(&sizes));
             Ok(Datum::from(pg_sys::cstring_to_text(text)))
         })
@@ -506,6 +543,9 @@ pub unsafe extern "C-unwind" fn pg_shard_rows_of(call: pg_sys::FunctionCallInfo)
             let result = (*call).resultinfo.cast::<pg_sys::ReturnSetInfo>();
             let descriptor = (*result).setDesc;
             let columns = (*descriptor).natts as usize;
+            if columns == 0 {
+                return Err(wrong());
+            }
             let decoders = (0..columns)
                 .map(|index| {
                     let attribute = &*(*descriptor).attrs.as_ptr().add(index);
@@ -579,7 +619,7 @@ unsafe fn expected_rows(request: *mut pg_sys::SupportRequestRows) -> Option<f64>
                 .filter(|value| !(**value).constisnull)
                 .map(|value| (*value).constvalue)
         };
-        if node::length((*call).args) != 3 {
+        if node::length((*call).args) != 3 || (*request).root.is_null() {
             return None;
         }
         let told = || {

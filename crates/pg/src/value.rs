@@ -370,6 +370,25 @@ impl Hasher {
             .then(|| Self { function: Function::look_up(function), collation })
     }
 
+    /// The same for a family that somebody has named: one of the server's own, of hash indexes, since those of other indexes
+    /// take other arguments.
+    pub(crate) fn find_named(family: Oid, type_oid: Oid, collation: Oid) -> Option<Self> {
+        // SAFETY: a syscache look-up by value; the tuple is released after its field is read.
+        let is_hash = unsafe {
+            let cache = pg_sys::SysCacheIdentifier::OPFAMILYOID as i32;
+            let tuple = pg_sys::SearchSysCache1(cache, Datum::from(family));
+            if tuple.is_null() {
+                return None;
+            }
+            let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_opfamily>();
+            let method = (*form).opfmethod;
+            pg_sys::ReleaseSysCache(tuple);
+            method == pg_sys::HASH_AM_OID
+        };
+        let is_own = family.to_u32() < FIRST_USER_OID && type_oid.to_u32() < FIRST_USER_OID;
+        if is_hash && is_own { Self::find(family, type_oid, collation) } else { None }
+    }
+
     /// A hash function of the server's by itself; what it remembers lives in the current memory context.
     pub(crate) fn of(function: Oid, collation: Oid) -> Self {
         Self { function: Function::look_up(function), collation }

@@ -3,6 +3,8 @@
 //! A message's body stays in the inbox's buffer until more bytes are received; nothing is copied. One byte
 //! behind every body may be overwritten by whoever reads it: PostgreSQL's receive functions put a zero there
 //! and take it back (`ReadArrayBinary`, `src/backend/utils/adt/arrayfuncs.c`).
+//!
+//! A message's announced length allocates nothing: the buffer grows with the bytes that have come.
 
 use std::fmt;
 use std::ops::Range;
@@ -91,7 +93,9 @@ impl Inbox {
                 self.bytes = Vec::new();
             }
         }
-        let wanted = self.pending_length().unwrap_or(0).max(ROOM);
+        // The length is the other side's word: no more room is made for it than bytes have come already.
+        let here = self.end - self.start;
+        let wanted = self.pending_length().unwrap_or(0).min(here).max(ROOM);
         if self.bytes.len() < self.end + wanted + 1 {
             self.bytes.copy_within(self.start..self.end, 0);
             self.end -= self.start;
@@ -364,6 +368,33 @@ mod tests {
         assert_eq!(fields[2], (b'C', "23505".to_owned()));
         assert_eq!(fields.len(), 4);
         assert_eq!(error_fields(b"Mcut off").count(), 0);
+    }
+
+    #[test]
+    fn a_long_message_takes_memory_as_its_bytes_come() {
+        let mut inbox = Inbox::default();
+        let announced = [&b"D"[..], &0x3fff_ffff_u32.to_be_bytes()].concat();
+        inbox.room()[..announced.len()].copy_from_slice(&announced);
+        inbox.received(announced.len());
+        assert_eq!(inbox.message(), Ok(None));
+        let mut came = announced.len();
+        while came < 4 << 20 {
+            let room = inbox.room().len();
+            assert!(room <= came.max(ROOM) * 2, "{room} bytes of room after {came}");
+            assert!(inbox.bytes.len() <= came * 2 + 2 * ROOM, "after {came} bytes");
+            inbox.received(room);
+            came += room;
+            assert_eq!(inbox.message(), Ok(None));
+        }
+    }
+
+    #[test]
+    fn a_message_longer_than_a_gigabyte_is_malformed() {
+        let mut inbox = Inbox::default();
+        let announced = [&b"D"[..], &0x4000_0000_u32.to_be_bytes()].concat();
+        inbox.room()[..announced.len()].copy_from_slice(&announced);
+        inbox.received(announced.len());
+        assert_eq!(inbox.message(), Err(Malformed));
     }
 
     proptest! {

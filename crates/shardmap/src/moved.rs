@@ -52,7 +52,8 @@ impl SplitSpec {
         let keeps_nulls = number()? != 0;
         let part = |line: &str| {
             let mut numbers = line.split(' ').map(|number| number.parse::<i64>().ok());
-            let id = ShardId(numbers.next()??);
+            // A part's number takes 32 bits in the file.
+            let id = ShardId(i64::from(u32::try_from(numbers.next()??).ok()?));
             let mut bound = || i32::try_from(numbers.next()??).ok();
             Some(Shard { id, range: HashRange::new(bound()?, bound()?)? })
         };
@@ -217,6 +218,8 @@ mod tests {
         assert_eq!(SplitSpec::parse(&spec.to_text()), Some(spec.clone()));
         assert_eq!(SplitSpec::parse(&spec.to_text().replace("f00", "f/0")), None);
         assert_eq!(SplitSpec::parse(""), None);
+        assert_eq!(SplitSpec::parse("a 0 1977 23 0\n-1 0 9\n"), None, "no part has that number");
+        assert_eq!(SplitSpec::parse("a 0 1977 23 0\n0 9 0\n"), None, "no hash is in that range");
     }
 
     #[test]

@@ -160,6 +160,9 @@ fn master_create_worker_shards(table_name: &str, shard_count: i32, replication_f
     raise(create_shards(table_name, &Layout::Spread { shard_count, replication_factor }));
 }
 
+/// Nobody wants more, and there is memory for so many.
+const MOST_SHARDS: u32 = 100_000;
+
 /// How a table is cut, and where its shards go.
 pub(super) enum Layout {
     /// In equal parts, over all workers in turn.
@@ -203,6 +206,12 @@ pub(super) fn create_shards(name: &str, layout: &Layout) -> Result<(), PgError> 
     let (ranges, workers, replication) = match layout {
         Layout::Spread { shard_count, replication_factor } => {
             let shard_count = positive(*shard_count, "shard_count")?;
+            if shard_count > MOST_SHARDS {
+                return Err(PgError::new(
+                    SqlState::INVALID_PARAMETER_VALUE,
+                    format!("shard_count ({shard_count}) exceeds {MOST_SHARDS}"),
+                ));
+            }
             let replication = positive(*replication_factor, "replication_factor")? as usize;
             let workers = worker_list::read()?;
             if replication > workers.len() {

@@ -115,8 +115,13 @@ fn not_fetched(node: &NodeAddress, error: PgError) -> PgError {
 /// The rows of a part, piece by piece, for another node.
 #[pg_extern]
 fn part_of_rows(name: &str, part: i32) -> SetOfIterator<'static, Vec<u8>> {
-    let part = usize::try_from(part).unwrap_or(usize::MAX);
-    let reader = parts::PartReader::open(name, part).and_then(|reader| {
+    let part = usize::try_from(part).map_err(|_| {
+        PgError::new(
+            SqlState::INVALID_PARAMETER_VALUE,
+            format!("no part of rows has the number {part}"),
+        )
+    });
+    let reader = part.and_then(|part| parts::PartReader::open(name, part)).and_then(|reader| {
         reader.ok_or_else(|| {
             PgError::new(
                 SqlState::UNDEFINED_OBJECT,
