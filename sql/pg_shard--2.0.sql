@@ -73,6 +73,15 @@ CREATE TRIGGER shard_placement_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNC
     ON pgs_distribution_metadata.shard_placement
     FOR EACH STATEMENT EXECUTE FUNCTION pgs_catalog.on_metadata_change();
 
+/* By this secret the node knows that a coordinator instructs it: what a superuser can read here he can put into an instruction.
+   Row security, without a policy, keeps out whoever has got the right to read all tables. No dump has it. */
+
+CREATE TABLE pgs_catalog.secret (secret text NOT NULL);
+REVOKE ALL ON pgs_catalog.secret FROM PUBLIC;
+ALTER TABLE pgs_catalog.secret ENABLE ROW LEVEL SECURITY;
+INSERT INTO pgs_catalog.secret
+    SELECT encode(sha256(convert_to(string_agg(gen_random_uuid()::text, ''), 'UTF8')), 'hex') FROM generate_series(1, 4);
+
 /* When the statistics of a table's shards were last brought to the coordinator, and after how many changes of rows. */
 
 CREATE TABLE pgs_catalog.statistics (
@@ -120,6 +129,11 @@ CREATE FUNCTION pgs_catalog.rows_of(moved text, part integer, expected double pr
     AS 'MODULE_PATHNAME', 'pg_shard_rows_of';
 COMMENT ON FUNCTION pgs_catalog.rows_of(text, integer, double precision)
     IS 'a part of rows that nodes have split, fetched from them';
+
+CREATE FUNCTION pgs_catalog.copy_shard_placement(instruction text)
+    RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'copy_shard_placement_wrapper';
+COMMENT ON FUNCTION pgs_catalog.copy_shard_placement(text)
+    IS 'does what worker_copy_shard_placement does, for a table''s owner who has a coordinator''s word';
 
 /* Aggregates of users in parts: a node is asked for their transition states. Told are the aggregate's signature, the types of its
    arguments, the digest of the coordinator's aggregate, and the schemas to look names up in; then come the arguments. */

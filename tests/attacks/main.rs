@@ -4,6 +4,7 @@
 
 mod coordinator;
 mod crashes;
+mod reach;
 
 use testkit::{NodeName, TestCluster};
 

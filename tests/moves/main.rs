@@ -316,6 +316,46 @@ fn rows_move_only_beside_shards_that_are_read() {
 }
 
 #[test]
+fn rows_of_a_role_that_is_no_superuser_move_too() {
+    let cluster = cluster_with_tables();
+    cluster.on_all_nodes("CREATE ROLE reader LOGIN; GRANT pg_read_all_data TO reader");
+    let expected = session(&cluster, "plain").text(JOIN);
+    let mut reader = cluster.session_as("reader");
+    reader.sql("SET search_path = sharded");
+    assert_moves(&mut reader, JOIN);
+    assert_eq!(reader.text(JOIN), expected);
+    assert_nothing_is_kept(&cluster);
+}
+
+#[test]
+fn a_node_whose_secret_has_changed_is_asked_for_it_again() {
+    let cluster = cluster_with_tables();
+    let expected = session(&cluster, "plain").text(JOIN);
+    let mut sharded = session(&cluster, "sharded");
+    assert_moves(&mut sharded, JOIN);
+    assert_eq!(sharded.text(JOIN), expected);
+    cluster.on_workers("UPDATE pgs_catalog.secret SET secret = md5('a') || md5('b')");
+    let error = sharded.error(JOIN);
+    assert_eq!(error.sqlstate, "42501", "{error}");
+    // For a while rows go by the coordinator.
+    assert_eq!(sharded.text(JOIN), expected);
+    let mut other = session(&cluster, "sharded");
+    assert_moves(&mut other, JOIN);
+    assert_eq!(other.text(JOIN), expected);
+}
+
+#[test]
+fn rows_go_by_the_coordinator_where_a_node_tells_no_secret() {
+    let cluster = cluster_with_tables();
+    let expected = session(&cluster, "plain").text(JOIN);
+    cluster.session_on(NodeName::Worker(2)).sql("DELETE FROM pgs_catalog.secret");
+    let mut sharded = session(&cluster, "sharded");
+    let plan = sharded.text(&format!("EXPLAIN {JOIN}"));
+    assert!(!plan.contains(MOVED), "{plan}");
+    assert_eq!(sharded.text(JOIN), expected);
+}
+
+#[test]
 fn another_role_gets_at_nothing() {
     let cluster = cluster_with_tables();
     cluster.on_all_nodes("CREATE ROLE reader LOGIN; CREATE ROLE other LOGIN");

@@ -17,6 +17,7 @@ use crate::transaction;
 use crate::upper;
 use crate::utility::{self, UtilityCall};
 use pgrx::pg_sys::{self, Oid};
+use shardmap::instruction::Purpose;
 use shardmap::moved::MovedRows;
 use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};
@@ -67,6 +68,8 @@ pub trait Extension: Sync {
     fn pushes_down(&self) -> bool;
     /// Rows can move between all nodes that hold shards of the tables.
     fn can_move(&self, tables: &[Oid]) -> bool;
+    /// On a worker: what a text says that a coordinator has given the current role for that purpose; an error if none has.
+    fn open_instruction<'a>(&self, purpose: Purpose, sealed: &'a str) -> Result<&'a str, PgError>;
     /// On a worker: hands over all pieces of a part of rows that other nodes, or this one, have split; with each the number of
     /// its source.
     fn fetch_part(

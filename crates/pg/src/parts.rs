@@ -8,7 +8,8 @@
 //!
 //! The file lies among PostgreSQL's temporary files, under a name that nobody can guess, and goes when its session drops it
 //! or ends; PostgreSQL removes what is left when it starts. While it is written it counts against `temp_file_limit`. Only the role
-//! that has split the rows, or a superuser, reads them. The columns' types are those of the server itself, and both
+//! that has split the rows, or a superuser, reads them. What makes a file or reaches a node is done on the word of a
+//! coordinator only, which the extension proves (`open_instruction`). The columns' types are those of the server itself, and both
 //! ends speak the encoding of the same client, the coordinator.
 
 use crate::error::{PgError, SqlState, boundary};
@@ -19,6 +20,7 @@ use crate::value::{Decoder, Encoder, Hasher};
 use pgrx::pg_sys::{self, Datum, NodeTag, Oid};
 use protocol::Arguments;
 use shardmap::ShardMap;
+use shardmap::instruction::{self, Purpose};
 use shardmap::moved::{MovedRows, PartSize, SplitSpec, is_name, sizes_to_text};
 use std::cell::{Cell, RefCell};
 use std::ffi::{CString, c_int};
@@ -333,7 +335,9 @@ pub unsafe extern "C-unwind" fn pg_shard_split_rows_step(call: pg_sys::FunctionC
             }
             let state = if argument(0).isnull {
                 let text = pg_sys::text_to_cstring(argument(1).value.cast_mut_ptr());
-                let spec = SplitSpec::parse(&node::text_of(text)).ok_or_else(no_such_way)?;
+                let sealed = node::text_of(text);
+                let text = hooks::planner().open_instruction(Purpose::Split, &sealed)?;
+                let spec = SplitSpec::parse(text).ok_or_else(no_such_way)?;
                 let before = pg_sys::MemoryContextSwitchTo(memory);
                 let made = Splitting::begin(call, spec);
                 pg_sys::MemoryContextSwitchTo(before);
@@ -538,7 +542,12 @@ pub unsafe extern "C-unwind" fn pg_shard_rows_of(call: pg_sys::FunctionCallInfo)
                 PgError::new(SqlState::INVALID_PARAMETER_VALUE, "no such description of moved rows")
             };
             let part = usize::try_from(argument(1).value() as i32).map_err(|_| wrong())?;
-            let moved = MovedRows::parse(&text).ok_or_else(wrong)?.of_parts(&[part]);
+            // Without sources nobody is reached: so it stands in a plan that is only explained.
+            let text = match text.as_str() {
+                "" => "",
+                sealed => hooks::planner().open_instruction(Purpose::Fetch, sealed)?,
+            };
+            let moved = MovedRows::parse(text).ok_or_else(wrong)?.of_parts(&[part]);
             pg_sys::InitMaterializedSRF(call, pg_sys::MAT_SRF_USE_EXPECTED_DESC);
             let result = (*call).resultinfo.cast::<pg_sys::ReturnSetInfo>();
             let descriptor = (*result).setDesc;
@@ -625,7 +634,7 @@ unsafe fn expected_rows(request: *mut pg_sys::SupportRequestRows) -> Option<f64>
         let told = || {
             let text = node::text_of(pg_sys::text_to_cstring(known(0)?.cast_mut_ptr()));
             let part = usize::try_from(known(1)?.value() as i32).ok()?;
-            let moved = MovedRows::parse(&text)?;
+            let moved = MovedRows::parse(instruction::unproven(&text)?)?;
             // A text without sources stands for one that will be there when the statement is executed.
             (!moved.sources.is_empty()).then(|| moved.of_parts(&[part]).rows() as f64)
         };

@@ -23,6 +23,9 @@ use std::ffi::{CString, c_int};
 use std::rc::Rc;
 use std::sync::OnceLock;
 
+/// Puts the proof before where moved rows are that a node wants.
+pub type Seal<'a> = &'a dyn Fn(&str) -> String;
+
 /// What the extension does in place of a table scan.
 pub trait Scan {
     /// Puts the next row in the slot; false at the end.
@@ -417,11 +420,12 @@ impl ScanIo {
     }
 
     /// What the nodes are told of rows that have moved, as far as these parts are concerned.
-    fn append_moved(&self, shards: &[usize], arguments: &mut Arguments) {
+    fn append_moved(&self, shards: &[usize], seal: Seal<'_>, arguments: &mut Arguments) {
         for number in 0..self.moves {
             let moved = self.moved.as_ref().and_then(|(_, moved)| moved.get(number));
             // Without any a node can plan, and finds no rows.
             let text = moved.map_or_else(String::new, |moved| moved.of_parts(shards).to_text());
+            let text = if text.is_empty() { text } else { seal(&text) };
             arguments.value(text.as_bytes());
         }
     }
@@ -709,12 +713,22 @@ impl ScanIo {
     /// The values of the expressions that are sent, as a statement's arguments, each computed once; before them the
     /// children's rows that concern these shards.
     pub fn arguments(&mut self, shards: &[usize]) -> Arguments {
+        self.sealed_arguments(shards, &|text| text.to_owned())
+    }
+
+    /// The same for a node that does not believe where moved rows are without a proof.
+    pub fn sealed_arguments(&mut self, shards: &[usize], seal: Seal<'_>) -> Arguments {
         let codecs = self.codecs();
-        self.arguments_for(shards, codecs.binary_columns())
+        self.arguments_for(shards, codecs.binary_columns(), seal)
     }
 
     /// The same for a statement whose result has other columns.
-    pub fn arguments_for(&mut self, shards: &[usize], binary_columns: &[bool]) -> Arguments {
+    pub fn arguments_for(
+        &mut self,
+        shards: &[usize],
+        binary_columns: &[bool],
+        seal: Seal<'_>,
+    ) -> Arguments {
         let codecs = self.codecs();
         let mut arguments = Arguments::start(codecs.encoders().iter().map(Encoder::is_binary));
         if let Some(children) = self.arrays.clone().or_else(|| self.unread_arrays()) {
@@ -731,7 +745,7 @@ impl ScanIo {
                 }
             }
         }
-        self.append_moved(shards, &mut arguments);
+        self.append_moved(shards, seal, &mut arguments);
         let first = self.array_count + self.moves;
         for (index, encoder) in codecs.encoders().iter().skip(first).enumerate() {
             let value = self.evaluate(index);

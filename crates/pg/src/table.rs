@@ -426,6 +426,21 @@ pub fn is_owned_by_user(table: Oid) -> bool {
     unsafe { pg_sys::pg_class_ownercheck(table, pg_sys::GetUserId()) }
 }
 
+/// Who owns a relation; none if there is no such relation.
+pub fn owner(table: Oid) -> Option<Oid> {
+    // SAFETY: a syscache look-up by value; the tuple is released after its field is read.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::RELOID as c_int;
+        let tuple = pg_sys::SearchSysCache1(cache, Datum::from(table));
+        if tuple.is_null() {
+            return None;
+        }
+        let owner = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>()).relowner;
+        pg_sys::ReleaseSysCache(tuple);
+        Some(owner)
+    }
+}
+
 /// The current user has the right to TRUNCATE the table.
 pub fn may_truncate(table: Oid) -> bool {
     // SAFETY: catalog look-ups by value.

@@ -50,6 +50,7 @@ use pg::utility::{Outcome, UtilityCall};
 use pg::{PgError, background, table};
 use pgrx::pg_sys::Oid;
 use pgrx::prelude::*;
+use shardmap::instruction::Purpose;
 use shardmap::moved::MovedRows;
 
 ::pgrx::pg_module_magic!();
@@ -123,6 +124,10 @@ impl Extension for PgShard {
 
     fn can_move(&self, tables: &[Oid]) -> bool {
         execute::moves::can_move(tables)
+    }
+
+    fn open_instruction<'a>(&self, purpose: Purpose, sealed: &'a str) -> Result<&'a str, PgError> {
+        session::secrets::open(purpose, sealed)
     }
 
     fn fetch_part(

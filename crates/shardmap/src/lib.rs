@@ -6,6 +6,9 @@
 /// Ids and addresses as types.
 pub mod ids;
 
+/// Instructions to nodes, and their proofs.
+pub mod instruction;
+
 /// Where the rows of a query's relation lie, and which joins can be made there.
 pub mod locus;
 

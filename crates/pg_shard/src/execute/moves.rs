@@ -14,6 +14,7 @@ use crate::functions::moved::NOT_FETCHED;
 use crate::naming::tell_as_table;
 use crate::session::knowledge;
 use crate::session::pool::{self, SessionRef, Stale};
+use crate::session::secrets;
 use crate::session::snapshot::Shared;
 use crate::session::{Event, Failure, NoSession, Request, Sql, wait_for_any};
 use crate::transaction;
@@ -21,6 +22,7 @@ use pg::scan::ScanIo;
 use pg::wait::clock;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
+use shardmap::instruction::Purpose;
 use shardmap::moved::{MovedRows, MovedSource, SplitSpec, parse_sizes};
 use shardmap::{NodeAddress, Shard, ShardId};
 use std::cell::Cell;
@@ -114,6 +116,7 @@ impl Read {
                         left.extend(group);
                     }
                     Err(Failure::Statement(error)) => {
+                        learn_from(&error);
                         let named: Vec<(&DistributedTable, usize)> = tables
                             .iter()
                             .flat_map(|table| group.iter().map(move |index| (&**table, *index)))
@@ -155,7 +158,7 @@ impl Read {
         let rows = rows?.join(" UNION ALL ");
         let (opening, closing) = self.around();
         let codecs = io.codecs();
-        let arguments = io.arguments_for(group, &[]);
+        let arguments = io.arguments_for(group, &[], &|text| self.sealed(node, text));
         for attempt in 0..2 {
             let found = pool::acting_as(self.user(), || {
                 pool::session_of(node, Stale::Matters, self.shared().map(Shared::number))
@@ -185,7 +188,7 @@ impl Read {
             };
             let sql = format!(
                 "SELECT pgs_catalog.split_rows({}, {columns}) FROM ({opening}{rows}{closing}) AS u({columns})",
-                literal(&spec.to_text())
+                literal(&secrets::seal(node, Purpose::Split, &self.role(), &spec.to_text()))
             );
             let types = codecs.argument_types();
             let request = Request { sql: Sql::Once(&sql), types, arguments: &arguments };
@@ -210,6 +213,16 @@ impl Read {
             }
         }
         Ok(Err(PgError::new(SqlState::CONNECTION_FAILURE, "the connection breaks again and again")))
+    }
+
+    /// In whose name the nodes are asked.
+    fn role(&self) -> String {
+        pool::acting_as(self.user(), pool::user)
+    }
+
+    /// Where moved rows are, for a node that believes a coordinator only.
+    pub(super) fn sealed(&self, node: &NodeAddress, text: &str) -> String {
+        secrets::seal(node, Purpose::Fetch, &self.role(), text)
     }
 
     /// Nobody will fetch these rows any more.
@@ -263,15 +276,18 @@ pub(crate) fn can_move(tables: &[Oid]) -> bool {
     tables.iter().all(|table| table.map.covers_all())
         && knowledge::of_nodes(&nodes, QUESTION)
             .is_some_and(|answers| answers.iter().all(|answer| answer == "t"))
+        && nodes.iter().all(|node| secrets::of(node).is_some())
 }
 
-/// The error says that a node has not got at the rows of another.
-pub(super) fn is_not_fetched(error: &PgError) -> bool {
-    error.message().starts_with(NOT_FETCHED)
-}
-
-/// Nodes do not get at each other's rows: this backend makes no such plans for a while, and forgets those it has.
-pub(super) fn give_up() {
-    GIVEN_UP_UNTIL.set(clock() + GIVING_UP);
-    pg::plan::forget_cached();
+/// A node may have said that it does not get at the rows of another, or does not believe what it is told: this backend
+/// makes no such plans for a while, and forgets those it has.
+pub(super) fn learn_from(error: &PgError) {
+    let is_not_proven = secrets::is_not_proven(error);
+    if is_not_proven {
+        secrets::forget();
+    }
+    if is_not_proven || error.message().starts_with(NOT_FETCHED) {
+        GIVEN_UP_UNTIL.set(clock() + GIVING_UP);
+        pg::plan::forget_cached();
+    }
 }

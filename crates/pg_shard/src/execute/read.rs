@@ -312,7 +312,7 @@ impl Read {
         sharers: u16,
     ) -> Result<Result<NodeRead, PgError>, PgError> {
         let codecs = io.codecs();
-        let arguments = io.arguments(shards);
+        let arguments = io.sealed_arguments(shards, &|text| self.sealed(node, text));
         let shared = self.shared.as_ref();
         let statement = shared.map(Shared::number);
         for attempt in 0..2 {
@@ -514,9 +514,7 @@ impl Read {
                 if pg::partial_state::is_surprise(&error) {
                     knowledge::forget();
                 }
-                if moves::is_not_fetched(&error) {
-                    moves::give_up();
-                }
+                moves::learn_from(&error);
                 let named: Vec<(&DistributedTable, usize)> = tables
                     .iter()
                     .flat_map(|table| read.shards.iter().map(move |index| (&**table, *index)))
@@ -554,7 +552,7 @@ impl Read {
         let groups = assign(tables, shards, &[])?;
         let Some((node, group)) = groups.first() else { return Ok(()) };
         let codecs = io.codecs();
-        let arguments = io.arguments_for(group, &[]);
+        let arguments = io.arguments_for(group, &[], &|text| self.sealed(node, text));
         let options = explain.options(!self.locks());
         let (opening, closing) = self.around();
         let parts: Result<Vec<String>, PgError> =

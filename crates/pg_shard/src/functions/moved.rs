@@ -136,6 +136,8 @@ fn part_of_rows(name: &str, part: i32) -> SetOfIterator<'static, Vec<u8>> {
 
 /// Drops rows that this session keeps for others: of these names, or all.
 #[pg_extern]
-fn drop_rows(names: Vec<String>) {
+fn drop_rows(names: Vec<Option<String>>) {
+    // Without any name all are meant, but not if there are names that are NULL.
+    let names: Vec<String> = names.into_iter().map(Option::unwrap_or_default).collect();
     parts::drop_kept(&names);
 }

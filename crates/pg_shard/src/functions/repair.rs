@@ -1,10 +1,12 @@
 //! Repair: a stale placement is created anew and filled from a healthy one, by COPY between the workers.
 
-use super::{change_metadata, check_owner};
+use super::{change_metadata, check_owner, worker_list};
 use crate::catalog::{self, Placement};
 use crate::ddl;
 use crate::plan;
+use crate::session::knowledge;
 use crate::session::pool;
+use crate::session::secrets;
 use crate::session::{Failure, NoSession, Session};
 use crate::transaction::{self, NodeFailure};
 use pg::copy::{self, CopySource};
@@ -14,6 +16,7 @@ use pg::table::{self, RelationLock};
 use pg::utility::copied_columns;
 use pg::{PgError, SqlState};
 use pgrx::prelude::*;
+use shardmap::instruction::Purpose;
 use shardmap::{NodeAddress, PlacementState, ShardId};
 
 const CONSULT_LOGS: &str = "Consult recent messages in the server logs for details.";
@@ -82,6 +85,13 @@ fn repair(shard: ShardId, source: &NodeAddress, target: &NodeAddress) -> Result<
             ));
         }
     }
+    // On one server of two names the target's session would wait for the source's.
+    if let Some(servers) =
+        knowledge::of_nodes(&[source.clone(), target.clone()], super::distribute::SERVER)
+        && servers[0] == servers[1]
+    {
+        return Err(worker_list::same_server(source, target));
+    }
     recreate(oid, shard, target)?;
     fill(oid, shard, source, target)?;
     change_metadata(&format!(
@@ -123,14 +133,47 @@ fn fill(
         catalog::quote(&distributed.schema),
         catalog::quote(&format!("{}_{}", distributed.name, shard.0))
     );
-    let call = format!(
-        "SELECT {}.worker_copy_shard_placement({}, {}, {})",
-        catalog::quote(&schema),
-        super::literal(&name),
-        super::literal(&source.host),
-        source.port
-    );
-    ddl::run_on(target, &[call]).map_err(|failure| failed(problem, target, failure))
+    let call = if table::is_superuser() {
+        format!(
+            "SELECT {}.worker_copy_shard_placement({}, {}, {})",
+            catalog::quote(&schema),
+            super::literal(&name),
+            super::literal(&source.host),
+            source.port
+        )
+    } else {
+        let text = Instruction { table: &name, source: source.clone() }.to_text();
+        let sealed = secrets::seal(target, Purpose::Copy, &pool::user(), &text);
+        format!("SELECT pgs_catalog.copy_shard_placement({})", super::literal(&sealed))
+    };
+    ddl::run_on(target, &[call]).map_err(|failure| {
+        if let NodeFailure::Error(error) = &failure
+            && secrets::is_not_proven(error)
+        {
+            secrets::forget();
+        }
+        failed(problem, target, failure)
+    })
+}
+
+/// To a node: to copy a table's rows from another.
+struct Instruction<'a> {
+    table: &'a str,
+    source: NodeAddress,
+}
+
+impl<'a> Instruction<'a> {
+    /// Port and host on the first line, the table behind it.
+    fn to_text(&self) -> String {
+        format!("{} {}\n{}", self.source.port, self.source.host, self.table)
+    }
+
+    fn parse(text: &'a str) -> Option<Self> {
+        let (source, table) = text.split_once('\n')?;
+        let (port, host) = source.split_once(' ')?;
+        let source = NodeAddress { host: host.into(), port: port.parse().ok()? };
+        Some(Self { table, source })
+    }
 }
 
 /// Where the extension is on a node; it is created if it is not there.
@@ -171,7 +214,34 @@ fn failed(what: &str, node: &NodeAddress, failure: NodeFailure) -> PgError {
 #[pg_extern]
 fn worker_copy_shard_placement(table_name: &str, source_node_name: &str, source_node_port: i32) {
     let source = NodeAddress { host: source_node_name.into(), port: source_node_port };
-    raise(copy_from_node(table_name, &source));
+    let allowed = || {
+        // It connects to any host, with the server's own credentials.
+        if table::is_superuser() {
+            return Ok(());
+        }
+        Err(PgError::new(
+            SqlState(*b"42501"),
+            "must be superuser to call worker_copy_shard_placement",
+        )
+        .hint("A table's owner repairs a placement with master_copy_shard_placement on the coordinator."))
+    };
+    raise(allowed().and_then(|()| copy_from_node(table_name, &source)));
+}
+
+/// The same for a table's owner, on a coordinator's word.
+#[pg_extern]
+fn copy_shard_placement(instruction: &str) {
+    let copy = || {
+        let text = secrets::open(Purpose::Copy, instruction)?;
+        let instruction = Instruction::parse(text).ok_or_else(|| {
+            PgError::new(
+                SqlState::INVALID_PARAMETER_VALUE,
+                "no such instruction to copy a placement",
+            )
+        })?;
+        copy_from_node(instruction.table, &instruction.source)
+    };
+    raise(copy());
 }
 
 /// Appends the rows of the table of the same name on another node to the local one.

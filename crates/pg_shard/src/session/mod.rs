@@ -23,6 +23,9 @@ pub(crate) mod pool;
 /// What a session is asked.
 mod request;
 
+/// Proofs that a coordinator instructs a node.
+pub(crate) mod secrets;
+
 /// One snapshot of each node for a statement.
 pub(crate) mod snapshot;
 

@@ -39,14 +39,19 @@ struct Pooled {
 ///
 /// A superuser needs nobody's rights and stays in his own sessions, where he sees what his transaction has written.
 pub(crate) fn acting_as<T>(role: Oid, body: impl FnOnce() -> T) -> T {
+    if role == Oid::INVALID || role == table::current_role() || table::is_superuser() {
+        return body();
+    }
+    as_role(role, body)
+}
+
+/// The same whatever role the current one is.
+pub(crate) fn as_role<T>(role: Oid, body: impl FnOnce() -> T) -> T {
     struct Before(Oid);
     impl Drop for Before {
         fn drop(&mut self) {
             ACTING.set(self.0);
         }
-    }
-    if role == Oid::INVALID || role == table::current_role() || table::is_superuser() {
-        return body();
     }
     let _before = Before(ACTING.replace(role));
     body()
