@@ -313,7 +313,15 @@ fn shard_id_sequence() -> Result<Oid, PgError> {
 struct Nodes {
     dead: HashMap<NodeAddress, PgError>,
     begun: Vec<NodeAddress>,
+    /// Which server each node is that shards are created on.
+    servers: Vec<(NodeAddress, String)>,
 }
+
+/// Answered by a server with what no other one answers, whatever names and ports lead to it. Copies of a data directory
+/// have one system identifier; they listen on ports of their own, or run on other machines since another microsecond.
+pub(super) const SERVER: &str = "SELECT pg_catalog.concat_ws(' ', s.system_identifier, \
+     EXTRACT(epoch FROM pg_catalog.pg_postmaster_start_time()), pg_catalog.current_setting('port')) \
+     FROM pg_catalog.pg_control_system() s";
 
 impl Nodes {
     /// Creates a shard on a node; false if the node cannot be reached, after the warnings of pg_shard 1.2.
@@ -323,7 +331,8 @@ impl Nodes {
             return Ok(false);
         }
         let is_first = !self.begun.contains(node);
-        let created = if is_first { create_extension(node) } else { Ok(()) };
+        let created =
+            if is_first { self.meet(node)?.and_then(|()| create_extension(node)) } else { Ok(()) };
         match created.and_then(|()| ddl::run_on(node, statements)) {
             Ok(()) => {
                 self.begun.push(node.clone());
@@ -342,6 +351,28 @@ impl Nodes {
                 Ok(false)
             }
         }
+    }
+}
+
+impl Nodes {
+    /// Notes which server a node is. It is not one that we work on under another name: there our sessions would wait for each
+    /// other, where nobody sees it. The inner error is the node's.
+    fn meet(&mut self, node: &NodeAddress) -> Result<Result<(), NodeFailure>, PgError> {
+        let mut server = String::new();
+        let asked = transaction::with_session(node, &mut |session| {
+            let level = Some(transaction::level_for_write());
+            session.borrow_mut().run(SERVER, level, &mut |row| {
+                server = row.first_text().unwrap_or_default();
+                Ok(())
+            })
+        });
+        if asked.is_ok() {
+            if let Some((other, _)) = self.servers.iter().find(|(_, known)| *known == server) {
+                return Err(worker_list::same_server_in_list(other, node));
+            }
+            self.servers.push((node.clone(), server));
+        }
+        Ok(asked.map(drop))
     }
 }
 

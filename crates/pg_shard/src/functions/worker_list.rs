@@ -8,8 +8,8 @@ use pg::table;
 use pg::{PgError, SqlState};
 use shardmap::NodeAddress;
 
-/// Reads the list, sorted.
-pub(super) fn read() -> Result<Vec<NodeAddress>, PgError> {
+/// Reads the list, sorted, with the number of each node's line.
+fn read_with_lines() -> Result<Vec<(NodeAddress, u32)>, PgError> {
     let path = format!("{}/pg_worker_list.conf", table::data_directory());
     let text = std::fs::read(&path).map_err(|error| {
         let code = match error.kind() {
@@ -28,7 +28,7 @@ pub(super) fn read() -> Result<Vec<NodeAddress>, PgError> {
         )
         .hint("Write one line with host and port for each worker.")
     })?;
-    let mut workers = Vec::new();
+    let mut workers: Vec<(NodeAddress, u32)> = Vec::new();
     for (number, line) in (1..).zip(text.split_inclusive(|byte| *byte == b'\n')) {
         if line.len() >= 1023 {
             return Err(PgError::new(
@@ -38,12 +38,45 @@ pub(super) fn read() -> Result<Vec<NodeAddress>, PgError> {
         }
         let line = String::from_utf8_lossy(line);
         if let Some((node, rest)) = parse(&line)? {
+            if let Some((_, before)) = workers.iter().find(|(known, _)| *known == node) {
+                return Err(same_server(&node, &node).detail(format!(
+                    "It stands in lines {before} and {number} of the worker list file."
+                )));
+            }
             warn_of_third_field(number, rest);
-            workers.push(node);
+            workers.push((node, number));
         }
     }
     workers.sort();
     Ok(workers)
+}
+
+/// The list, sorted.
+pub(super) fn read() -> Result<Vec<NodeAddress>, PgError> {
+    Ok(read_with_lines()?.into_iter().map(|(node, _)| node).collect())
+}
+
+/// The error for two addresses of one server: it would wait for itself, and a shard's placements would be one.
+pub(super) fn same_server(one: &NodeAddress, other: &NodeAddress) -> PgError {
+    let message = format!("workers \"{one}\" and \"{other}\" are the same server");
+    PgError::new(SqlState(*b"F0000"), message).hint("Name each worker once.")
+}
+
+/// The same with the lines in which the list names them, if it does.
+pub(super) fn same_server_in_list(one: &NodeAddress, other: &NodeAddress) -> PgError {
+    let error = same_server(one, other);
+    let listed = read_with_lines().unwrap_or_default();
+    let line = |node: &NodeAddress| {
+        listed.iter().find(|(known, _)| known == node).map(|(_, number)| *number)
+    };
+    match (line(one), line(other)) {
+        (Some(one), Some(other)) => error.detail(format!(
+            "They stand in lines {} and {} of the worker list file.",
+            one.min(other),
+            one.max(other)
+        )),
+        _ => error,
+    }
 }
 
 /// Warns of a field behind host and port that does not look like a remark.
