@@ -4,6 +4,7 @@
 
 mod coordinator;
 mod crashes;
+mod pools;
 mod reach;
 
 use testkit::{NodeName, TestCluster};

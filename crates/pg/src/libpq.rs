@@ -29,6 +29,7 @@ mod ffi {
         pub(super) fn PQfinish(conn: *mut PGconn);
         pub(super) fn PQstatus(conn: *const PGconn) -> c_int;
         pub(super) fn PQsocket(conn: *const PGconn) -> c_int;
+        pub(super) fn PQbackendPID(conn: *const PGconn) -> c_int;
         pub(super) fn PQerrorMessage(conn: *const PGconn) -> *const c_char;
         pub(super) fn PQsetErrorVerbosity(conn: *mut PGconn, verbosity: c_int) -> c_int;
         pub(super) fn PQsetNoticeReceiver(
@@ -159,6 +160,12 @@ impl Connection {
     pub fn socket(&self) -> c_int {
         // SAFETY: a live PGconn.
         unsafe { ffi::PQsocket(self.pointer()) }
+    }
+
+    /// The number of the server's process, as it has told it at the log-in.
+    pub fn backend_pid(&self) -> c_int {
+        // SAFETY: a live PGconn.
+        unsafe { ffi::PQbackendPID(self.pointer()) }
     }
 
     /// libpq knows the connection to be broken.

@@ -20,6 +20,9 @@ pub(crate) mod knowledge;
 /// Which sessions there are.
 pub(crate) mod pool;
 
+/// Connection pools between coordinator and node.
+mod pooler;
+
 /// What a session is asked.
 mod request;
 
@@ -243,17 +246,23 @@ impl Session {
         };
         // Settings that never change.
         session.link.flight().query(&format!(
-            "SET search_path = pg_catalog; SET extra_float_digits = 3; SET standard_conforming_strings = on; \
+            "SELECT pg_catalog.pg_backend_pid(); SET search_path = pg_catalog; SET extra_float_digits = 3; SET standard_conforming_strings = on; \
              SET client_connection_check_interval = '2s'; SET statement_timeout = 0; SET lock_timeout = 0; \
              SET default_transaction_isolation = 'read committed'; \
              SET idle_in_transaction_session_timeout = 0; SET idle_session_timeout = {}",
             settings::idle_session_timeout()
         ));
-        session.expects.extend([Expect::Preliminary, Expect::Sync]);
-        session.finish(&mut |_| Ok(())).map_err(|failure| match failure {
+        session.expects.extend([Expect::Statement, Expect::Preliminary, Expect::Sync]);
+        let mut met = None;
+        let opened = session.finish(&mut |row| {
+            met = row.first_text();
+            Ok(())
+        });
+        opened.map_err(|failure| match failure {
             Failure::Lost(error) => NoSession::Unreachable(error),
             Failure::Statement(error) => NoSession::Refused(error),
         })?;
+        pooler::check(node, session.link.connection().backend_pid(), &met.unwrap_or_default())?;
         Ok(session)
     }
 
@@ -725,7 +734,7 @@ impl Session {
                 if is_stale_statement(&error) {
                     self.statements.forget_all();
                 }
-                Err(Failure::Statement(error))
+                Err(Failure::Statement(pooler::explain(error, &self.node)))
             }
         }
     }
