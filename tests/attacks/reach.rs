@@ -66,6 +66,33 @@ fn a_node_reaches_nobody_on_the_word_of_a_role() {
     assert!(!session.text("EXPLAIN (VERBOSE, SETTINGS) SELECT * FROM pg_class").contains("sesame"));
 }
 
+/// libpq quotes an option that it does not know, and a password with a space in it, not quoted itself, is such an option.
+#[test]
+fn a_wrong_setting_of_connections_is_quoted_to_superusers_only() {
+    let cluster = TestCluster::up(2);
+    cluster.on_all_nodes(
+        "CREATE ROLE mallory LOGIN; GRANT pg_write_all_data, pg_read_all_data TO mallory",
+    );
+    cluster.create_distributed("CREATE TABLE t (k int)", "t", "k", 2, 2);
+    cluster.sql("ALTER SYSTEM SET pg_shard.node_conninfo = 'password=open sesame sslmode=prefer'");
+    cluster.sql("SELECT pg_reload_conf()");
+    wait_until("the setting is read", || {
+        cluster.new_session().text("SHOW pg_shard.node_conninfo").contains("sesame")
+    });
+    let mut session = as_mallory(&cluster, NodeName::Coordinator);
+    for statement in ["SELECT count(*) FROM t", "INSERT INTO t VALUES (1)"] {
+        let error = session.error(statement);
+        assert_eq!(error.line(), "F0000: the setting \"pg_shard.node_conninfo\" is not valid");
+        assert!(!error.to_string().contains("sesame"), "{error}");
+        let warnings = session.warnings();
+        assert!(warnings.is_empty(), "{warnings:?}");
+    }
+    let error = cluster.new_session().error("SELECT count(*) FROM t");
+    assert_eq!(error.detail, "invalid connection option \"sesame sslmode\"");
+    // No node is to blame.
+    assert_eq!(cluster.unhealthy("t"), 0);
+}
+
 /// A proof holds for one purpose, one role, and one node: whoever has got hold of another's gains nothing.
 #[test]
 fn the_proof_of_another_role_purpose_or_node_is_none() {

@@ -8,6 +8,9 @@ use pg::wait::{Readiness, clock, wait_for};
 use pg::{PgError, SqlState};
 use shardmap::NodeAddress;
 
+/// What `pg_shard.node_conninfo` does not set.
+const OWN: [&str; 6] = ["host", "hostaddr", "port", "dbname", "user", "replication"];
+
 /// Opens a connection and waits for it, at most `pg_shard.connect_timeout`.
 pub(super) fn connect(node: &NodeAddress) -> Result<Connection, NoSession> {
     if node.host.len() > 255 {
@@ -17,7 +20,7 @@ pub(super) fn connect(node: &NodeAddress) -> Result<Connection, NoSession> {
         )));
     }
     let mut options: Vec<(String, String)> = settings::node_options();
-    options.retain(|(keyword, _)| !["host", "port", "dbname", "user"].contains(&keyword.as_str()));
+    options.retain(|(keyword, _)| !OWN.contains(&keyword.as_str()));
     options.extend([
         ("host".to_owned(), node.host.to_string()),
         ("port".to_owned(), node.port.to_string()),
@@ -59,6 +62,7 @@ pub(super) fn connect(node: &NodeAddress) -> Result<Connection, NoSession> {
 fn classify(connection: &Connection, node: &NodeAddress) -> NoSession {
     let (code, message) = connection.opening_error();
     match code {
+        None if message.starts_with("invalid ") => NoSession::Refused(not_valid(message)),
         None => NoSession::Unreachable(PgError::new(SqlState::CONNECTION_FAILURE, message)),
         Some(code) if matches!(&code.class(), b"57" | b"08") => {
             NoSession::Unreachable(PgError::new(SqlState::CONNECTION_FAILURE, message))
@@ -75,5 +79,17 @@ fn classify(connection: &Connection, node: &NodeAddress) -> NoSession {
                 table::current_database()
             )),
         ),
+    }
+}
+
+/// libpq has refused the options before it has reached anybody. Its text quotes them: who may not see the setting, in which a
+/// password may stand, is not told what it is.
+fn not_valid(message: String) -> PgError {
+    let error =
+        PgError::new(SqlState(*b"F0000"), "the setting \"pg_shard.node_conninfo\" is not valid");
+    if table::is_superuser() {
+        error.detail(message)
+    } else {
+        error.hint("Ask whoever runs the server: it has the options of connections to nodes.")
     }
 }
