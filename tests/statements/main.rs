@@ -1,5 +1,8 @@
 //! Statements of one shard group in every way that a client can send them, and what is refused.
 
+/// Rows that are named by their `ctid`.
+mod ctid;
+
 /// WHERE CURRENT OF.
 mod cursors;
 

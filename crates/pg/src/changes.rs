@@ -11,9 +11,11 @@ use crate::pulled::{OLD, SHARD};
 use crate::query::Command;
 use crate::rows::{Codecs, RowStore, Source};
 use crate::scan::ScanIo;
+use crate::tid;
 use crate::value::{Encoder, Hasher};
 use pgrx::pg_sys::{self, Datum, NodeTag};
 use protocol::{Arguments, Row};
+use shardmap::tid::TidLayout;
 use std::ffi::{CStr, c_int};
 
 mod raw {
@@ -117,6 +119,8 @@ pub struct Changes {
     input: *mut pg_sys::TupleTableSlot,
     shard_at: usize,
     ctid_at: usize,
+    /// How the `ctid`s are made, if they are not those of the nodes.
+    layout: Option<TidLayout>,
     /// For each column of the table where its old value stands in a row of the plan; 0 for nowhere.
     old_at: Vec<usize>,
     has_old: bool,
@@ -274,6 +278,7 @@ impl ScanIo {
                 input: std::ptr::null_mut(),
                 shard_at: place_of(SHARD),
                 ctid_at: place_of(c"ctid"),
+                layout: tid::layout_of((*relation).rd_id),
                 has_old: old_at.iter().any(|at| *at > 0),
                 old_at,
                 has_generated: !constraints.is_null() && (*constraints).has_generated_stored,
@@ -351,7 +356,8 @@ impl Changes {
             });
             (*old).tts_tableOid = (*self.relation).rd_id;
             if is_matched && let Some(ctid) = value(input, self.ctid_at - 1) {
-                (*old).tts_tid = *ctid.cast_mut_ptr::<pg_sys::ItemPointerData>();
+                let id = *ctid.cast_mut_ptr::<pg_sys::ItemPointerData>();
+                (*old).tts_tid = self.layout.map_or(id, |layout| tid::decode(id, layout));
             }
         }
     }

@@ -15,6 +15,7 @@ use crate::query::{
 use crate::shippable::{
     functions_of, is_known_before_reading, is_plain_value, names_object, reads_local_state,
 };
+use crate::tid;
 use crate::value::{FIRST_USER_OID, Hasher};
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use shardmap::prune::Prune;
@@ -45,6 +46,8 @@ pub(crate) unsafe fn prune_of_clauses(
         prune: Prune::All,
         insert_source: InsertSource::OneRow,
         keeps_key: false,
+        ctids: Vec::new(),
+        shows_ctid: false,
         has_returning: false,
         has_on_conflict: false,
         null_key: false,
@@ -78,6 +81,8 @@ impl Prepared {
             prune: Prune::All,
             insert_source: InsertSource::OneRow,
             keeps_key: false,
+            ctids: Vec::new(),
+            shows_ctid: false,
             // SAFETY: the copy is live.
             has_returning: unsafe { !(*self.query).returningList.is_null() },
             // SAFETY: as above.
@@ -98,6 +103,11 @@ impl Prepared {
         // SAFETY: as above.
         unsafe {
             reader.read_query(query);
+            let is_cut = |table: &Oid| tid::layout_of(*table).is_some();
+            reader.facts.shows_ctid = !reader.facts.ctids.is_empty() && tid::is_shown(query);
+            if reader.facts.shows_ctid && reader.facts.ctids.iter().any(is_cut) {
+                reader.facts.obstacles.push(Obstacle::ShownTid);
+            }
             for entry in node::elements::<pg_sys::TargetEntry>((*query).targetList) {
                 // An anonymous record cannot be read back from another server.
                 let type_oid = pg_sys::exprType((*entry).expr.cast());
@@ -582,6 +592,9 @@ impl Reader<'_> {
                             self.facts.obstacles.push(Obstacle::WholeRow);
                         }
                     }
+                    if tid::is_ctid(&*var) {
+                        self.note_ctid(var);
+                    }
                     // tableoid of a shard is another number than the table's.
                     if (*var).varattno == pg_sys::TableOidAttributeNumber as i16 {
                         self.facts.obstacles.push(Obstacle::LocalState);
@@ -605,6 +618,24 @@ impl Reader<'_> {
                     for function in functions_of(n) {
                         self.read_function(function);
                     }
+                }
+            }
+        }
+    }
+
+    /// Notes the table of a `ctid`.
+    unsafe fn note_ctid(&mut self, var: *mut pg_sys::Var) {
+        // SAFETY: a live Var of the query that is being read.
+        unsafe {
+            let Some(level) = self.levels.len().checked_sub(1 + (*var).varlevelsup as usize) else {
+                return;
+            };
+            let level = self.levels[level];
+            let Some(index) = ((*var).varno as usize).checked_sub(1) else { return };
+            if index < node::length((*level).rtable) {
+                let rte: *mut pg_sys::RangeTblEntry = node::nth((*level).rtable, index);
+                if (self.distribution)((*rte).relid).is_some() {
+                    self.facts.ctids.push((*rte).relid);
                 }
             }
         }

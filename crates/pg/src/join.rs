@@ -8,6 +8,7 @@
 use crate::error::boundary;
 use crate::facts::{is_deterministic, strip_relabel};
 use crate::hooks;
+use crate::lock_join;
 use crate::matched;
 use crate::moved::{self, Side};
 use crate::node::{self, Visit};
@@ -15,6 +16,7 @@ use crate::path::{self, Spread};
 use crate::pushed::{self, Pushed};
 use crate::remote::{self, Broadcast, Column, Condition, Item, Remote};
 use crate::sorted;
+use crate::tid;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use shardmap::locus::{JoinKind, Locus};
 use std::rc::Rc;
@@ -47,6 +49,10 @@ pub(crate) unsafe extern "C-unwind" fn join_paths(
                 // A right join is offered as a left one too.
                 _ => return Ok(()),
             };
+            if lock_join::concerns(root, rel) {
+                lock_join::offer(root, rel, (outer, inner), kind, (*extra).restrictlist);
+                return Ok(());
+            }
             if !may_join(root, rel) {
                 return Ok(());
             }
@@ -114,7 +120,7 @@ const MOST_DISTINCT: f64 = 50_000.0;
 
 /// A relation whose rows are read here first and sent to all nodes, as something that lies everywhere; none if
 /// its columns cannot travel as arrays, or if they are too many.
-unsafe fn broadcast(
+pub(crate) unsafe fn broadcast(
     root: *mut pg_sys::PlannerInfo,
     joined: *mut pg_sys::RelOptInfo,
     rel: *mut pg_sys::RelOptInfo,
@@ -124,7 +130,7 @@ unsafe fn broadcast(
 ) -> Option<Remote> {
     // SAFETY: the planner's live structures; inputs of a join have their cheapest path.
     unsafe {
-        let path = (*rel).cheapest_total_path;
+        let mut path = (*rel).cheapest_total_path;
         if path.is_null()
             || !(*path).param_info.is_null()
             || !(*rel).lateral_relids.is_null()
@@ -137,10 +143,16 @@ unsafe fn broadcast(
         let mut columns = Vec::new();
         for expression in node::elements::<pg_sys::Node>((*(*path).pathtarget).exprs) {
             let var = node::cast::<pg_sys::Var, _>(expression, NodeTag::T_Var)?;
-            if !travels(&*var) {
+            if lock_join::is_recheck_only(root, var) {
+                continue;
+            }
+            if !travels(&*var) && !tid::is_ctid(&*var) {
                 return None;
             }
             columns.push(var);
+        }
+        if columns.len() < node::length((*(*path).pathtarget).exprs) {
+            path = only_columns(root, rel, path, &columns);
         }
         let relations = members((*rel).relids);
         let table = *other.tables.first()?;
@@ -149,7 +161,7 @@ unsafe fn broadcast(
             .filter(|info| !is_asked_after(*info, kind, joined))
             .find_map(|info| spread_by((*info).clause.cast(), &columns, other));
         let unique = match relations[..] {
-            [relation] if spread.is_none() && (*path).rows < MOST_DISTINCT => {
+            [relation] if spread.is_none() && (*path).rows < MOST_DISTINCT && !other.locks_all => {
                 node::elements::<pg_sys::RestrictInfo>(clauses)
                     .into_iter()
                     .filter(|info| !is_asked_after(*info, kind, joined))
@@ -180,7 +192,26 @@ unsafe fn broadcast(
             before,
             cost: 0.0,
             complete: true,
+            locks_all: false,
         })
+    }
+}
+
+/// The path without its other columns.
+unsafe fn only_columns(
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+    path: *mut pg_sys::Path,
+    columns: &[*mut pg_sys::Var],
+) -> *mut pg_sys::Path {
+    // SAFETY: the planner's live structures.
+    unsafe {
+        let target = pg_sys::create_empty_pathtarget();
+        for column in columns {
+            pg_sys::add_column_to_pathtarget(target, column.cast(), 0);
+        }
+        let target = pg_sys::set_pathtarget_cost_width(root, target);
+        pg_sys::create_projection_path(root, rel, path, target).cast()
     }
 }
 
@@ -273,7 +304,8 @@ pub(crate) unsafe fn changes_with_outer_rows(
     }
 }
 
-unsafe fn join(
+/// The join of two relations on the workers, if it can be made there.
+pub(crate) unsafe fn join(
     root: *mut pg_sys::PlannerInfo,
     rel: *mut pg_sys::RelOptInfo,
     kind: JoinKind,
@@ -281,7 +313,9 @@ unsafe fn join(
     right: &Remote,
     restrictions: *mut pg_sys::List,
 ) -> Option<Remote> {
-    if !left.complete || !right.complete || left.user != right.user {
+    let locks = left.locks_all || right.locks_all;
+    let has_all = |side: &Remote| side.complete || side.locks_all;
+    if !has_all(left) || !has_all(right) || left.user != right.user {
         return None;
     }
     // SAFETY: the planner's live structures.
@@ -296,8 +330,15 @@ unsafe fn join(
         }
         let covers = |var: &pg_sys::Var| left.has(var) || right.has(var);
         let init_params = path::init_params(root);
+        let ships = |part| crate::shippable::is_shippable(part, &covers, &init_params, false);
         let can = |clause: &*mut pg_sys::Node| {
-            crate::shippable::is_shippable(*clause, &covers, &init_params, false)
+            let is_row = |var: &pg_sys::Var| left.stores(var) || right.stores(var);
+            let is_sent = |value| {
+                let var = node::cast::<pg_sys::Var, _>(value, NodeTag::T_Var);
+                var.is_some_and(|var| left.sends(&*var) || right.sends(&*var))
+            };
+            let is_value = |value| ships(value) || is_sent(value);
+            ships(*clause) || tid::comparison(*clause, &is_row, &is_value).is_some()
         };
         if !on.iter().chain(&after).all(can) {
             return None;
@@ -410,7 +451,8 @@ unsafe fn join(
             work: left.work + right.work,
             before: left.before + right.before,
             cost: 0.0,
-            complete: true,
+            complete: !locks,
+            locks_all: locks,
         })
     }
 }

@@ -63,6 +63,9 @@ mod repeated;
 /// Joins on the workers.
 mod join;
 
+/// Joins of a table whose rows are locked.
+mod lock_join;
+
 /// Joins of rows that are read here with what the workers find for them.
 pub mod matched;
 
@@ -83,6 +86,9 @@ pub mod definition;
 
 /// The worker's half of a user's aggregate in parts.
 pub mod partial_state;
+
+/// `ctid` over several shards.
+mod tid;
 
 /// Grouping, DISTINCT, ORDER BY and LIMIT on the workers.
 mod upper;

@@ -210,6 +210,7 @@ unsafe fn moved(
             before,
             cost: 0.0,
             complete: true,
+            locks_all: false,
         }
     }
 }

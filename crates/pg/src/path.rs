@@ -20,6 +20,7 @@ use crate::shippable;
 use crate::sorted;
 use crate::subselect;
 use crate::template::Piece;
+use crate::tid;
 use crate::value::FIRST_USER_OID;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use shardmap::Prune;
@@ -240,7 +241,8 @@ pub(crate) unsafe fn conditions_of(
             // A filter behind a security barrier must not see rows that the barrier hides, unless it cannot tell.
             let allowed =
                 (*info).security_level <= (*rel).baserestrict_min_security || (*info).leakproof;
-            if allowed && shippable::is_shippable(clause, &own, &init_params, false) {
+            let can = |part| shippable::is_shippable(part, &own, &init_params, false);
+            if allowed && (can(clause) || tid::comparison(clause, &own, &can).is_some()) {
                 conditions.push(Condition::Clause(clause));
             } else {
                 complete = false;
@@ -268,7 +270,7 @@ unsafe fn base(
             check_sample(root, (*rte).tablesample)?;
         }
         let (conditions, clauses, all_shipped) = conditions_of(root, rel, rti);
-        let complete = all_shipped && lock_clause(rte).is_none();
+        let locks = lock_clause(rte).is_some();
         let is_sharded = planner.shard_count(table) != 1;
         let locus = if is_sharded { Locus::by((rti, key.column)) } else { Locus::Everywhere };
         let filters = vec![Filter { relation: rti, key, is_sharded, clauses }];
@@ -286,7 +288,8 @@ unsafe fn base(
             work,
             before: 0.0,
             cost: 0.0,
-            complete,
+            complete: all_shipped && !locks,
+            locks_all: all_shipped && locks,
         })
     }
 }

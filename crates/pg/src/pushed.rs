@@ -6,6 +6,7 @@
 use crate::aggregate::PartialAggregate;
 use crate::error::PgError;
 use crate::hooks;
+use crate::lock_join;
 use crate::node;
 use crate::path::{self, ShardScan, SortKey, Split};
 use crate::remote::{Item, Output, Pieces, Printer, Remote, columns_in};
@@ -193,10 +194,9 @@ pub(crate) unsafe fn plan(
                         .map(|entry| (*entry).expr.cast()),
                 );
                 wanted.extend(&local);
-                columns_in(remote, &wanted)
-                    .into_iter()
-                    .map(|expression| Yield { expression, partial: None })
-                    .collect()
+                let mut columns = columns_in(remote, &wanted);
+                columns.extend(lock_join::unread_columns(remote, &wanted));
+                columns.into_iter().map(|expression| Yield { expression, partial: None }).collect()
             }
         };
         for rows in remote.subselects() {
@@ -245,8 +245,8 @@ pub(crate) unsafe fn plan(
             [Item::Table(relation)] if pushed.outputs.is_none() && merge.is_empty() => relation,
             _ => 0,
         };
-        let locks = relation > 0 && path::lock_clause(path::entry_of(root, relation)).is_some();
-        let is_target = locks && path::is_target(path::entry_of(root, relation));
+        let locked = lock_join::locked_table(remote);
+        let is_target = locked.is_some_and(|table| path::is_target(path::entry_of(root, table)));
         let described = ShardScan {
             tables: remote.tables.clone(),
             user: remote.user,
@@ -262,7 +262,7 @@ pub(crate) unsafe fn plan(
             sent,
             merge,
             merge_text,
-            locks,
+            locks: locked.is_some(),
             is_target,
             matched: None,
         };
@@ -378,7 +378,7 @@ fn list_of(yields: &[Yield], printer: &mut Printer<'_>) -> List {
 fn print_plain(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) -> Sql {
     let List { select, columns, sources, places, keys } = list_of(yields, printer);
     let mut template = Pieces::default();
-    let lock = lock_of(pushed);
+    let lock = lock_join::lock_of(&pushed.remote);
     // A locking SELECT may stand in UNION ALL only as a sub-query. See `Statement::with_locks_on_workers`.
     if lock.is_some() {
         template.text("SELECT * FROM (");
@@ -498,16 +498,6 @@ fn grouping_sets(sets: &[Vec<usize>], name: impl Fn(&usize) -> String) -> String
         format!("({})", names.join(", "))
     });
     format!("GROUPING SETS ({})", sets.collect::<Vec<_>>().join(", "))
-}
-
-fn lock_of(pushed: &Pushed) -> Option<String> {
-    match pushed.remote.items[..] {
-        // SAFETY: a table of the root's range table.
-        [Item::Table(relation)] => unsafe {
-            path::lock_clause(path::entry_of(pushed.remote.root, relation))
-        },
-        _ => None,
-    }
 }
 
 /// One query a shard whose columns are named `c1`, `c2`, ..., and one around their union.

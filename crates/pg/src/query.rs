@@ -146,6 +146,8 @@ pub enum Obstacle {
     KeyChange,
     /// What it writes depends on where rows lie: system columns, LIMIT, DISTINCT ON, window functions.
     PlacementDependent,
+    /// A `ctid` of a table with several shards goes to the client, or comes from it: a node's own would be wrong.
+    ShownTid,
 }
 
 /// What a statement touches and says.
@@ -169,6 +171,10 @@ pub struct Facts {
     pub insert_source: InsertSource,
     /// Each row that an INSERT's query yields has the key of a stored row that it is made of.
     pub keeps_key: bool,
+    /// The distributed tables whose `ctid` it mentions.
+    pub ctids: Vec<Oid>,
+    /// One of them may go to the client, or come from it.
+    pub shows_ctid: bool,
     /// It has a RETURNING clause.
     pub has_returning: bool,
     /// It has an ON CONFLICT clause.

@@ -5,6 +5,7 @@
 //! Expressions are printed by ruleutils over a range table of our making, so that every relation has an alias that
 //! we know; the FROM clause around them is ours, with holes where shards' names go.
 
+use crate::lock_join;
 use crate::moved::Moved;
 use crate::node::{self, Visit};
 use crate::path::Spread;
@@ -15,6 +16,7 @@ use crate::rows::Source;
 use crate::shippable;
 use crate::subselect::Subselect;
 use crate::template::Piece;
+use crate::tid;
 use crate::value::type_name;
 use crate::{facts, path};
 use pgrx::pg_sys::{self, NodeTag, Oid};
@@ -129,6 +131,8 @@ pub(crate) struct Remote {
     pub(crate) cost: f64,
     /// It is all of the relation: no filter is left to be applied here.
     pub(crate) complete: bool,
+    /// It would be, but its rows are locked: it may be joined with rows that are sent along, so that no others are locked.
+    pub(crate) locks_all: bool,
 }
 
 impl Remote {
@@ -151,6 +155,17 @@ impl Remote {
             && var.varno > 0
             && (item_of(&self.items, relation).is_some_and(is_had)
                 || self.stand_ins.iter().any(|(known, _)| *known == (relation, column)))
+    }
+
+    /// It is a column of a table, as the nodes store it.
+    pub(crate) fn stores(&self, var: &pg_sys::Var) -> bool {
+        var.varlevelsup == 0
+            && matches!(item_of(&self.items, var.varno as u32), Some(Item::Table(_)))
+    }
+
+    /// It is a column of rows that are sent along.
+    pub(crate) fn sends(&self, var: &pg_sys::Var) -> bool {
+        self.has(var) && matches!(item_of(&self.items, var.varno as u32), Some(Item::Broadcast(_)))
     }
 
     /// The relation belongs to it.
@@ -451,6 +466,29 @@ impl<'a> Printer<'a> {
             .map_or("t", |(_, alias)| alias.as_str())
     }
 
+    /// It is a column of rows that are sent along.
+    fn is_sent(&self, var: &pg_sys::Var) -> bool {
+        self.broadcasts.iter().any(|rows| rows.relations.contains(&(var.varno as u32)))
+    }
+
+    /// A clause of a condition, of which a shard has its own form if it compares a `ctid`.
+    fn clause(&mut self, clause: *mut pg_sys::Node) -> String {
+        let is_row = |var: &pg_sys::Var| {
+            self.aliases.iter().any(|(relation, _)| *relation == var.varno as u32)
+        };
+        // SAFETY: a live clause of the planner; a `ctid` is that of a table.
+        unsafe {
+            let Some(found) = tid::comparison(clause, &is_row, &|_| true) else {
+                return self.expression(clause);
+            };
+            let entry = path::entry_of(self.remote.root, (*found.row).varno as u32);
+            let layout = tid::layout_of((*entry).relid);
+            let row = self.expression(found.row.cast());
+            let value = self.expression(found.value);
+            tid::comparison_sql(layout, &row, &value, found.is_array)
+        }
+    }
+
     /// What has to come from a worker for this expression; `first` is the number of its first remote column.
     pub(crate) fn output(&mut self, expression: *mut pg_sys::Node, first: usize) -> Output {
         // SAFETY: a live expression over relations of the remote, whose entries are tables if they are whole rows
@@ -459,9 +497,20 @@ impl<'a> Printer<'a> {
             let var = node::cast::<pg_sys::Var, _>(expression, NodeTag::T_Var);
             if let Some(var) = var
                 && (*var).varattno <= 0
-                && i32::from((*var).varattno) != pg_sys::SelfItemPointerAttributeNumber
+                && !self.is_sent(&*var)
+                && !lock_join::is_unread(self.remote, var)
             {
                 let entry = path::entry_of(self.remote.root, (*var).varno as u32);
+                if tid::is_ctid(&*var)
+                    && let Some(layout) = tid::layout_of((*entry).relid)
+                {
+                    let shard = format!("'{}'::pg_catalog.int4", path::SHARD_INDEX);
+                    let columns = vec![
+                        (self.value(expression), pg_sys::TIDOID, -1),
+                        (shard, pg_sys::INT4OID, -1),
+                    ];
+                    return Output { columns, source: Source::Tid(first, layout) };
+                }
                 if i32::from((*var).varattno) == pg_sys::MaxCommandIdAttributeNumber
                     && path::is_target(entry)
                 {
@@ -485,6 +534,9 @@ impl<'a> Printer<'a> {
                     let places = (first..first + columns.len()).collect();
                     return Output { columns, source: Source::Row(table, places) };
                 }
+            }
+            if var.is_some_and(|var| lock_join::is_unread(self.remote, var)) {
+                return Output { columns: Vec::new(), source: Source::Here };
             }
             let column = (
                 self.value(expression),
@@ -608,7 +660,7 @@ impl<'a> Printer<'a> {
             sql.text(if index == 0 { opening } else { " AND " });
             match condition {
                 Condition::Clause(clause) => {
-                    let text = self.expression(*clause);
+                    let text = self.clause(*clause);
                     // A worker knows nothing of arrays' values, takes alternatives for rare ones, and would join the
                     // arrays with each other first, or read its table once for each of their rows. Of CASE it thinks that
                     // half the rows pass.

@@ -2,10 +2,12 @@
 //! them.
 
 use crate::error::PgError;
+use crate::tid;
 use crate::unguarded::client_encoding;
 use crate::value::{Decoder, Encoder, Hasher, is_binary_safe};
 use pgrx::pg_sys::{self, Datum, Oid};
 use protocol::Row;
+use shardmap::tid::TidLayout;
 use std::cell::RefCell;
 use std::ffi::c_int;
 use std::ops::Range;
@@ -20,6 +22,9 @@ pub enum Source {
     TableOid(Oid),
     /// A row of the table, made of these columns of the remote result (in the table's order, live columns only).
     Row(Oid, Vec<usize>),
+    /// The `ctid` of a row of a table with several shards: the remote result's column from this one on are its `ctid` on the
+    /// node and the shard's index.
+    Tid(usize, TidLayout),
     /// A serialised transition state, made of its parts: the remote result's columns from this one on.
     State(StateKind, usize),
     /// No node: it is put in here, or NULL.
@@ -333,6 +338,16 @@ impl RowStore {
                         inputs.next().and_then(|decoder| datum_by(decoder, *column))
                     }
                     Source::TableOid(table) => Some(Datum::from(*table)),
+                    Source::Tid(first, layout) => {
+                        let tid = datum_by(&codecs.decoders[*first], *first);
+                        let shard = datum_by(&codecs.decoders[first + 1], first + 1);
+                        match (tid, shard) {
+                            (Some(tid), Some(shard)) => {
+                                Some(tid::encode(tid, shard.value(), *layout)?)
+                            }
+                            _ => None,
+                        }
+                    }
                     Source::Row(table, columns) => {
                         let mut datum = |column: usize| datum_by(&codecs.decoders[column], column);
                         Some(make_row(*table, columns, &mut datum))

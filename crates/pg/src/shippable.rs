@@ -27,9 +27,8 @@ pub(crate) unsafe fn is_shippable(
                 NodeTag::T_Var => {
                     let var = n.cast::<pg_sys::Var>();
                     let ours = (*var).varlevelsup == 0 && own(&*var);
-                    let plain = (*var).varattno > 0
-                        || i32::from((*var).varattno) == pg_sys::SelfItemPointerAttributeNumber;
-                    if ours && plain { Visit::Into } else { Visit::Stop }
+                    // Of system columns a node has other values, or (`ctid`) only a part; see `crate::tid`.
+                    if ours && (*var).varattno > 0 { Visit::Into } else { Visit::Stop }
                 }
                 NodeTag::T_Aggref if !aggregates => Visit::Stop,
                 // Its arguments have to be the keys as they are printed there.

@@ -146,6 +146,7 @@ pub(crate) unsafe fn of(
             before: inner.before,
             cost: 0.0,
             complete,
+            locks_all: false,
         };
         let filters = remote.conditions.iter().filter_map(|condition| match condition {
             Condition::Clause(clause) => Some(*clause),

@@ -30,6 +30,9 @@ pub mod route;
 /// SQL in which the shard's id is left open.
 pub mod shard_template;
 
+/// Where a row lies, as a `ctid`.
+pub mod tid;
+
 /// INSERT of several rows from an INSERT of one.
 pub mod values_list;
 

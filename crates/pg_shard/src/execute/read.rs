@@ -286,6 +286,9 @@ impl Read {
         while !left.is_empty() {
             let mut next = Vec::new();
             let parts = assign(tables, &left, &avoid)?;
+            if self.reads_ctids() {
+                check_leaders(&tables[0], &parts)?;
+            }
             for (node, group) in &parts {
                 match self.open_node(io, &tables[0], node, group, sharers(&parts, node))? {
                     Ok(read) => reads.push(read),
@@ -300,6 +303,12 @@ impl Read {
             left = next;
         }
         Ok(reads)
+    }
+
+    /// Rows come with their `ctid`s, which another scan of the statement may be compared with: placements have different ones.
+    fn reads_ctids(&self) -> bool {
+        matches!(&self.compiled.plan, Plan::ShardScan(plan)
+            if plan.remote.iter().any(|(type_oid, _)| *type_oid == pgrx::pg_sys::TIDOID))
     }
 
     /// Starts the statement on one node. The inner error says that the node cannot be reached.
@@ -797,6 +806,30 @@ pub(crate) fn common_nodes(tables: &[Rc<DistributedTable>], index: usize) -> Vec
         })
         .cloned()
         .collect()
+}
+
+/// Nobody but the leaders is asked.
+fn check_leaders(
+    table: &DistributedTable,
+    parts: &[(NodeAddress, Vec<usize>)],
+) -> Result<(), PgError> {
+    for (node, shards) in parts {
+        for index in shards {
+            let leader = table.healthy(*index).next();
+            if let Some(leader) = leader.filter(|leader| leader.node != *node) {
+                return Err(PgError::new(
+                    SqlState::CONNECTION_FAILURE,
+                    format!(
+                        "cannot read the ctid of rows of table \"{}\" from another placement",
+                        table.name
+                    ),
+                )
+                .detail(format!("Node \"{}\" cannot be reached.", leader.node))
+                .hint("Leave ctid out of the statement, or start the node again."));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn unreadable(table: &DistributedTable, index: usize) -> PgError {

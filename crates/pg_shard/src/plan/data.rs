@@ -8,6 +8,7 @@ use pg::rows::{Source, StateKind};
 use pg::template::Piece;
 use pgrx::pg_sys::Oid;
 use shardmap::Prune;
+use shardmap::tid::TidLayout;
 
 /// A plan of ours.
 #[derive(Clone, Debug)]
@@ -396,6 +397,9 @@ fn write_source(w: &mut PlanWriter, source: &Source) {
         Source::Here => {
             w.int(5);
         }
+        Source::Tid(first, layout) => {
+            w.int(6).int(count(*first)).int(layout.code() as i32);
+        }
         Source::Row(table, columns) => {
             w.int(2).oid(*table).int(count(columns.len()));
             for column in columns {
@@ -412,6 +416,7 @@ fn read_source(reader: &mut PlanReader) -> Source {
         3 => Source::State(StateKind::from_code(reader.int()), read_count(reader)),
         4 => Source::Input(reader.oid(), read_count(reader)),
         5 => Source::Here,
+        6 => Source::Tid(read_count(reader), TidLayout::from_code(reader.int().unsigned_abs())),
         _ => {
             let table = reader.oid();
             Source::Row(table, (0..read_count(reader)).map(|_| read_count(reader)).collect())

@@ -32,6 +32,7 @@ use pg::plan::BoundParameters;
 use pg::pulled::Unpullable;
 use pg::query::{Command, Facts, InsertSource, Obstacle, Statement};
 use pg::{PgError, SqlState};
+use pgrx::pg_sys::Oid;
 use std::rc::Rc;
 
 /// Plans a statement; see the module.
@@ -82,6 +83,7 @@ pub(crate) fn plan(
         }
     }
     let positioned = statement.positioned(&|oid| catalog::find(oid).map(|table| table.key));
+    let is_positioned = positioned.is_some();
     let must_find = positioned.is_some_and(|positioned| positioned.by_whole_row);
     let statement = positioned.map_or(statement, |positioned| positioned.statement);
     if !must_find && let Some(plan) = plan_by_shape(statement, scroll)? {
@@ -112,16 +114,44 @@ pub(crate) fn plan(
         _ if inserts => return Ok(catalog::planned_by_postgres()),
         _ => {}
     }
+    if !is_positioned {
+        refuse_ctid_of_replicated(&facts)?;
+    }
     match pulled::plan(statement, must_find)? {
         Ok(verdict) => Ok(verdict),
         Err(reason) => Err(unpullable(&facts, reason, &tables[0])),
     }
 }
 
+/// A write of rows that have several placements cannot go by a `ctid` that the client has: nobody knows on which placement it has
+/// been read. Those of one statement are the leaders' (see `Read::reads_ctids`).
+fn refuse_ctid_of_replicated(facts: &Facts) -> Result<(), PgError> {
+    if !facts.shows_ctid {
+        return Ok(());
+    }
+    let replicated = |oid: Oid| catalog::find(oid).filter(|table| table.is_replicated());
+    if !facts.writes.iter().any(|write| replicated(write.table).is_some()) {
+        return Ok(());
+    }
+    facts.ctids.iter().copied().find_map(replicated).map_or(Ok(()), |table| {
+        Err(PgError::unsupported(
+            format!("cannot modify rows of replicated table \"{}\" by their ctid", table.name),
+            "Name the rows by a key.",
+        )
+        .detail("Each placement of a shard has its rows at places of its own."))
+    })
+}
+
 /// Nothing but rows for one table, which stay where they are and which no view or policy has to look at.
 fn inserts_rows(facts: &Facts) -> bool {
     let stands_between = |obstacle: &Obstacle| {
-        matches!(obstacle, Obstacle::RowSecurity | Obstacle::CheckedView | Obstacle::KeyChange)
+        matches!(
+            obstacle,
+            Obstacle::RowSecurity
+                | Obstacle::CheckedView
+                | Obstacle::KeyChange
+                | Obstacle::ShownTid
+        )
     };
     facts.writes.len() == 1
         && !facts.obstacles.iter().any(stands_between)
