@@ -3,6 +3,9 @@
 /// Rows that are named by their `ctid`.
 mod ctid;
 
+/// What a cursor sees.
+mod cursor_snapshots;
+
 /// WHERE CURRENT OF.
 mod cursors;
 

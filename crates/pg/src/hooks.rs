@@ -6,6 +6,7 @@
 
 use crate::changes::{self, Execution};
 use crate::cursor;
+use crate::early;
 use crate::error::{PgError, boundary};
 use crate::join;
 use crate::path::{self, ShardScan};
@@ -193,6 +194,7 @@ pub fn install(extension: &'static dyn Extension, begin: BeginScan) {
             pg_sys::Datum::from(0),
         );
         changes::install();
+        early::install();
         transaction::register();
     }
 }

@@ -108,6 +108,9 @@ pub mod statistics;
 /// Plans as PostgreSQL keeps them.
 pub mod plan;
 
+/// Scans that ask before their first row is fetched.
+mod early;
+
 /// Writes whose rows are computed here.
 pub mod pulled;
 

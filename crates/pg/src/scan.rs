@@ -38,6 +38,10 @@ pub trait Scan {
     fn split(&mut self, _io: &mut ScanIo, _parts: &[Shard]) -> Result<MovedRows, PgError> {
         Err(PgError::internal("rows that are not split were to be"))
     }
+    /// Asks for the rows now, that of a cursor which is fetched from later, if it reads and knows what to ask for.
+    fn ask_early(&mut self, _io: &mut ScanIo) -> Result<(), PgError> {
+        Ok(())
+    }
     /// Adds properties to EXPLAIN.
     fn explain(&mut self, io: &mut ScanIo, explain: &mut Explain) -> Result<(), PgError>;
 }
@@ -241,6 +245,47 @@ unsafe extern "C-unwind" fn access(node: *mut pg_sys::ScanState) -> *mut pg_sys:
             running.scan.next(&mut running.io)?;
             Ok(slot)
         })
+    }
+}
+
+/// The node, if it is a scan of ours.
+///
+/// # Safety
+///
+/// A live node of the executor.
+pub(crate) unsafe fn of_ours(
+    state: *mut pg_sys::PlanState,
+) -> Option<*mut pg_sys::CustomScanState> {
+    // SAFETY: the caller vouches for the node.
+    unsafe {
+        node::cast::<pg_sys::CustomScanState, _>(state, NodeTag::T_CustomScanState)
+            .filter(|custom| (**custom).methods == EXEC_METHODS.pointer())
+    }
+}
+
+/// Has the scan ask for its rows, if it depends on nothing that is not known yet; see [`crate::early`].
+///
+/// # Safety
+///
+/// A scan of ours that `begin` has filled.
+pub(crate) unsafe fn ask_early(custom: *mut pg_sys::CustomScanState) -> Result<(), PgError> {
+    // SAFETY: the caller vouches for the node; the parameters of its plan are numbers of the statement's.
+    unsafe {
+        let plan = (*custom).ss.ps.plan;
+        let values = (*(*custom).ss.ps.state).es_param_exec_vals;
+        let mut parameter = -1;
+        loop {
+            parameter = pg_sys::bms_next_member((*plan).extParam, parameter);
+            if parameter < 0 {
+                break;
+            }
+            // What no sub-plan sets before comes from the row of another plan.
+            if (*values.add(parameter as usize)).execPlan.is_null() {
+                return Ok(());
+            }
+        }
+        let running = &mut *(*custom.cast::<State>()).running;
+        running.scan.ask_early(&mut running.io)
     }
 }
 

@@ -182,11 +182,21 @@ impl Flight {
 
     /// Binds the arguments to a statement and executes it to its end.
     pub fn execute(&mut self, name: StatementName, arguments: &Arguments) {
+        self.bind(name, arguments);
+        self.run();
+    }
+
+    /// Binds the arguments to a statement.
+    pub fn bind(&mut self, name: StatementName, arguments: &Arguments) {
         self.message(b'B', |bytes| {
             bytes.push(0);
             name.append(bytes);
             bytes.extend_from_slice(&arguments.bytes);
         });
+    }
+
+    /// Executes what was bound last to its end.
+    pub fn run(&mut self) {
         self.message(b'E', |bytes| bytes.extend_from_slice(&[0; 5]));
     }
 

@@ -14,6 +14,8 @@ use std::ops::Range;
 pub enum Kind {
     /// A statement is prepared.
     Parsed,
+    /// A statement has its arguments; if it reads, the node has taken its snapshot.
+    Bound,
     /// Arguments are bound, a statement is closed, or a row description came: nothing to do.
     Ignored,
     /// A row.
@@ -141,7 +143,8 @@ impl Inbox {
             self.start = body.end;
             let kind = match kind {
                 b'1' => Kind::Parsed,
-                b'2' | b'3' | b'T' | b't' | b'n' => Kind::Ignored,
+                b'2' => Kind::Bound,
+                b'3' | b'T' | b't' | b'n' => Kind::Ignored,
                 b'D' => Kind::Row,
                 b'C' | b's' => Kind::Complete,
                 b'I' => Kind::Empty,

@@ -107,6 +107,16 @@ impl MatchedJoin {
 }
 
 impl Scan for MatchedJoin {
+    fn ask_early(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
+        if matches!(self.state, State::Ready) {
+            self.start(io)?;
+        }
+        match self.state {
+            State::Joining(Joining { is_over: false, .. }) => self.read.ask_early(io),
+            _ => Ok(()),
+        }
+    }
+
     fn next(&mut self, io: &mut ScanIo) -> Result<bool, PgError> {
         if matches!(self.state, State::Ready) {
             self.start(io)?;

@@ -54,6 +54,8 @@ pub(crate) struct Read {
     shared: Option<Shared>,
     /// What the nodes keep for others, if the rows are split.
     pub(super) kept: Vec<Kept>,
+    /// It asked before rows were wanted: what it yields is of that moment.
+    is_early: bool,
 }
 
 enum State {
@@ -94,6 +96,7 @@ impl Read {
             asked: None,
             shared: None,
             kept: Vec::new(),
+            is_early: false,
         }
     }
 
@@ -216,7 +219,10 @@ impl Read {
             self.kept_for = Some((shards.clone(), io.arguments(&shards)));
         }
         self.told = Some(Work::begin(Kind::Read, shards.len()));
-        let reads = self.open(io, &tables, &shards, Vec::new())?;
+        let mut reads = self.open(io, &tables, &shards, Vec::new())?;
+        if self.is_early {
+            reads = self.await_snapshots(io, reads)?;
+        }
         self.state = match self.merge_order(io) {
             None => State::Reading(reads),
             Some(order) => {
@@ -226,6 +232,27 @@ impl Read {
             }
         };
         Ok(())
+    }
+
+    /// Waits until all nodes have taken their snapshots.
+    fn await_snapshots(
+        &self,
+        io: &mut ScanIo,
+        mut opened: Vec<NodeRead>,
+    ) -> Result<Vec<NodeRead>, PgError> {
+        let mut reads = Vec::new();
+        while let Some(read) = opened.pop() {
+            // One that was spilled has been answered.
+            let outcome = match read.stream.state.borrow().done {
+                true => Ok(()),
+                false => read.session.borrow_mut().wait_for_snapshot(),
+            };
+            match outcome {
+                Ok(()) => reads.push(read),
+                Err(failure) => opened.extend(self.replace(io, &read, failure)?),
+            }
+        }
+        Ok(reads)
     }
 
     /// Leaves out shards in which nothing can match what is sent along.
@@ -345,6 +372,7 @@ impl Read {
             }
             let level = self.level(io, &session);
             session.borrow_mut().sharers = sharers;
+            session.borrow_mut().announces = self.is_early;
             let sent = self.send(&session, level, table, shards, &codecs, &arguments)?;
             match sent {
                 Ok(()) => {
@@ -500,6 +528,11 @@ impl Read {
         }
     }
 
+    /// The rows are those of a moment that has passed.
+    fn is_settled(&self) -> bool {
+        self.is_early && !matches!(self.state, State::Ready)
+    }
+
     /// Another placement takes over, if the node was lost before it delivered anything.
     fn replace(
         &self,
@@ -533,7 +566,10 @@ impl Read {
             Failure::Lost(error) => {
                 let proven_before = read.stream.state.borrow().started;
                 pool::discard_broken();
-                if proven_before || self.shared.as_ref().is_some_and(Shared::is_torn) {
+                if proven_before
+                    || self.is_settled()
+                    || self.shared.as_ref().is_some_and(Shared::is_torn)
+                {
                     return Err(lost_in_the_middle(&read.node, Some(&error)));
                 }
                 transaction::lose_node(&read.node, &error)?;
@@ -845,6 +881,16 @@ fn unreadable(table: &DistributedTable, index: usize) -> PgError {
 }
 
 impl Scan for Read {
+    fn ask_early(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
+        if !matches!(self.state, State::Ready) || self.locks() || io.looks_up() {
+            return Ok(());
+        }
+        self.is_early = true;
+        // Asked once more, the nodes would answer with what is there by then.
+        self.keeping |= io.may_read_again();
+        self.start(io)
+    }
+
     fn next(&mut self, io: &mut ScanIo) -> Result<bool, PgError> {
         if io.looks_up() {
             return io.emit_found();

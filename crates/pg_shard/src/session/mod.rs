@@ -147,6 +147,8 @@ pub(crate) struct Session {
     pub(crate) sharers: u16,
     /// What the node has been told of that; none if it may have forgotten.
     known_sharers: Option<u16>,
+    /// The next statement is to be answered as soon as the node has taken its snapshot; see [`Self::wait_for_snapshot`].
+    pub(crate) announces: bool,
     statements: Statements,
     expects: VecDeque<Expect>,
     error: Option<PgError>,
@@ -230,6 +232,7 @@ impl Session {
             settings: None,
             sharers: 1,
             known_sharers: Some(1),
+            announces: false,
             statements: Statements::default(),
             expects: VecDeque::new(),
             error: None,
@@ -356,10 +359,11 @@ impl Session {
         requests: &[Request<'_>],
         level: Option<(u32, Isolation)>,
     ) -> Result<(), Failure> {
+        let announces = std::mem::take(&mut self.announces);
         let statements = self.name_statements(requests)?;
         self.open_flight(level);
         for (request, statement) in requests.iter().zip(&statements) {
-            self.queue_execution(request, statement);
+            self.queue_execution(request, statement, announces);
             self.expects.push_back(Expect::Statement);
         }
         self.queue_sync();
@@ -375,7 +379,7 @@ impl Session {
         let statements = self.name_statements(std::slice::from_ref(request))?;
         self.open_flight(None);
         for statement in &statements {
-            self.queue_execution(request, statement);
+            self.queue_execution(request, statement, false);
         }
         self.expects.push_back(Expect::Statement);
         self.link.flight().flush();
@@ -458,12 +462,17 @@ impl Session {
         self.queue_settings();
     }
 
-    fn queue_execution(&mut self, request: &Request<'_>, statement: &Named) {
+    fn queue_execution(&mut self, request: &Request<'_>, statement: &Named, announces: bool) {
         if let Some(text) = &statement.parse {
             self.link.flight().parse(statement.name, text, request.types);
             self.expects.extend(statement.key.map(Expect::Prepare));
         }
-        self.link.flight().execute(statement.name, request.arguments);
+        let flight = self.link.flight();
+        flight.bind(statement.name, request.arguments);
+        if announces {
+            flight.flush();
+        }
+        flight.run();
     }
 
     fn queue_sync(&mut self) {
@@ -640,18 +649,32 @@ impl Session {
 
     /// What has come; does not wait.
     pub(crate) fn poll(&mut self) -> Result<Event, Failure> {
+        let event = self.advance(false)?;
+        Ok(event.unwrap_or_else(|| unreachable!("nothing else ends it")))
+    }
+
+    /// Waits until the node has taken the snapshot of the statement that was sent last, which announces it.
+    pub(crate) fn wait_for_snapshot(&mut self) -> Result<(), Failure> {
+        while let Some(Event::Wait) = self.advance(true)? {
+            self.wait()?;
+        }
+        Ok(())
+    }
+
+    /// What has come; none as soon as the statement is bound, if that is what is waited for.
+    fn advance(&mut self, ends_when_bound: bool) -> Result<Option<Event>, Failure> {
         if let Some(failure) = self.broken() {
             return Err(failure);
         }
         loop {
             if self.expects.is_empty() {
-                return self.finished();
+                return self.finished().map(Some);
             }
             let message = match self.link.message() {
                 Ok(Some(message)) => message,
                 Ok(None) => {
                     self.told.tell_rows();
-                    return Ok(Event::Wait);
+                    return Ok(Some(Event::Wait));
                 }
                 Err(error) => return Err(self.lose(error)),
             };
@@ -660,12 +683,17 @@ impl Session {
                     if matches!(self.expects.front(), Some(Expect::Statement)) {
                         self.note_answer();
                         self.told.row();
-                        return Ok(Event::Row(message));
+                        return Ok(Some(Event::Row(message)));
                     }
                 }
                 Kind::Parsed => {
                     if matches!(self.expects.front(), Some(Expect::Prepare(_))) {
                         self.expects.pop_front();
+                    }
+                }
+                Kind::Bound => {
+                    if ends_when_bound && matches!(self.expects.front(), Some(Expect::Statement)) {
+                        return Ok(None);
                     }
                 }
                 Kind::Complete => match self.expects.front() {
