@@ -472,6 +472,7 @@ unsafe fn plan(
             merge,
             locks: false,
             is_target: false,
+            by_ctid: false,
             matched: Some(matched),
         };
         let scan_list: Vec<*mut pg_sys::TargetEntry> = (1i16..)

@@ -67,6 +67,8 @@ pub struct ShardScan {
     pub locks: bool,
     /// Its rows are going to be changed; see [`crate::pulled`].
     pub is_target: bool,
+    /// Its rows are compared by `ctid` in a statement that writes: those that the leading placements have.
+    pub by_ctid: bool,
     /// They are matches of the first child's rows, and joined with these here.
     pub matched: Option<Matched>,
 }

@@ -13,6 +13,7 @@ use crate::remote::{Item, Output, Pieces, Printer, Remote, columns_in};
 use crate::scan;
 use crate::subselect;
 use crate::template::with_portable_output;
+use crate::tid;
 use crate::upper::nulls_of;
 use crate::window::{self, Windows};
 use pgrx::pg_sys::{self, NodeTag};
@@ -264,6 +265,7 @@ pub(crate) unsafe fn plan(
             merge_text,
             locks: locked.is_some(),
             is_target,
+            by_ctid: tid::decides_write(root),
             matched: None,
         };
         let scan = make_scan(&described, &printer.expressions, &scan_list);

@@ -146,6 +146,46 @@ unsafe fn is_gate(n: *mut pg_sys::Node) -> bool {
     }
 }
 
+/// The statement writes, and this query of it mentions a `ctid`.
+///
+/// # Safety
+///
+/// The planner's live structures.
+pub(crate) unsafe fn decides_write(root: *mut pg_sys::PlannerInfo) -> bool {
+    // SAFETY: the caller vouches for the root; the roots of the queries around live while this one is planned. The lists
+    // are walked as expressions; PostgreSQL's own junk columns are left out.
+    unsafe {
+        let mut top = root;
+        while !(*top).parent_root.is_null() {
+            top = (*top).parent_root;
+        }
+        if (*(*top).parse).commandType == pg_sys::CmdType::CMD_SELECT
+            && !(*(*top).parse).hasModifyingCTE
+        {
+            return false;
+        }
+        let parse = (*root).parse;
+        let mut trees: Vec<*mut pg_sys::Node> = vec![
+            (*parse).jointree.cast(),
+            (*parse).returningList.cast(),
+            (*parse).havingQual,
+            (*parse).mergeActionList.cast(),
+        ];
+        trees.extend(
+            node::elements::<pg_sys::TargetEntry>((*parse).targetList)
+                .into_iter()
+                .filter(|entry| !(**entry).resjunk || (**entry).ressortgroupref > 0)
+                .map(|entry| (*entry).expr.cast()),
+        );
+        trees.into_iter().any(|tree| {
+            node::walk(tree, &mut |n| {
+                let var = node::cast::<pg_sys::Var, _>(n, NodeTag::T_Var);
+                if var.is_some_and(|var| is_ctid(&*var)) { Visit::Stop } else { Visit::Into }
+            })
+        })
+    }
+}
+
 /// `ctid = value` or `ctid = ANY (values)`.
 pub(crate) struct Comparison {
     /// The `ctid`.

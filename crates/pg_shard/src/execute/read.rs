@@ -332,10 +332,9 @@ impl Read {
         Ok(reads)
     }
 
-    /// Rows come with their `ctid`s, which another scan of the statement may be compared with: placements have different ones.
+    /// A write compares the rows' `ctid`s with those of another scan: placements have different ones.
     fn reads_ctids(&self) -> bool {
-        matches!(&self.compiled.plan, Plan::ShardScan(plan)
-            if plan.remote.iter().any(|(type_oid, _)| *type_oid == pgrx::pg_sys::TIDOID))
+        matches!(&self.compiled.plan, Plan::ShardScan(plan) if plan.by_ctid)
     }
 
     /// Starts the statement on one node. The inner error says that the node cannot be reached.

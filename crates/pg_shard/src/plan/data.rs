@@ -150,6 +150,7 @@ impl Plan {
                 w.int(count(plan.sent))
                     .int(i32::from(plan.locks))
                     .int(i32::from(plan.is_target))
+                    .int(i32::from(plan.by_ctid))
                     .int(count(plan.broadcasts.len()));
                 for (spread, needed) in plan.broadcasts.iter().zip(&plan.needed) {
                     w.int(i32::from(*needed)).int(i32::from(spread.is_some()));
@@ -239,6 +240,7 @@ impl Plan {
                 let sent = read_count(reader);
                 let locks = reader.int() != 0;
                 let is_target = reader.int() != 0;
+                let by_ctid = reader.int() != 0;
                 let (needed, broadcasts) = (0..read_count(reader))
                     .map(|_| (reader.int() != 0, read_spread(reader)))
                     .unzip();
@@ -274,6 +276,7 @@ impl Plan {
                     merge_text,
                     locks,
                     is_target,
+                    by_ctid,
                     matched,
                 }))
             }
