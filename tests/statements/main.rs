@@ -18,6 +18,9 @@ mod placements;
 /// Simple and extended protocol, PREPARE, PL/pgSQL, cursors.
 mod protocols;
 
+/// Job queues.
+mod queues;
+
 /// What is refused, and how it is said.
 mod refusals;
 

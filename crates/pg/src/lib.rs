@@ -63,6 +63,9 @@ mod repeated;
 /// Joins on the workers.
 mod join;
 
+/// FOR UPDATE with LIMIT.
+pub mod claim;
+
 /// Joins of a table whose rows are locked.
 mod lock_join;
 

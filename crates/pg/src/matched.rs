@@ -472,7 +472,10 @@ unsafe fn plan(
             merge,
             locks: false,
             is_target: false,
+            is_claimed: false,
             by_ctid: false,
+            is_candidates: false,
+            claim: None,
             matched: Some(matched),
         };
         let scan_list: Vec<*mut pg_sys::TargetEntry> = (1i16..)

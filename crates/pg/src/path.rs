@@ -5,13 +5,14 @@
 //! This is also the net under everything: whatever query reaches PostgreSQL's planner, a distributed table in
 //! it is never read from the empty local table.
 
+use crate::claim::{self, Claim};
 use crate::custom::Table;
 use crate::error::{PgError, boundary};
 use crate::hooks;
 use crate::matched::Matched;
 use crate::node;
 use crate::prepare::is_foldable;
-use crate::pulled::TARGET_MARK;
+use crate::pulled::{CLAIM_MARK, TARGET_MARK};
 use crate::pushed::{self, Pushed};
 use crate::query::Key;
 use crate::remote::{self, Condition, Filter, HashedBy, Item, Remote};
@@ -67,6 +68,12 @@ pub struct ShardScan {
     pub locks: bool,
     /// Its rows are going to be changed; see [`crate::pulled`].
     pub is_target: bool,
+    /// The statement locks with SKIP LOCKED, so it changes rows that it holds.
+    pub is_claimed: bool,
+    /// Its rows are chosen from, and read anew whenever they are asked for again.
+    pub is_candidates: bool,
+    /// It locks rows that its children have found.
+    pub claim: Option<Claim>,
     /// Its rows are compared by `ctid` in a statement that writes: those that the leading placements have.
     pub by_ctid: bool,
     /// They are matches of the first child's rows, and joined with these here.
@@ -183,6 +190,10 @@ pub(crate) unsafe extern "C-unwind" fn relation_paths(
             let custom = make_path(rel, (*rel).reltarget, (*rel).rows, &remote);
             remote.cost = (*custom).path.total_cost;
             let remote = Rc::new(remote);
+            if let Some(claiming) = claim::path(root, rel, rti, &remote) {
+                pg_sys::add_path(rel, claiming.cast());
+                return Ok(());
+            }
             remote::note(rel, Rc::clone(&remote));
             let path = &mut (*custom).path;
             // Its target list or filters may hold columns of what LATERAL refers to (`set_plain_rel_pathlist`).
@@ -357,7 +368,7 @@ pub(crate) unsafe fn entry_of(
 pub(crate) unsafe fn lock_clause(entry: *mut pg_sys::RangeTblEntry) -> Option<String> {
     // SAFETY: a live entry for a table.
     let mark = unsafe { node::text_of((*entry).enrname) };
-    let lock = mark.strip_prefix(TARGET_MARK).unwrap_or(&mark);
+    let lock = mark.trim_start_matches([TARGET_MARK, CLAIM_MARK]);
     (!lock.is_empty()).then(|| lock.to_owned())
 }
 
@@ -365,6 +376,13 @@ pub(crate) unsafe fn lock_clause(entry: *mut pg_sys::RangeTblEntry) -> Option<St
 pub(crate) unsafe fn is_target(entry: *mut pg_sys::RangeTblEntry) -> bool {
     // SAFETY: a live entry for a table.
     unsafe { node::text_of((*entry).enrname) }.starts_with(TARGET_MARK)
+}
+
+/// The same in a statement that locks with SKIP LOCKED.
+pub(crate) unsafe fn is_claimed(entry: *mut pg_sys::RangeTblEntry) -> bool {
+    // SAFETY: a live entry for a table.
+    let mark = unsafe { node::text_of((*entry).enrname) };
+    mark.strip_prefix(TARGET_MARK).is_some_and(|mark| mark.starts_with(CLAIM_MARK))
 }
 
 /// The planner has proved that the relation yields nothing.

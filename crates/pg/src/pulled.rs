@@ -21,6 +21,9 @@ use std::ffi::{CStr, c_int};
 /// Opens the lock clause of a scan whose rows are going to be changed.
 pub(crate) const TARGET_MARK: char = '!';
 
+/// Follows it if the statement locks rows with SKIP LOCKED.
+pub(crate) const CLAIM_MARK: char = '?';
+
 /// The junk column that tells the shard.
 pub(crate) const SHARD: &CStr = c"pg_shard shard";
 
@@ -67,6 +70,7 @@ impl Statement {
         // SAFETY: a live Query of the planner hook; the copy is private.
         unsafe {
             let query = node::copy(self.parse);
+            let skips_locked = skips_locked(query, distribution);
             for writing in writing_queries(query) {
                 let target = target_of(writing);
                 let command = write_of(writing);
@@ -95,7 +99,7 @@ impl Statement {
                             || !(*writing).withCheckOptions.is_null()
                             || (*writing).commandType == pg_sys::CmdType::CMD_MERGE
                             || assigns(writing, key.column);
-                        tell_places(writing, needs_row);
+                        tell_places(writing, needs_row, skips_locked);
                     }
                     (None, Some(Command::Update | Command::Delete | Command::Merge)) => {
                         copy_rows_of_others(writing, distribution)?;
@@ -129,6 +133,27 @@ impl Statement {
             }
             Ok(Statement { parse: query })
         }
+    }
+}
+
+/// The statement locks rows of a distributed table with SKIP LOCKED; see `Statement::with_locks_on_workers`.
+unsafe fn skips_locked(query: *mut pg_sys::Query, distribution: &Lookup<'_>) -> bool {
+    // SAFETY: the caller passes a live Query.
+    unsafe {
+        node::walk(query, &mut |n| {
+            if node::tag(n) == NodeTag::T_Query {
+                let entries = (*n.cast::<pg_sys::Query>()).rtable;
+                let skips = |rte: *mut pg_sys::RangeTblEntry| {
+                    (*rte).rtekind == pg_sys::RTEKind::RTE_RELATION
+                        && distribution((*rte).relid).is_some()
+                        && node::text_of((*rte).enrname).ends_with("SKIP LOCKED")
+                };
+                if node::elements::<pg_sys::RangeTblEntry>(entries).into_iter().any(skips) {
+                    return Visit::Stop;
+                }
+            }
+            Visit::Into
+        })
     }
 }
 
@@ -201,13 +226,15 @@ unsafe fn check_returning(query: *mut pg_sys::Query) -> Result<(), Unpullable> {
 }
 
 /// Makes the target's scan lock its rows, and the plan yield where each lies and, if need be, what was in it.
-unsafe fn tell_places(query: *mut pg_sys::Query, needs_row: bool) {
+unsafe fn tell_places(query: *mut pg_sys::Query, needs_row: bool, skips_locked: bool) {
     // SAFETY: the caller passes a private, live copy of a Query that writes. Junk columns behind the columns that are
     // assigned are what PostgreSQL's planner itself adds (`preprocess_targetlist`). `enrname` is ours for a
     // relation; see `Statement::with_locks_on_workers`.
     unsafe {
         let target = target_of(query);
-        (*target).enrname = node::c_text(&format!("{TARGET_MARK}FOR UPDATE"));
+        let mark =
+            if skips_locked { format!("{TARGET_MARK}{CLAIM_MARK}") } else { TARGET_MARK.into() };
+        (*target).enrname = node::c_text(&format!("{mark}FOR UPDATE"));
         let number = (*query).resultRelation;
         let junk = |column: i16, type_oid, typmod, collation, name: &str| {
             let var = pg_sys::makeVar(number, column, type_oid, typmod, collation, 0);

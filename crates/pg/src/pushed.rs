@@ -4,6 +4,7 @@
 //! a node's rows (partial groups, DISTINCT, ORDER BY with LIMIT) stands around the union.
 
 use crate::aggregate::PartialAggregate;
+use crate::claim::{self, Claim};
 use crate::error::PgError;
 use crate::hooks;
 use crate::lock_join;
@@ -46,6 +47,10 @@ pub(crate) struct Pushed {
     pub(crate) limit: Option<i64>,
     /// The rows stay on the nodes, in parts.
     pub(crate) split: Option<Split>,
+    /// They are what rows that are to be locked are chosen from; see [`crate::claim`].
+    pub(crate) is_candidates: bool,
+    /// Rows are locked that its children have found, of which the first reads so many of each node.
+    pub(crate) claims: Option<i64>,
 }
 
 /// A column of a scan's row.
@@ -105,6 +110,8 @@ impl Pushed {
             order: Vec::new(),
             limit: None,
             split: None,
+            is_candidates: false,
+            claims: None,
         }
     }
 
@@ -127,7 +134,8 @@ impl Pushed {
 
     /// What the nodes' streams are merged by.
     fn merge(&self) -> &[Order] {
-        if self.limit.is_none() && self.first_of.is_empty() { &self.order } else { &[] }
+        let is_all = self.limit.is_none() && self.first_of.is_empty();
+        if is_all || self.is_candidates { &self.order } else { &[] }
     }
 }
 
@@ -235,6 +243,17 @@ pub(crate) unsafe fn plan(
         });
         let sent = printer.expressions.len();
         let prune = printer.prune();
+        let claim = pushed.claims.map(|candidates| {
+            let parse = (*root).parse;
+            let mut number_of = |expression: *mut pg_sys::Node| {
+                (!expression.is_null()).then(|| {
+                    printer.expressions.push(expression);
+                    printer.expressions.len() - 1
+                })
+            };
+            let (limit, offset) = (number_of((*parse).limitCount), number_of((*parse).limitOffset));
+            Claim { limit, offset, candidates }
+        });
         let scan_list: Vec<*mut pg_sys::TargetEntry> = (1i16..)
             .zip(&yields)
             .map(|(number, output)| {
@@ -246,8 +265,9 @@ pub(crate) unsafe fn plan(
             [Item::Table(relation)] if pushed.outputs.is_none() && merge.is_empty() => relation,
             _ => 0,
         };
-        let locked = lock_join::locked_table(remote);
+        let locked = lock_join::locked_table(remote).filter(|_| !pushed.is_candidates);
         let is_target = locked.is_some_and(|table| path::is_target(path::entry_of(root, table)));
+        let is_claimed = locked.is_some_and(|table| path::is_claimed(path::entry_of(root, table)));
         let described = ShardScan {
             tables: remote.tables.clone(),
             user: remote.user,
@@ -265,7 +285,10 @@ pub(crate) unsafe fn plan(
             merge_text,
             locks: locked.is_some(),
             is_target,
+            is_claimed,
             by_ctid: tid::decides_write(root),
+            is_candidates: pushed.is_candidates,
+            claim,
             matched: None,
         };
         let scan = make_scan(&described, &printer.expressions, &scan_list);
@@ -380,7 +403,7 @@ fn list_of(yields: &[Yield], printer: &mut Printer<'_>) -> List {
 fn print_plain(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) -> Sql {
     let List { select, columns, sources, places, keys } = list_of(yields, printer);
     let mut template = Pieces::default();
-    let lock = lock_join::lock_of(&pushed.remote);
+    let lock = lock_join::lock_of(&pushed.remote).filter(|_| !pushed.is_candidates);
     // A locking SELECT may stand in UNION ALL only as a sub-query. See `Statement::with_locks_on_workers`.
     if lock.is_some() {
         template.text("SELECT * FROM (");
@@ -388,6 +411,12 @@ fn print_plain(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) -> 
     template.text("SELECT ");
     template.text(&if select.is_empty() { "NULL".to_owned() } else { select.join(", ") });
     printer.put_from_where(&mut template);
+    if let (Some(_), [Item::Table(relation)]) = (pushed.claims, &pushed.remote.items[..]) {
+        let opening = if pushed.remote.conditions.is_empty() { "WHERE" } else { "AND" };
+        // SAFETY: the root lives while its plan is made.
+        let condition = unsafe { claim::condition(pushed.remote.root, *relation) };
+        template.text(&format!(" {opening} {condition}"));
+    }
     print_grouping(pushed, &places, printer, &mut template);
     if pushed.by_shard && !keys.is_empty() {
         template.text(&format!(" GROUP BY {}", keys.join(", ")));

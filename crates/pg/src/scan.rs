@@ -712,7 +712,7 @@ impl ScanIo {
     }
 
     /// The value of an expression, in the per-row memory context.
-    fn evaluate(&mut self, index: usize) -> Option<Datum> {
+    pub(crate) fn evaluate(&mut self, index: usize) -> Option<Datum> {
         // SAFETY: the expression belongs to the plan, its state to the query's context; ExecInitExpr and the
         // evaluation are PostgreSQL's own, through the guard.
         unsafe {

@@ -123,7 +123,7 @@ unsafe fn joined_by(
 }
 
 /// The keys as a node can sort by them; none if it cannot by one of them.
-unsafe fn order_by(
+pub(crate) unsafe fn order_by(
     rel: *mut pg_sys::RelOptInfo,
     below: &Pushed,
     keys: *mut pg_sys::List,

@@ -50,7 +50,8 @@ pub(crate) fn decode(tid: pg_sys::ItemPointerData, layout: TidLayout) -> pg_sys:
     written(layout.decode(read(tid)).1)
 }
 
-fn read(tid: pg_sys::ItemPointerData) -> Tid {
+/// The tid as numbers.
+pub(crate) fn read(tid: pg_sys::ItemPointerData) -> Tid {
     let block = u32::from(tid.ip_blkid.bi_hi) << 16 | u32::from(tid.ip_blkid.bi_lo);
     Tid { block, offset: tid.ip_posid }
 }

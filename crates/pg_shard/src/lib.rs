@@ -99,6 +99,10 @@ impl Extension for PgShard {
         catalog::find(table).map_or(0, |table| table.map.len())
     }
 
+    fn is_replicated(&self, table: Oid) -> bool {
+        catalog::find(table).is_some_and(|table| table.is_replicated())
+    }
+
     fn node_count(&self, table: Oid) -> usize {
         catalog::find(table).map_or(0, |table| table.node_count())
     }

@@ -19,7 +19,7 @@ pub struct TidLayout {
 }
 
 /// A block and an offset in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tid {
     /// The block's number.
     pub block: u32,

@@ -1,5 +1,8 @@
 //! Execution: our scan node, from the plan's private part to rows.
 
+/// Rows that are locked below LIMIT.
+mod claim;
+
 /// Rows computed here, sent to their shards.
 mod insert;
 
@@ -71,6 +74,9 @@ pub(crate) fn begin(
         Plan::Routed(plan) if plan.is_write() => Box::new(write::RoutedWrite::new(compiled)),
         Plan::ShardScan(plan) if let Some(matched) = plan.matched.clone() => {
             Box::new(matched::MatchedJoin::new(matched, compiled))
+        }
+        Plan::ShardScan(plan) if let Some(claim) = plan.claim.clone() => {
+            Box::new(claim::ClaimedRows::new(claim, compiled))
         }
         Plan::Routed(_) | Plan::ShardScan(_) => Box::new(read::Read::new(compiled)),
         Plan::InsertedRows(plan) => Box::new(insert::InsertRows::new(plan.clone(), compiled)),

@@ -54,6 +54,8 @@ pub(crate) struct Read {
     shared: Option<Shared>,
     /// What the nodes keep for others, if the rows are split.
     pub(super) kept: Vec<Kept>,
+    /// The rows that are to be locked, as an array in SQL.
+    claimed: Option<String>,
     /// It asked before rows were wanted: what it yields is of that moment.
     is_early: bool,
 }
@@ -96,6 +98,7 @@ impl Read {
             asked: None,
             shared: None,
             kept: Vec::new(),
+            claimed: None,
             is_early: false,
         }
     }
@@ -189,7 +192,7 @@ impl Read {
         self.join_snapshots(io);
         let mut tables = self.tables()?;
         let mut shards = self.shards(io, &tables[0])?;
-        if matches!(&self.compiled.plan, Plan::ShardScan(plan) if plan.is_target) {
+        if self.needs_order(&tables[0], &shards) {
             // What is read is going to be written: the order of writers is settled before.
             loop {
                 lock_rows_of(&tables[0], &shards);
@@ -234,6 +237,33 @@ impl Read {
         Ok(())
     }
 
+    /// The rows are going to be changed, and the order of writers is settled by locks of this server. There is no need to if
+    /// the statement holds the rows already, because it has locked them with SKIP LOCKED, and no placement has to follow.
+    fn needs_order(&self, table: &DistributedTable, shards: &[usize]) -> bool {
+        matches!(&self.compiled.plan, Plan::ShardScan(plan) if plan.is_target
+            && !(plan.is_claimed && shards.iter().all(|index| table.placements[*index].len() == 1)))
+    }
+
+    /// Has the nodes lock these rows, as far as they pass the filters, and keeps those that they have locked. Tells how many they are.
+    pub(super) fn lock_rows(
+        &mut self,
+        io: &mut ScanIo,
+        shards: &[usize],
+        claimed: String,
+    ) -> Result<u64, PgError> {
+        let tables = self.tables()?;
+        (self.claimed, self.keeping) = (Some(claimed), true);
+        self.told = Some(Work::begin(Kind::Read, shards.len()));
+        let reads = self.open(io, &tables, shards, Vec::new())?;
+        self.state = State::Reading(reads);
+        let mut count = 0;
+        while self.read(io)? {
+            count += 1;
+            io.pass_over();
+        }
+        Ok(count)
+    }
+
     /// Waits until all nodes have taken their snapshots.
     fn await_snapshots(
         &self,
@@ -265,9 +295,14 @@ impl Read {
         }
     }
 
+    /// It is read anew whenever it is asked for again.
+    fn is_read_anew(&self) -> bool {
+        matches!(&self.compiled.plan, Plan::ShardScan(plan) if plan.is_candidates)
+    }
+
     /// Takes part in the statement's snapshots, if it is one that has some.
     pub(super) fn join_snapshots(&mut self, io: &ScanIo) {
-        if self.shared.is_none() && !self.locks() {
+        if self.shared.is_none() && !self.locks() && !self.is_read_anew() {
             let is_scan = matches!(self.compiled.plan, Plan::ShardScan(_));
             self.shared = Shared::join(io, || is_scan && io.may_read_again());
         }
@@ -416,6 +451,15 @@ impl Read {
         let types = codecs.argument_types();
         let template = self.template();
         let (opening, closing) = self.around();
+        if let Some(claimed) = &self.claimed {
+            let sql: Result<Vec<String>, PgError> = shards
+                .iter()
+                .map(|index| Ok(with_claimed(&render(template, *index)?, claimed)))
+                .collect();
+            let sql = sql?.join(" UNION ALL ");
+            let request = Request { sql: Sql::Once(&sql), types, arguments };
+            return Ok(session.borrow_mut().send(&request, level));
+        }
         if let [only] = shards[..] {
             let key = StatementKey {
                 template: self.compiled.template_number(self.around(), template, types)?,
@@ -684,6 +728,14 @@ pub(super) fn lost_in_the_middle(node: &NodeAddress, cause: Option<&PgError>) ->
     }
 }
 
+/// The SQL with the rows in their place, which is the last that looks like it.
+fn with_claimed(sql: &str, claimed: &str) -> String {
+    match sql.rsplit_once(pg::claim::CLAIMED) {
+        Some((before, behind)) => format!("{before}{claimed}{behind}"),
+        None => sql.to_owned(),
+    }
+}
+
 fn tell_done(told: Option<&Work>, read: &NodeRead) {
     if let Some(told) = told {
         told.done(read.shards.len());
@@ -881,7 +933,11 @@ fn unreadable(table: &DistributedTable, index: usize) -> PgError {
 
 impl Scan for Read {
     fn ask_early(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
-        if !matches!(self.state, State::Ready) || self.locks() || io.looks_up() {
+        if !matches!(self.state, State::Ready)
+            || self.locks()
+            || self.is_read_anew()
+            || io.looks_up()
+        {
             return Ok(());
         }
         self.is_early = true;
@@ -904,14 +960,14 @@ impl Scan for Read {
         if matches!(self.state, State::Ready) {
             return Ok(());
         }
-        if self.keeping && (!changed || self.would_ask_the_same(io)?) {
+        if self.keeping && !self.is_read_anew() && (!changed || self.would_ask_the_same(io)?) {
             return self.start_over(io);
         }
         // Asked for again: from now on the rows are kept, so that the nodes are asked twice at most.
         self.stop(false);
         io.rows().borrow_mut().clear();
         io.forget_found();
-        self.keeping = true;
+        self.keeping = !self.is_read_anew();
         self.state = State::Ready;
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! The private part of our plans: what a scan needs to know at execution, as a flat list.
 
+use pg::claim::Claim;
 use pg::matched::{Kind, Matched};
 use pg::path::{ShardScan, SortKey, Split, Spread};
 use pg::plan::{PlanReader, PlanWriter};
@@ -151,6 +152,8 @@ impl Plan {
                     .int(i32::from(plan.locks))
                     .int(i32::from(plan.is_target))
                     .int(i32::from(plan.by_ctid))
+                    .int(i32::from(plan.is_claimed))
+                    .int(i32::from(plan.is_candidates))
                     .int(count(plan.broadcasts.len()));
                 for (spread, needed) in plan.broadcasts.iter().zip(&plan.needed) {
                     w.int(i32::from(*needed)).int(i32::from(spread.is_some()));
@@ -179,6 +182,11 @@ impl Plan {
                     write_source(&mut w, source);
                 }
                 write_matched(&mut w, plan.matched.as_ref());
+                w.int(i32::from(plan.claim.is_some()));
+                if let Some(claim) = &plan.claim {
+                    w.int(claim.limit.map_or(-1, count)).int(claim.offset.map_or(-1, count));
+                    w.text(&claim.candidates.to_string());
+                }
             }
             Self::InsertedRows(plan) => {
                 w.int(2).int(plan.command.code()).oid(plan.table).oid(plan.user);
@@ -241,6 +249,8 @@ impl Plan {
                 let locks = reader.int() != 0;
                 let is_target = reader.int() != 0;
                 let by_ctid = reader.int() != 0;
+                let is_claimed = reader.int() != 0;
+                let is_candidates = reader.int() != 0;
                 let (needed, broadcasts) = (0..read_count(reader))
                     .map(|_| (reader.int() != 0, read_spread(reader)))
                     .unzip();
@@ -259,6 +269,11 @@ impl Plan {
                     (0..read_count(reader)).map(|_| (reader.oid(), reader.int())).collect();
                 let sources = (0..read_count(reader)).map(|_| read_source(reader)).collect();
                 let matched = read_matched(reader);
+                let claim = (reader.int() != 0).then(|| Claim {
+                    limit: usize::try_from(reader.int()).ok(),
+                    offset: usize::try_from(reader.int()).ok(),
+                    candidates: reader.text().parse().unwrap_or(i64::MAX),
+                });
                 Self::ShardScan(Box::new(ShardScan {
                     tables,
                     user,
@@ -276,7 +291,10 @@ impl Plan {
                     merge_text,
                     locks,
                     is_target,
+                    is_claimed,
                     by_ctid,
+                    is_candidates,
+                    claim,
                     matched,
                 }))
             }
