@@ -202,6 +202,17 @@ enum OtherBench {
         dir: Option<PathBuf>,
     },
 
+    /// Consumers of a job queue, who claim jobs with FOR UPDATE SKIP LOCKED.
+    Queue {
+        /// How long a run lasts.
+        #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+        seconds: u32,
+
+        /// How many runs each side gets; the figures are medians.
+        #[arg(long, value_name = "R", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+    },
+
     /// Measure COPY, INSERT of many rows and INSERT ... SELECT: rows per second of one client.
     Copy {
         /// How many reviews are loaded in a run.
@@ -268,6 +279,9 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
                 rows: *rows,
                 dir: dir.clone(),
             })?;
+        }
+        Chore::Bench { what: Some(OtherBench::Queue { seconds, rounds }), .. } => {
+            bench::queue::run(&bench::queue::Options { seconds: *seconds, rounds: *rounds })?;
         }
         Chore::Bench { what: Some(OtherBench::Copy { rows, rounds, only, json }), .. } => {
             bench::bulk::run(&bench::bulk::Options {

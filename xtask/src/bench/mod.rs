@@ -26,6 +26,9 @@ mod ground;
 /// Runs of pgbench.
 mod pgbench;
 
+/// Consumers of a job queue.
+pub(crate) mod queue;
+
 /// Reads over all shards.
 pub(crate) mod reads;
 

@@ -60,7 +60,7 @@ pub(crate) fn run(
 }
 
 /// Reads the report of pgbench.
-fn parse(report: &str) -> Option<Outcome> {
+pub(crate) fn parse(report: &str) -> Option<Outcome> {
     let after =
         |label: &str| report.lines().find_map(|line| line.strip_prefix(label)).map(str::trim);
     Some(Outcome {
