@@ -4,3 +4,4 @@ INSERT INTO t (k, a, c, s, arr, v, w, j, q)
     FROM generate_series(1, 12) AS k;
 INSERT INTO u SELECT k % 8, k, 'y' || k FROM generate_series(1, 24) AS k;
 INSERT INTO e VALUES (1, '[1,5)', 'one'), (2, '[1,5)', 'two');
+INSERT INTO o VALUES (1, NULL), (2, 1), (3, 1), (4, 2), (5, 4);

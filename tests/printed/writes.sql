@@ -67,3 +67,45 @@ UPDATE t SET g = DEFAULT, s = DEFAULT, n = DEFAULT WHERE k = 1 RETURNING *;
 INSERT INTO t (k, g) VALUES (30, DEFAULT), (31, DEFAULT);
 INSERT INTO t (k) VALUES (1) ON CONFLICT (k) DO UPDATE SET g = DEFAULT;
 MERGE INTO t USING (SELECT 3 AS k) AS o ON t.k = o.k WHEN MATCHED THEN UPDATE SET g = DEFAULT;
+-- Set-returning functions in VALUES.
+INSERT INTO t (k, a) VALUES (generate_series(30, 33), 5);
+INSERT INTO t (k, a) VALUES (generate_series(30, 33), generate_series(1, 2)) RETURNING k, a;
+INSERT INTO t (k, a) VALUES (30, generate_series(5, 5)) RETURNING k, a;
+INSERT INTO t (k, s) VALUES (30, unnest(ARRAY['x'])) ON CONFLICT DO NOTHING;
+INSERT INTO u VALUES (1, generate_series(1, 3), 'n');
+INSERT INTO u VALUES (generate_series(1, 3), 7, (SELECT max(s) FROM t));
+WITH w AS (INSERT INTO u VALUES (1, generate_series(1, 3)) RETURNING x) SELECT * FROM w;
+-- Temporary functions.
+UPDATE t SET a = pg_temp.twice(a) WHERE k = 1;
+UPDATE t SET a = pg_temp.twice(a);
+UPDATE t SET a = pg_temp.next(a) WHERE k = 1;
+DELETE FROM t WHERE k = 1 AND pg_temp.twice(a) = 20;
+DELETE FROM t WHERE pg_temp.next(a) > 50;
+INSERT INTO t (k, a) VALUES (1, 1) ON CONFLICT (k) DO UPDATE SET a = pg_temp.twice(t.a);
+UPDATE t SET s = 'x' WHERE k = 1 RETURNING pg_temp.twice(a);
+-- Rules and INSTEAD OF triggers.
+UPDATE ruled SET a = 5, s = 'n' WHERE k = 1;
+UPDATE ruled SET a = a + 1;
+DELETE FROM ruled WHERE k = 2;
+DELETE FROM ruled;
+UPDATE iv SET a = 3 WHERE k = 1;
+UPDATE iv SET a = 3 WHERE k < 4;
+DELETE FROM iv WHERE k = 1;
+DELETE FROM iv WHERE a > 50;
+INSERT INTO iv VALUES (30, 1, 'x');
+INSERT INTO iv SELECT k + 40, a FROM t RETURNING k;
+UPDATE iv SET a = 3 WHERE k = 1 RETURNING *;
+-- Exclusion constraints as arbiters.
+INSERT INTO e VALUES (1, '[3,4)', 'no') ON CONFLICT ON CONSTRAINT e_apart DO NOTHING;
+INSERT INTO e VALUES (1, '[3,4)', 'no'), (2, '[8,9)', 'yes'), (3, '[1,2)', 'yes') ON CONFLICT ON CONSTRAINT e_apart DO NOTHING;
+INSERT INTO e SELECT x, '[1,3)' FROM u WHERE k = 1 ON CONFLICT ON CONSTRAINT e_apart DO NOTHING;
+INSERT INTO e VALUES (1, '[3,4)', 'no') ON CONFLICT DO NOTHING RETURNING *;
+-- SEARCH and CYCLE.
+WITH RECURSIVE r (k, x) AS (SELECT k, x FROM u WHERE k = 1 UNION ALL SELECT u.k, u.x FROM u, r WHERE u.k = r.k AND u.x > r.x) SEARCH BREADTH FIRST BY x SET seq UPDATE t SET a = 9 FROM r WHERE t.k = r.k AND t.k = 1 AND r.x > 9;
+DELETE FROM t USING tree WHERE tree.k = t.k AND t.k = 1;
+-- Aliases of joins, whole rows.
+UPDATE t SET a = j.x FROM (u JOIN (SELECT 1 AS k) o USING (k)) AS j WHERE t.k = j.k AND t.k = 1 AND x < 5;
+UPDATE t SET s = u::text FROM u WHERE t.k = u.k AND t.k = 1 AND x < 5;
+UPDATE tw SET s = tw::text WHERE k = 1 RETURNING tw;
+DELETE FROM t WHERE k = 1 RETURNING t, t.*, row_to_json(t);
+UPDATE t SET s = 'u' WHERE k = 1 RETURNING t, row_to_json(t.*);

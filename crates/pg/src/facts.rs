@@ -13,7 +13,8 @@ use crate::query::{
     Obstacle, Prepared, Write, write_of, writing_queries,
 };
 use crate::shippable::{
-    functions_of, is_known_before_reading, is_plain_value, names_object, reads_local_state,
+    functions_of, is_known_before_reading, is_plain_value, is_row_of_relation, is_temporary,
+    names_object, reads_local_state,
 };
 use crate::tid;
 use crate::value::{FIRST_USER_OID, Hasher};
@@ -256,6 +257,17 @@ impl Reader<'_> {
                     ) {
                         // A view's own entry stays for its permission check; its tables are in the sub-query.
                         self.facts.obstacles.push(Obstacle::LocalTable((*rte).relid));
+                    }
+                }
+                pg_sys::RTEKind::RTE_FUNCTION => {
+                    for item in node::elements::<pg_sys::RangeTblFunction>((*rte).functions) {
+                        // Its value is this server's, and no parameter can stand in FROM.
+                        let call = (*item).funcexpr;
+                        let is_scalar =
+                            !pg_sys::expression_returns_set(call) && (*item).funccolnames.is_null();
+                        if is_scalar && pg_sys::contain_mutable_functions(call) {
+                            self.facts.obstacles.push(Obstacle::LocalState);
+                        }
                     }
                 }
                 pg_sys::RTEKind::RTE_SUBQUERY => {
@@ -588,7 +600,14 @@ impl Reader<'_> {
                             self.levels[self.levels.len() - 1 - (*var).varlevelsup as usize];
                         let rte: *mut pg_sys::RangeTblEntry =
                             node::nth((*level).rtable, column.relation as usize - 1);
-                        if (*rte).rtekind == pg_sys::RTEKind::RTE_RELATION {
+                        // A view's row has a type that the workers do not have, a join's one whose columns they would name
+                        // otherwise.
+                        let is_known_here_only = match (*rte).rtekind {
+                            pg_sys::RTEKind::RTE_RELATION | pg_sys::RTEKind::RTE_JOIN => true,
+                            pg_sys::RTEKind::RTE_SUBQUERY => (*var).vartype != pg_sys::RECORDOID,
+                            _ => false,
+                        };
+                        if is_known_here_only {
                             self.facts.obstacles.push(Obstacle::WholeRow);
                         }
                     }
@@ -614,6 +633,9 @@ impl Reader<'_> {
                     self.facts.obstacles.push(Obstacle::LocalState);
                 }
                 NodeTag::T_CurrentOfExpr => self.facts.obstacles.push(Obstacle::LocalState),
+                NodeTag::T_RowExpr if is_row_of_relation(n.cast()) => {
+                    self.facts.obstacles.push(Obstacle::WholeRow);
+                }
                 _ => {
                     for function in functions_of(n) {
                         self.read_function(function);
@@ -644,6 +666,9 @@ impl Reader<'_> {
     fn read_function(&mut self, function: Oid) {
         // SAFETY: syscache look-ups by value.
         unsafe {
+            if is_temporary(function) {
+                self.facts.obstacles.push(Obstacle::LocalState);
+            }
             let volatility = pg_sys::func_volatile(function) as u8;
             if volatility == pg_sys::PROVOLATILE_VOLATILE {
                 self.facts.obstacles.push(Obstacle::VolatileFunction(function));
@@ -709,7 +734,11 @@ impl Reader<'_> {
         unsafe {
             let index = (*query).resultRelation as u32;
             let rte: *mut pg_sys::RangeTblEntry = node::nth((*query).rtable, index as usize - 1);
-            let Some(key) = (self.distribution)((*rte).relid) else { return };
+            let Some(key) = (self.distribution)((*rte).relid) else {
+                // A view with INSTEAD OF triggers: as a table, it is here only.
+                self.facts.obstacles.push(Obstacle::LocalTable((*rte).relid));
+                return;
+            };
             let target = Column { level: query.addr(), relation: index, number: key.column };
             let is_nested = self.levels.len() > 1;
             let brings_row =

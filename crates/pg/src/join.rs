@@ -370,9 +370,10 @@ pub(crate) unsafe fn join(
             }
             let is_lost = |var: &pg_sys::Var| {
                 right.has(var)
-                    && !stand_ins
-                        .iter()
-                        .any(|(known, _)| *known == (var.varno as u32, var.varattno))
+                    && remote::stand_in(&stand_ins, (var.varno as u32, var.varattno), &|relation| {
+                        left.covers(relation)
+                    })
+                    .is_none()
             };
             let mut above = node::elements::<pg_sys::Node>((*(*rel).reltarget).exprs);
             above.extend(&after);

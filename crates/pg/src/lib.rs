@@ -129,6 +129,9 @@ mod prepare;
 /// Assignments as they are printed.
 mod assigned;
 
+/// What the rewriter leaves behind.
+mod rewritten;
+
 /// Reading what a statement touches and says.
 mod facts;
 

@@ -11,6 +11,8 @@ use crate::node::{self, Visit};
 use crate::query::{
     ColumnName, Command, Prepared, RowInsert, Statement, write_of, writing_queries,
 };
+use crate::rewritten::{forget_search_and_cycle, mark_from_items, name_by_place};
+use crate::shippable::is_temporary;
 use crate::value::FIRST_USER_OID;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use std::collections::HashMap;
@@ -27,10 +29,12 @@ impl Statement {
                 untangle(writing);
                 complete_values_lists(writing, true);
                 complete_source_query(writing);
-                take_target_out_of_from(writing);
+                mark_from_items(writing);
+                name_by_place(writing, (*writing).rtable, 0);
                 tidy_conflict_clause(writing);
                 simplify_exists(writing);
             }
+            forget_search_and_cycle(query);
             fold(query, computes_once(query), 0)
         }
     }
@@ -68,13 +72,16 @@ impl Statement {
             }
             (*(*query).jointree).fromlist = std::ptr::null_mut();
             (*query).cteList = std::ptr::null_mut();
-            // What these clauses would read is not on the shard that the row goes to.
+            // What these clauses would read or call is not on the shard that the row goes to.
             let mut reads_more = false;
             let clauses =
                 [(*query).returningList.cast::<pg_sys::Node>(), (*query).onConflict.cast()];
             for clause in clauses {
                 reads_more |= node::walk(clause, &mut |n| match node::tag(n) {
                     NodeTag::T_SubLink => Visit::Stop,
+                    NodeTag::T_FuncExpr if is_temporary((*n.cast::<pg_sys::FuncExpr>()).funcid) => {
+                        Visit::Stop
+                    }
                     // A shard's is another than the table's.
                     NodeTag::T_Var
                         if i32::from((*n.cast::<pg_sys::Var>()).varattno)
@@ -198,7 +205,18 @@ unsafe fn fold_query(
 ) -> *mut pg_sys::Query {
     // SAFETY: the caller passes a private, live copy; the rewriter gets nodes of it.
     unsafe {
+        let mut call_in_from: *mut pg_sys::Node = std::ptr::null_mut();
         node::rewrite(query, &mut |n| {
+            // Only a function may stand in FROM; its arguments come right behind it.
+            if let Some(item) =
+                node::cast::<pg_sys::RangeTblFunction, _>(n, NodeTag::T_RangeTblFunction)
+            {
+                call_in_from = (*item).funcexpr;
+                return None;
+            }
+            if n == call_in_from {
+                return None;
+            }
             if n != query.cast() && node::tag(n) == NodeTag::T_Query {
                 let nested = n.cast::<pg_sys::Query>();
                 if write_of(nested).is_some() {
@@ -363,19 +381,6 @@ unsafe fn lets_a_row_through(limit: *mut pg_sys::Node) -> bool {
     }
 }
 
-/// The target of an UPDATE or DELETE stands in its FROM list; the rewriter marks it as written there by the user
-/// when it stood in a view, and ruleutils would then print it twice.
-unsafe fn take_target_out_of_from(query: *mut pg_sys::Query) {
-    // SAFETY: the caller passes a private, live copy of a Query that writes.
-    unsafe {
-        if matches!(write_of(query), Some(Command::Update | Command::Delete)) {
-            let target: *mut pg_sys::RangeTblEntry =
-                node::nth((*query).rtable, (*query).resultRelation as usize - 1);
-            (*target).inFromCl = false;
-        }
-    }
-}
-
 /// The parameter that takes the node's place, if it is to be computed here; `number_of` keeps what is computed.
 pub(crate) unsafe fn fold_one(
     n: *mut pg_sys::Node,
@@ -393,19 +398,23 @@ pub(crate) unsafe fn fold_one(
     }
 }
 
-/// An INSERT takes its rows from a sub-query.
+/// An INSERT takes its rows from a query.
 pub(crate) unsafe fn has_subquery_source(query: *mut pg_sys::Query) -> bool {
     // SAFETY: the caller passes a live Query; FROM items of an INSERT are references into its range table.
     unsafe {
-        node::elements::<pg_sys::Node>((*(*query).jointree).fromlist).into_iter().any(|item| {
-            node::cast::<pg_sys::RangeTblRef, _>(item, NodeTag::T_RangeTblRef).is_none_or(
-                |reference| {
-                    let rte: *mut pg_sys::RangeTblEntry =
-                        node::nth((*query).rtable, (*reference).rtindex as usize - 1);
-                    (*rte).rtekind != pg_sys::RTEKind::RTE_VALUES
+        // VALUES (generate_series(1, 3), ...) is a query too.
+        (*query).hasTargetSRFs
+            || node::elements::<pg_sys::Node>((*(*query).jointree).fromlist).into_iter().any(
+                |item| {
+                    node::cast::<pg_sys::RangeTblRef, _>(item, NodeTag::T_RangeTblRef).is_none_or(
+                        |reference| {
+                            let rte: *mut pg_sys::RangeTblEntry =
+                                node::nth((*query).rtable, (*reference).rtindex as usize - 1);
+                            (*rte).rtekind != pg_sys::RTEKind::RTE_VALUES
+                        },
+                    )
                 },
             )
-        })
     }
 }
 

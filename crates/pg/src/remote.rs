@@ -154,7 +154,7 @@ impl Remote {
         var.varlevelsup == 0
             && var.varno > 0
             && (item_of(&self.items, relation).is_some_and(is_had)
-                || self.stand_ins.iter().any(|(known, _)| *known == (relation, column)))
+                || stand_in(&self.stand_ins, (relation, column), &|it| self.covers(it)).is_some())
     }
 
     /// It is a column of a table, as the nodes store it.
@@ -237,6 +237,23 @@ pub(crate) struct Output {
 
 /// Of so many rows in a table, one that is sent along is few.
 const FEW_SENT: f64 = 100.0;
+
+/// The column of a visible relation that equals a column of what a semi-join only looks for, perhaps by way of another
+/// semi-join. The way is finite: it leads from what is looked for to what it is looked for by.
+pub(crate) fn stand_in(
+    stand_ins: &[(Column, *mut pg_sys::Var)],
+    column: Column,
+    is_visible: &dyn Fn(u32) -> bool,
+) -> Option<*mut pg_sys::Var> {
+    stand_ins.iter().filter(|(known, _)| *known == column).find_map(|(_, var)| {
+        // SAFETY: a live column of the planner.
+        let next = unsafe { ((**var).varno as u32, (**var).varattno) };
+        if is_visible(next.0) {
+            return Some(*var);
+        }
+        stand_in(stand_ins, next, is_visible)
+    })
+}
 
 /// Puts a remote relation into SQL.
 pub(crate) struct Printer<'a> {
@@ -378,8 +395,8 @@ impl<'a> Printer<'a> {
                 let mut var = node::cast::<pg_sys::Var, _>(n, NodeTag::T_Var)?;
                 let column = ((*var).varno as u32, (*var).varattno);
                 if !self.remote.covers(column.0) && !self.inside.contains(&column.0) {
-                    let equal = self.remote.stand_ins.iter().find(|(known, _)| *known == column);
-                    var = equal.map_or(var, |(_, equal)| *equal);
+                    let is_visible = |it: u32| self.remote.covers(it) || self.inside.contains(&it);
+                    var = stand_in(&self.remote.stand_ins, column, &is_visible).unwrap_or(var);
                 }
                 let is_it = |known: &*mut pg_sys::Var| {
                     (**known).varno == (*var).varno && (**known).varattno == (*var).varattno
@@ -942,7 +959,7 @@ impl Pieces {
     pub(crate) fn into_text(self) -> String {
         let text = |piece| match piece {
             Piece::Text(text) => text,
-            Piece::Table(_) | Piece::Index => {
+            Piece::Table(_) | Piece::Object(..) | Piece::Index => {
                 unreachable!("what stands around the shards names none")
             }
         };

@@ -48,6 +48,7 @@ pub(crate) unsafe fn is_shippable(
                 | NodeTag::T_NextValueExpr
                 | NodeTag::T_SQLValueFunction
                 | NodeTag::T_ConvertRowtypeExpr => Visit::Stop,
+                NodeTag::T_RowExpr if is_row_of_relation(n.cast()) => Visit::Stop,
                 NodeTag::T_CollateExpr | NodeTag::T_RelabelType if uses_user_collation(n) => {
                     Visit::Stop
                 }
@@ -63,6 +64,20 @@ pub(crate) unsafe fn is_shippable(
                 }
             }
         })
+    }
+}
+
+/// A row whose fields have names that `ROW(...)` does not give them (that of a join or a sub-query), or the type of a
+/// table or view, which the workers do not have.
+pub(crate) unsafe fn is_row_of_relation(row: *mut pg_sys::RowExpr) -> bool {
+    // SAFETY: the caller passes a live row; its names are String nodes; syscache look-ups by value.
+    unsafe {
+        if (*row).row_typeid != pg_sys::RECORDOID {
+            let relation = pg_sys::get_typ_typrelid((*row).row_typeid);
+            return pg_sys::get_rel_relkind(relation) as u8 != pg_sys::RELKIND_COMPOSITE_TYPE;
+        }
+        let names = node::elements::<pg_sys::String>((*row).colnames);
+        (1..).zip(names).any(|(number, name)| node::text_of((*name).sval) != format!("f{number}"))
     }
 }
 
@@ -94,6 +109,13 @@ pub(crate) unsafe fn is_known_before_reading(n: *mut pg_sys::Node, init_params: 
             _ => Visit::Into,
         }) && !pg_sys::contain_volatile_functions(n)
     }
+}
+
+/// A function of this session's temporary schema, which no other session has.
+pub(crate) fn is_temporary(function: Oid) -> bool {
+    // SAFETY: syscache look-ups by value.
+    function.to_u32() >= FIRST_USER_OID
+        && unsafe { pg_sys::isAnyTempNamespace(pg_sys::get_func_namespace(function)) }
 }
 
 /// The expression's own or input collation is a user's and not that of a column, which the shards have.

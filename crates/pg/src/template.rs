@@ -7,7 +7,7 @@
 
 use crate::error::PgError;
 use crate::node::{self, Visit};
-use crate::query::Prepared;
+use crate::query::{Prepared, writing_queries};
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use std::ffi::c_int;
 
@@ -18,6 +18,8 @@ pub enum Piece {
     Text(String),
     /// The name of a shard of this table.
     Table(Oid),
+    /// What the shard of a table has in the place of its constraint of this name.
+    Object(Oid, String),
     /// The shard's index, as a number.
     Index,
 }
@@ -91,10 +93,11 @@ impl Prepared {
         unsafe {
             let query = node::copy(self.query);
             let marked = mark_tables(query, is_distributed);
+            let arbiters = mark_arbiters(query);
             qualify_columns(query);
             compute_negative_keys(query);
             with_portable_output(|| {
-                cut(&node::text_of(pg_sys::pg_get_querydef(query, false)), &marked)
+                cut(&node::text_of(pg_sys::pg_get_querydef(query, false)), &marked, &arbiters)
             })
         }
     }
@@ -137,6 +140,41 @@ unsafe fn mark_tables(
             }
             Visit::Into
         });
+    }
+    marked
+}
+
+/// Puts a text that cannot occur anywhere else in the place of a constraint that ON CONFLICT names; returns table,
+/// constraint and text. An exclusion constraint can be named only.
+unsafe fn mark_arbiters(query: *mut pg_sys::Query) -> Vec<(Oid, String, String)> {
+    let mut marked = Vec::new();
+    // SAFETY: the caller passes a private, live copy.
+    unsafe {
+        for writing in writing_queries(query) {
+            let conflict = (*writing).onConflict;
+            if conflict.is_null() || (*conflict).constraint == Oid::INVALID {
+                continue;
+            }
+            let name = pg_sys::get_constraint_name((*conflict).constraint);
+            if name.is_null() {
+                continue;
+            }
+            let target: *mut pg_sys::RangeTblEntry =
+                node::nth((*writing).rtable, (*writing).resultRelation as usize - 1);
+            let mark = format!("zq{:016x}_c{}_", nonce(), marked.len());
+            let text = pg_sys::cstring_to_text(node::c_text(&mark));
+            let text = pg_sys::makeConst(
+                pg_sys::TEXTOID,
+                -1,
+                pg_sys::DEFAULT_COLLATION_OID,
+                -1,
+                pg_sys::Datum::from(text),
+                false,
+                false,
+            );
+            (*conflict).arbiterElems = node::list_of(&[text]);
+            marked.push(((*target).relid, node::text_of(name), format!("('{mark}'::text)")));
+        }
     }
     marked
 }
@@ -188,7 +226,11 @@ unsafe fn compute_negative_keys(query: *mut pg_sys::Query) {
     }
 }
 
-fn cut(text: &str, marked: &[(Oid, String)]) -> Result<Vec<Piece>, PgError> {
+fn cut(
+    text: &str,
+    marked: &[(Oid, String)],
+    arbiters: &[(Oid, String, String)],
+) -> Result<Vec<Piece>, PgError> {
     let mut holes = Vec::new();
     for (table, alias) in marked {
         let name = qualified_name(*table);
@@ -196,7 +238,7 @@ fn cut(text: &str, marked: &[(Oid, String)]) -> Result<Vec<Piece>, PgError> {
         let patterns = [format!("{name} AS {alias}"), format!("{name} {alias}")];
         let found = patterns.iter().flat_map(|pattern| text.match_indices(pattern.as_str()));
         let before = holes.len();
-        holes.extend(found.map(|(start, _)| (start, start + name.len(), *table)));
+        holes.extend(found.map(|(start, _)| (start, start + name.len(), Piece::Table(*table))));
         if holes.len() == before {
             return Err(PgError::internal(format!(
                 "the name of {name} is not where it should be in the deparsed statement"
@@ -204,12 +246,23 @@ fn cut(text: &str, marked: &[(Oid, String)]) -> Result<Vec<Piece>, PgError> {
             .detail(format!("Deparsed statement: {text}")));
         }
     }
+    for (table, constraint, mark) in arbiters {
+        let start = text.find(mark).ok_or_else(|| {
+            PgError::internal("a constraint is not where it should be in the deparsed statement")
+                .detail(format!("Deparsed statement: {text}"))
+        })?;
+        holes.push((start, start + mark.len(), Piece::Object(*table, constraint.clone())));
+    }
     holes.sort_unstable_by_key(|hole| hole.0);
     let mut pieces = Vec::with_capacity(holes.len() * 2 + 1);
     let mut at = 0;
-    for (start, end, table) in holes {
-        pieces.push(Piece::Text(readable(&text[at..start])));
-        pieces.push(Piece::Table(table));
+    for (start, end, piece) in holes {
+        let mut before = readable(&text[at..start]);
+        if matches!(piece, Piece::Object(..)) {
+            before.push_str(" ON CONSTRAINT ");
+        }
+        pieces.push(Piece::Text(before));
+        pieces.push(piece);
         at = end;
     }
     pieces.push(Piece::Text(readable(&text[at..])));

@@ -92,6 +92,12 @@ unsafe fn group(
         if outputs.iter().any(|output| node::tag(*output) == NodeTag::T_GroupingFunc) {
             return;
         }
+        // The rows of a set-valued key are made below the grouping.
+        if (*parse).hasTargetSRFs
+            && outputs.iter().any(|output| pg_sys::expression_returns_set(*output))
+        {
+            return;
+        }
         let is_key = |index: usize| {
             let reference = if (*target).sortgrouprefs.is_null() {
                 0
@@ -200,6 +206,11 @@ unsafe fn group_sets(
         let having = node::elements::<pg_sys::Node>((*extra).havingQual.cast());
         let target = below_grouping((*output).reltarget, parse, &having);
         let outputs = node::elements::<pg_sys::Node>((*target).exprs);
+        if (*parse).hasTargetSRFs
+            && outputs.iter().any(|output| pg_sys::expression_returns_set(*output))
+        {
+            return;
+        }
         let references: Vec<u32> = (0..outputs.len())
             .map(|index| {
                 let all = (*target).sortgrouprefs;

@@ -134,6 +134,13 @@ pub(crate) fn render(template: &[Piece], index: usize) -> Result<String, PgError
         match piece {
             Piece::Text(text) => sql.push_str(text),
             Piece::Index => sql.push_str(&index.to_string()),
+            Piece::Object(oid, name) => {
+                let table = catalog::get(*oid)?;
+                let shard = table.shard_id(table.beside(index)).0;
+                let name = shardmap::shard_template::shard_name(name, shard)
+                    .map_err(|error| PgError::internal(error.to_string()))?;
+                sql.push_str(&catalog::quote(&name));
+            }
             Piece::Table(oid) => {
                 let table = catalog::get(*oid)?;
                 let index = table.beside(index);

@@ -1055,6 +1055,7 @@ pub(crate) fn render_generic(template: &[Piece]) -> Result<String, PgError> {
             Piece::Text(text) => text.clone(),
             Piece::Index => "n".to_owned(),
             Piece::Table(oid) => pg::template::qualified_name(*oid),
+            Piece::Object(_, name) => crate::catalog::quote(name),
         })
         .collect())
 }

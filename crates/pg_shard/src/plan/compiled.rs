@@ -99,6 +99,9 @@ impl Compiled {
                     names_index = true;
                     text.push_str("\0index\0");
                 }
+                Piece::Object(_, name) => {
+                    let _ = write!(text, "\0object\0{name}\0");
+                }
                 Piece::Table(oid) => {
                     tables += 1;
                     let table = catalog::get(*oid)?;

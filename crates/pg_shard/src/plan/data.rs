@@ -387,6 +387,7 @@ fn write_template(w: &mut PlanWriter, template: &[Piece]) {
             Piece::Text(text) => w.int(0).text(text),
             Piece::Table(table) => w.int(1).oid(*table),
             Piece::Index => w.int(2),
+            Piece::Object(table, name) => w.int(3).oid(*table).text(name),
         };
     }
 }
@@ -396,6 +397,7 @@ fn read_template(reader: &mut PlanReader) -> Vec<Piece> {
         .map(|_| match reader.int() {
             0 => Piece::Text(reader.text()),
             1 => Piece::Table(reader.oid()),
+            3 => Piece::Object(reader.oid(), reader.text()),
             _ => Piece::Index,
         })
         .collect()
