@@ -508,13 +508,43 @@ pub fn output_settings() -> OutputSettings {
             time_zone: pg_sys::session_timezone.addr(),
             bytea_output: raw::bytea_output,
             xml_option: raw::xmloption,
+            texts: [
+                digest(raw::locale_monetary),
+                digest(raw::GetConfigOption(c"timezone_abbreviations".as_ptr(), true, false)),
+            ],
         }
     }
 }
 
+/// The settings that [`output_settings`] watches.
+pub const FOLLOWED: [&std::ffi::CStr; 7] = [
+    c"DateStyle",
+    c"IntervalStyle",
+    c"TimeZone",
+    c"bytea_output",
+    c"xmloption",
+    c"lc_monetary",
+    c"timezone_abbreviations",
+];
+
+/// FNV-1a of a short text.
+///
+/// # Safety
+///
+/// `text` is null or a live C string.
+unsafe fn digest(text: *const std::ffi::c_char) -> u64 {
+    const START: u64 = 0xcbf2_9ce4_8422_2325;
+    if text.is_null() {
+        return START;
+    }
+    // SAFETY: the caller vouches for the text.
+    let bytes = unsafe { std::ffi::CStr::from_ptr(text) }.to_bytes();
+    bytes.iter().fold(START, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
+}
+
 mod raw {
     use pgrx::pg_sys::Oid;
-    use std::ffi::c_int;
+    use std::ffi::{c_char, c_int};
     unsafe extern "C-unwind" {
         /// `src/include/commands/sequence.h`.
         pub(super) fn nextval_internal(sequence: Oid, check_permissions: bool) -> i64;
@@ -522,6 +552,15 @@ mod raw {
     unsafe extern "C" {
         pub(super) static bytea_output: c_int;
         pub(super) static xmloption: c_int;
+        pub(super) static locale_monetary: *const c_char;
+    }
+    unsafe extern "C-unwind" {
+        /// Raises nothing for a setting that may be missing and is open to all (`src/backend/utils/misc/guc.c`).
+        pub(super) fn GetConfigOption(
+            name: *const c_char,
+            missing_ok: bool,
+            restrict_privileged: bool,
+        ) -> *const c_char;
     }
 }
 
@@ -534,6 +573,7 @@ pub struct OutputSettings {
     time_zone: usize,
     bytea_output: c_int,
     xml_option: c_int,
+    texts: [u64; 2],
 }
 
 /// The value of a setting.

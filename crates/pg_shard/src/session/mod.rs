@@ -172,6 +172,17 @@ pub(crate) struct Session {
     told: Told,
 }
 
+/// Settings that change what our statements mean, how values are read and written, or whether a session lasts: whatever is
+/// set for the role or the database on the node, they are these. Those that follow the client's are in `queue_settings`.
+const PINNED: &str = "SET search_path = pg_catalog; SET extra_float_digits = 3; \
+    SET standard_conforming_strings = on; SET escape_string_warning = on; SET backslash_quote = safe_encoding; \
+    SET array_nulls = on; SET transform_null_equals = off; SET quote_all_identifiers = off; \
+    SET xmlbinary = base64; SET row_security = on; SET gin_fuzzy_search_limit = 0; SET exit_on_error = off; \
+    SET check_function_bodies = on; SET default_transaction_read_only = off; \
+    SET default_transaction_deferrable = off; SET default_transaction_isolation = 'read committed'; \
+    SET client_connection_check_interval = '2s'; SET statement_timeout = 0; SET lock_timeout = 0; \
+    SET idle_in_transaction_session_timeout = 0";
+
 /// The command for rows of that name; for all without one.
 fn drop_rows(name: &str) -> String {
     format!("SELECT pgs_catalog.drop_rows('{{{name}}}')")
@@ -249,10 +260,7 @@ impl Session {
         };
         // Settings that never change.
         session.link.flight().query(&format!(
-            "SELECT pg_catalog.pg_backend_pid(); SET search_path = pg_catalog; SET extra_float_digits = 3; SET standard_conforming_strings = on; \
-             SET client_connection_check_interval = '2s'; SET statement_timeout = 0; SET lock_timeout = 0; \
-             SET default_transaction_isolation = 'read committed'; \
-             SET idle_in_transaction_session_timeout = 0; SET idle_session_timeout = {}",
+            "SELECT pg_catalog.pg_backend_pid(); {PINNED}; SET idle_session_timeout = {}",
             settings::idle_session_timeout()
         ));
         session.expects.extend([Expect::Statement, Expect::Preliminary, Expect::Sync]);
@@ -586,17 +594,16 @@ impl Session {
         if self.settings == Some(now) {
             return;
         }
-        let calls: Vec<String> =
-            [c"DateStyle", c"IntervalStyle", c"TimeZone", c"bytea_output", c"xmloption"]
-                .into_iter()
-                .map(|name| {
-                    format!(
-                        "pg_catalog.set_config('{}', '{}', false)",
-                        name.to_string_lossy(),
-                        table::setting(name).replace('\'', "''")
-                    )
-                })
-                .collect();
+        let calls: Vec<String> = table::FOLLOWED
+            .into_iter()
+            .map(|name| {
+                format!(
+                    "pg_catalog.set_config('{}', '{}', false)",
+                    name.to_string_lossy(),
+                    table::setting(name).replace('\'', "''")
+                )
+            })
+            .collect();
         self.queue_command(&format!("SELECT {}", calls.join(", ")));
         self.settings = Some(now);
     }
