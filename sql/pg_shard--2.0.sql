@@ -82,6 +82,109 @@ ALTER TABLE pgs_catalog.secret ENABLE ROW LEVEL SECURITY;
 INSERT INTO pgs_catalog.secret
     SELECT encode(sha256(convert_to(string_agg(gen_random_uuid()::text, ''), 'UTF8')), 'hex') FROM generate_series(1, 4);
 
+/* What a distributed table carries itself: an access method, which is the heap's and keeps out servers that have not loaded the
+   library when they started, and a security label, which says under which OID the metadata know it. A row of the metadata is a
+   table's own only if the label agrees. pg_dump and what it writes set an empty search_path: OIDs of a dump mark nothing. */
+
+CREATE FUNCTION pgs_catalog.table_handler(internal)
+    RETURNS table_am_handler LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'pg_shard_table_handler';
+COMMENT ON FUNCTION pgs_catalog.table_handler(internal) IS 'the access method of distributed tables';
+CREATE ACCESS METHOD pg_shard TYPE TABLE HANDLER pgs_catalog.table_handler;
+COMMENT ON ACCESS METHOD pg_shard IS 'distributed tables: empty heaps that only a server with pg_shard preloaded opens';
+
+CREATE FUNCTION pgs_catalog.is_preloaded()
+    RETURNS boolean LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'is_preloaded_wrapper';
+COMMENT ON FUNCTION pgs_catalog.is_preloaded() IS 'this server has loaded pg_shard when it started';
+
+CREATE FUNCTION pgs_catalog.mark_distributed(table_oid oid, also_restored boolean)
+    RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'mark_distributed_wrapper';
+COMMENT ON FUNCTION pgs_catalog.mark_distributed(oid, boolean)
+    IS 'marks a table as one that the metadata know by its OID';
+CREATE FUNCTION pgs_catalog.unmark_distributed(table_oid oid)
+    RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'unmark_distributed_wrapper';
+COMMENT ON FUNCTION pgs_catalog.unmark_distributed(oid) IS 'takes such a mark away';
+REVOKE EXECUTE ON FUNCTION pgs_catalog.mark_distributed(oid, boolean) FROM PUBLIC;
+REVOKE EXECUTE ON FUNCTION pgs_catalog.unmark_distributed(oid) FROM PUBLIC;
+
+CREATE FUNCTION pgs_catalog.on_partition_row()
+    RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF TG_OP = 'DELETE' OR TG_OP = 'UPDATE' AND OLD.relation_id <> NEW.relation_id THEN
+        PERFORM pgs_catalog.unmark_distributed(OLD.relation_id);
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        PERFORM pgs_catalog.mark_distributed(NEW.relation_id, TG_OP = 'UPDATE');
+    END IF;
+    RETURN NULL;
+END;
+$$;
+COMMENT ON FUNCTION pgs_catalog.on_partition_row() IS 'trigger of the metadata table partition';
+REVOKE EXECUTE ON FUNCTION pgs_catalog.on_partition_row() FROM PUBLIC;
+CREATE TRIGGER partition_row_written AFTER INSERT OR UPDATE OF relation_id ON pgs_distribution_metadata.partition
+    FOR EACH ROW WHEN (pg_catalog.current_setting('search_path') NOT IN ('', '""'))
+    EXECUTE FUNCTION pgs_catalog.on_partition_row();
+CREATE TRIGGER partition_row_deleted AFTER DELETE ON pgs_distribution_metadata.partition
+    FOR EACH ROW EXECUTE FUNCTION pgs_catalog.on_partition_row();
+
+CREATE FUNCTION pgs_catalog.after_restore()
+    RETURNS SETOF regclass LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    dumped oid[];
+    restored oid[];
+    problem text;
+    rows pgs_distribution_metadata.partition[];
+    entry pgs_distribution_metadata.partition;
+    place integer;
+BEGIN
+    LOCK TABLE pgs_distribution_metadata.partition, pgs_distribution_metadata.shard IN SHARE ROW EXCLUSIVE MODE;
+    WITH labelled AS (
+        SELECT objoid AS own, substring(label FROM '^distributed table ([0-9]+)$')::oid AS told
+          FROM pg_seclabel
+         WHERE provider = 'pg_shard' AND classoid = 'pg_class'::regclass AND objsubid = 0)
+    SELECT array_agg(told ORDER BY own), array_agg(own ORDER BY own) INTO dumped, restored
+      FROM labelled AS l
+     WHERE told <> own
+       AND EXISTS (SELECT 1 FROM pgs_distribution_metadata.partition AS p WHERE p.relation_id = told)
+       AND NOT EXISTS (SELECT 1 FROM labelled AS other WHERE other.own = l.told AND other.told = other.own);
+    IF dumped IS NULL THEN
+        RETURN;
+    END IF;
+    SELECT string_agg(tables, '; ') INTO problem
+      FROM (SELECT string_agg(own::regclass::text, ', ') AS tables
+              FROM unnest(dumped, restored) AS m(told, own) GROUP BY told HAVING count(*) > 1) AS several;
+    IF problem IS NOT NULL THEN
+        RAISE EXCEPTION 'several tables were restored from one distributed table'
+            USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = 'These are the same table: ' || problem || '.',
+                  HINT = 'Drop all but one of them, or make them local tables with undistribute_table.';
+    END IF;
+    SELECT string_agg(own::regclass::text, ', ') INTO problem
+      FROM unnest(restored) AS own
+     WHERE own <> ALL (dumped)
+       AND (EXISTS (SELECT 1 FROM pgs_distribution_metadata.partition AS p WHERE p.relation_id = own)
+            OR EXISTS (SELECT 1 FROM pgs_distribution_metadata.shard AS s WHERE s.relation_id = own));
+    IF problem IS NOT NULL THEN
+        RAISE EXCEPTION 'metadata of tables that are gone stand under the OIDs of restored tables'
+            USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = 'The tables are: ' || problem || '.',
+                  HINT = 'Delete the rows of pgs_distribution_metadata with their OIDs in relation_id.';
+    END IF;
+    /* All at once: an OID may be one table's in the dump and another one's here. */
+    UPDATE pgs_distribution_metadata.shard AS s SET relation_id = m.own
+      FROM unnest(dumped, restored) AS m(told, own) WHERE s.relation_id = m.told;
+    SELECT array_agg(p) INTO rows FROM pgs_distribution_metadata.partition AS p WHERE p.relation_id = ANY (dumped);
+    DELETE FROM pgs_distribution_metadata.partition WHERE relation_id = ANY (dumped);
+    FOREACH entry IN ARRAY rows LOOP
+        place := array_position(dumped, entry.relation_id);
+        INSERT INTO pgs_distribution_metadata.partition (relation_id, partition_method, key)
+            VALUES (restored[place], entry.partition_method, entry.key);
+        PERFORM pgs_catalog.mark_distributed(restored[place], true);
+        RETURN NEXT restored[place]::regclass;
+    END LOOP;
+END;
+$$;
+COMMENT ON FUNCTION pgs_catalog.after_restore()
+    IS 'gives distributed tables that were restored from a dump the metadata that came with them; tells which';
+REVOKE EXECUTE ON FUNCTION pgs_catalog.after_restore() FROM PUBLIC;
+
 /* When the statistics of a table's shards were last brought to the coordinator, and after how many changes of rows. */
 
 CREATE TABLE pgs_catalog.statistics (
@@ -295,3 +398,19 @@ END;
 $create_insert_proxy_for_table$;
 COMMENT ON FUNCTION create_insert_proxy_for_table(regclass, regclass)
     IS 'create a proxy table that redirects INSERTed rows to a target table';
+
+/* A coordinator without the library in all its sessions would read and write its own empty tables. A worker needs the functions
+   only; the coordinator's sessions say that it is one. */
+
+DO $$
+BEGIN
+    IF NOT pgs_catalog.is_preloaded()
+       AND coalesce(pg_catalog.current_setting('pg_shard.is_worker', true), '') <> 'on' THEN
+        RAISE EXCEPTION 'cannot create extension pg_shard: the library is not preloaded'
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  DETAIL = 'This server has not loaded the library pg_shard when it was started.',
+                  HINT = 'Add pg_shard to shared_preload_libraries in the server''s configuration and restart it. '
+                         'On a worker, which does not need that, SET pg_shard.is_worker = on first.';
+    END IF;
+END;
+$$;

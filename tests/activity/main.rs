@@ -175,17 +175,3 @@ fn others_statements_are_shown_to_whom_pg_stat_activity_shows_them() {
     let error = cluster.session_as("alice").error("SELECT pgs_catalog.metadata_changed()");
     assert_eq!(error.sqlstate, "42501");
 }
-
-#[test]
-fn without_preloading_the_library_nothing_is_told_and_nothing_fails() {
-    let cluster = TestCluster::up_with(1, &[("shared_preload_libraries", "")]);
-    let mut session = cluster.new_session();
-    // This loads the library.
-    session.sql("CREATE TABLE t (k int); SELECT master_create_distributed_table('t', 'k')");
-    session.sql("SELECT master_create_worker_shards('t', 2, 1)");
-    session.sql("INSERT INTO t SELECT generate_series(1, 10)");
-    session.sql("BEGIN; DECLARE c CURSOR FOR SELECT * FROM t; FETCH 1 FROM c");
-    assert_eq!(session.text("SELECT count(*) FROM pgs_catalog.activity"), "0");
-    session.sql("COMMIT");
-    assert_eq!(session.text("SELECT count(*) FROM t WHERE k = 1"), "1");
-}

@@ -40,6 +40,9 @@ pub mod libpq;
 /// What is said on an open connection.
 pub mod link;
 
+/// What PostgreSQL keeps with a distributed table.
+pub mod mark;
+
 /// Heavyweight locks on shards.
 pub mod lock;
 

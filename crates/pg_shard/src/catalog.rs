@@ -5,13 +5,15 @@
 //! PostgreSQL delivers that before the next statement locks its tables; [`forget`] then drops what is cached.
 //! Cached plans hold no metadata: they look here at each execution.
 
+use crate::mark::{self, Mark};
 use pg::hooks::Verdict;
 use pg::lock::ShardLock;
 use pg::query::DistributionKey;
 use pg::table::{self, Search};
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
-use shardmap::{HashRange, NodeAddress, PlacementId, PlacementState, Shard, ShardId, ShardMap};
+use shardmap::metadata::{Fault, PlacementRow, ShardRow, validate_placements};
+use shardmap::{NodeAddress, PlacementId, PlacementState, ShardId, ShardMap};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -55,6 +57,17 @@ pub(crate) struct DistributedTable {
     pub(crate) placements: Vec<Vec<Placement>>,
     /// A shard that has none.
     pub(crate) unplaced: Option<usize>,
+    /// Why it cannot be used.
+    pub(crate) trouble: Option<Trouble>,
+}
+
+/// Why a distributed table cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// Its metadata make no sense.
+    Fault(Fault),
+    /// It came with a dump, and the metadata do not know it by its OID: see [`crate::mark`].
+    Detached,
 }
 
 impl DistributedTable {
@@ -113,6 +126,34 @@ impl DistributedTable {
             Some(first) if self.key_is_not_null => Ok(first.range.first()),
             _ => Err(crate::plan::null_key(self)),
         }
+    }
+
+    /// The table came with a dump, and no metadata are known to be its own.
+    pub(crate) fn is_detached(&self) -> bool {
+        self.trouble == Some(Trouble::Detached)
+    }
+
+    /// The table can be used: whoever reads or writes it asks first.
+    pub(crate) fn check(&self) -> Result<(), PgError> {
+        let Some(trouble) = &self.trouble else { return Ok(()) };
+        let state = SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE;
+        Err(match trouble {
+            Trouble::Fault(fault) => PgError::new(
+                state,
+                format!("metadata of distributed table \"{}\" are not valid", self.name),
+            )
+            .detail(fault.to_string())
+            .hint(format!("Correct {}.", fault.row())),
+            Trouble::Detached => PgError::new(
+                state,
+                format!("distributed table \"{}\" has no metadata under its OID", self.name),
+            )
+            .detail("It was restored from a dump, or its metadata have been removed.")
+            .hint(
+                "Run SELECT pgs_catalog.after_restore() to give restored tables their shards back, or \
+                 undistribute_table to make this one a local table.",
+            ),
+        })
     }
 
     /// The error of a table without shards.
@@ -204,9 +245,11 @@ pub(crate) fn find(oid: Oid) -> Option<Rc<DistributedTable>> {
     }
 }
 
-/// The table, which must be distributed.
+/// The table, which must be distributed, with metadata that make sense.
 pub(crate) fn get(oid: Oid) -> Result<Rc<DistributedTable>, PgError> {
-    find(oid).ok_or_else(|| not_distributed(oid))
+    let table = find(oid).ok_or_else(|| not_distributed(oid))?;
+    table.check()?;
+    Ok(table)
 }
 
 /// The error for a table that is not distributed, as pg_shard 1.2 says it.
@@ -223,86 +266,119 @@ fn load(oid: Oid, metadata: Metadata) -> Option<DistributedTable> {
     table::scan(metadata.partition, metadata.partition_index, 1, Search::Oid(oid), &mut |row| {
         found = Some((row.char(2), row.text(3)));
     });
-    let (method, key_name) = found?;
     let relation = table::describe(oid)?;
-    let key = table::column_number(oid, &key_name).and_then(|column| {
-        let (type_oid, _, collation) = table::column_type(oid, column);
-        let (family, hash_type) = table::hash_family(type_oid)?;
-        Some(DistributionKey { column, family, type_oid: hash_type, collation })
-    });
-    // A table whose distribution column is gone (DROP TYPE ... CASCADE) is still no local table: it has a method
-    // that nothing supports.
-    let Some(key) = key else {
-        let none = DistributionKey {
-            column: 0,
-            family: Oid::INVALID,
-            type_oid: Oid::INVALID,
-            collation: Oid::INVALID,
-        };
-        return Some(DistributedTable {
-            oid,
-            schema: relation.schema,
-            name: relation.name,
-            method: b'?',
-            key: none,
-            key_name,
-            key_is_not_null: false,
-            unique_within_key: false,
-            map: ShardMap::default(),
-            placements: Vec::new(),
-            unplaced: None,
-        });
+    let mark = mark::read(oid);
+    let own = found.filter(|_| mark == Mark::Own);
+    if own.is_none() && mark == Mark::None {
+        return None;
+    }
+    let nothing = DistributionKey {
+        column: 0,
+        family: Oid::INVALID,
+        type_oid: Oid::INVALID,
+        collation: Oid::INVALID,
     };
-
-    let mut shards = Vec::new();
-    table::scan(metadata.shard, metadata.shard_index, 2, Search::Oid(oid), &mut |row| {
-        let bound = |column| row.text(column).trim().parse::<i32>().ok();
-        if let (Some(first), Some(last)) = (bound(4), bound(5))
-            && let Some(range) = HashRange::new(first, last)
-        {
-            shards.push(Shard { id: ShardId(row.int8(1)), range });
-        }
-    });
-    let map = ShardMap::new(shards);
-    let placements: Vec<Vec<Placement>> =
-        map.shards().iter().map(|shard| load_placements(shard.id, metadata)).collect();
-    Some(DistributedTable {
+    let mut loaded = DistributedTable {
         oid,
         schema: relation.schema,
         name: relation.name,
-        method,
-        key_is_not_null: table::is_not_null(oid, key.column),
-        unique_within_key: table::unique_indexes_without(oid, key.column).is_empty(),
-        key,
-        key_name,
-        map,
-        unplaced: placements.iter().position(Vec::is_empty),
-        placements,
-    })
+        method: b'h',
+        key: nothing,
+        key_name: String::new(),
+        key_is_not_null: false,
+        unique_within_key: false,
+        map: ShardMap::default(),
+        placements: Vec::new(),
+        unplaced: None,
+        trouble: Some(Trouble::Detached),
+    };
+    let Some((method, key_name)) = own else { return Some(loaded) };
+    loaded.method = method;
+    let mut fault = load_shards(&mut loaded, metadata);
+    match find_key(oid, &key_name) {
+        Some(key) => {
+            loaded.key_is_not_null = table::is_not_null(oid, key.column);
+            loaded.unique_within_key = table::unique_indexes_without(oid, key.column).is_empty();
+            loaded.key = key;
+        }
+        // DROP TYPE ... CASCADE may have taken it along; that makes no local table of this one.
+        None => fault = Some(Fault::Key(key_name.clone())),
+    }
+    loaded.key_name = key_name;
+    loaded.trouble = fault.map(Trouble::Fault);
+    Some(loaded)
+}
+
+fn find_key(oid: Oid, name: &str) -> Option<DistributionKey> {
+    let column = table::column_number(oid, name)?;
+    let (type_oid, _, collation) = table::column_type(oid, column);
+    let (family, hash_type) = table::hash_family(type_oid)?;
+    Some(DistributionKey { column, family, type_oid: hash_type, collation })
+}
+
+/// Reads a table's shards and placements; tells the first thing that is wrong with them.
+fn load_shards(loaded: &mut DistributedTable, metadata: Metadata) -> Option<Fault> {
+    let mut shards = Vec::new();
+    let search = Search::Oid(loaded.oid);
+    table::scan(metadata.shard, metadata.shard_index, 2, search, &mut |row| {
+        shards.push(ShardRow {
+            id: ShardId(row.int8(1)),
+            storage: row.char(3),
+            min_value: row.text(4),
+            max_value: row.text(5),
+        });
+    });
+    let (map, mut fault) = ShardMap::read(&shards);
+    for shard in map.shards() {
+        let rows = placement_rows(shard.id, metadata);
+        if fault.is_none() {
+            fault = validate_placements(&rows).err();
+        }
+        loaded.placements.push(rows.into_iter().map(Placement::from).collect());
+    }
+    loaded.unplaced = loaded.placements.iter().position(Vec::is_empty);
+    loaded.map = map;
+    fault
+}
+
+fn placement_rows(shard: ShardId, metadata: Metadata) -> Vec<PlacementRow> {
+    let mut placements = Vec::new();
+    let search = Search::Int8(shard.0);
+    table::scan(metadata.placement, metadata.placement_index, 2, search, &mut |row| {
+        placements.push(PlacementRow {
+            id: PlacementId(row.int8(1)),
+            shard,
+            state: row.int4(3),
+            node: NodeAddress { host: row.text(4).into(), port: row.int4(5) },
+        });
+    });
+    placements.sort_by_key(|placement| placement.id);
+    placements
+}
+
+impl From<PlacementRow> for Placement {
+    fn from(row: PlacementRow) -> Self {
+        Self { id: row.id, state: PlacementState::from(row.state), node: row.node }
+    }
 }
 
 fn load_placements(shard: ShardId, metadata: Metadata) -> Vec<Placement> {
-    let mut placements = Vec::new();
-    table::scan(
-        metadata.placement,
-        metadata.placement_index,
-        2,
-        Search::Int8(shard.0),
-        &mut |row| {
-            placements.push(Placement {
-                id: PlacementId(row.int8(1)),
-                state: PlacementState::from(row.int4(3)),
-                node: NodeAddress { host: row.text(4).into(), port: row.int4(5) },
-            });
-        },
-    );
-    placements.sort_by_key(|placement| placement.id);
-    placements
+    placement_rows(shard, metadata).into_iter().map(Placement::from).collect()
 }
 
 /// The placements of a shard as they are committed now, bypassing the cache.
 pub(crate) fn current_placements(shard: ShardId) -> Vec<Placement> {
     metadata().map_or_else(Vec::new, |metadata| load_placements(shard, metadata))
+}
+
+/// Some row of the metadata stands under that OID, whosever it is.
+pub(crate) fn has_metadata_under(oid: Oid) -> bool {
+    let Some(metadata) = metadata() else { return false };
+    let mut found = false;
+    let search = Search::Oid(oid);
+    table::scan(metadata.partition, metadata.partition_index, 1, search, &mut |_| found = true);
+    table::scan(metadata.shard, metadata.shard_index, 2, search, &mut |_| found = true);
+    found
 }
 
 /// The table that a shard belongs to.

@@ -6,6 +6,9 @@
 /// What the metadata say.
 mod catalog;
 
+/// What a distributed table carries itself.
+mod mark;
+
 /// The settings `pg_shard.*`.
 mod settings;
 
@@ -63,6 +66,7 @@ static PG_SHARD: PgShard = PgShard;
 extern "C-unwind" fn _PG_init() {
     settings::define();
     pg::activity::reserve();
+    pg::mark::register(mark::check_label);
     rounds::register(Rounds { rest: settings::autoanalyze_naptime, visit: ddl::keep_fresh });
     background::set_job(health::mark_in_background);
     hooks::install(&PG_SHARD, execute::begin);

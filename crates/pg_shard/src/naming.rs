@@ -1,8 +1,8 @@
 //! Errors of workers speak of shards; users know tables.
 
 use crate::catalog::DistributedTable;
-use pg::PgError;
 use pg::table;
+use pg::{PgError, SqlState};
 use shardmap::NodeAddress;
 use std::cell::Cell;
 
@@ -28,11 +28,22 @@ pub(crate) fn tell_as_table(
     tables: &[(&DistributedTable, usize)],
     node: &NodeAddress,
 ) -> PgError {
+    let mut lacks_shard = false;
     for (distributed, index) in tables {
         let suffix = format!("_{}", distributed.shard_id(distributed.beside(*index)).0);
         let mut names = vec![distributed.name.clone()];
         names.extend(table::index_names(distributed.oid).into_iter().map(|(_, name)| name));
+        // PostgreSQL tells a relation that it does not find as it was named.
+        names.push(format!("{}.{}", distributed.schema, distributed.name));
+        lacks_shard |= error.sqlstate() == SqlState(*b"42P01")
+            && error.message().contains(&format!("{}{suffix}\"", distributed.name));
         error.rewrite(|text| without_suffix(text, &names, &suffix));
+    }
+    if lacks_shard {
+        error = error.hint(format!(
+            "Node \"{node}\" lacks a shard of the table. Mark its placement there with shard_state 3 and repair it, \
+             or correct pgs_distribution_metadata.shard_placement."
+        ));
     }
     explain_missing_object(error, node).context(format!("while executing on node \"{node}\""))
 }

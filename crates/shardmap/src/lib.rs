@@ -15,6 +15,9 @@ pub mod locus;
 /// Hash ranges and the shards of one table.
 pub mod map;
 
+/// Rows of the metadata, checked.
+pub mod metadata;
+
 /// Rows that move from worker to worker.
 pub mod moved;
 

@@ -10,6 +10,9 @@ pub struct HashRange {
 }
 
 impl HashRange {
+    /// The whole hash space.
+    pub const ALL: Self = Self { first: i32::MIN, last: i32::MAX };
+
     /// The slice from `first` to `last`; none if it were empty.
     pub fn new(first: i32, last: i32) -> Option<Self> {
         (first <= last).then_some(Self { first, last })

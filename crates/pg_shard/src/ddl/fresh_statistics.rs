@@ -62,6 +62,7 @@ pub(crate) fn keep_fresh(visit: &Visit) {
                 return Ok(());
             };
             name.clone_from(&found.name);
+            found.check()?;
             let (schema, table) = (quote(&found.schema), quote(&found.name));
             visit.tell(&format!("pg_shard: ANALYZE {schema}.{table}"));
             match kept.owner {

@@ -18,6 +18,7 @@ pub(crate) mod shard_definition;
 
 pub(crate) use self::fresh_statistics::keep_fresh;
 use crate::catalog::{self, DistributedTable};
+use crate::mark;
 use crate::session::pool;
 use crate::transaction::{self, NodeFailure};
 use pg::table;
@@ -42,6 +43,7 @@ pub(crate) fn utility(call: &mut UtilityCall) -> Result<Outcome, PgError> {
         Utility::CopyTo(oid) if catalog::find(oid).is_some() => call.copy_as_query(oid),
         Utility::Truncate(tables) => {
             for table in tables.into_iter().filter_map(catalog::find) {
+                table.check()?;
                 if table.map.is_empty() {
                     return Err(table.no_shards());
                 }
@@ -124,6 +126,10 @@ fn tables_of(which: &TablesOf) -> Vec<Oid> {
 
 /// DROP EXTENSION, guarded as in pg_shard 1.2.
 fn drop_extension(cascade: bool) -> Result<(), PgError> {
+    if cascade {
+        // The tables stay, as local ones: PostgreSQL would drop them with the access method.
+        mark::remove_all()?;
+    }
     if catalog::distributed_tables().is_empty() {
         return Ok(());
     }
@@ -159,7 +165,11 @@ pub(crate) fn on_drop(oid: Oid) -> Result<(), PgError> {
     if oid.to_u32() < 16384 || catalog::metadata().is_none() {
         return Ok(());
     }
-    catalog::find(oid).map_or(Ok(()), |table| forget_table(&table))
+    match catalog::find(oid) {
+        // What stands under its OID is not known to be its own.
+        Some(table) if !table.is_detached() => mark::while_dropping(oid, || forget_table(&table)),
+        _ => Ok(()),
+    }
 }
 
 /// Drops a table's shards, and what the metadata say of it.
@@ -193,6 +203,17 @@ fn drop_shards(table: &Rc<DistributedTable>) -> Result<(), PgError> {
         }
     }
     for (node, statements) in per_node {
+        if !shardmap::metadata::is_plausible(&node) {
+            pg::error::warning(
+                PgError::new(SqlState::WARNING, format!("there can be no node \"{node}\"")).hint(
+                    format!(
+                        "If shards of table \"{}\" are somewhere, they remain there.",
+                        table.name
+                    ),
+                ),
+            );
+            continue;
+        }
         match run_on(&node, &statements) {
             Ok(()) => {}
             Err(NodeFailure::Unreachable(error)) => {

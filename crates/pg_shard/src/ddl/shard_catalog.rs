@@ -227,7 +227,7 @@ SELECT c.relkind IN ('r', 'f') AS is_table,
             ELSE 'CREATE TABLE'
        END AS create,
        pg_catalog.concat(
-           CASE WHEN am.amname <> 'heap' THEN pg_catalog.format(' USING %I', am.amname) END,
+           CASE WHEN am.amname NOT IN ('heap', 'pg_shard') THEN pg_catalog.format(' USING %I', am.amname) END,
            (SELECT pg_catalog.format(' WITH (%s)', pg_catalog.string_agg(
                        pg_catalog.format('%s%I=%L', o.namespace, o.option_name, o.option_value), ', '))
             FROM (SELECT '' AS namespace, * FROM pg_catalog.pg_options_to_table(c.reloptions)

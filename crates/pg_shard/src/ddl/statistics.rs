@@ -44,6 +44,13 @@ pub(super) fn on_shards(vacuum: &Vacuum) -> Result<(), PgError> {
         if !statistics::may_analyze(oid) {
             continue;
         }
+        if vacuum.tables.is_none()
+            && let Err(error) = table.check()
+        {
+            pg::error::warning(error);
+            continue;
+        }
+        table.check()?;
         run(vacuum, &table, &columns)?;
         if vacuum.analyzes {
             bring(&table, columns, true)?;

@@ -7,6 +7,7 @@ use super::{check_owner, given};
 use crate::catalog::{self, DistributedTable, quote};
 use crate::ddl;
 use crate::execute::sink::Sink;
+use crate::mark;
 use crate::session::Failure;
 use crate::session::pool::{self, SessionRef};
 use crate::transaction::{self, NodeFailure};
@@ -103,7 +104,7 @@ fn distribute_with_rows(oid: Oid, column: &str, layout: &Layout) -> Result<(), P
 
 /// Refuses a table that is distributed already.
 fn check_is_local(oid: Oid) -> Result<(), PgError> {
-    catalog::find(oid).map_or(Ok(()), |table| {
+    catalog::find(oid).filter(|table| !table.is_detached()).map_or(Ok(()), |table| {
         Err(PgError::new(
             SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("table \"{}\" is distributed already", table.name),
@@ -149,6 +150,9 @@ fn bring_back(oid: Oid) -> Result<(), PgError> {
     check_owner(oid)?;
     table::lock_for_truncate(oid);
     catalog::forget(Some(oid));
+    if catalog::find(oid).is_some_and(|table| table.is_detached()) {
+        return mark::remove(oid);
+    }
     let table = catalog::get(oid)?;
     if table::describe(oid).is_none_or(|relation| relation.kind != b'r') {
         return Err(PgError::new(
@@ -168,7 +172,8 @@ fn bring_back(oid: Oid) -> Result<(), PgError> {
         let rows = ShardRows { session, node };
         copy::receive(oid, &columns, Box::new(rows))?;
     }
-    ddl::forget_table(&table)
+    ddl::forget_table(&table)?;
+    mark::remove(oid)
 }
 
 /// Has a node send a shard's rows.

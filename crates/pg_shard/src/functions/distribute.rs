@@ -3,6 +3,7 @@
 use super::{change_metadata, check_owner, columns, literal, worker_list};
 use crate::catalog::{self, DistributedTable, METADATA_SCHEMA};
 use crate::ddl;
+use crate::mark;
 use crate::naming;
 use crate::session::pool;
 use crate::transaction::{self, NodeFailure};
@@ -30,6 +31,7 @@ pub(super) enum Rows {
 }
 
 pub(super) fn distribute(name: &str, column: &str, method: u8, rows: Rows) -> Result<(), PgError> {
+    check_is_preloaded()?;
     let oid = table::resolve(name, RelationLock::Exclusive);
     let relation =
         table::describe(oid).ok_or_else(|| PgError::internal("the table has vanished"))?;
@@ -55,6 +57,7 @@ pub(super) fn distribute(name: &str, column: &str, method: u8, rows: Rows) -> Re
         )
         .detail("The table is part of an inheritance or partition tree."));
     }
+    detach_from_dump(oid, &relation.name)?;
     check_objects(oid, &relation.name)?;
     let number = columns::find_column(oid, column)?;
     check_method(oid, number, method)?;
@@ -86,7 +89,38 @@ pub(super) fn distribute(name: &str, column: &str, method: u8, rows: Rows) -> Re
         oid.to_u32(),
         literal(&char::from(method).to_string()),
         literal(column),
-    ))
+    ))?;
+    mark::put(oid)
+}
+
+/// Without our hooks in every session, rows would go to the coordinator's own tables.
+fn check_is_preloaded() -> Result<(), PgError> {
+    if pg::mark::is_preloaded() {
+        return Ok(());
+    }
+    Err(pg::mark::not_preloaded("cannot distribute tables: pg_shard is not preloaded"))
+}
+
+/// A table that came with a dump is distributed anew like a local one. Metadata under its OID are another table's: one that
+/// is gone, or that waits for `after_restore`.
+fn detach_from_dump(oid: Oid, name: &str) -> Result<(), PgError> {
+    match catalog::find(oid) {
+        Some(table) if !table.is_detached() => return Ok(()),
+        Some(_) => {
+            mark::remove(oid)?;
+            catalog::forget(Some(oid));
+        }
+        None => {}
+    }
+    if !catalog::has_metadata_under(oid) {
+        return Ok(());
+    }
+    Err(PgError::new(
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("cannot distribute table \"{name}\": its OID is that of another table's metadata"),
+    )
+    .detail(format!("Rows of pgs_distribution_metadata with relation_id {} are of another table.", oid.to_u32()))
+    .hint("After a restore run SELECT pgs_catalog.after_restore(). If the other table is gone, delete its metadata."))
 }
 
 fn check_method(oid: Oid, column: i16, method: u8) -> Result<(), PgError> {
@@ -177,6 +211,7 @@ pub(super) enum Layout {
 }
 
 pub(super) fn create_shards(name: &str, layout: &Layout) -> Result<(), PgError> {
+    check_is_preloaded()?;
     let oid = table::resolve(name, RelationLock::None);
     let table = catalog::get(oid)?;
     if table.method != b'h' {
@@ -392,7 +427,7 @@ const CAN_HAVE_EXTENSION: &str = "SELECT 1 FROM pg_catalog.pg_available_extensio
      AND n.nspname = 'public' AND l.lanname = 'plpgsql'";
 
 /// Creates it; if that fails, nothing has happened.
-const CREATE_EXTENSION: &str = "DO 'BEGIN CREATE EXTENSION IF NOT EXISTS pg_shard SCHEMA public; \
+const CREATE_EXTENSION: &str = "DO 'BEGIN PERFORM pg_catalog.set_config(''pg_shard.is_worker'', ''on'', true); CREATE EXTENSION IF NOT EXISTS pg_shard SCHEMA public; \
      EXCEPTION WHEN OTHERS THEN NULL; END'";
 
 /// Creates the extension on a node if it can be had there: rows move between workers that have it. Without it they go by

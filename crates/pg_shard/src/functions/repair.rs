@@ -194,7 +194,10 @@ fn extension_schema(node: &NodeAddress) -> Result<String, NodeFailure> {
     if let Some(schema) = ask()? {
         return Ok(schema);
     }
-    ddl::run_on(node, &["CREATE EXTENSION IF NOT EXISTS pg_shard SCHEMA public".to_owned()])?;
+    // A worker needs no more than the functions.
+    let as_worker = "SELECT pg_catalog.set_config('pg_shard.is_worker', 'on', true)".to_owned();
+    let create = "CREATE EXTENSION IF NOT EXISTS pg_shard SCHEMA public".to_owned();
+    ddl::run_on(node, &[as_worker, create])?;
     Ok(ask()?.unwrap_or_else(|| "public".to_owned()))
 }
 

@@ -54,6 +54,9 @@ pub(crate) fn plan(
         )
         .detail("A function that is marked PARALLEL SAFE uses it. The sessions to the workers are the leading process's."));
     }
+    for table in &tables {
+        table.check()?;
+    }
     if let Some(table) = tables.iter().find(|table| table.method != b'h') {
         return Err(PgError::new(
             SqlState::FEATURE_NOT_SUPPORTED,

@@ -1,0 +1,14 @@
+//! What operators do to a cluster: metadata edited by hand, servers without the library preloaded, dumps and restores, and
+//! settings of roles on the workers.
+
+/// Metadata that make no sense.
+mod edited;
+
+/// Dumps and restores of the coordinator.
+mod dumps;
+
+/// Servers that have not preloaded the library.
+mod preloading;
+
+/// Settings of roles on the workers.
+mod role_settings;
