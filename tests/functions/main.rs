@@ -356,3 +356,24 @@ fn a_definition_changes_while_the_table_is_local_for_a_moment() {
     assert_eq!(cluster.text("SELECT count(*), sum(v), min(s) FROM t"), "50|1275|d");
     assert_eq!(cluster.placements("t").len(), 4);
 }
+
+/// Whether a worker can have the extension was asked of `pg_available_extensions`, which raises an error if the file of any other
+/// extension cannot be read. Now it is tried.
+#[test]
+fn an_unreadable_control_file_of_another_extension_is_in_nobodys_way() {
+    let cluster = TestCluster::up(1);
+    let shared = cluster.text("SELECT setting FROM pg_config WHERE name = 'SHAREDIR'");
+    let broken = std::path::Path::new(&shared)
+        .join("extension")
+        .join(format!("zz_{}.control", std::process::id()));
+    std::os::unix::fs::symlink("/nowhere", &broken).expect("the installation is ours");
+    cluster.sql("CREATE TABLE t (k int)");
+    let distributed = cluster.session().try_sql("SELECT create_distributed_table('t', 'k', 1)");
+    let worker = cluster.workers()[0];
+    let created = cluster
+        .session_on(worker)
+        .text("SELECT count(*) FROM pg_extension WHERE extname = 'pg_shard'");
+    fs::remove_file(&broken).expect("it is there");
+    assert!(distributed.is_ok(), "{distributed:?}");
+    assert_eq!(created, "1");
+}

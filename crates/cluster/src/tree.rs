@@ -6,11 +6,22 @@ use std::path::Path;
 
 use crate::error::ClusterError;
 
-/// Copies a directory with everything in it; modes are kept, symbolic links stay links.
+/// Copies a directory with everything in it; modes are kept. Symbolic links to something in it stay links; of others what they
+/// lead to is copied, since it may go, and nothing if it has gone already.
 ///
 /// Files are copied and never linked: the copy may be given away and written to. With `owner`, the copy belongs to that
 /// user and group.
 pub(crate) fn copy(from: &Path, to: &Path, owner: Option<(u32, u32)>) -> Result<(), ClusterError> {
+    let root = fs::canonicalize(from).map_err(ClusterError::file("read", from))?;
+    copy_below(&root, &root, to, owner)
+}
+
+fn copy_below(
+    root: &Path,
+    from: &Path,
+    to: &Path,
+    owner: Option<(u32, u32)>,
+) -> Result<(), ClusterError> {
     let metadata = fs::metadata(from).map_err(ClusterError::file("read", from))?;
     fs::create_dir_all(to).map_err(ClusterError::file("create", to))?;
     for entry in fs::read_dir(from).map_err(ClusterError::file("read", from))? {
@@ -19,7 +30,9 @@ pub(crate) fn copy(from: &Path, to: &Path, owner: Option<(u32, u32)>) -> Result<
         let target = to.join(entry.file_name());
         let kind = entry.file_type().map_err(ClusterError::file("read", &source))?;
         if kind.is_dir() {
-            copy(&source, &target, owner)?;
+            copy_below(root, &source, &target, owner)?;
+        } else if kind.is_symlink() && !stays_below(root, &source) {
+            copy_target(&source, &target, owner)?;
         } else if kind.is_symlink() {
             let link = fs::read_link(&source).map_err(ClusterError::file("read", &source))?;
             symlink(link, &target).map_err(ClusterError::file("create", &target))?;
@@ -34,6 +47,22 @@ pub(crate) fn copy(from: &Path, to: &Path, owner: Option<(u32, u32)>) -> Result<
     }
     set_mode(to, metadata.permissions().mode())?;
     give(to, owner)
+}
+
+/// The symbolic link leads to something below `root`, also in a copy of it.
+fn stays_below(root: &Path, link: &Path) -> bool {
+    fs::read_link(link).is_ok_and(|target| target.is_relative())
+        && fs::canonicalize(link).is_ok_and(|target| target.starts_with(root))
+}
+
+/// Copies what a symbolic link leads to, if it is there.
+fn copy_target(link: &Path, target: &Path, owner: Option<(u32, u32)>) -> Result<(), ClusterError> {
+    let Ok(original) = fs::canonicalize(link) else { return Ok(()) };
+    if original.is_dir() {
+        return copy(&original, target, owner);
+    }
+    fs::copy(&original, target).map_err(ClusterError::file("copy", &original))?;
+    give(target, owner)
 }
 
 /// Gives `path` to `owner`, if there is one.
@@ -61,5 +90,36 @@ pub(crate) fn is_empty(dir: &Path) -> Result<bool, ClusterError> {
         Ok(mut entries) => Ok(entries.next().is_none()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
         Err(error) => Err(ClusterError::file("read", dir)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Debian's `postgis.control` is a link out of the tree: the copy broke when the system's package went.
+    #[test]
+    fn what_a_link_out_of_the_tree_leads_to_is_copied() {
+        let dir = std::env::temp_dir().join(format!("pgshard-tree-{}", std::process::id()));
+        let (from, to) = (dir.join("from"), dir.join("to"));
+        fs::create_dir_all(from.join("extension")).expect("the directory for temporary files");
+        fs::write(dir.join("postgis.control"), "out").expect("as above");
+        fs::write(from.join("own.control"), "in").expect("as above");
+        let link = |target: &Path, name: &str| {
+            symlink(target, from.join("extension").join(name)).expect("as above");
+        };
+        link(&dir.join("postgis.control"), "postgis.control");
+        link(&from.join("own.control"), "absolute.control");
+        link(Path::new("../own.control"), "own.control");
+        link(Path::new("/nowhere"), "zz.control");
+        copy(&from, &to, None).expect("it is readable");
+        fs::remove_file(dir.join("postgis.control")).expect("it is there");
+        fs::remove_dir_all(&from).expect("it is there");
+        let read = |name: &str| fs::read_to_string(to.join("extension").join(name)).ok();
+        assert_eq!(read("postgis.control").as_deref(), Some("out"));
+        assert_eq!(read("absolute.control").as_deref(), Some("in"));
+        assert_eq!(read("own.control").as_deref(), Some("in"));
+        assert!(fs::symlink_metadata(to.join("extension/zz.control")).is_err());
+        remove(&dir).expect("it is ours");
     }
 }

@@ -420,11 +420,12 @@ impl Nodes {
     }
 }
 
-/// Answered with a row by a node that has the extension's files, and where it may be created.
-const CAN_HAVE_EXTENSION: &str = "SELECT 1 FROM pg_catalog.pg_available_extensions a, pg_catalog.pg_roles r, \
+/// Answered with a row by a node that lacks the extension, where the session may create it. Whether the files are there is
+/// found by trying: the list of what is available cannot be had where any other extension's file is unreadable.
+const MAY_CREATE_EXTENSION: &str = "SELECT 1 FROM pg_catalog.pg_roles r, \
      pg_catalog.pg_namespace n, pg_catalog.pg_language l \
-     WHERE a.name = 'pg_shard' AND a.installed_version IS NULL AND r.rolname = current_user AND r.rolsuper \
-     AND n.nspname = 'public' AND l.lanname = 'plpgsql'";
+     WHERE NOT EXISTS (SELECT 1 FROM pg_catalog.pg_extension e WHERE e.extname = 'pg_shard') \
+     AND r.rolname = current_user AND r.rolsuper AND n.nspname = 'public' AND l.lanname = 'plpgsql'";
 
 /// Creates it; if that fails, nothing has happened.
 const CREATE_EXTENSION: &str = "DO 'BEGIN PERFORM pg_catalog.set_config(''pg_shard.is_worker'', ''on'', true); CREATE EXTENSION IF NOT EXISTS pg_shard SCHEMA public; \
@@ -432,16 +433,16 @@ const CREATE_EXTENSION: &str = "DO 'BEGIN PERFORM pg_catalog.set_config(''pg_sha
 
 /// Creates the extension on a node if it can be had there: rows move between workers that have it. Without it they go by
 /// the coordinator, so nobody is told if there is none.
-fn create_extension(node: &NodeAddress) -> Result<(), NodeFailure> {
-    let mut can_have = false;
+pub(crate) fn create_extension(node: &NodeAddress) -> Result<(), NodeFailure> {
+    let mut may_create = false;
     transaction::with_session(node, &mut |session| {
         let level = Some(transaction::level_for_write());
-        session.borrow_mut().run(CAN_HAVE_EXTENSION, level, &mut |_| {
-            can_have = true;
+        session.borrow_mut().run(MAY_CREATE_EXTENSION, level, &mut |_| {
+            may_create = true;
             Ok(())
         })
     })?;
-    if can_have { ddl::run_on(node, &[CREATE_EXTENSION.to_owned()]) } else { Ok(()) }
+    if may_create { ddl::run_on(node, &[CREATE_EXTENSION.to_owned()]) } else { Ok(()) }
 }
 
 fn warn(node: &NodeAddress, error: &PgError) {
