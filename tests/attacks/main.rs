@@ -3,9 +3,14 @@
 //! Each evil function writes down in whose name it runs ([`Spy`]); whoever is not the attacker there has been robbed.
 
 mod coordinator;
+<<<<<<< HEAD
 mod crashes;
 mod pools;
 mod reach;
+=======
+mod reading;
+mod views;
+>>>>>>> c6b2b48 (Nothing of users runs with rights that a view's owner lends)
 
 use testkit::{NodeName, TestCluster};
 
@@ -19,7 +24,12 @@ impl Spy {
     /// A cluster with role `mallory` and her schema `m`. `m.spy(anyelement)` notes the role, tries to become superuser, and
     /// gives its argument back; `m.seen` holds the notes of each node.
     pub fn up(workers: u16) -> Self {
-        let cluster = TestCluster::up(workers);
+        Self::up_with(workers, &[])
+    }
+
+    /// The same with settings for every node.
+    pub fn up_with(workers: u16, settings: &[(&str, &str)]) -> Self {
+        let cluster = TestCluster::up_with(workers, settings);
         let spy = Self { cluster };
         spy.cluster.on_all_nodes(
             "CREATE ROLE mallory LOGIN; CREATE SCHEMA m AUTHORIZATION mallory;

@@ -687,7 +687,7 @@ unsafe fn arbiter(indexes: *mut pg_sys::List) -> Result<Option<Vec<i16>>, PgErro
             std::slice::from_raw_parts(form.indkey.values.as_ptr(), form.indnkeyatts as usize)
                 .to_vec();
         let is_plain = form.indisunique
-            && pg_sys::RelationGetIndexPredicate(relation).is_null()
+            && crate::table::is_total(relation)
             && columns.iter().all(|column| {
                 *column > 0
                     && pg_sys::get_atttype(form.indrelid, *column).to_u32()

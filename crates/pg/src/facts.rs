@@ -6,6 +6,7 @@
 //! join only its nullable side, a sub-query's filter on an outer column only the sub-query.
 
 use crate::assigned::is_assignment;
+use crate::lent::{self, Needs};
 use crate::node::{self, Visit};
 use crate::prepare::has_subquery_source;
 use crate::query::{
@@ -52,6 +53,8 @@ pub(crate) unsafe fn prune_of_clauses(
         has_returning: false,
         has_on_conflict: false,
         null_key: false,
+        made_types: Vec::new(),
+        calls_users: false,
     };
     let none = |_| None;
     let mut reader = Reader {
@@ -89,6 +92,8 @@ impl Prepared {
             // SAFETY: as above.
             has_on_conflict: unsafe { !(*self.query).onConflict.is_null() },
             null_key: false,
+            made_types: Vec::new(),
+            calls_users: false,
         };
         let query = self.query;
         // SAFETY: the copy is a live tree that the analyser or the rewriter made.
@@ -108,6 +113,9 @@ impl Prepared {
             reader.facts.shows_ctid = !reader.facts.ctids.is_empty() && tid::is_shown(query);
             if reader.facts.shows_ctid && reader.facts.ctids.iter().any(is_cut) {
                 reader.facts.obstacles.push(Obstacle::ShownTid);
+            }
+            if reader.facts.relations.iter().any(|relation| relation.user != Oid::INVALID) {
+                reader.read_needs(query);
             }
             for entry in node::elements::<pg_sys::TargetEntry>((*query).targetList) {
                 // An anonymous record cannot be read back from another server.
@@ -584,6 +592,22 @@ impl Reader<'_> {
             });
             self.prepared.expressions.push(own);
             self.prepared.expressions.len() - 1
+        }
+    }
+
+    /// What the statement needs of users.
+    unsafe fn read_needs(&mut self, query: *mut pg_sys::Query) {
+        let facts = &mut self.facts;
+        // SAFETY: a live Query.
+        unsafe {
+            node::walk(query, &mut |n| {
+                match lent::needs(n) {
+                    Needs::Nothing => {}
+                    Needs::Type(type_oid) => facts.made_types.push(type_oid),
+                    Needs::Code => facts.calls_users = true,
+                }
+                Visit::Into
+            });
         }
     }
 

@@ -330,7 +330,8 @@ pub(crate) unsafe fn join(
         }
         let covers = |var: &pg_sys::Var| left.has(var) || right.has(var);
         let init_params = path::init_params(root);
-        let ships = |part| crate::shippable::is_shippable(part, &covers, &init_params, false);
+        let ships =
+            |part| crate::shippable::is_shippable(part, &covers, &init_params, false, left.user);
         let can = |clause: &*mut pg_sys::Node| {
             let is_row = |var: &pg_sys::Var| left.stores(var) || right.stores(var);
             let is_sent = |value| {

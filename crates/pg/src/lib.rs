@@ -153,6 +153,12 @@ mod infallible;
 /// What may run where.
 mod shippable;
 
+/// Stored values, read back.
+mod stored;
+
+/// What may run with rights that are lent.
+mod lent;
+
 /// Tables of functions for nodes of ours.
 mod custom;
 

@@ -246,7 +246,7 @@ unsafe fn join(
         };
         let init_params = path::init_params(root);
         let can = |clause: &*mut pg_sys::Node| {
-            crate::shippable::is_shippable(*clause, &covers, &init_params, false)
+            crate::shippable::is_shippable(*clause, &covers, &init_params, false, right.user)
         };
         if !on.iter().all(can) || !are_plain(&columns_in(right, &on)) {
             return None;

@@ -232,11 +232,12 @@ unsafe fn sub_query(
     }
 }
 
-/// The filters of a base relation: those that the workers apply, all of them, and whether these are the same.
+/// The filters of a base relation, which is read with the rights of `user`: those that the workers apply, all of them, and whether these are the same.
 pub(crate) unsafe fn conditions_of(
     root: *mut pg_sys::PlannerInfo,
     rel: *mut pg_sys::RelOptInfo,
     relation: u32,
+    user: Oid,
 ) -> (Vec<Condition>, Vec<*mut pg_sys::Node>, bool) {
     // SAFETY: the planner's live structures.
     unsafe {
@@ -254,7 +255,7 @@ pub(crate) unsafe fn conditions_of(
             // A filter behind a security barrier must not see rows that the barrier hides, unless it cannot tell.
             let allowed =
                 (*info).security_level <= (*rel).baserestrict_min_security || (*info).leakproof;
-            let can = |part| shippable::is_shippable(part, &own, &init_params, false);
+            let can = |part| shippable::is_shippable(part, &own, &init_params, false, user);
             if allowed && (can(clause) || tid::comparison(clause, &own, &can).is_some()) {
                 conditions.push(Condition::Clause(clause));
             } else {
@@ -282,7 +283,7 @@ unsafe fn base(
         if !(*rte).tablesample.is_null() {
             check_sample(root, (*rte).tablesample)?;
         }
-        let (conditions, clauses, all_shipped) = conditions_of(root, rel, rti);
+        let (conditions, clauses, all_shipped) = conditions_of(root, rel, rti, (*rte).checkAsUser);
         let locks = lock_clause(rte).is_some();
         let is_sharded = planner.shard_count(table) != 1;
         let locus = if is_sharded { Locus::by((rti, key.column)) } else { Locus::Everywhere };
@@ -427,7 +428,7 @@ unsafe fn check_sample(
         let init_params = init_params(root);
         let is_known = |argument: &*mut pg_sys::Node| {
             is_foldable(*argument, true, &init_params)
-                || shippable::is_shippable(*argument, &|_| false, &init_params, false)
+                || shippable::is_shippable(*argument, &|_| false, &init_params, false, Oid::INVALID)
         };
         if sample_arguments(sample).iter().all(is_known) {
             return Ok(());

@@ -5,6 +5,7 @@
 //! result, [`Facts`], holds no pointers.
 
 use crate::node::{self, Visit};
+use crate::{lent, table};
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use shardmap::prune::Prune;
 use shardmap::route::Equalities;
@@ -181,6 +182,10 @@ pub struct Facts {
     pub has_on_conflict: bool,
     /// The distribution column of an INSERT gets no value, or a literal NULL.
     pub null_key: bool,
+    /// If it uses rights of a view's owner: types of users of which it makes values.
+    pub made_types: Vec<Oid>,
+    /// The same: it may call functions of users, with or without naming them.
+    pub calls_users: bool,
 }
 
 impl Facts {
@@ -190,6 +195,19 @@ impl Facts {
             .iter()
             .find(|relation| relation.column == write.column)
             .map_or(Oid::INVALID, |relation| relation.user)
+    }
+
+    /// It computes nothing but what can be computed with rights that `owner` lends: of users' types only harmless ones, and
+    /// those of the columns that it writes.
+    pub fn can_be_lent_by(&self, owner: Oid) -> bool {
+        let is_written = |type_oid: Oid| {
+            self.writes.iter().any(|write| table::has_column_of_type(write.table, type_oid))
+        };
+        !self.calls_users
+            && self
+                .made_types
+                .iter()
+                .all(|type_oid| lent::is_harmless(*type_oid, owner) || is_written(*type_oid))
     }
 
     /// A column of what is written equals a value that is known before any row is read.

@@ -222,7 +222,7 @@ impl Remote {
             }
             let init_params = path::init_params(self.root);
             let own = |var: &pg_sys::Var| self.has(var);
-            shippable::is_shippable(expression, &own, &init_params, aggregates)
+            shippable::is_shippable(expression, &own, &init_params, aggregates, self.user)
         }
     }
 }

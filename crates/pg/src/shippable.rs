@@ -1,12 +1,14 @@
 //! What may run where: expressions and functions that a worker computes with the same outcome as we do.
 
+use crate::lent;
 use crate::node::{self, Visit};
 use crate::prepare::is_foldable;
 use crate::value::FIRST_USER_OID;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use std::ffi::c_void;
 
-/// An expression that a worker can compute with the same outcome, from columns for which `own` holds.
+/// An expression that a worker can compute with the same outcome, from columns for which `own` holds, in a session of `user`:
+/// the owner of a view, or (zero) the current user.
 ///
 /// # Safety
 ///
@@ -16,10 +18,14 @@ pub(crate) unsafe fn is_shippable(
     own: &dyn Fn(&pg_sys::Var) -> bool,
     init_params: &[i32],
     aggregates: bool,
+    user: Oid,
 ) -> bool {
     // SAFETY: the caller vouches for the clause.
     unsafe {
         !node::walk(clause, &mut |n| {
+            if user != Oid::INVALID && !lent::needs(n).can_be_lent_by(user) {
+                return Visit::Stop;
+            }
             if is_foldable(n, false, init_params) {
                 return Visit::Skip;
             }
@@ -195,7 +201,9 @@ pub(crate) fn reads_local_state(function: Oid) -> bool {
             ]
             .iter()
             .any(|prefix| name.starts_with(prefix))
-            || ["row_security_active", "currtid2", "query_to_xml", "table_to_xml"]
+            // Of queries, tables, schemas and databases.
+            || name.contains("_to_xml")
+            || ["row_security_active", "currtid2", "getpgusername", "session_user"]
                 .contains(&name.as_str())
     }
 }

@@ -128,7 +128,7 @@ pub(crate) unsafe fn of(
         let work = inner.work
             + if groups { (*rel).tuples * 0.02 } else { 0.0 }
             + if pushed.windows.is_some() { (*rel).tuples * 0.06 } else { 0.0 };
-        let (conditions, _, complete) = path::conditions_of(root, rel, relation);
+        let (conditions, _, complete) = path::conditions_of(root, rel, relation, inner.user);
         let remote = Remote {
             root,
             items: vec![Item::Subselect(subselect)],

@@ -3,6 +3,7 @@
 //! Metadata are read with the extension's rights and not the user's, on every first use in a session, so this
 //! goes straight to the heap through an index.
 
+use crate::error::PgError;
 use crate::node;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::{CString, c_int};
@@ -255,6 +256,17 @@ pub fn describe(table: Oid) -> Option<Relation> {
     }
 }
 
+/// The owner of a relation.
+///
+/// # Errors
+///
+/// If there is no such relation.
+pub fn owner(table: Oid) -> Result<Oid, PgError> {
+    describe(table)
+        .map(|relation| relation.owner)
+        .ok_or_else(|| PgError::internal("the table has vanished"))
+}
+
 /// A column's number by its exact name; none if the table has no such live column.
 pub fn column_number(table: Oid, name: &str) -> Option<i16> {
     let name = CString::new(name).ok()?;
@@ -350,8 +362,7 @@ pub fn has_index_on(table: Oid, column: i16) -> bool {
         unsafe {
             let relation = pg_sys::index_open(index, pg_sys::AccessShareLock as c_int);
             let form = &*(*relation).rd_index;
-            let begins = *form.indkey.values.as_ptr() == column
-                && pg_sys::RelationGetIndexPredicate(relation).is_null();
+            let begins = *form.indkey.values.as_ptr() == column && is_total(relation);
             pg_sys::index_close(relation, pg_sys::AccessShareLock as c_int);
             begins
         }
@@ -377,6 +388,20 @@ pub fn unique_indexes_without(table: Oid, column: i16) -> Vec<String> {
         })
         .map(|(_, name)| name)
         .collect()
+}
+
+/// The index has all rows. `RelationGetIndexPredicate` would say it too, but folds constants in the predicate, and so runs
+/// functions of users.
+///
+/// # Safety
+///
+/// An open index.
+pub(crate) unsafe fn is_total(index: pg_sys::Relation) -> bool {
+    // SAFETY: the caller vouches for the index, whose row of `pg_index` the relation has.
+    unsafe {
+        let predicate = pg_sys::Anum_pg_index_indpred as c_int;
+        pg_sys::heap_attisnull((*index).rd_indextuple, predicate, std::ptr::null_mut())
+    }
 }
 
 /// Resolves a table's name as SQL spells it, by the search path; raises PostgreSQL's own error if it is missing.
@@ -640,6 +665,23 @@ pub struct TableColumn {
     pub is_generated: bool,
 }
 
+/// A live column of the table is of the type.
+pub(crate) fn has_column_of_type(table: Oid, type_oid: Oid) -> bool {
+    // SAFETY: the relation is opened without a new lock: callers hold one.
+    unsafe {
+        let relation = pg_sys::RelationIdGetRelation(table);
+        if relation.is_null() {
+            return false;
+        }
+        let descriptor = (*relation).rd_att;
+        let found = (0..(*descriptor).natts as usize)
+            .map(|index| &*(*descriptor).attrs.as_ptr().add(index))
+            .any(|attribute| !attribute.attisdropped && attribute.atttypid == type_oid);
+        pg_sys::RelationClose(relation);
+        found
+    }
+}
+
 /// A column is declared NOT NULL.
 pub fn is_not_null(table: Oid, column: i16) -> bool {
     // SAFETY: as in `columns`; a column's number is its place in the descriptor.
@@ -699,7 +741,7 @@ pub fn row_identities(table: Oid) -> Vec<Vec<i16>> {
             let is_plain = form.indisunique
                 && form.indimmediate
                 && form.indisvalid
-                && pg_sys::RelationGetIndexPredicate(relation).is_null()
+                && is_total(relation)
                 && keys.iter().all(|column| *column > 0);
             if is_plain {
                 let owner = pg_sys::RelationIdGetRelation(table);

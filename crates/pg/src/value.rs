@@ -5,6 +5,7 @@
 //! under settings that both ends share (`settings.rs` of the extension).
 
 use crate::node;
+use crate::stored::Reading;
 use pgrx::pg_sys::{self, Datum, Oid};
 use protocol::Arguments;
 use std::cell::{RefCell, UnsafeCell};
@@ -294,24 +295,27 @@ pub(crate) struct Decoder {
     function: Function,
     plain: Option<Plain>,
     io_parameter: Oid,
-    typmod: i32,
+    reading: Reading,
     binary: bool,
 }
 
 impl Decoder {
     /// Looks the type's input function up; in the current memory context, which must outlive this value.
     pub(crate) fn new(type_oid: Oid, typmod: i32, binary: bool) -> Self {
+        let reading = Reading::of(type_oid, typmod);
         let (mut function, mut io_parameter) = (Oid::INVALID, Oid::INVALID);
         // SAFETY: syscache look-ups by value.
         unsafe {
             if binary {
                 pg_sys::getTypeBinaryInputInfo(type_oid, &raw mut function, &raw mut io_parameter);
             } else {
+                let type_oid = reading.type_oid;
                 pg_sys::getTypeInputInfo(type_oid, &raw mut function, &raw mut io_parameter);
             }
         }
         let plain = if binary { Plain::of(type_oid) } else { None };
-        Self { function: Function::look_up(function), plain, io_parameter, typmod, binary }
+        let io_parameter = reading.parameter.unwrap_or(io_parameter);
+        Self { function: Function::look_up(function), plain, io_parameter, reading, binary }
     }
 
     /// The datum of a value's bytes, in the current memory context. `bytes` has one byte more than the value,
@@ -336,15 +340,17 @@ impl Decoder {
                     self.function.pointer(),
                     &raw mut buffer,
                     self.io_parameter,
-                    self.typmod,
+                    self.reading.typmod,
                 )
             } else {
-                pg_sys::InputFunctionCall(
+                let value = pg_sys::InputFunctionCall(
                     self.function.pointer(),
                     bytes.as_mut_ptr().cast(),
                     self.io_parameter,
-                    self.typmod,
-                )
+                    self.reading.typmod,
+                );
+                self.reading.label(value);
+                value
             }
         };
         bytes[length] = behind;

@@ -111,10 +111,10 @@ fn user(facts: &Facts) -> Oid {
     }
 }
 
-/// Functions of users would run on the workers with the rights of a view's owner.
+/// What users have made would run on the workers with the rights of a view's owner.
 pub(super) fn lends_rights_to_functions(facts: &Facts) -> bool {
-    facts.obstacles.iter().any(|obstacle| matches!(obstacle, Obstacle::UserFunction(_)))
-        && facts.writes.iter().any(|write| facts.writer(write) != Oid::INVALID)
+    let user = user(facts);
+    user != Oid::INVALID && !facts.can_be_lent_by(user)
 }
 
 /// It changes one row at most, as can be seen from the filter; or it brings rows.
