@@ -238,6 +238,14 @@ CREATE FUNCTION pgs_catalog.copy_shard_placement(instruction text)
 COMMENT ON FUNCTION pgs_catalog.copy_shard_placement(text)
     IS 'does what worker_copy_shard_placement does, for a table''s owner who has a coordinator''s word';
 
+/* On a worker: a session that is not the owner's stores rows of a table as the owner. It lends no right: whoever calls it could
+   as well SET ROLE. */
+
+CREATE FUNCTION pgs_catalog.act_as_owner(shard regclass)
+    RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'act_as_owner_wrapper';
+COMMENT ON FUNCTION pgs_catalog.act_as_owner(regclass)
+    IS 'makes the rest of the subtransaction act as the owner of a table, under the restrictions of maintenance';
+
 /* Aggregates of users in parts: a node is asked for their transition states. Told are the aggregate's signature, the types of its
    arguments, the digest of the coordinator's aggregate, and the schemas to look names up in; then come the arguments. */
 

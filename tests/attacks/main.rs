@@ -3,14 +3,12 @@
 //! Each evil function writes down in whose name it runs ([`Spy`]); whoever is not the attacker there has been robbed.
 
 mod coordinator;
-<<<<<<< HEAD
 mod crashes;
+mod maintenance;
 mod pools;
 mod reach;
-=======
 mod reading;
 mod views;
->>>>>>> c6b2b48 (Nothing of users runs with rights that a view's owner lends)
 
 use testkit::{NodeName, TestCluster};
 

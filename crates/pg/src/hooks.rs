@@ -11,6 +11,7 @@ use crate::error::{PgError, boundary};
 use crate::join;
 use crate::path::{self, ShardScan};
 use crate::plan::{BoundParameters, Plan, PlanWriter};
+use crate::privileged;
 use crate::pulled::{self, PulledTarget};
 use crate::query::{DistributionKey, Statement};
 use crate::scan::{self, BeginScan};
@@ -233,6 +234,7 @@ unsafe extern "C-unwind" fn plan(
 ) -> *mut pg_sys::PlannedStmt {
     // SAFETY: PostgreSQL's own arguments, passed on unchanged; this frame holds plain values only.
     unsafe {
+        privileged::lend_rights(parse);
         let scroll = options & pg_sys::CURSOR_OPT_SCROLL as c_int != 0;
         // The parser marks the queries of cursors so.
         let is_cursor = options & pg_sys::CURSOR_OPT_FAST_PLAN as c_int != 0;

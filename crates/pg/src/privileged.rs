@@ -10,10 +10,11 @@
 //! Identity and settings are put back on every way out: by a guard's destructor, which also runs when an ERROR unwinds the
 //! frame, and once more by the abort of the (sub)transaction, which restores both.
 
-use crate::error::PgError;
-use crate::node;
+use crate::error::{PgError, SqlState};
+use crate::{node, table, transaction};
 use pgrx::pg_sys::{self, Oid};
 use pgrx::spi::SpiClient;
+use std::cell::Cell;
 use std::ffi::{CStr, c_int};
 
 /// What a client can set that changes the meaning or the plan of a query. `statement_timeout` and `lock_timeout` stay the
@@ -142,14 +143,28 @@ pub fn read_catalogs<T>(body: impl FnOnce(&SpiClient<'_>) -> T) -> T {
     pgrx::Spi::connect(body)
 }
 
-/// SPI, open for queries of the current user.
+thread_local! {
+    /// The next statement that is planned reads this table with the rights of this role.
+    static READ_AS: Cell<Option<(Oid, Oid)>> = const { Cell::new(None) };
+}
+
+/// Queries of one table of users, for maintenance: planned and executed as the table's owner, since to plan is to run his
+/// functions already (constants in expressions of indexes are folded); but with the rights, and so in the sessions, of the
+/// current user, who sees what his transaction has written.
 #[derive(Debug)]
-pub(crate) struct Queries(());
+pub(crate) struct Queries {
+    table: Oid,
+    owner: Oid,
+}
 
 impl Queries {
-    /// Has `body` ask queries with the current user's rights. What it allocates, and the rows that it gets, go with it.
+    /// Has `body` ask queries of a table. What it allocates, and the rows that it gets, go with it.
     #[expect(clippy::disallowed_methods, reason = "this module is the place for it")]
-    pub(crate) fn ask<T>(body: impl FnOnce(&Self) -> Result<T, PgError>) -> Result<T, PgError> {
+    pub(crate) fn ask<T>(
+        table: Oid,
+        body: impl FnOnce(&Self) -> Result<T, PgError>,
+    ) -> Result<T, PgError> {
+        let queries = Self { table, owner: table::owner_of(table)? };
         let _before = Before::leave_for(None, pg_sys::SECURITY_RESTRICTED_OPERATION);
         pin_settings();
         // SAFETY: SPI as it wants to be used; after an ERROR, and after an error of the body, which becomes one, the
@@ -158,24 +173,122 @@ impl Queries {
             if pg_sys::SPI_connect() != pg_sys::SPI_OK_CONNECT as c_int {
                 return Err(PgError::internal("SPI_connect failed"));
             }
-            let value = body(&Self(()))?;
+            let value = body(&queries)?;
             pg_sys::SPI_finish();
             Ok(value)
         }
     }
 
-    /// The rows of a SELECT, and how many they are.
+    /// The rows of a SELECT from the table alone, and how many they are.
     #[expect(clippy::disallowed_methods, reason = "this module is the place for it")]
     pub(crate) fn select(&self, sql: &str) -> Result<(*mut pg_sys::SPITupleTable, u64), PgError> {
+        struct Forget;
+        impl Drop for Forget {
+            fn drop(&mut self) {
+                READ_AS.set(None);
+            }
+        }
         let text = node::c_text(sql);
-        // SAFETY: SPI is connected while `self` lives.
+        let caller = table::current_role();
+        // SAFETY: SPI is connected while `self` lives. Names are looked up as the caller, who can use the table's schema.
         unsafe {
-            if pg_sys::SPI_execute(text, false, 0) != pg_sys::SPI_OK_SELECT as c_int {
+            let plan = pg_sys::SPI_prepare(text, 0, std::ptr::null_mut());
+            if plan.is_null() {
+                return Err(PgError::internal("a query of the extension could not be prepared"));
+            }
+            let flags = pg_sys::SECURITY_RESTRICTED_OPERATION | pg_sys::SECURITY_NOFORCE_RLS;
+            let _as_owner = Before::leave_for(Some(self.owner), flags);
+            READ_AS.set(Some((self.table, caller)));
+            let _forget = Forget;
+            let (no_values, no_nulls) = (std::ptr::null_mut(), std::ptr::null());
+            let outcome = pg_sys::SPI_execute_plan(plan, no_values, no_nulls, false, 0);
+            if outcome != pg_sys::SPI_OK_SELECT as c_int {
                 return Err(PgError::internal("a query of the extension gave no rows"));
             }
             Ok((pg_sys::SPI_tuptable, pg_sys::SPI_processed))
         }
     }
+}
+
+/// Has a statement that is about to be planned read its table with the rights of the role that asked, if it is one of
+/// [`Queries`].
+///
+/// # Safety
+///
+/// `query` is the live Query that the planner was given.
+pub(crate) unsafe fn lend_rights(query: *mut pg_sys::Query) {
+    let Some((table, role)) = READ_AS.take() else { return };
+    // SAFETY: the caller vouches for the Query, which is the planner's own copy.
+    unsafe {
+        for entry in node::elements::<pg_sys::RangeTblEntry>((*query).rtable) {
+            if (*entry).relid == table {
+                (*entry).checkAsUser = role;
+            }
+        }
+    }
+}
+
+thread_local! {
+    /// The subtransaction that acts as an owner, and its level of settings.
+    static ACTING: Cell<Option<(u32, c_int)>> = const { Cell::new(None) };
+}
+
+/// Makes the rest of the subtransaction act as the owner of a table, restricted as in [`as_restricted`]: for a session whose
+/// role is not the owner, and which is about to store rows that functions of the owner look at.
+///
+/// What these functions do cannot end it: identities cannot be changed under the restriction, and only the client ends the
+/// subtransaction that the client has begun.
+///
+/// # Errors
+///
+/// Outside a subtransaction; below a function that has another identity; for whoever is no member of the owner.
+pub fn act_as_owner(table: Oid) -> Result<(), PgError> {
+    let refuse = |code: &[u8; 5], message: String| Err(PgError::new(SqlState(*code), message));
+    let Some(relation) = table::describe(table) else {
+        return refuse(b"42P01", format!("relation with OID {} does not exist", table.to_u32()));
+    };
+    let (mut user, mut context) = (Oid::INVALID, 0);
+    // SAFETY: reads variables of the backend; syscache look-ups by value.
+    let (id, is_member) = unsafe {
+        pg_sys::GetUserIdAndSecContext(&raw mut user, &raw mut context);
+        (pg_sys::GetCurrentSubTransactionId(), pg_sys::is_member_of_role(user, relation.owner))
+    };
+    if !is_member {
+        return refuse(b"42501", format!("must be member of the owner of table {}", relation.name));
+    }
+    if transaction::nest_level() < 2 || context != 0 || ACTING.get().is_some() {
+        return refuse(b"25001", "act_as_owner is for a subtransaction of a client".to_owned());
+    }
+    // SAFETY: sets variables of the backend; `end_acting` and the abort of the subtransaction put them back.
+    #[expect(clippy::disallowed_methods, reason = "this module is the place for it")]
+    unsafe {
+        let level = pg_sys::NewGUCNestLevel();
+        let restricted = pg_sys::SECURITY_RESTRICTED_OPERATION as c_int;
+        pg_sys::SetUserIdAndSecContext(relation.owner, restricted);
+        ACTING.set(Some((id, level)));
+    }
+    Ok(())
+}
+
+/// A subtransaction is about to be released: if it acts as an owner, its own identity and settings are put back. At an abort
+/// PostgreSQL does it.
+pub(crate) fn end_acting(id: u32, aborts: bool) {
+    let Some((_, level)) = ACTING.get().filter(|(acting, _)| *acting == id) else { return };
+    ACTING.set(None);
+    if aborts {
+        return;
+    }
+    // SAFETY: the level was opened in this subtransaction, which is still there; the outer identity is what it had.
+    #[expect(clippy::disallowed_methods, reason = "this module is the place for it")]
+    unsafe {
+        pg_sys::AtEOXact_GUC(false, level);
+        pg_sys::SetUserIdAndSecContext(pg_sys::GetOuterUserId(), 0);
+    }
+}
+
+/// The transaction has ended, and with it whatever acted as an owner.
+pub(crate) fn forget_acting() {
+    ACTING.set(None);
 }
 
 /// Sets a setting to the end of the transaction.
@@ -193,6 +306,28 @@ pub fn set_for_transaction(name: &CStr, value: &CStr) {
             false,
         );
     }
+}
+
+/// Objects that a table's definition needs besides PostgreSQL's own, which `pg_depend` does not list: functions, types,
+/// operators of its columns, constraints, defaults and indexes.
+const OBJECTS_OF_USERS: &str = "SELECT 1 FROM pg_catalog.pg_depend AS d \
+    WHERE d.refclassid IN ('pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_type'::pg_catalog.regclass, \
+                           'pg_catalog.pg_operator'::pg_catalog.regclass, 'pg_catalog.pg_opclass'::pg_catalog.regclass, \
+                           'pg_catalog.pg_opfamily'::pg_catalog.regclass) \
+      AND (d.classid, d.objid) IN ( \
+          SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, $1 \
+          UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, i.indexrelid FROM pg_catalog.pg_index AS i WHERE i.indrelid = $1 \
+          UNION ALL SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid FROM pg_catalog.pg_constraint AS k WHERE k.conrelid = $1 \
+          UNION ALL SELECT 'pg_catalog.pg_attrdef'::pg_catalog.regclass, a.oid FROM pg_catalog.pg_attrdef AS a WHERE a.adrelid = $1)";
+
+/// Whoever stores a row of the table may run functions of users.
+pub fn has_code_of_users(table: Oid) -> bool {
+    // What cannot be told may have some.
+    read_catalogs(|client| {
+        client
+            .select(OBJECTS_OF_USERS, Some(1), &[table.into()])
+            .map_or(true, |rows| !rows.is_empty())
+    })
 }
 
 /// Runs `body` as a role, in whose name functions of users may then run: they cannot get at anybody else's rights, and the

@@ -26,6 +26,8 @@ pub struct Known {
     pub distinct: (i16, f64),
     /// Somebody else's lock on the table is waited for.
     pub waits: bool,
+    /// A sample of the rows can be read.
+    pub has_sample: bool,
 }
 
 /// Beyond so many pages, only some pages are read for the sample.
@@ -59,7 +61,7 @@ pub fn gather(known: &Known) -> Result<(), PgError> {
             return Err(PgError::new(SqlState::UNDEFINED_OBJECT, "the table has been dropped"));
         }
         pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
-        privileged::Queries::ask(|queries| sample(queries, relation, known))?;
+        privileged::Queries::ask(known.table, |queries| sample(queries, relation, known))?;
         pg_sys::PopActiveSnapshot();
         pg_sys::vac_update_relstats(
             relation,
@@ -92,7 +94,7 @@ unsafe fn sample(
     // SAFETY: the caller vouches for the relation; rows and columns live until the queries end.
     unsafe {
         let mut columns = examined(relation, &known.columns);
-        if known.rows < 1.0 || columns.is_empty() {
+        if known.rows < 1.0 || columns.is_empty() || !known.has_sample {
             return Ok(());
         }
         let wanted = columns.iter().map(|column| (**column).minrows).max().unwrap_or(0);
@@ -201,7 +203,8 @@ unsafe fn sample_query(
         // Some more than wanted, since the number of rows may have grown and chance plays its part.
         let share = 1.1 * f64::from(wanted) / known.rows;
         if share >= 1.0 {
-            return select;
+            // Of a table only: where somebody has put a view in a shard's place, its functions must not run in our name.
+            return format!("{select} TABLESAMPLE system (100)");
         }
         if known.pages <= MANY_PAGES {
             return format!("{select} TABLESAMPLE bernoulli ({:.6})", share * 100.0);

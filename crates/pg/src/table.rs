@@ -261,7 +261,7 @@ pub fn describe(table: Oid) -> Option<Relation> {
 /// # Errors
 ///
 /// If there is no such relation.
-pub fn owner(table: Oid) -> Result<Oid, PgError> {
+pub fn owner_of(table: Oid) -> Result<Oid, PgError> {
     describe(table)
         .map(|relation| relation.owner)
         .ok_or_else(|| PgError::internal("the table has vanished"))

@@ -5,6 +5,7 @@
 
 use crate::error::boundary;
 use crate::hooks;
+use crate::privileged;
 use crate::unguarded;
 use pgrx::pg_sys;
 use std::ffi::c_void;
@@ -57,7 +58,10 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _: *m
             XACT_EVENT_COMMIT | XACT_EVENT_PREPARE => {
                 quietly(|| hooks::planner().after_transaction(true))
             }
-            XACT_EVENT_ABORT => quietly(|| hooks::planner().after_transaction(false)),
+            XACT_EVENT_ABORT => {
+                privileged::forget_acting();
+                quietly(|| hooks::planner().after_transaction(false))
+            }
             _ => {}
         }
     }
@@ -65,7 +69,7 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _: *m
 
 unsafe extern "C-unwind" fn on_subtransaction(
     event: pg_sys::SubXactEvent::Type,
-    _: pg_sys::SubTransactionId,
+    id: pg_sys::SubTransactionId,
     _: pg_sys::SubTransactionId,
     _: *mut c_void,
 ) {
@@ -74,9 +78,11 @@ unsafe extern "C-unwind" fn on_subtransaction(
     unsafe {
         match event {
             SUBXACT_EVENT_PRE_COMMIT_SUB => {
+                privileged::end_acting(id, false);
                 boundary(|| hooks::planner().before_subtransaction_commit(nest_level()));
             }
             SUBXACT_EVENT_ABORT_SUB => {
+                privileged::end_acting(id, true);
                 quietly(|| hooks::planner().after_subtransaction_abort(nest_level()))
             }
             _ => {}

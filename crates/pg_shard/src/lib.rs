@@ -39,6 +39,9 @@ mod copy;
 /// Changing tables' definitions.
 mod ddl;
 
+/// Nodes that act as a table's owner.
+mod owner;
+
 /// The functions that users call.
 mod functions;
 

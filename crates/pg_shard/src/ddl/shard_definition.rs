@@ -88,6 +88,8 @@ impl ShardDefinition {
             let shard = ShardTemplates::new(&table);
             let mut create: Vec<Template> = schemas.into_iter().map(Template::new).collect();
             create.push(shard.create_table(&columns, &checks));
+            // From here on it is the owner's: whoever builds an index of it becomes him, as far as the index's expressions go.
+            create.extend(shard.owner());
             create.extend(shard.column_settings(&columns));
             create.extend(shard.unvalidated_checks(&checks));
             create.extend(indexes.iter().flat_map(|index| shard.index(index)));
@@ -96,7 +98,6 @@ impl ShardDefinition {
             create.extend(shard.table_comment());
             create.extend(columns.iter().filter_map(|column| shard.column_comment(column)));
             create.extend(checks.iter().filter_map(|check| shard.check_comment(check)));
-            create.extend(shard.owner());
             create.extend(statistics.iter().filter_map(ShardTemplates::statistics_owner));
             create.extend(grants.iter().map(|grant| shard.grant(grant)));
             Ok(Self { create, drop: shard.drop_table() })

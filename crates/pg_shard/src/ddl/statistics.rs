@@ -8,12 +8,13 @@
 use crate::activity::{Kind, Work};
 use crate::catalog::{self, DistributedTable, quote};
 use crate::naming::tell_as_table;
+use crate::owner::{self, Purpose};
 use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::{Failure, NoSession, Request, Sql};
 use crate::transaction;
 use pg::statistics::{self, Known};
 use pg::utility::Vacuum;
-use pg::{PgError, privileged};
+use pg::{PgError, SqlState, privileged};
 use pgrx::pg_sys::Oid;
 use protocol::Arguments;
 use shardmap::NodeAddress;
@@ -67,14 +68,28 @@ pub(super) fn bring(
 ) -> Result<(), PgError> {
     let counts = count(table)?;
     let is_all = columns.is_empty();
-    statistics::gather(&Known {
+    let mut known = Known {
         table: table.oid,
         columns,
         rows: counts.rows,
         pages: counts.pages,
         distinct: (table.key.column, counts.keys),
         waits,
-    })?;
+        has_sample: true,
+    };
+    if owner::is_needed(table)? {
+        let gathered = owner::acting(table, Purpose::Read, || statistics::gather(&known));
+        match gathered {
+            Err(error) if error.sqlstate() == SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE => {
+                pg::error::warning(error);
+                known.has_sample = false;
+                statistics::gather(&known)?;
+            }
+            outcome => outcome?,
+        }
+    } else {
+        statistics::gather(&known)?;
+    }
     if is_all { remember(table.oid, counts.changes) } else { Ok(()) }
 }
 

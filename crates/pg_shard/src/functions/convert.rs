@@ -8,6 +8,7 @@ use crate::catalog::{self, DistributedTable, quote};
 use crate::ddl;
 use crate::execute::sink::Sink;
 use crate::mark;
+use crate::owner::{self, Purpose};
 use crate::session::Failure;
 use crate::session::pool::{self, SessionRef};
 use crate::transaction::{self, NodeFailure};
@@ -17,7 +18,7 @@ use pg::lock::{Mode, ShardLock, lock_shard};
 use pg::table::{self, RelationLock};
 use pg::utility::copied_columns;
 use pg::value::Hasher;
-use pg::{PgError, SqlState};
+use pg::{PgError, SqlState, privileged};
 use pgrx::pg_sys::Oid;
 use pgrx::prelude::*;
 use shardmap::NodeAddress;
@@ -97,7 +98,14 @@ fn distribute_with_rows(oid: Oid, column: &str, layout: &Layout) -> Result<(), P
     if table::describe(oid).is_none_or(|relation| relation.kind != b'r') {
         return Ok(());
     }
-    send_rows(&table)?;
+    if !local::has_rows(oid) {
+        return Ok(());
+    }
+    if owner::is_needed(&table)? {
+        owner::acting(&table, Purpose::Store, || send_rows(&table))?;
+    } else {
+        send_rows(&table)?;
+    }
     local::empty(oid);
     Ok(())
 }
@@ -167,10 +175,11 @@ fn bring_back(oid: Oid) -> Result<(), PgError> {
     }
     catalog::forget(Some(oid));
     let table = catalog::get(oid)?;
+    let owner = table::owner_of(oid)?;
     for index in 0..table.map.len() {
         let (session, node) = fetch(&table, index, &columns)?;
         let rows = ShardRows { session, node };
-        copy::receive(oid, &columns, Box::new(rows))?;
+        privileged::as_restricted(owner, || copy::receive(oid, &columns, Box::new(rows)))?;
     }
     ddl::forget_table(&table)?;
     mark::remove(oid)
@@ -184,9 +193,10 @@ fn fetch(
 ) -> Result<(SessionRef, NodeAddress), PgError> {
     let columns: Vec<String> = columns.iter().map(|name| quote(name)).collect();
     let sql = format!(
-        "COPY (SELECT {} FROM ONLY {}) TO STDOUT",
-        columns.join(", "),
-        table.shard_name(index)
+        // Of a table only: where somebody has put a view in its place, its functions must not run in our name.
+        "COPY {} ({}) TO STDOUT",
+        table.shard_name(index),
+        columns.join(", ")
     );
     let (level, isolation) = transaction::level_for_write();
     for placement in table.healthy(index) {
@@ -213,6 +223,12 @@ fn fetch(
         table.shard_id(index).0,
         table.name
     )))
+}
+
+/// On a worker: see [`privileged::act_as_owner`].
+#[pg_extern]
+fn act_as_owner(shard: Oid) {
+    raise(privileged::act_as_owner(shard));
 }
 
 /// A shard's rows on their way here.

@@ -21,6 +21,7 @@ pub(crate) mod moved;
 /// `pg_worker_list.conf`.
 mod worker_list;
 
+pub(crate) use distribute::create_extension;
 use pg::{PgError, SqlState};
 use pg::{privileged, table};
 use pgrx::pg_sys::Oid;

@@ -174,7 +174,7 @@ pub(crate) struct Session {
 
 /// Settings that change what our statements mean, how values are read and written, or whether a session lasts: whatever is
 /// set for the role or the database on the node, they are these. Those that follow the client's are in `queue_settings`.
-const PINNED: &str = "SET search_path = pg_catalog; SET extra_float_digits = 3; \
+const PINNED: &str = "SET search_path = pg_catalog, pg_temp; SET extra_float_digits = 3; \
     SET standard_conforming_strings = on; SET escape_string_warning = on; SET backslash_quote = safe_encoding; \
     SET array_nulls = on; SET transform_null_equals = off; SET quote_all_identifiers = off; \
     SET xmlbinary = base64; SET row_security = on; SET gin_fuzzy_search_limit = 0; SET exit_on_error = off; \
