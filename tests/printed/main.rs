@@ -26,7 +26,7 @@ const TYPES: &str = "
 ";
 
 /// What each session needs.
-const SESSION: &str = "SET plan_cache_mode = force_generic_plan;
+const SESSION: &str = "SET plan_cache_mode = force_generic_plan; SET pg_shard.verify_sql = on;
     CREATE FUNCTION pg_temp.twice(int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT $1 * 2';
     CREATE FUNCTION pg_temp.next(int) RETURNS int LANGUAGE plpgsql VOLATILE AS 'BEGIN RETURN $1 + 1; END'";
 

@@ -135,6 +135,9 @@ mod assigned;
 /// What the rewriter leaves behind.
 mod rewritten;
 
+/// Whether what was printed is what was meant.
+mod verify;
+
 /// Reading what a statement touches and says.
 mod facts;
 

@@ -13,6 +13,7 @@ static CONNECT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5000);
 static IDLE_SESSION_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(0);
 static MAX_PREPARED_STATEMENTS: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static SILENCE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
+static VERIFY_SQL: GucSetting<bool> = GucSetting::<bool>::new(false);
 static AUTOANALYZE_NAPTIME: GucSetting<i32> = GucSetting::<i32>::new(60);
 
 /// Defines them; once, when the library is loaded.
@@ -47,6 +48,14 @@ pub(crate) fn define() {
         c"One LOG line for each statement that is sent to a worker.",
         &LOG_DISTRIBUTED_STATEMENTS,
         GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
+        c"pg_shard.verify_sql",
+        c"Parses each statement for the workers once more and compares it with what was meant.",
+        c"For tests of pg_shard itself: an error where assignments or outputs differ.",
+        &VERIFY_SQL,
+        GucContext::Suset,
         GucFlags::default(),
     );
     GucRegistry::define_string_guc(
@@ -112,6 +121,11 @@ pub(crate) fn define() {
 /// Writers promise that their order does not matter.
 pub(crate) fn all_modifications_commutative() -> bool {
     ALL_MODIFICATIONS_COMMUTATIVE.get()
+}
+
+/// Compare what is sent to workers with what was meant.
+pub(crate) fn verify_sql() -> bool {
+    VERIFY_SQL.get()
 }
 
 /// Log what is sent to workers.

@@ -5,6 +5,7 @@
 
 use super::data::{InsertedRows, Plan};
 use crate::catalog;
+use crate::settings;
 use pg::PgError;
 use pg::query::{Facts, Statement};
 use pgrx::pg_sys::Oid;
@@ -25,6 +26,9 @@ pub(crate) fn plan(
     }
     let key_position = row.columns.iter().position(|column| column.number == table.key.column);
     let template = row.prepared.template(&|oid| oid == target)?;
+    if settings::verify_sql() {
+        row.prepared.verify(&template)?;
+    }
     let plan = Plan::InsertedRows(InsertedRows {
         command: facts.command,
         table: target,

@@ -5,6 +5,7 @@
 
 use super::data::{Plan, Routed};
 use crate::catalog::{self, DistributedTable};
+use crate::settings;
 use pg::PgError;
 use pg::query::{Command, Facts, InsertSource, Key, Obstacle, Prepared, Statement, Write};
 use pg::table;
@@ -214,6 +215,9 @@ pub(crate) fn plan(
     must_find: bool,
 ) -> Result<pg::plan::Plan, PgError> {
     let template = prepared.template(&|oid| catalog::find(oid).is_some())?;
+    if settings::verify_sql() {
+        prepared.verify(&template)?;
+    }
     let metadata = catalog::metadata().ok_or_else(|| PgError::internal("the extension is gone"))?;
     let (mut tables, mut writes) = (Vec::new(), Vec::new());
     // The written tables first, and of them the statement's own target: its placements lead.
