@@ -99,3 +99,41 @@ fn a_copy_that_waits_for_a_worker_is_cancelled_there_too() {
     workers_come_to_rest(&cluster);
     assert_eq!(cluster.text("SELECT count(*) FROM t"), "10000");
 }
+
+/// A MERGE that changes nothing could not be cancelled, and the cancel met the statement after it, COMMIT included: the loop
+/// over the rows never looked for interrupts. The row that meets the cancel is in the middle, or the last.
+#[test]
+fn a_cancel_ends_a_write_whose_rows_change_nothing_and_not_the_next_statement() {
+    let cluster = cluster_with_a_table();
+    cluster
+        .sql("CREATE TABLE plain (k int PRIMARY KEY, v text); INSERT INTO plain SELECT * FROM t");
+    let cancels = "pg_catalog.pg_cancel_backend(pg_catalog.pg_backend_pid())";
+    for table in ["plain", "t"] {
+        let mut session = cluster.new_session();
+        for (row, rows) in [(3, 1000), (1000, 1000), (1, 1)] {
+            for statement in [
+                format!(
+                    "MERGE INTO {table} USING generate_series(1, {rows}) AS g ON k = g - 20000 WHEN NOT MATCHED AND g = {row} AND NOT {cancels} THEN INSERT VALUES (g, '')"
+                ),
+                format!(
+                    "MERGE INTO {table} USING generate_series(1, {rows}) AS g ON k = g WHEN MATCHED AND g = {row} AND NOT {cancels} THEN DELETE"
+                ),
+                format!(
+                    "INSERT INTO {table} SELECT g, 'x' FROM generate_series(1, {rows}) AS g WHERE g = {row} AND NOT {cancels}"
+                ),
+                format!(
+                    "INSERT INTO {table} SELECT g, 'x' FROM generate_series(1, {rows}) AS g WHERE g = {row} AND NOT {cancels} ON CONFLICT DO NOTHING"
+                ),
+            ] {
+                session.sql(&format!("BEGIN; UPDATE {table} SET v = v || '.' WHERE k = 1"));
+                assert_eq!(
+                    session.error(&statement).line(),
+                    "57014: canceling statement due to user request",
+                    "{statement}"
+                );
+                session.sql("ROLLBACK");
+                assert_eq!(session.text(&format!("SELECT v FROM {table} WHERE k = 1")), "row 1");
+            }
+        }
+    }
+}

@@ -9,6 +9,9 @@ mod cursor_snapshots;
 /// WHERE CURRENT OF.
 mod cursors;
 
+/// Domains whose checks run statements.
+mod domains;
+
 /// Keys of every type, in names and schemas of every kind.
 mod keys;
 
@@ -26,6 +29,9 @@ mod refusals;
 
 /// Roles and what they may.
 mod rights;
+
+/// INSERT as the action of rules.
+mod rules;
 
 /// Transaction blocks and savepoints.
 mod transactions;

@@ -6,6 +6,7 @@
 //! join only its nullable side, a sub-query's filter on an outer column only the sub-query.
 
 use crate::assigned::is_assignment;
+use crate::insert_source::values_of;
 use crate::lent::{self, Needs};
 use crate::node::{self, Visit};
 use crate::prepare::has_subquery_source;
@@ -829,9 +830,7 @@ impl Reader<'_> {
         // SAFETY: the live top Query, an INSERT.
         unsafe {
             let value = target_of((*query).targetList, key.column);
-            let values = node::elements::<pg_sys::RangeTblEntry>((*query).rtable)
-                .into_iter()
-                .find(|rte| (**rte).rtekind == pg_sys::RTEKind::RTE_VALUES);
+            let values = values_of(query).map(|(_, values)| values);
             if has_subquery_source(query) {
                 self.facts.insert_source = InsertSource::Query;
                 self.read_source_key(query, value, target);
@@ -961,10 +960,7 @@ impl Reader<'_> {
                 return self.read_source_key(query, value, target);
             }
             let Some(mut value) = value else { return };
-            let values = node::elements::<pg_sys::RangeTblEntry>((*query).rtable)
-                .into_iter()
-                .find(|rte| (**rte).rtekind == pg_sys::RTEKind::RTE_VALUES);
-            if let Some(values) = values {
+            if let Some((_, values)) = values_of(query) {
                 let Some(var) = node::cast::<pg_sys::Var, _>(value, NodeTag::T_Var) else { return };
                 let number = (*var).varattno as usize;
                 let rows = node::elements::<pg_sys::List>((*values).values_lists);

@@ -126,6 +126,9 @@ pub mod changes;
 /// What an analysed query is and says.
 pub mod query;
 
+/// Where the rows of an INSERT come from.
+mod insert_source;
+
 /// Making a statement ready for the workers.
 mod prepare;
 
@@ -170,6 +173,9 @@ pub mod scan;
 
 /// Remote rows: decoding and keeping.
 pub mod rows;
+
+/// Remote rows that are not decoded yet.
+mod undecoded;
 
 /// Kept rows that are found by value.
 mod lookup;

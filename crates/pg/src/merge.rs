@@ -6,7 +6,7 @@
 
 use crate::error::PgError;
 use crate::path::SortKey;
-use crate::rows::RowStore;
+use crate::rows::{self, RowStore};
 use crate::scan::ScanIo;
 use pgrx::pg_sys::{self, Datum};
 use protocol::Row;
@@ -176,11 +176,8 @@ impl Head {
         unsafe {
             let held = &mut self.rows[next];
             let before = pg_sys::MemoryContextSwitchTo(held.memory);
-            let outcome = self.store.borrow_mut().decode(
-                held.values.as_mut_ptr(),
-                held.nulls.as_mut_ptr(),
-                row,
-            );
+            let (values, nulls) = (held.values.as_mut_ptr(), held.nulls.as_mut_ptr());
+            let outcome = rows::decode(&self.store, values, nulls, row);
             pg_sys::MemoryContextSwitchTo(before);
             outcome?;
         }
@@ -188,17 +185,18 @@ impl Head {
     }
 
     /// Puts the next row that was kept at the head; none if there is none.
-    pub fn put_kept(&mut self, order: &MergeOrder) -> Option<bool> {
+    pub fn put_kept(&mut self, order: &MergeOrder) -> Result<Option<bool>, PgError> {
+        rows::settle(&self.store)?;
         let next = self.free();
         let mut store = self.store.borrow_mut();
         if store.taken >= store.kept {
-            return None;
+            return Ok(None);
         }
         store.taken += 1;
         // SAFETY: a live store and a slot for its rows; values are copied into this row's own memory.
         unsafe {
             if !pg_sys::tuplestore_gettupleslot(store.store, true, false, self.slot) {
-                return None;
+                return Ok(None);
             }
             pg_sys::slot_getallattrs(self.slot);
             let held = &mut self.rows[next];
@@ -220,7 +218,7 @@ impl Head {
             pg_sys::MemoryContextSwitchTo(before);
         }
         drop(store);
-        Some(self.is_in_order(next, order))
+        Ok(Some(self.is_in_order(next, order)))
     }
 
     /// The place of the row that is not needed any more.

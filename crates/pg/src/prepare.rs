@@ -7,6 +7,7 @@
 //! differently: VALUES lists with defaults, ON CONFLICT ON CONSTRAINT, whole rows.
 
 use crate::assigned::{is_assignment, place_of_value, untangle};
+use crate::insert_source::values_of;
 use crate::node::{self, Visit};
 use crate::query::{
     ColumnName, Command, Prepared, RowInsert, Statement, write_of, writing_queries,
@@ -566,11 +567,7 @@ unsafe fn complete_values_lists(query: *mut pg_sys::Query, is_split: bool) {
         if (*query).commandType != pg_sys::CmdType::CMD_INSERT {
             return;
         }
-        let values = node::elements::<pg_sys::RangeTblEntry>((*query).rtable)
-            .into_iter()
-            .enumerate()
-            .find(|(_, rte)| (**rte).rtekind == pg_sys::RTEKind::RTE_VALUES);
-        let Some((index, values)) = values else { return };
+        let Some((number, values)) = values_of(query) else { return };
         // ruleutils prints the columns in the order of the target list and the VALUES lists as they are, so each
         // list is made anew in that order. An expression over VALUES columns (a cast) is computed per row.
         let rows = node::elements::<pg_sys::List>((*values).values_lists);
@@ -584,7 +581,7 @@ unsafe fn complete_values_lists(query: *mut pg_sys::Query, is_split: bool) {
             for (row, list) in rows.iter().zip(&mut lists) {
                 list.push(node::rewrite(expr, &mut |n| {
                     let var = node::cast::<pg_sys::Var, _>(n, NodeTag::T_Var)?;
-                    ((*var).varno as usize == index + 1 && (*var).varlevelsup == 0).then(|| {
+                    ((*var).varno as usize == number && (*var).varlevelsup == 0).then(|| {
                         node::copy::<pg_sys::Node>(node::nth(*row, (*var).varattno as usize - 1))
                     })
                 }));
@@ -595,9 +592,8 @@ unsafe fn complete_values_lists(query: *mut pg_sys::Query, is_split: bool) {
             typmods = pg_sys::lappend_int(typmods, typmod);
             collations = pg_sys::lappend_oid(collations, collation);
             names.push(node::string_node(&format!("column{}", names.len() + 1)));
-            let number = names.len() as i16;
-            *place =
-                pg_sys::makeVar(index as i32 + 1, number, type_oid, typmod, collation, 0).cast();
+            let column = names.len() as i16;
+            *place = pg_sys::makeVar(number as i32, column, type_oid, typmod, collation, 0).cast();
         }
         let lists: Vec<*mut pg_sys::List> = lists.iter().map(|list| node::list_of(list)).collect();
         (*values).values_lists = node::list_of(&lists);

@@ -3,8 +3,9 @@
 
 use crate::error::PgError;
 use crate::tid;
+use crate::undecoded::Undecoded;
 use crate::unguarded::client_encoding;
-use crate::value::{Decoder, Encoder, Hasher, is_binary_safe};
+use crate::value::{Decoder, Encoder, FIRST_USER_OID, Hasher, is_binary_safe};
 use pgrx::pg_sys::{self, Datum, Oid};
 use protocol::Row;
 use shardmap::tid::TidLayout;
@@ -187,6 +188,8 @@ pub struct Codecs {
     argument_types: Vec<u32>,
     hashers: RefCell<Vec<(HashedAs, Rc<Hasher>)>>,
     binary_columns: Vec<bool>,
+    /// Decoding may run users' code: the check of a domain, say.
+    runs_code: bool,
     client_encoding: c_int,
     /// Last, so that it goes last.
     memory: Memory,
@@ -218,7 +221,13 @@ impl Codecs {
                 arguments.iter().map(|type_oid| Encoder::new(*type_oid)).collect();
             (decoders, inputs, encoders)
         });
+        let read = sources.iter().filter_map(|source| match source {
+            Source::Input(type_oid, _) => Some(*type_oid),
+            _ => None,
+        });
+        let runs_code = remote.iter().map(|column| column.0).chain(read).any(runs_code);
         Self {
+            runs_code,
             sources,
             decoders,
             inputs,
@@ -260,6 +269,78 @@ impl Codecs {
         self.hashers.borrow_mut().push((wanted, Rc::clone(&found)));
         Some(found)
     }
+
+    /// Decodes a remote row into arrays of the descriptor's length, in the current memory context.
+    unsafe fn decode(
+        &self,
+        places: &mut Vec<Option<Range<usize>>>,
+        values: *mut Datum,
+        nulls: *mut bool,
+        mut row: Row<'_>,
+    ) -> Result<(), PgError> {
+        row.columns(places).map_err(|error| PgError::internal(error.to_string()))?;
+        if places.len() < self.decoders.len() {
+            return Err(PgError::internal(format!(
+                "a node returned {} columns where {} were asked for",
+                places.len(),
+                self.decoders.len()
+            )));
+        }
+        let places = &*places;
+        let state = |row: &Row<'_>, kind: StateKind, first: usize| {
+            let part = |index: usize| places[first + index].clone().map(|place| row.value(place));
+            kind.serialise(part(0)?, part(1)?, if kind.has_squares() { part(2) } else { None })
+        };
+        let mut inputs = self.inputs.iter();
+        let mut datum_by = |decoder: &Decoder, column: usize| {
+            let place = places[column].clone()?;
+            Some(decoder.datum(row.value_and_next(place)))
+        };
+        // SAFETY: the caller vouches for the arrays.
+        unsafe {
+            for (index, source) in self.sources.iter().enumerate() {
+                let value = match source {
+                    Source::State(..) | Source::Here => None,
+                    Source::Remote(column) => datum_by(&self.decoders[*column], *column),
+                    Source::Input(_, column) => {
+                        inputs.next().and_then(|decoder| datum_by(decoder, *column))
+                    }
+                    Source::TableOid(table) => Some(Datum::from(*table)),
+                    Source::Tid(first, layout) => {
+                        let tid = datum_by(&self.decoders[*first], *first);
+                        let shard = datum_by(&self.decoders[first + 1], first + 1);
+                        match (tid, shard) {
+                            (Some(tid), Some(shard)) => {
+                                Some(tid::encode(tid, shard.value(), *layout)?)
+                            }
+                            _ => None,
+                        }
+                    }
+                    Source::Row(table, columns) => {
+                        let mut datum = |column: usize| datum_by(&self.decoders[column], column);
+                        Some(make_row(*table, columns, &mut datum))
+                    }
+                };
+                *nulls.add(index) = value.is_none();
+                *values.add(index) = value.unwrap_or(Datum::from(0));
+            }
+            for (index, source) in self.sources.iter().enumerate() {
+                if let Source::State(kind, first) = source
+                    && let Some(state) = state(&row, *kind, *first)
+                {
+                    *nulls.add(index) = false;
+                    *values.add(index) = make_bytea(&state);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Values of the type may be checked, or compared, by functions of users when they are read.
+fn runs_code(type_oid: Oid) -> bool {
+    // SAFETY: a syscache look-up by value.
+    type_oid.to_u32() >= FIRST_USER_OID && !unsafe { pg_sys::type_is_enum(type_oid) }
 }
 
 /// A place to keep rows: in memory up to work_mem, then on disk.
@@ -269,6 +350,8 @@ impl Codecs {
 pub struct RowStore {
     pub(crate) codecs: Option<Rc<Codecs>>,
     places: Vec<Option<Range<usize>>>,
+    /// Rows that are still as they came, since decoding them may run users' code; behind those of `store`.
+    undecoded: Option<Undecoded>,
     /// Arrays and memory for a row on its way into the store.
     scratch: (Vec<Datum>, Vec<bool>),
     row_context: pg_sys::MemoryContext,
@@ -289,6 +372,7 @@ impl RowStore {
         Self {
             codecs: None,
             places: Vec::new(),
+            undecoded: None,
             scratch: Default::default(),
             row_context: std::ptr::null_mut(),
             query_context,
@@ -301,108 +385,92 @@ impl RowStore {
         }
     }
 
+    /// Decoding may run users' code.
+    pub fn decoding_runs_code(&self) -> bool {
+        self.codecs.as_ref().is_some_and(|codecs| codecs.runs_code)
+    }
+
     /// Decodes a remote row into arrays of the descriptor's length, in the current memory context.
     pub(crate) unsafe fn decode(
         &mut self,
         values: *mut Datum,
         nulls: *mut bool,
-        mut row: Row<'_>,
+        row: Row<'_>,
     ) -> Result<(), PgError> {
         let codecs =
             self.codecs.clone().ok_or_else(|| PgError::internal("a scan without codecs"))?;
-        row.columns(&mut self.places).map_err(|error| PgError::internal(error.to_string()))?;
-        if self.places.len() < codecs.decoders.len() {
-            return Err(PgError::internal(format!(
-                "a node returned {} columns where {} were asked for",
-                self.places.len(),
-                codecs.decoders.len()
-            )));
-        }
-        let places = &self.places;
-        let state = |row: &Row<'_>, kind: StateKind, first: usize| {
-            let part = |index: usize| places[first + index].clone().map(|place| row.value(place));
-            kind.serialise(part(0)?, part(1)?, if kind.has_squares() { part(2) } else { None })
-        };
-        let mut inputs = codecs.inputs.iter();
-        let mut datum_by = |decoder: &Decoder, column: usize| {
-            let place = places[column].clone()?;
-            Some(decoder.datum(row.value_and_next(place)))
-        };
         // SAFETY: the caller vouches for the arrays.
-        unsafe {
-            for (index, source) in codecs.sources.iter().enumerate() {
-                let value = match source {
-                    Source::State(..) | Source::Here => None,
-                    Source::Remote(column) => datum_by(&codecs.decoders[*column], *column),
-                    Source::Input(_, column) => {
-                        inputs.next().and_then(|decoder| datum_by(decoder, *column))
-                    }
-                    Source::TableOid(table) => Some(Datum::from(*table)),
-                    Source::Tid(first, layout) => {
-                        let tid = datum_by(&codecs.decoders[*first], *first);
-                        let shard = datum_by(&codecs.decoders[first + 1], first + 1);
-                        match (tid, shard) {
-                            (Some(tid), Some(shard)) => {
-                                Some(tid::encode(tid, shard.value(), *layout)?)
-                            }
-                            _ => None,
-                        }
-                    }
-                    Source::Row(table, columns) => {
-                        let mut datum = |column: usize| datum_by(&codecs.decoders[column], column);
-                        Some(make_row(*table, columns, &mut datum))
-                    }
-                };
-                *nulls.add(index) = value.is_none();
-                *values.add(index) = value.unwrap_or(Datum::from(0));
-            }
-            for (index, source) in codecs.sources.iter().enumerate() {
-                if let Source::State(kind, first) = source
-                    && let Some(state) = state(&row, *kind, *first)
-                {
-                    *nulls.add(index) = false;
-                    *values.add(index) = make_bytea(&state);
-                }
-            }
-        }
-        Ok(())
+        unsafe { codecs.decode(&mut self.places, values, nulls, row) }
     }
 
-    /// Keeps a row.
+    /// Keeps a row. Runs no code of users, so that the caller may hold whatever they may want.
     pub fn keep(&mut self, row: Row<'_>) -> Result<(), PgError> {
+        if self.decoding_runs_code() {
+            let (context, owner) = (self.query_context, self.owner);
+            self.undecoded.get_or_insert_with(|| Undecoded::new(context, owner)).keep(&row);
+            return Ok(());
+        }
         self.open();
+        let (mut values, mut nulls) = self.scratch();
+        let row_context = self.row_context();
         // SAFETY: live contexts; the store copies the values, which live in a context that is reset before the next.
         unsafe {
-            if self.row_context.is_null() {
-                self.row_context = pg_sys::AllocSetContextCreateInternal(
+            let before = pg_sys::MemoryContextSwitchTo(row_context);
+            let outcome = self.decode(values.as_mut_ptr(), nulls.as_mut_ptr(), row);
+            pg_sys::MemoryContextSwitchTo(before);
+            if outcome.is_ok() {
+                self.put(&mut values, &mut nulls);
+            }
+            pg_sys::MemoryContextReset(row_context);
+            self.scratch = (values, nulls);
+            outcome
+        }
+    }
+
+    /// Arrays as long as the descriptor.
+    fn scratch(&mut self) -> (Vec<Datum>, Vec<bool>) {
+        // SAFETY: the descriptor is live.
+        let natts = unsafe { (*self.descriptor).natts } as usize;
+        let (mut values, mut nulls) = std::mem::take(&mut self.scratch);
+        values.resize(natts, Datum::from(0));
+        nulls.resize(natts, true);
+        (values, nulls)
+    }
+
+    fn row_context(&mut self) -> pg_sys::MemoryContext {
+        if self.row_context.is_null() {
+            // SAFETY: a child of a live context.
+            self.row_context = unsafe {
+                pg_sys::AllocSetContextCreateInternal(
                     self.query_context,
                     c"pg_shard row".as_ptr(),
                     0,
                     1024,
                     8 * 1024 * 1024,
-                );
-            }
-            let natts = (*self.descriptor).natts as usize;
-            let (mut values, mut nulls) = std::mem::take(&mut self.scratch);
-            values.resize(natts, Datum::from(0));
-            nulls.resize(natts, true);
-            let before = pg_sys::MemoryContextSwitchTo(self.row_context);
-            let outcome = self.decode(values.as_mut_ptr(), nulls.as_mut_ptr(), row);
-            pg_sys::MemoryContextSwitchTo(self.query_context);
-            if outcome.is_ok() {
-                pg_sys::tuplestore_putvalues(
-                    self.store,
-                    self.descriptor,
-                    values.as_mut_ptr(),
-                    nulls.as_mut_ptr(),
-                );
-                self.kept += 1;
-            }
-            pg_sys::MemoryContextSwitchTo(before);
-            pg_sys::MemoryContextReset(self.row_context);
-            self.scratch = (values, nulls);
-            outcome
+                )
+            };
         }
+        self.row_context
+    }
+
+    /// Stores a decoded row.
+    ///
+    /// # Safety
+    ///
+    /// The arrays are as long as the descriptor, and the store is open.
+    unsafe fn put(&mut self, values: &mut [Datum], nulls: &mut [bool]) {
+        // SAFETY: the caller vouches for arrays and store; it copies the values.
+        unsafe {
+            let before = pg_sys::MemoryContextSwitchTo(self.query_context);
+            pg_sys::tuplestore_putvalues(
+                self.store,
+                self.descriptor,
+                values.as_mut_ptr(),
+                nulls.as_mut_ptr(),
+            );
+            pg_sys::MemoryContextSwitchTo(before);
+        }
+        self.kept += 1;
     }
 
     /// Keeps a row that was computed here.
@@ -445,6 +513,7 @@ impl RowStore {
     /// Forgets the kept rows.
     pub fn clear(&mut self) {
         (self.kept, self.taken) = (0, 0);
+        self.undecoded.take().into_iter().for_each(Undecoded::close);
         if !self.store.is_null() {
             // SAFETY: a live store.
             unsafe { pg_sys::tuplestore_clear(self.store) };
@@ -452,6 +521,7 @@ impl RowStore {
     }
 
     pub(crate) fn close(&mut self) {
+        self.undecoded.take().into_iter().for_each(Undecoded::close);
         if !self.store.is_null() {
             // SAFETY: a live store, ended once.
             unsafe { pg_sys::tuplestore_end(self.store) };
@@ -460,8 +530,56 @@ impl RowStore {
     }
 }
 
+/// Decodes a row for the reader of a store, as [`RowStore::decode`]. What users' code asks for meanwhile may put more rows into
+/// the store, so nobody holds it.
+///
+/// # Safety
+///
+/// The arrays are as long as the store's descriptor.
+pub(crate) unsafe fn decode(
+    rows: &RefCell<RowStore>,
+    values: *mut Datum,
+    nulls: *mut bool,
+    row: Row<'_>,
+) -> Result<(), PgError> {
+    if !rows.borrow().decoding_runs_code() {
+        // SAFETY: the caller vouches for the arrays.
+        return unsafe { rows.borrow_mut().decode(values, nulls, row) };
+    }
+    let codecs = rows.borrow().codecs.clone();
+    let codecs = codecs.ok_or_else(|| PgError::internal("a scan without codecs"))?;
+    // SAFETY: the caller vouches for the arrays.
+    unsafe { codecs.decode(&mut Vec::new(), values, nulls, row) }
+}
+
+/// Decodes the rows that are still as they came. For the reader of a store, who holds no session and not the store itself.
+pub fn settle(rows: &RefCell<RowStore>) -> Result<(), PgError> {
+    loop {
+        let mut store = rows.borrow_mut();
+        let Some(mut row) = store.undecoded.as_mut().and_then(Undecoded::take) else {
+            return Ok(());
+        };
+        store.open();
+        let (mut values, mut nulls) = store.scratch();
+        let row_context = store.row_context();
+        drop(store);
+        // SAFETY: as in `RowStore::keep`; the row's memory is this store's own, whose rows nobody else decodes.
+        unsafe {
+            let before = pg_sys::MemoryContextSwitchTo(row_context);
+            let outcome = decode(rows, values.as_mut_ptr(), nulls.as_mut_ptr(), row.as_row());
+            pg_sys::MemoryContextSwitchTo(before);
+            outcome?;
+            let mut store = rows.borrow_mut();
+            store.put(&mut values, &mut nulls);
+            pg_sys::MemoryContextReset(row_context);
+            store.scratch = (values, nulls);
+        }
+        pgrx::check_for_interrupts!();
+    }
+}
+
 /// A bytea in the current memory context.
-unsafe fn make_bytea(bytes: &[u8]) -> Datum {
+pub(crate) unsafe fn make_bytea(bytes: &[u8]) -> Datum {
     // SAFETY: palloc gives that many bytes or does not return; a varlena's length word counts itself.
     unsafe {
         let length = bytes.len() + pg_sys::VARHDRSZ;

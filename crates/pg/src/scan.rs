@@ -11,7 +11,7 @@ use crate::numbered::Numbered;
 use crate::path::Spread;
 use crate::plan::PlanReader;
 use crate::query::Key;
-use crate::rows::{Codecs, RowStore, Source};
+use crate::rows::{self, Codecs, RowStore, Source};
 use crate::unguarded;
 use crate::value::{Encoder, Hasher};
 use pgrx::pg_sys::{self, Datum, NodeTag, Oid};
@@ -362,6 +362,25 @@ unsafe extern "C-unwind" fn explain(
     }
 }
 
+/// The next row of a plan below, with all its columns; none at the end. Serves interrupts: the plan may yield row after row
+/// without looking for them, and so may we go on from row to row.
+///
+/// # Safety
+///
+/// `child` is a live node of the executor's.
+unsafe fn next_row(child: *mut pg_sys::PlanState) -> Option<*mut pg_sys::TupleTableSlot> {
+    pgrx::check_for_interrupts!();
+    // SAFETY: the caller vouches for the node; the slot that it returns is its own.
+    unsafe {
+        let slot = pg_sys::ExecProcNode(child);
+        if slot.is_null() || (*slot).tts_flags & pg_sys::TTS_FLAG_EMPTY as u16 != 0 {
+            return None;
+        }
+        pg_sys::slot_getallattrs(slot);
+        Some(slot)
+    }
+}
+
 impl ScanIo {
     pub(crate) fn node(&self) -> *mut pg_sys::CustomScanState {
         self.node
@@ -564,12 +583,7 @@ impl ScanIo {
                 };
                 let mut kept = numbered.as_mut().filter(|_| number == 0);
                 let mut lots: Vec<Lot> = Vec::new();
-                loop {
-                    let slot = pg_sys::ExecProcNode(child);
-                    if slot.is_null() || (*slot).tts_flags & pg_sys::TTS_FLAG_EMPTY as u16 != 0 {
-                        break;
-                    }
-                    pg_sys::slot_getallattrs(slot);
+                while let Some(slot) = next_row(child) {
                     let columns = (*(*slot).tts_tupleDescriptor).natts as usize;
                     let row = match &mut kept {
                         None => None,
@@ -912,13 +926,18 @@ impl ScanIo {
         unsafe { unguarded::clear(slot) };
     }
 
+    /// Decoding a row may run users' code, which may run statements of its own: nobody may hold a session meanwhile.
+    pub fn decoding_runs_code(&self) -> bool {
+        self.rows.borrow().decoding_runs_code()
+    }
+
     /// Puts a remote row in the slot; it stays until the next.
     pub fn emit(&mut self, row: Row<'_>) -> Result<(), PgError> {
         self.in_tuple_context(|io| {
             // SAFETY: the node's own slot, cleared before; its arrays are as long as its descriptor.
             unsafe {
                 let slot = (*io.node).ss.ss_ScanTupleSlot;
-                io.rows.borrow_mut().decode((*slot).tts_values, (*slot).tts_isnull, row)?;
+                rows::decode(&io.rows, (*slot).tts_values, (*slot).tts_isnull, row)?;
                 unguarded::store_virtual(slot);
             }
             Ok(())
@@ -926,10 +945,11 @@ impl ScanIo {
     }
 
     /// Puts the next kept row in the slot; false when there is none (yet).
-    pub fn emit_kept(&mut self) -> bool {
+    pub fn emit_kept(&mut self) -> Result<bool, PgError> {
+        rows::settle(&self.rows)?;
         let mut rows = self.rows.borrow_mut();
         if rows.taken >= rows.kept {
-            return false;
+            return Ok(false);
         }
         rows.taken += 1;
         // SAFETY: the store and the slots are live; the values copied point into the stored row, which stays
@@ -946,7 +966,7 @@ impl ScanIo {
                 pg_sys::MemoryContextSwitchTo(before);
             }
             if !pg_sys::tuplestore_gettupleslot(rows.store, true, false, self.kept_slot) {
-                return false;
+                return Ok(false);
             }
             pg_sys::slot_getallattrs(self.kept_slot);
             let slot = (*self.node).ss.ss_ScanTupleSlot;
@@ -955,7 +975,7 @@ impl ScanIo {
             std::ptr::copy_nonoverlapping((*self.kept_slot).tts_isnull, (*slot).tts_isnull, natts);
             unguarded::store_virtual(slot);
         }
-        true
+        Ok(true)
     }
 
     /// Adds to the number of rows that the statement reports.
@@ -1010,11 +1030,7 @@ impl ScanIo {
                 &raw const pg_sys::TTSOpsMinimalTuple,
             );
             pg_sys::MemoryContextSwitchTo(before);
-            loop {
-                let row = pg_sys::ExecProcNode(child);
-                if row.is_null() || (*row).tts_flags & pg_sys::TTS_FLAG_EMPTY as u16 != 0 {
-                    break;
-                }
+            while let Some(row) = next_row(child) {
                 pg_sys::tuplestore_puttupleslot(store, row);
             }
             self.buffered = Some(Buffered { store, slot });
@@ -1024,6 +1040,7 @@ impl ScanIo {
     /// The next row of the child plan: its values as texts that COPY and the extension understand.
     pub fn child_row(&mut self) -> Option<ChildRow> {
         if let Some(Buffered { store, slot }) = self.buffered {
+            pgrx::check_for_interrupts!();
             // SAFETY: made by `buffer_child`, ended with the query's context.
             unsafe {
                 if !pg_sys::tuplestore_gettupleslot(store, true, false, slot) {
@@ -1036,12 +1053,7 @@ impl ScanIo {
         // SAFETY: the child was initialised by `begin`; its slot's values stay until the next call.
         unsafe {
             let child: *mut pg_sys::PlanState = node::nth((*self.node).custom_ps, 0);
-            let slot = pg_sys::ExecProcNode(child);
-            if slot.is_null() || (*slot).tts_flags & pg_sys::TTS_FLAG_EMPTY as u16 != 0 {
-                return None;
-            }
-            pg_sys::slot_getallattrs(slot);
-            Some(ChildRow { slot })
+            next_row(child).map(|slot| ChildRow { slot })
         }
     }
 

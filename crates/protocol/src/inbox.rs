@@ -223,10 +223,15 @@ impl Row<'_> {
         Ok(())
     }
 
+    /// All of it, as it came.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.length]
+    }
+
     /// The row to be kept.
     pub fn to_owned(&self) -> OwnedRow {
         // With the byte behind it, which readers may change for a while.
-        OwnedRow { bytes: [&self.bytes[..self.length], &[0]].concat() }
+        OwnedRow::of(self.bytes())
     }
 
     /// A value's bytes.
@@ -255,6 +260,11 @@ pub struct OwnedRow {
 }
 
 impl OwnedRow {
+    /// The row of these bytes.
+    pub fn of(bytes: &[u8]) -> Self {
+        Self { bytes: [bytes, &[0]].concat() }
+    }
+
     /// The row, to be read.
     pub fn as_row(&mut self) -> Row<'_> {
         let length = self.bytes.len() - 1;

@@ -106,7 +106,7 @@ impl Scan for ClaimedRows {
             self.run(io)?;
             self.done = true;
         }
-        Ok(io.emit_kept())
+        io.emit_kept()
     }
 
     fn rescan(&mut self, io: &mut ScanIo, changed: bool) -> Result<(), PgError> {

@@ -308,7 +308,7 @@ impl Scan for InsertRows {
             self.run(io)?;
             self.done = true;
         }
-        Ok(self.plan.returning && io.emit_kept())
+        if self.plan.returning { io.emit_kept() } else { Ok(false) }
     }
 
     fn rescan(&mut self, io: &mut ScanIo, _changed: bool) -> Result<(), PgError> {

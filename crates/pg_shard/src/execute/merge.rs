@@ -136,14 +136,20 @@ impl Source {
     fn next(&mut self, order: &MergeOrder, told: Option<&Work>) -> Result<Next, PgError> {
         loop {
             if self.spilled {
-                let Some(in_order) = self.head.put_kept(order) else { return Ok(Next::End) };
+                let Some(in_order) = self.head.put_kept(order)? else { return Ok(Next::End) };
                 return self.checked(in_order);
             }
             match take(&mut self.read) {
                 Taken::Row(message) => {
                     let mut session = self.read.session.borrow_mut();
-                    let in_order = self.head.put(session.row(&message), order)?;
-                    drop(session);
+                    let runs_code = self.head.store().borrow().decoding_runs_code();
+                    let in_order = if runs_code {
+                        let mut row = session.row(&message).to_owned();
+                        drop(session);
+                        self.head.put(row.as_row(), order)?
+                    } else {
+                        self.head.put(session.row(&message), order)?
+                    };
                     return self.checked(in_order);
                 }
                 Taken::Nothing => {

@@ -248,9 +248,17 @@ impl PulledRows {
                 .hint("Ensure that no rows proposed for insertion within the same command have duplicate constrained values."));
             }
             packer.add(&self.changes, Kind::Existing, index, outbox);
-            let changes = &mut self.changes;
-            if outbox.send_counted(&mut |row| changes.take_existing(row))? == 0 {
+            let mut existing = None;
+            let keep = &mut |row: Row<'_>| {
+                existing = Some(row.to_owned());
+                Ok(())
+            };
+            if outbox.send_counted(keep)? == 0 {
                 continue;
+            }
+            // Only now: it may run users' code, when nobody holds a session any more.
+            if let Some(mut row) = existing {
+                self.changes.take_existing(row.as_row())?;
             }
             let change = self.changes.resolve();
             if change == Change::Nothing {
@@ -675,7 +683,7 @@ impl Scan for PulledRows {
             self.done = true;
             self.run(io)?;
         }
-        Ok(io.emit_kept())
+        io.emit_kept()
     }
 
     fn rescan(&mut self, io: &mut ScanIo, _changed: bool) -> Result<(), PgError> {

@@ -486,13 +486,13 @@ impl Read {
     /// Takes the next row from whichever node has one.
     fn read(&mut self, io: &mut ScanIo) -> Result<bool, PgError> {
         loop {
-            if io.emit_kept() {
+            if io.emit_kept()? {
                 return Ok(true);
             }
             let State::Reading(reads) = &mut self.state else { return Ok(false) };
             if reads.is_empty() {
                 self.state = State::Finished;
-                return Ok(io.emit_kept());
+                return io.emit_kept();
             }
             let mut turn = 0;
             while turn < reads.len() {
@@ -508,7 +508,13 @@ impl Read {
                         if reads.len() > 1 {
                             reads.rotate_left(turn);
                         }
-                        io.emit(session.row(&message))?;
+                        if io.decoding_runs_code() {
+                            let mut row = session.row(&message).to_owned();
+                            drop(session);
+                            io.emit(row.as_row())?;
+                        } else {
+                            io.emit(session.row(&message))?;
+                        }
                         return Ok(true);
                     }
                     Taken::Nothing => turn += 1,
@@ -549,7 +555,7 @@ impl Read {
     /// Takes the row that comes first of those that the nodes have next.
     fn read_merged(&mut self, io: &mut ScanIo) -> Result<bool, PgError> {
         loop {
-            if io.emit_kept() {
+            if io.emit_kept()? {
                 return Ok(true);
             }
             let State::Merging(merge) = &mut self.state else { return Ok(false) };
@@ -562,7 +568,7 @@ impl Read {
             }
             if !merge.emit(io) {
                 self.state = State::Finished;
-                return Ok(io.emit_kept());
+                return io.emit_kept();
             }
             if !self.keeping {
                 return Ok(true);

@@ -72,6 +72,7 @@ pub(crate) fn plan(
         return Err(no_placements(table.shard_id(index).0));
     }
 
+    let statement = statement.with_plain_inserts()?;
     if let Some(shorter) = shorter {
         let facts = shorter
             .prepare()
