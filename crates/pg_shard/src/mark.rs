@@ -56,11 +56,11 @@ pub(crate) fn put(oid: Oid) -> Result<(), PgError> {
         "WITH changed AS ( \
            UPDATE pg_catalog.pg_class AS c SET relam = a.oid FROM pg_catalog.pg_am AS a \
            WHERE a.amname OPERATOR(pg_catalog.=) 'pg_shard'::pg_catalog.name \
-             AND c.oid OPERATOR(pg_catalog.=) '{0}'::pg_catalog.oid \
+             AND {0} \
              AND c.relam OPERATOR(pg_catalog.=) '2'::pg_catalog.oid RETURNING c.oid, a.oid AS method) \
          INSERT INTO pg_catalog.pg_depend (classid, objid, objsubid, refclassid, refobjid, refobjsubid, deptype) \
          SELECT '1259'::pg_catalog.oid, oid, 0, '2601'::pg_catalog.oid, method, 0, 'n' FROM changed",
-        oid.to_u32()
+        table_and_toast(oid)
     ))
 }
 
@@ -69,10 +69,17 @@ pub(crate) fn remove(oid: Oid) -> Result<(), PgError> {
     if mark::label(oid).is_some() {
         mark::set_label(oid, None);
     }
-    remove_access_method(&format!(
-        "c.oid OPERATOR(pg_catalog.=) '{}'::pg_catalog.oid",
+    remove_access_method(&table_and_toast(oid))
+}
+
+/// The table, and its TOAST table: VACUUM FULL and CLUSTER make both anew with the table's method, and exchange only tables of
+/// one method.
+fn table_and_toast(oid: Oid) -> String {
+    format!(
+        "(c.oid OPERATOR(pg_catalog.=) '{0}'::pg_catalog.oid OR c.oid OPERATOR(pg_catalog.=) \
+          (SELECT o.reltoastrelid FROM pg_catalog.pg_class AS o WHERE o.oid OPERATOR(pg_catalog.=) '{0}'::pg_catalog.oid))",
         oid.to_u32()
-    ))
+    )
 }
 
 /// Takes all marks of the database away: the extension is about to go.
