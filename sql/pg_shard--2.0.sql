@@ -287,6 +287,42 @@ CREATE VIEW pgs_catalog.activity AS
       JOIN pg_catalog.pg_stat_activity AS b ON b.pid = a.pid AND b.backend_start = a.backend_start;
 COMMENT ON VIEW pgs_catalog.activity IS 'statements that have something under way on nodes, and how far they are';
 
+/* Sizes and counters of the shards. PostgreSQL's own functions and views see the coordinator's empty tables. */
+
+CREATE FUNCTION pgs_catalog.table_figures(table_oid oid)
+    RETURNS bigint[] LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'table_figures_wrapper';
+COMMENT ON FUNCTION pgs_catalog.table_figures(oid)
+    IS 'sizes and counters of a distributed table''s shards, summed up; NULL if a node is away or a placement is missing';
+
+CREATE FUNCTION pgs_catalog.table_size(table_name regclass)
+    RETURNS bigint LANGUAGE sql STRICT AS 'SELECT (pgs_catalog.table_figures($1::pg_catalog.oid))[1]';
+COMMENT ON FUNCTION pgs_catalog.table_size(regclass)
+    IS 'bytes of one placement of each shard, with indexes and TOAST; NULL if a node is away or a placement is missing';
+
+CREATE VIEW pgs_catalog.tables AS
+    SELECT n.nspname AS schema, c.relname AS "table", p.key AS distribution_column,
+           (SELECT count(*) FROM pgs_distribution_metadata.shard AS s WHERE s.relation_id = c.oid) AS shards,
+           (SELECT count(*) FROM pgs_distribution_metadata.shard AS s
+              JOIN pgs_distribution_metadata.shard_placement AS sp ON sp.shard_id = s.id WHERE s.relation_id = c.oid) AS placements,
+           nullif(c.reltuples, -1)::bigint AS estimated_rows,
+           f.figures[1] AS bytes, f.figures[1] - f.figures[2] AS index_bytes, f.figures[3] AS bytes_of_placements
+      FROM pgs_distribution_metadata.partition AS p
+      JOIN pg_catalog.pg_class AS c ON c.oid = p.relation_id
+      JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+      CROSS JOIN LATERAL (SELECT pgs_catalog.table_figures(c.oid) OFFSET 0) AS f(figures);
+COMMENT ON VIEW pgs_catalog.tables IS 'distributed tables, and the sizes of their shards';
+
+CREATE VIEW pgs_catalog.stat_tables AS
+    SELECT n.nspname AS schema, c.relname AS "table", f.figures[6] AS seq_scan, f.figures[7] AS idx_scan,
+           f.figures[8] AS n_tup_ins, f.figures[9] AS n_tup_upd, f.figures[10] AS n_tup_del,
+           f.figures[4] AS n_live_tup, f.figures[5] AS n_dead_tup
+      FROM pgs_distribution_metadata.partition AS p
+      JOIN pg_catalog.pg_class AS c ON c.oid = p.relation_id
+      JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+      CROSS JOIN LATERAL (SELECT pgs_catalog.table_figures(c.oid) OFFSET 0) AS f(figures);
+COMMENT ON VIEW pgs_catalog.stat_tables IS 'the figures of pg_stat_all_tables for the shards of distributed tables, summed up';
+
+GRANT SELECT ON pgs_catalog.tables, pgs_catalog.stat_tables TO PUBLIC;
 GRANT USAGE ON SCHEMA pgs_catalog TO PUBLIC;
 GRANT SELECT ON pgs_catalog.activity TO PUBLIC;
 REVOKE EXECUTE ON FUNCTION pgs_catalog.metadata_changed() FROM PUBLIC;

@@ -1,4 +1,4 @@
-//! What operators do to a cluster: metadata edited by hand, servers without the library preloaded, dumps and restores, and
+//! What operators do to a cluster: metadata edited by hand, servers without the library preloaded, dumps and restores, sizes, and
 //! settings of roles on the workers.
 
 /// Metadata that make no sense.
@@ -12,3 +12,6 @@ mod preloading;
 
 /// Settings of roles on the workers.
 mod role_settings;
+
+/// Sizes, counters, and maintenance of many tables.
+mod sizes;

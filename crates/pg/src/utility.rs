@@ -41,6 +41,8 @@ pub enum Utility {
     Define(&'static str, Vec<Oid>),
     /// The same, with foreign keys that refer to other tables.
     DefineWithKeys(&'static str, Vec<Oid>, Vec<Oid>),
+    /// Maintenance of many tables that the statement does not name.
+    MaintainAll(&'static str, TablesOf),
     /// The same for tables that are not named one by one.
     DefineAll(&'static str, TablesOf),
     /// DROP EXTENSION pg_shard.
@@ -205,6 +207,12 @@ impl UtilityCall {
                     "CREATE STATISTICS",
                     resolve_all((*n.cast::<pg_sys::CreateStatsStmt>()).relations),
                 ),
+                NodeTag::T_ClusterStmt if (*n.cast::<pg_sys::ClusterStmt>()).relation.is_null() => {
+                    Utility::MaintainAll("CLUSTER", TablesOf::Database)
+                }
+                NodeTag::T_ReindexStmt if (*n.cast::<pg_sys::ReindexStmt>()).relation.is_null() => {
+                    reindexed(n.cast())
+                }
                 NodeTag::T_ClusterStmt => Utility::Define(
                     "CLUSTER",
                     list(resolve((*n.cast::<pg_sys::ClusterStmt>()).relation)),
@@ -323,6 +331,24 @@ impl UtilityCall {
                 (*self.completion).commandTag = pg_sys::CommandTag::CMDTAG_COPY;
                 (*self.completion).nprocessed = rows;
             }
+        }
+    }
+}
+
+/// REINDEX of a schema or of the database; SYSTEM has no tables of users.
+unsafe fn reindexed(statement: *mut pg_sys::ReindexStmt) -> Utility {
+    use pg_sys::ReindexObjectType as Kind;
+    // SAFETY: the caller passes a live REINDEX.
+    unsafe {
+        match (*statement).kind {
+            Kind::REINDEX_OBJECT_SCHEMA => {
+                let schemas = schema((*statement).name);
+                Utility::MaintainAll("REINDEX SCHEMA", TablesOf::Schemas(schemas))
+            }
+            Kind::REINDEX_OBJECT_DATABASE => {
+                Utility::MaintainAll("REINDEX DATABASE", TablesOf::Database)
+            }
+            _ => Utility::Other,
         }
     }
 }

@@ -17,6 +17,7 @@ mod truncate;
 pub(crate) mod shard_definition;
 
 pub(crate) use self::fresh_statistics::keep_fresh;
+pub(crate) use self::statistics::ask_nodes;
 use crate::catalog::{self, DistributedTable};
 use crate::mark;
 use crate::session::pool;
@@ -56,6 +57,7 @@ pub(crate) fn utility(call: &mut UtilityCall) -> Result<Outcome, PgError> {
             refuse(command, &tables)?;
             refuse_foreign_keys(&referenced)?;
         }
+        Utility::MaintainAll(command, which) => warn_left_out(command, &tables_of(&which)),
         Utility::DefineAll(command, which) => refuse(command, &tables_of(&which))?,
         Utility::DropExtension { cascade } => drop_extension(cascade)?,
         Utility::CopyFrom(_) | Utility::CopyTo(_) | Utility::Other => {}
@@ -84,6 +86,26 @@ fn refuse_foreign_keys(referenced: &[Oid]) -> Result<(), PgError> {
         "Leave the foreign key out, and check the reference in the application.",
     )
     .detail("It would be checked against the coordinator's empty table."))
+}
+
+/// Warns which distributed tables a maintenance command over many tables leaves out.
+fn warn_left_out(command: &str, tables: &[Oid]) {
+    let names: Vec<String> = tables
+        .iter()
+        .filter_map(|oid| catalog::find(*oid))
+        .filter(|table| !table.map.is_empty())
+        .map(|table| format!("\"{}\"", table.name))
+        .collect();
+    if !names.is_empty() {
+        pg::error::warning(
+            PgError::new(
+                SqlState::WARNING,
+                format!("{command} does not reach the shards of distributed tables"),
+            )
+            .detail(format!("Left out: {}.", names.join(", ")))
+            .hint("Run it on the workers too, where the shards are tables."),
+        );
+    }
 }
 
 /// Refuses what would reach the local table only.

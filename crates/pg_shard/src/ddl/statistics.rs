@@ -203,8 +203,26 @@ pub(super) fn everywhere(
     statements: Vec<(NodeAddress, usize, String)>,
     each: &mut dyn FnMut(&str),
 ) -> Result<Vec<(NodeAddress, PgError)>, PgError> {
+    run_on_nodes(table, statements, each, true)
+}
+
+/// The same for statements that only read: they join a remote transaction, and begin none that must be committed.
+pub(crate) fn ask_nodes(
+    table: &Rc<DistributedTable>,
+    statements: Vec<(NodeAddress, usize, String)>,
+    each: &mut dyn FnMut(&str),
+) -> Result<Vec<(NodeAddress, PgError)>, PgError> {
+    run_on_nodes(table, statements, each, false)
+}
+
+fn run_on_nodes(
+    table: &Rc<DistributedTable>,
+    statements: Vec<(NodeAddress, usize, String)>,
+    each: &mut dyn FnMut(&str),
+    writes: bool,
+) -> Result<Vec<(NodeAddress, PgError)>, PgError> {
     let _told = Work::begin(Kind::Maintenance, 0);
-    let level = pg::transaction::is_in_block().then(transaction::level_for_write);
+    let in_block = (writes && pg::transaction::is_in_block()).then(transaction::level_for_write);
     let mut unreachable = Vec::new();
     let mut asked: Vec<(NodeAddress, usize, SessionRef)> = Vec::new();
     for (node, shard, sql) in statements {
@@ -219,9 +237,10 @@ pub(super) fn everywhere(
         let arguments = Arguments::none();
         let request = Request { sql: Sql::Once(&sql), types: &[], arguments: &arguments };
         // VACUUM may stand in no flight with other statements: settings that have changed go first, in their own.
+        let level = if writes { in_block } else { transaction::level_for_read(&session.borrow()) };
         let ready = match level {
-            None => session.borrow_mut().run("SELECT", None, &mut |_| Ok(())).map(drop),
-            Some(_) => Ok(()),
+            None if writes => session.borrow_mut().run("SELECT", None, &mut |_| Ok(())).map(drop),
+            _ => Ok(()),
         };
         let sent = ready.and_then(|()| session.borrow_mut().send(&request, level));
         match sent {
@@ -242,7 +261,7 @@ pub(super) fn everywhere(
         });
         match outcome {
             Ok(_) => {
-                if level.is_some() {
+                if in_block.is_some() {
                     session.borrow_mut().wrote = true;
                 }
             }

@@ -18,6 +18,9 @@ mod repair;
 /// Rows that moved here.
 pub(crate) mod moved;
 
+/// Sizes and counters of the shards.
+mod sizes;
+
 /// `pg_worker_list.conf`.
 mod worker_list;
 
