@@ -190,3 +190,13 @@ fn conditions_that_are_too_deep_are_refused_and_end_no_server() {
 fn numbers_that_are_too_deep_are_refused_and_end_no_server() {
     compare_all(Yields::Number, &WITH_NUMBER, |form| form.beyond, 4);
 }
+
+/// Of a list of rows the parser makes as many levels as there are rows. The planner flattens them early, and so do we.
+#[test]
+fn lists_of_five_thousand_rows_fit_as_they_do_in_a_local_table() {
+    let mut servers = Servers::up();
+    let condition = (FORMS[0].make)(5_000);
+    for statement in [0, 1, 7, 8, 9, 13].map(|at| WITH_CONDITION[at]) {
+        servers.compare(statement, &fill(statement, &condition), true);
+    }
+}

@@ -114,6 +114,7 @@ unsafe fn rewrite_query(query: *mut pg_sys::Query, is_distributed: &dyn Fn(Oid) 
 
 /// The parts of a condition that must all hold.
 pub(crate) unsafe fn conjuncts_of(condition: *mut pg_sys::Node) -> Vec<*mut pg_sys::Node> {
+    node::check_depth();
     // SAFETY: null or a live expression.
     unsafe {
         if condition.is_null() {
@@ -607,6 +608,7 @@ unsafe fn levels_of_query(
     depth: u32,
     test: &mut dyn FnMut(*mut pg_sys::Var, u32) -> bool,
 ) -> bool {
+    node::check_depth();
     // SAFETY: a live Query.
     unsafe {
         let refers_to_with =

@@ -65,6 +65,7 @@ pub(crate) unsafe fn prune_of_clauses(
         levels: vec![std::ptr::null_mut()],
         writes: false,
         init_params,
+        nesting: 0,
     };
     let prune = clauses.iter().fold(Prune::All, |prune, clause| {
         // SAFETY: the caller vouches for the clauses.
@@ -106,6 +107,7 @@ impl Prepared {
             levels: Vec::new(),
             writes,
             init_params: &[],
+            nesting: 0,
         };
         // SAFETY: as above.
         unsafe {
@@ -177,6 +179,8 @@ struct Reader<'a> {
     writes: bool,
     /// Parameters that sub-queries set before anything is read.
     init_params: &'a [i32],
+    /// How deep in a condition [`Self::prune_of`] is.
+    nesting: usize,
 }
 
 /// Which side of an outer join a filter may restrict.
@@ -189,6 +193,7 @@ enum Scope {
 
 impl Reader<'_> {
     unsafe fn read_query(&mut self, query: *mut pg_sys::Query) {
+        node::check_depth();
         self.levels.push(query);
         // SAFETY: the caller passes a live Query; everything below hangs on it.
         unsafe {
@@ -351,6 +356,7 @@ impl Reader<'_> {
     }
 
     unsafe fn read_from(&mut self, item: *mut pg_sys::Node, query: *mut pg_sys::Query) {
+        node::check_depth();
         // SAFETY: a live join tree.
         unsafe {
             if let Some(from) = node::cast::<pg_sys::FromExpr, _>(item, NodeTag::T_FromExpr) {
@@ -409,6 +415,7 @@ impl Reader<'_> {
         query: *mut pg_sys::Query,
         scope: &Scope,
     ) {
+        node::check_depth();
         if quals.is_null() {
             return;
         }
@@ -1010,7 +1017,26 @@ impl Reader<'_> {
         prune
     }
 
+    /// What an expression says of `column`: nothing, if it lies deeper than anybody writes. A [`Prune`] is as deep as the
+    /// conditions that it was made of, and whoever goes through one does so by recursion.
     unsafe fn prune_of(
+        &mut self,
+        n: *mut pg_sys::Node,
+        column: Column,
+        table: &DistributionKey,
+    ) -> Prune<Key> {
+        const DEEPEST: usize = 100;
+        if self.nesting == DEEPEST {
+            return Prune::All;
+        }
+        self.nesting += 1;
+        // SAFETY: a live expression.
+        let prune = unsafe { self.prune_of_node(n, column, table) };
+        self.nesting -= 1;
+        prune
+    }
+
+    unsafe fn prune_of_node(
         &mut self,
         n: *mut pg_sys::Node,
         column: Column,
@@ -1165,6 +1191,7 @@ unsafe fn passes_filters(query: *mut pg_sys::Query) -> bool {
 
 /// The relations of a part of the join tree.
 unsafe fn relations_below(item: *mut pg_sys::Node) -> Vec<u32> {
+    node::check_depth();
     let mut found = Vec::new();
     // SAFETY: the caller passes a live join tree.
     unsafe {

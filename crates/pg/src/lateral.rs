@@ -210,6 +210,7 @@ unsafe fn place_of(query: *mut pg_sys::Query, number: c_int) -> Option<Place> {
 }
 
 unsafe fn place_in(item: *mut pg_sys::Node, number: c_int, is_nullable: bool) -> Option<Place> {
+    node::check_depth();
     // SAFETY: a live part of a join tree.
     unsafe {
         let join = node::cast::<pg_sys::JoinExpr, _>(item, NodeTag::T_JoinExpr)?;
@@ -233,6 +234,7 @@ unsafe fn reference_to(item: *mut pg_sys::Node, number: c_int) -> Option<*mut pg
 
 /// The relation is part of this part of a join tree.
 unsafe fn covers(item: *mut pg_sys::Node, relation: c_int) -> bool {
+    node::check_depth();
     // SAFETY: a live part of a join tree.
     unsafe {
         if reference_to(item, relation).is_some() {
@@ -278,6 +280,7 @@ unsafe fn with_columns<T>(
     columns: &[*mut pg_sys::Node],
     depth: u32,
 ) -> *mut pg_sys::Node {
+    node::check_depth();
     let tree = tree.cast::<pg_sys::Node>();
     // SAFETY: as in `has_whole_row`; what is put in is a copy. The closure of the guard holds nothing to drop.
     unsafe {

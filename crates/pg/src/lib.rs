@@ -126,6 +126,9 @@ pub mod changes;
 /// What an analysed query is and says.
 pub mod query;
 
+/// Nested conditions as one.
+mod flat;
+
 /// Where the rows of an INSERT come from.
 mod insert_source;
 

@@ -38,6 +38,16 @@ pub(crate) unsafe fn elements<T>(list: *const pg_sys::List) -> Vec<*mut T> {
     unsafe { (0..length(list)).map(|index| nth(list, index)).collect() }
 }
 
+/// Raises PostgreSQL's error if the stack is used up: at the head of whatever of ours calls itself by the depth of a statement.
+pub(crate) fn check_depth() {
+    // SAFETY: compares an address (`src/backend/tcop/postgres.c`); the ERROR is raised below a guard.
+    unsafe {
+        if raw::stack_is_too_deep() {
+            pg_sys::ffi::pg_guard_ffi_boundary(|| raw::check_stack_depth());
+        }
+    }
+}
+
 /// A list of the pointers given.
 pub(crate) fn list_of<T>(items: &[*mut T]) -> *mut pg_sys::List {
     // SAFETY: lappend makes a list out of NIL and keeps any pointer.
@@ -209,6 +219,7 @@ mod raw {
             context: *mut c_void,
         ) -> *mut pg_sys::Node;
         pub(super) fn check_stack_depth();
+        pub(super) fn stack_is_too_deep() -> bool;
     }
 }
 

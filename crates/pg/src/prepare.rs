@@ -204,6 +204,7 @@ unsafe fn fold_query(
     first: usize,
     computed: &mut Computed,
 ) -> *mut pg_sys::Query {
+    node::check_depth();
     // SAFETY: the caller passes a private, live copy; the rewriter gets nodes of it.
     unsafe {
         let mut call_in_from: *mut pg_sys::Node = std::ptr::null_mut();

@@ -443,6 +443,7 @@ impl<'a> Printer<'a> {
 
     /// `unnest($1::int4[], ...)` and `b1(c1, ...)`.
     pub(crate) fn unnest(&self, rows: &Rc<Broadcast>) -> (String, String) {
+        node::check_depth();
         let mut first = 1;
         for (number, known) in self.broadcasts.iter().enumerate() {
             if !Rc::ptr_eq(known, rows) {
@@ -673,6 +674,7 @@ impl<'a> Printer<'a> {
 
     /// What stands in WHERE or ON, behind `opening`; nothing if there are no conditions.
     pub(crate) fn conditions(&mut self, opening: &str, conditions: &[Condition], sql: &mut Pieces) {
+        node::check_depth();
         for (index, condition) in conditions.iter().enumerate() {
             sql.text(if index == 0 { opening } else { " AND " });
             match condition {
@@ -833,6 +835,7 @@ impl<'a> Printer<'a> {
 
 /// The rows that are sent along and that each row of these items under these conditions is made with, or found by.
 fn find_needed(items: &[Item], conditions: &[Condition], needed: &mut Vec<Rc<Broadcast>>) {
+    node::check_depth();
     for item in items {
         match item {
             Item::Broadcast(rows) => needed.push(Rc::clone(rows)),
@@ -849,6 +852,7 @@ fn find_needed(items: &[Item], conditions: &[Condition], needed: &mut Vec<Rc<Bro
 
 /// The item that yields a relation's columns.
 fn item_of(items: &[Item], relation: u32) -> Option<&Item> {
+    node::check_depth();
     items.iter().find_map(|item| {
         let is_it = match item {
             Item::Join(_, left, right, _) => {
@@ -884,6 +888,7 @@ unsafe fn printable(
     first: usize,
     expressions: &mut Vec<*mut pg_sys::Node>,
 ) -> *mut pg_sys::Node {
+    node::check_depth();
     // SAFETY: the caller passes a live expression; each node is cast to the struct of its tag.
     unsafe {
         let own = node::rewrite(expression, &mut |n| {
@@ -923,6 +928,7 @@ unsafe fn printable(
 
 /// Visits all items, those of conditions included, in an order that is always the same.
 fn walk_items(items: &[Item], conditions: &[Condition], visit: &mut dyn FnMut(&Item)) {
+    node::check_depth();
     for item in items {
         visit(item);
         if let Item::Join(_, left, right, on) = item {

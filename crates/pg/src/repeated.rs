@@ -56,6 +56,7 @@ impl Count {
     ///
     /// `plan` is null or a live plan.
     unsafe fn look_at(&mut self, plan: *mut pg_sys::Plan, times: u32) {
+        node::check_depth();
         if plan.is_null() {
             return;
         }

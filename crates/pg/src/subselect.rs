@@ -207,6 +207,7 @@ unsafe fn has_system_column(expression: *mut pg_sys::Node) -> bool {
 ///
 /// A live sub-query's root, before the references of the plan around it are set.
 pub(crate) unsafe fn hand_over_tables(root: *mut pg_sys::PlannerInfo) {
+    node::check_depth();
     // SAFETY: the caller's, for all queries below it; entries are copied.
     unsafe {
         let all = (*root).glob;

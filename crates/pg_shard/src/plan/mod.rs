@@ -72,6 +72,7 @@ pub(crate) fn plan(
         return Err(no_placements(table.shard_id(index).0));
     }
 
+    statement.flatten_conditions();
     let statement = statement.with_plain_inserts()?;
     if let Some(shorter) = shorter {
         let facts = shorter
