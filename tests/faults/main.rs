@@ -9,6 +9,9 @@ mod in_a_session;
 /// Statements that take too long are given up, on the workers too.
 mod time;
 
+/// What the client is told is true, and every wait ends.
+mod told;
+
 use testkit::{NodeName, Script, TestCluster, wait_until};
 
 const WORKER_1: NodeName = NodeName::Worker(1);

@@ -25,6 +25,9 @@ pub mod background;
 /// Rounds through the databases, in the background.
 pub mod rounds;
 
+/// What lies between the nodes' commit and the local one.
+pub mod commit;
+
 /// COPY: PostgreSQL's own parser of the input, row by row.
 pub mod copy;
 

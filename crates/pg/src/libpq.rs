@@ -121,8 +121,17 @@ impl Connection {
         if self.is_bad() {
             return Opening::Failed;
         }
-        // SAFETY: a live PGconn in the opening state.
-        match unsafe { ffi::PQconnectPoll(self.pointer()) } {
+        // SAFETY: `raw` is a live PGconn in its opening state; libpq's texts are to be those that `network_failure` knows, so
+        // that the thread's locale is another one meanwhile.
+        let polled = unsafe {
+            let before = c_locale().map(|locale| libc::uselocale(locale));
+            let polled = ffi::PQconnectPoll(self.pointer());
+            if let Some(before) = before {
+                libc::uselocale(before);
+            }
+            polled
+        };
+        match polled {
             1 => Opening::WaitReadable,
             2 => Opening::WaitWritable,
             3 => Opening::Open,
@@ -148,6 +157,12 @@ impl Connection {
             None => message,
         };
         (code, message)
+    }
+
+    /// Opening has failed because of the network or the other server: nobody answers there. What libpq refuses by itself (no
+    /// password, certificates, names that cannot be resolved, too few descriptors) says nothing of the node.
+    pub fn is_network_failure(&self) -> bool {
+        is_network_failure(&self.error_text())
     }
 
     /// libpq's last message, without its final newline.
@@ -206,16 +221,19 @@ impl Connection {
         }
     }
 
-    /// Asks the server to cancel what it does, and waits at most `limit` for the request to be heard.
+    /// The process that serves the connection, as the server has told.
+    pub fn backend(&self) -> c_int {
+        // SAFETY: a live PGconn.
+        unsafe { ffi::PQbackendPID(self.pointer()) }
+    }
+
+    /// Asks the server to cancel what it does, without waiting; none if that cannot be done.
     ///
     /// libpq's cancel blocks, for ever if the node is frozen, so it runs on a thread of its own that touches
     /// nothing of PostgreSQL and gets no signals.
-    pub fn cancel(&mut self, limit: std::time::Duration) -> bool {
+    pub fn start_cancel(&mut self) -> Option<Cancelling> {
         // SAFETY: a live PGconn.
-        let Some(request) = NonNull::new(unsafe { ffi::PQgetCancel(self.pointer()) }) else {
-            return false;
-        };
-        let request = CancelRequest(request);
+        let request = CancelRequest(NonNull::new(unsafe { ffi::PQgetCancel(self.pointer()) })?);
         let (done, heard) = std::sync::mpsc::channel();
         let spawned = with_signals_blocked(|| {
             std::thread::Builder::new().name("pg_shard cancel".into()).spawn(move || {
@@ -224,8 +242,54 @@ impl Connection {
                 let _ = done.send(sent);
             })
         });
-        spawned.is_ok() && heard.recv_timeout(limit).unwrap_or(false)
+        spawned.ok().map(|_| Cancelling(heard))
     }
+}
+
+/// A cancel request on its way. Until the server has heard it, it may strike whatever the connection does by then.
+#[derive(Debug)]
+pub struct Cancelling(std::sync::mpsc::Receiver<bool>);
+
+impl Cancelling {
+    /// The request has come to its end, if it does so within `limit`.
+    pub fn is_over(&self, limit: std::time::Duration) -> bool {
+        !matches!(self.0.recv_timeout(limit), Err(std::sync::mpsc::RecvTimeoutError::Timeout))
+    }
+}
+
+/// The locale of untranslated texts.
+fn c_locale() -> Option<libc::locale_t> {
+    static LOCALE: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+    let locale = *LOCALE.get_or_init(|| {
+        // SAFETY: a constant name; the object is kept for the life of the process.
+        unsafe { libc::newlocale(libc::LC_ALL_MASK, c"C".as_ptr(), std::ptr::null_mut()) as usize }
+    });
+    (locale != 0).then_some(locale as libc::locale_t)
+}
+
+/// What libpq 15 and the system say if a server does not answer (`src/interfaces/libpq/fe-connect.c`, `fe-misc.c`, `fe-secure.c`). With
+/// several addresses each has its line; that of the last one tried counts.
+fn is_network_failure(text: &str) -> bool {
+    const SIGNS: [&str; 16] = [
+        "Connection refused",
+        "Connection timed out",
+        "timeout expired",
+        "No route to host",
+        "Network is unreachable",
+        "Network is down",
+        "Host is down",
+        "Connection reset by peer",
+        "Broken pipe",
+        "No such file or directory\n\tIs the server running",
+        "server closed the connection unexpectedly",
+        "SSL connection has been closed unexpectedly",
+        "SSL SYSCALL error: EOF detected",
+        "could not receive data from server",
+        "could not send data to server",
+        "could not send startup packet",
+    ];
+    let last = text.rfind("connection to server").map_or(text, |at| &text[at..]);
+    SIGNS.iter().any(|sign| last.contains(sign))
 }
 
 impl Drop for Connection {

@@ -105,19 +105,28 @@ impl Link {
         unsafe { libc::shutdown(self.socket(), libc::SHUT_RDWR) };
     }
 
-    /// Messages to be sent by the next [`Self::flush`].
+    /// Messages to be sent by [`Self::send_some`].
     pub fn flight(&mut self) -> &mut Flight {
         &mut self.flight
     }
 
-    /// Sends what is queued, waiting for room; interrupts are served meanwhile.
-    pub fn flush(&mut self) -> Result<(), PgError> {
-        while !self.send_some()? {
-            WaitSet::new(&[(self.socket(), Readiness::Writable)]).wait(None);
-            // A node that cannot take more until we read what it says would wait for us for ever.
-            self.receive()?;
+    /// Waits until more of what is queued can be sent, or something has come, which is read: a node that cannot take more until
+    /// we read what it says would wait for us for ever. False when `limit` has passed without either.
+    ///
+    /// Serves interrupts.
+    pub fn wait_for_room(&mut self, limit: Option<Duration>) -> Result<bool, PgError> {
+        let until = limit.map(|limit| clock() + limit);
+        let set = WaitSet::new(&[(self.socket(), Readiness::Writable)]);
+        loop {
+            let left = until.map(|until| until.saturating_sub(clock()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Ok(false);
+            }
+            let is_ready = set.wait(left).is_some();
+            if self.receive()? || is_ready {
+                return Ok(true);
+            }
         }
-        Ok(())
     }
 
     /// Sends what is queued as far as the socket takes it; true when all of it is sent.

@@ -3,6 +3,7 @@
 //! Before a commit we may still refuse; after an abort nothing may go wrong any more, so whatever our part
 //! raises there is swallowed (its sessions are closed instead).
 
+use crate::commit;
 use crate::error::boundary;
 use crate::hooks;
 use crate::privileged;
@@ -19,27 +20,9 @@ pub(crate) fn register() {
     }
 }
 
-mod raw {
-    //! Not among pgrx' bindings; it raises nothing.
-    unsafe extern "C-unwind" {
-        pub(super) fn get_timeout_indicator(id: std::ffi::c_int, resets: bool) -> bool;
-    }
-}
-
-/// `STATEMENT_TIMEOUT` of `src/include/utils/timeout.h`.
-const STATEMENT_TIMEOUT: std::ffi::c_int = 3;
-
 /// A cancel or a time-out that waits is raised now.
 pub fn serve_interrupts() {
     pgrx::check_for_interrupts!();
-}
-
-/// A `statement_timeout` that has struck while nothing could be undone any more does not end the client's next statement.
-pub fn forget_statement_timeout() {
-    // SAFETY: looks at a flag of this process, and clears it.
-    unsafe {
-        raw::get_timeout_indicator(STATEMENT_TIMEOUT, true);
-    }
 }
 
 /// Runs what must not fail.
@@ -56,11 +39,13 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _: *m
             XACT_EVENT_PRE_COMMIT => boundary(|| hooks::planner().before_commit()),
             XACT_EVENT_PRE_PREPARE => boundary(|| hooks::planner().before_prepare()),
             XACT_EVENT_COMMIT | XACT_EVENT_PREPARE => {
-                quietly(|| hooks::planner().after_transaction(true))
+                quietly(|| hooks::planner().after_transaction(true));
+                commit::committed();
             }
             XACT_EVENT_ABORT => {
+                commit::rolled_back();
                 privileged::forget_acting();
-                quietly(|| hooks::planner().after_transaction(false))
+                quietly(|| hooks::planner().after_transaction(false));
             }
             _ => {}
         }
@@ -144,6 +129,12 @@ pub fn is_interrupted() -> bool {
         (&raw const pg_sys::QueryCancelPending).read_volatile() != 0
             || (&raw const pg_sys::ProcDiePending).read_volatile() != 0
     }
+}
+
+/// When the client's statement has begun, in PostgreSQL's microseconds.
+pub fn statement_start() -> i64 {
+    // SAFETY: reads a variable of the backend.
+    unsafe { pg_sys::GetCurrentStatementStartTimestamp() }
 }
 
 /// Sees what other backends have committed and invalidated meanwhile.

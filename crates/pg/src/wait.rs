@@ -106,6 +106,23 @@ pub fn wait_for(socket: c_int, readiness: Readiness, limit: Option<Duration>) ->
     WaitSet::new(&[(socket, readiness)]).wait(limit).is_some()
 }
 
+/// Waits until one of the sockets is ready, `limit` at most, without serving interrupts; a signal ends the wait early.
+pub fn poll_uninterrupted(sockets: &[(c_int, Readiness)], limit: Duration) {
+    let mut wanted: Vec<libc::pollfd> = sockets
+        .iter()
+        .map(|(socket, readiness)| {
+            let events = match readiness {
+                Readiness::Readable => libc::POLLIN,
+                Readiness::Writable => libc::POLLIN | libc::POLLOUT,
+            };
+            libc::pollfd { fd: *socket, events, revents: 0 }
+        })
+        .collect();
+    let milliseconds = c_int::try_from(limit.as_millis()).unwrap_or(c_int::MAX).max(1);
+    // SAFETY: a list of as many entries as is said.
+    unsafe { libc::poll(wanted.as_mut_ptr(), wanted.len() as libc::nfds_t, milliseconds) };
+}
+
 /// Milliseconds on a clock that never goes back.
 pub fn clock() -> Duration {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };

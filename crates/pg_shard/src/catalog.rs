@@ -189,12 +189,18 @@ thread_local! {
     static TABLES: RefCell<HashMap<Oid, Option<Rc<DistributedTable>>>> = RefCell::new(HashMap::new());
     static GENERATION: Cell<u64> = const { Cell::new(0) };
     static EPOCH: Cell<u64> = const { Cell::new(0) };
+    static MOMENT: Cell<u64> = const { Cell::new(0) };
 }
 
 /// A number that grows whenever something known about a distributed table may have changed, or about functions, whose
 /// names and volatility our plans hold.
 pub(crate) fn epoch() -> u64 {
     EPOCH.get()
+}
+
+/// A number that grows whenever placements may have changed.
+pub(crate) fn moment() -> u64 {
+    MOMENT.get()
 }
 
 /// The metadata tables; none in a database without the extension.
@@ -237,6 +243,8 @@ pub(crate) fn find(oid: Oid) -> Option<Rc<DistributedTable>> {
     }
     loop {
         let generation = GENERATION.get();
+        // Known again behind each change: whoever does not know these tables does not hear of their changes.
+        let metadata = self::metadata()?;
         let loaded = load(oid, metadata).map(Rc::new);
         if GENERATION.get() == generation {
             TABLES.with_borrow_mut(|tables| tables.insert(oid, loaded.clone()));
@@ -396,7 +404,7 @@ pub(crate) fn table_of_shard(shard: ShardId) -> Option<Oid> {
 pub(crate) fn forget(oid: Option<Oid>) {
     GENERATION.set(GENERATION.get() + 1);
     let is_metadata = |oid: Oid| {
-        METADATA.get().is_some_and(|m| [m.partition, m.shard, m.placement].contains(&oid))
+        METADATA.get().is_none_or(|m| [m.partition, m.shard, m.placement].contains(&oid))
     };
     match oid {
         Some(oid) if !is_metadata(oid) => {
@@ -408,6 +416,7 @@ pub(crate) fn forget(oid: Option<Oid>) {
         }
         _ => {
             EPOCH.set(EPOCH.get() + 1);
+            MOMENT.set(MOMENT.get() + 1);
             METADATA.set(None);
             TABLES.with_borrow_mut(HashMap::clear);
         }

@@ -9,18 +9,16 @@ use crate::activity::{self, Kind, Work};
 use crate::catalog::{self, DistributedTable};
 use crate::health;
 use crate::naming::tell_as_table;
+use crate::session::ending::{OnInterrupt, PATIENCE, commit_all, roll_back_all, run_all, stop_all};
 use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::snapshot;
 use crate::session::{Failure, NoSession, Session};
+use pg::commit;
 use pg::transaction::{self, Isolation};
 use pg::{PgError, SqlState};
 use shardmap::{NodeAddress, PlacementId, ShardId};
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::Duration;
-
-/// How long ending a transaction waits for a node that does not answer.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A placement that the transaction has written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,11 +57,6 @@ pub(crate) fn level_for_write() -> (u32, Isolation) {
 /// What a node does by itself for a statement of its own, without being told an isolation level, is what is wanted.
 pub(crate) fn has_plain_isolation() -> bool {
     transaction::isolation_level() == Isolation::ReadCommitted
-}
-
-/// Runs what decides a transaction: no cancel ends it in the middle.
-pub(crate) fn uninterrupted<T>(body: impl FnOnce() -> T) -> T {
-    transaction::hold_interrupts(body)
 }
 
 /// The transaction has opened nothing on any node.
@@ -147,7 +140,7 @@ pub(crate) fn lose_snapshot(node: &NodeAddress, cause: &PgError) {
     });
 }
 
-/// Before the local commit: the nodes commit.
+/// Before the local commit: the nodes commit, as the last thing that can fail.
 pub(crate) fn before_commit() -> Result<(), PgError> {
     // A time-out that has struck meanwhile is this statement's, and not the next one's.
     transaction::serve_interrupts();
@@ -165,7 +158,75 @@ pub(crate) fn before_commit() -> Result<(), PgError> {
     }
     let open: Vec<SessionRef> =
         open.into_iter().filter(|session| session.borrow().is_usable()).collect();
+    let wrote_any = open.iter().any(|session| session.borrow().wrote);
+    if wrote_any {
+        commit::make_ready();
+        transaction::serve_interrupts();
+        commit::hold_interrupts_until_end();
+    }
+    commit_nodes(open)?;
+    STATE.with_borrow_mut(|state| state.written.clear());
+    if wrote_any {
+        pg::activity::note_change();
+    }
+    Ok(())
+}
+
+/// Commits on all nodes. The first may refuse; what comes after it goes on, since what has been committed stays.
+fn commit_nodes(open: Vec<SessionRef>) -> Result<(), PgError> {
     let written = STATE.with_borrow(|state| state.written.clone());
+    let mut committed: Vec<NodeAddress> = Vec::new();
+    let mut failed: Option<PgError> = None;
+    for group in in_order(open, &written) {
+        // Before anything is committed, a cancel can still be heard.
+        let on_interrupt = if committed.is_empty() && group.len() == 1 {
+            OnInterrupt::Cancel
+        } else {
+            OnInterrupt::Finish(PATIENCE)
+        };
+        for (session, outcome) in group.iter().zip(commit_group(&group, on_interrupt)) {
+            let (node, wrote) = (session.borrow().node.clone(), session.borrow().wrote);
+            session.borrow_mut().left_transaction();
+            let failure = match outcome {
+                Ok(()) => {
+                    committed.push(node);
+                    continue;
+                }
+                Err(failure) => failure,
+            };
+            let (cause, has_answered) = match failure {
+                Failure::Statement(error) => {
+                    // The node has rolled back, or is in a state that we do not know: it starts afresh.
+                    session.borrow_mut().give_up(error.clone());
+                    (error, true)
+                }
+                Failure::Lost(error) => (error, false),
+            };
+            if has_answered && committed.is_empty() && group.len() == 1 {
+                return Err(refused_or_stopped(cause, &node, &written));
+            }
+            if let Err(error) = settle_failed_commit(&node, wrote, &cause, &written) {
+                let error = if has_answered { refused(cause, &node, &written) } else { error };
+                if committed.is_empty() && group.len() == 1 {
+                    return Err(error);
+                }
+                // What has been committed stays. The others go on: to roll them back would leave placements that
+                // differ from those.
+                failed.get_or_insert(error);
+            }
+        }
+    }
+    let Some(error) = failed else { return Ok(()) };
+    let nodes: Vec<String> = committed.iter().map(|node| format!("\"{node}\"")).collect();
+    Err(match nodes.is_empty() {
+        true => error,
+        false => error.context(format!("committed on node {}", nodes.join(", "))),
+    })
+}
+
+/// The order of commits, in groups that commit at once: followers, leaders, nodes that have only been read. The very first node
+/// commits alone: while it has not, nothing is stored and it may say no.
+fn in_order(open: Vec<SessionRef>, written: &[Written]) -> Vec<Vec<SessionRef>> {
     let leads = |node: &NodeAddress| written.iter().any(|w| w.node == *node && w.leads);
     let follows = |node: &NodeAddress| written.iter().any(|w| w.node == *node && !w.leads);
     // Of a serializable transaction leaders go first: they have been read, so they are the ones to find a conflict.
@@ -180,45 +241,34 @@ pub(crate) fn before_commit() -> Result<(), PgError> {
             (false, false) => 3,
         }
     };
-    let mut ordered = open;
-    ordered.sort_by_key(rank);
-    let wrote_any = ordered.iter().any(|session| session.borrow().wrote);
-    let mut committed: Vec<NodeAddress> = Vec::new();
-    let mut failed: Option<PgError> = None;
-    for session in &ordered {
-        let (node, wrote) = (session.borrow().node.clone(), session.borrow().wrote);
-        match commit_one(session) {
-            Ok(()) => committed.push(node),
-            Err(Failure::Statement(error)) if committed.is_empty() => {
-                return Err(refused(error, &node, &written));
-            }
-            Err(failure) => {
-                let (cause, has_answered) = match failure {
-                    Failure::Statement(error) => (error, true),
-                    Failure::Lost(error) => (error, false),
-                };
-                if let Err(error) = settle_failed_commit(&node, wrote, &cause, &written) {
-                    let error = if has_answered { refused(cause, &node, &written) } else { error };
-                    if committed.is_empty() {
-                        return Err(error);
-                    }
-                    // What has been committed stays. The others go on: to roll them back would leave placements that
-                    // differ from those.
-                    failed.get_or_insert(error);
-                }
-            }
+    let mut ordered: Vec<(u8, SessionRef)> =
+        open.into_iter().map(|session| (rank(&session), session)).collect();
+    ordered.sort_by_key(|(rank, _)| *rank);
+    let mut groups: Vec<(u8, Vec<SessionRef>)> = Vec::new();
+    for (at, (rank, session)) in ordered.into_iter().enumerate() {
+        match groups.last_mut() {
+            Some((same, group)) if *same == rank && at > 1 => group.push(session),
+            _ => groups.push((rank, vec![session])),
         }
     }
-    if let Some(error) = failed {
-        let nodes: Vec<String> = committed.iter().map(|node| format!("\"{node}\"")).collect();
-        return Err(error.context(format!("committed on node {}", nodes.join(", "))));
+    groups.into_iter().map(|(_, group)| group).collect()
+}
+
+fn commit_group(group: &[SessionRef], on_interrupt: OnInterrupt) -> Vec<Result<(), Failure>> {
+    for session in group {
+        // What was lost is said by the commit.
+        let _ = crate::session::stream::claim(session);
     }
-    STATE.with_borrow_mut(|state| state.written.clear());
-    if wrote_any {
-        pg::activity::note_change();
-        transaction::forget_statement_timeout();
+    commit_all(group, on_interrupt)
+}
+
+/// The first node has not committed: because it found something, or because the client wanted it to stop.
+fn refused_or_stopped(error: PgError, node: &NodeAddress, written: &[Written]) -> PgError {
+    if error.sqlstate() == SqlState::QUERY_CANCELED && commit::should_stop() {
+        commit::serve_held_interrupts();
+        return commit::stopped();
     }
-    Ok(())
+    refused(error, node, written)
 }
 
 /// Before anything is committed anywhere: a node that has hung up is found out, and so is a remote transaction
@@ -248,25 +298,6 @@ fn check_before_commit(session: &SessionRef) -> Result<(), PgError> {
         lose_node(&node, &error)?;
     }
     Ok(())
-}
-
-fn commit_one(session: &SessionRef) -> Result<(), Failure> {
-    crate::session::stream::claim(session)?;
-    let mut session = session.borrow_mut();
-    if !session.is_usable() {
-        return Err(Failure::Lost(PgError::new(
-            SqlState::CONNECTION_FAILURE,
-            "the connection is broken",
-        )));
-    }
-    // Interrupts wait: a cancel here would leave the node's answer unknown.
-    let outcome = transaction::hold_interrupts(|| session.commit());
-    session.left_transaction();
-    if let Err(Failure::Statement(error)) = &outcome {
-        // The node has rolled back, or is in a state that we do not know: it starts afresh.
-        session.give_up(error.clone());
-    }
-    outcome
 }
 
 /// A node says no to its commit, because of a deferred constraint perhaps: nothing is stored there.
@@ -336,30 +367,17 @@ pub(crate) fn after_transaction(_committed: bool) {
         STATE.with_borrow_mut(|state| state.doomed = None);
         return;
     }
-    ask_to_stop(&|_| true);
-    for session in pool::all() {
-        let Ok(mut session) = session.try_borrow_mut() else { continue };
+    let sessions = pool::all();
+    let mut open: Vec<_> =
+        sessions.iter().filter_map(|session| session.try_borrow_mut().ok()).collect();
+    for session in &mut open {
         session.reader = None;
-        if session.is_busy() && !session.stop(PATIENCE) {
-            continue;
-        }
-        session.roll_back();
-        session.drop_all_kept();
     }
+    stop_all(&mut open, PATIENCE);
+    roll_back_all(&mut open);
+    drop(open);
     pool::discard_broken();
     STATE.with_borrow_mut(|state| *state = State::default());
-}
-
-/// Asks all nodes at once that are at work for these sessions to stop; each is waited for afterwards.
-fn ask_to_stop(concerns: &dyn Fn(&Session) -> bool) {
-    for session in pool::all() {
-        if let Ok(mut session) = session.try_borrow_mut()
-            && session.is_busy()
-            && concerns(&session)
-        {
-            session.ask_to_stop(PATIENCE);
-        }
-    }
 }
 
 /// A savepoint was released.
@@ -380,48 +398,54 @@ pub(crate) fn before_subtransaction_commit(level: u32) -> Result<(), PgError> {
 /// A savepoint was rolled back to. Must not fail: a session that cannot follow dooms the transaction.
 pub(crate) fn after_subtransaction_abort(level: u32) {
     crate::execute::pulled::forget_waiting(level);
-    ask_to_stop(&|session| {
-        let is_deep = session.depth >= level;
-        is_deep || session.depth == 0 && session.reader.is_none()
-    });
-    for session in pool::all() {
-        let Ok(mut session) = session.try_borrow_mut() else { continue };
+    let sessions = pool::all();
+    let mut open: Vec<_> =
+        sessions.iter().filter_map(|session| session.try_borrow_mut().ok()).collect();
+    let mut concerned = Vec::new();
+    for mut session in open.drain(..) {
         let is_old_snapshot =
             session.snapshot.as_ref().is_some_and(|snapshot| snapshot.level >= level);
+        let is_deep = !is_old_snapshot && session.depth >= level;
         if is_old_snapshot {
             session.reader = None;
-            if !session.is_busy() || session.stop(PATIENCE) {
-                session.roll_back();
-            }
-            continue;
-        }
-        let deep = session.depth >= level;
-        if session.is_busy() && (deep || session.depth == 0) && session.reader.is_none() {
-            session.stop(PATIENCE);
-        }
-        if !deep {
-            continue;
-        }
-        if let Some(reader) = session.reader.take() {
+        } else if is_deep && let Some(reader) = session.reader.take() {
             let mut state = reader.state.borrow_mut();
             state.done = true;
             state.failure = Some(Failure::Statement(PgError::new(
                 SqlState(*b"24000"),
                 "the cursor's rows were lost with the savepoint that was rolled back",
             )));
-            session.stop(PATIENCE);
         }
-        let sql = format!("ROLLBACK TO SAVEPOINT pg_shard_{level}");
-        let rolled_back = session.is_usable()
-            && session.run_quietly(&sql, PATIENCE)
-            && session.run_quietly(&format!("RELEASE SAVEPOINT pg_shard_{level}"), PATIENCE);
+        let is_idle_reader = session.depth == 0 && session.reader.is_none();
+        if is_old_snapshot || is_deep || is_idle_reader {
+            concerned.push((session, is_old_snapshot, is_deep));
+        }
+    }
+    let mut all: Vec<&mut Session> =
+        concerned.iter_mut().map(|(session, ..)| &mut **session).collect();
+    stop_all(&mut all, PATIENCE);
+    let mut deep = Vec::new();
+    for (mut session, is_old_snapshot, is_deep) in concerned {
+        if is_old_snapshot {
+            session.roll_back();
+        } else if is_deep {
+            deep.push(session);
+        }
+    }
+    let commands =
+        ["ROLLBACK TO", "RELEASE"].map(|command| format!("{command} SAVEPOINT pg_shard_{level}"));
+    let rolled_back = run_all(&mut deep, &commands);
+    let mut lost: Vec<NodeAddress> = Vec::new();
+    for (session, rolled_back) in deep.iter_mut().zip(rolled_back) {
         session.depth = level - 1;
         session.forget_settings();
         if !rolled_back {
-            let node = session.node.clone();
-            drop(session);
-            doom(&node);
+            lost.push(session.node.clone());
         }
+    }
+    drop(deep);
+    for node in lost {
+        doom(&node);
     }
     pool::discard_broken();
 }

@@ -157,7 +157,9 @@ pub(crate) fn render(template: &[Piece], index: usize) -> Result<String, PgError
     Ok(sql)
 }
 
-/// The tables of a plan, as the metadata are now.
+/// The tables of a plan, as the metadata are now. PostgreSQL hears of changes when it locks a table, but not if the
+/// transaction has the lock already.
 pub(crate) fn tables(oids: &[pgrx::pg_sys::Oid]) -> Result<Vec<Rc<DistributedTable>>, PgError> {
+    pg::transaction::accept_invalidations();
     oids.iter().map(|oid| catalog::get(*oid)).collect()
 }

@@ -12,6 +12,7 @@ use crate::catalog::{self, DistributedTable};
 use crate::functions::literal;
 use crate::functions::moved::NOT_FETCHED;
 use crate::naming::tell_as_table;
+use crate::session::age;
 use crate::session::knowledge;
 use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::secrets;
@@ -171,7 +172,11 @@ impl Read {
                 Err(NoSession::Unreachable(error)) => return Ok(Err(error)),
                 Err(NoSession::Refused(error)) => return Err(error),
             };
-            match self.take_snapshot(&session) {
+            let tables = super::tables(&plan.tables)?;
+            let ready = self
+                .take_snapshot(&session)
+                .and_then(|()| age::must_show(&session, &tables, group));
+            match ready {
                 Ok(()) => {}
                 Err(Failure::Lost(error)) => return Ok(Err(error)),
                 Err(Failure::Statement(error)) => return Err(error),

@@ -23,14 +23,16 @@ use super::write::commit_unknown;
 use crate::catalog::{DistributedTable, Placement};
 use crate::health;
 use crate::naming::tell_as_table;
+use crate::session::ending::{OnInterrupt, PATIENCE};
 use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::{Failure, NoSession, Request};
-use crate::transaction;
 use pg::PgError;
 use pg::SqlState;
+use pg::wait::clock;
 use pgrx::pg_sys::Oid;
 use protocol::Row;
 use shardmap::{PlacementId, ShardId};
+use std::time::Duration;
 
 /// A shard's two healthy placements with a session on each.
 pub(super) struct Pair<'a> {
@@ -63,7 +65,8 @@ impl<'a> Pair<'a> {
         if leader.node == follower.node {
             return Ok(None);
         }
-        if pool::silent(&leader.node).or_else(|| pool::silent(&follower.node)).is_some() {
+        // The other way tries anew to connect before it decides anything.
+        if pool::seems_silent(&leader.node) || pool::seems_silent(&follower.node) {
             return Ok(None);
         }
         let session = |placement: &Placement, stale: Stale| match pool::acting_as(user, || {
@@ -90,15 +93,17 @@ impl<'a> Pair<'a> {
         rows: &mut dyn Rows,
     ) -> Result<Option<u64>, PgError> {
         let leader = &self.sessions[0];
+        let since = clock();
         let executed = {
             let mut leader = leader.borrow_mut();
             leader.send_held(request).and_then(|()| leader.finish(&mut |row| rows.take(row)))
         };
         match executed {
             Ok(changed) => {
-                // Whoever has asked must hear: from here on a cancel is not served but passed on to the nodes, and what they
-                // answer decides.
-                let outcome = transaction::uninterrupted(|| self.commit(request, changed));
+                // From here on it is stored, whatever comes: a cancel has come too late, and waits only bound how long the
+                // follower may take.
+                pg::commit::hold_interrupts_until_end();
+                let outcome = self.commit(request, changed, clock() - since);
                 pool::discard_broken();
                 outcome.map(Some)
             }
@@ -118,20 +123,20 @@ impl<'a> Pair<'a> {
     }
 
     /// The table in the header.
-    fn commit(&self, request: &Request<'_>, changed: u64) -> Result<u64, PgError> {
+    fn commit(&self, request: &Request<'_>, changed: u64, took: Duration) -> Result<u64, PgError> {
         let [leader, follower] = &self.sessions;
         let mut leader = leader.borrow_mut();
         let mut follower = follower.borrow_mut();
         let told = leader.send_release();
-        let asked = follower.send(request, None);
+        let asked = follower.queue(request, None);
         // The follower has more to do: when it is done the leader's answer is here too, most of the time.
-        let mut followed = asked.and_then(|()| follower.finish_uninterrupted(&mut |_| Ok(())));
-        let led = told.and_then(|()| leader.finish_uninterrupted(&mut |_| Ok(())));
+        let wait = OnInterrupt::Finish(PATIENCE.max(took));
+        let mut followed = asked.and_then(|()| follower.decide(wait, &mut |_| Ok(())));
+        let led = told.and_then(|()| leader.decide(wait, &mut |_| Ok(())));
         leader.left_transaction();
         if followed.as_ref().is_err_and(Failure::is_stale_statement) {
-            followed = follower
-                .send(request, None)
-                .and_then(|()| follower.finish_uninterrupted(&mut |_| Ok(())));
+            followed =
+                follower.queue(request, None).and_then(|()| follower.decide(wait, &mut |_| Ok(())));
         }
         match (led, followed) {
             (Ok(_), Ok(same)) if same == changed => Ok(changed),

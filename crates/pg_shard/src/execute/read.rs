@@ -14,6 +14,8 @@ use crate::catalog::DistributedTable;
 use crate::naming::tell_as_table;
 use crate::plan::compiled::Compiled;
 use crate::plan::data::Plan;
+use crate::session::age;
+use crate::session::alive::check_all;
 use crate::session::knowledge;
 use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::snapshot::{self, Shared};
@@ -352,7 +354,7 @@ impl Read {
                 check_leaders(&tables[0], &parts)?;
             }
             for (node, group) in &parts {
-                match self.open_node(io, &tables[0], node, group, sharers(&parts, node))? {
+                match self.open_node(io, tables, node, group, sharers(&parts, node))? {
                     Ok(read) => reads.push(read),
                     Err(error) => {
                         pg::error::warning(pool::connection_failed(node, &error));
@@ -376,11 +378,12 @@ impl Read {
     fn open_node(
         &self,
         io: &mut ScanIo,
-        table: &DistributedTable,
+        tables: &[Rc<DistributedTable>],
         node: &NodeAddress,
         shards: &[usize],
         sharers: u16,
     ) -> Result<Result<NodeRead, PgError>, PgError> {
+        let table = &*tables[0];
         let codecs = io.codecs();
         let arguments = io.sealed_arguments(shards, &|text| self.sealed(node, text));
         let shared = self.shared.as_ref();
@@ -399,7 +402,10 @@ impl Read {
                 Err(NoSession::Refused(error)) => return Err(error),
             };
             let had_transaction = session.borrow().depth > 0;
-            match self.take_snapshot(&session) {
+            let ready = self
+                .take_snapshot(&session)
+                .and_then(|()| age::must_show(&session, tables, shards));
+            match ready {
                 Ok(()) => {}
                 Err(Failure::Lost(error)) => return Ok(Err(error)),
                 Err(Failure::Statement(error)) => return Err(error),
@@ -596,7 +602,7 @@ impl Read {
                     && !read.stream.state.borrow().started
                     && is_afresh(&read.session) =>
             {
-                match self.open_node(io, &tables[0], &read.node, &read.shards, 1)? {
+                match self.open_node(io, &tables, &read.node, &read.shards, 1)? {
                     Ok(again) => Ok(vec![again]),
                     Err(_) => self.open(io, &tables, &read.shards, vec![read.node.clone()]),
                 }
@@ -624,8 +630,7 @@ impl Read {
                 transaction::lose_node(&read.node, &error)?;
                 // A restarted node has closed a connection that looked good: it is asked once more.
                 if !pool::avoided().contains(&read.node)
-                    && let Ok(again) =
-                        self.open_node(io, &tables[0], &read.node, &read.shards, 1)?
+                    && let Ok(again) = self.open_node(io, &tables, &read.node, &read.shards, 1)?
                 {
                     return Ok(vec![again]);
                 }
@@ -804,9 +809,8 @@ fn wait_any(reads: &[NodeRead]) -> Result<(), PgError> {
                 return Ok(());
             }
             None if limit.is_some_and(|limit| clock() - since >= limit) => {
-                for read in reads {
-                    let _ = read.session.borrow_mut().check_alive();
-                }
+                let sessions: Vec<_> = reads.iter().map(|read| &read.session).collect();
+                let _ = check_all(&sessions);
                 return Ok(());
             }
             None => {}

@@ -11,6 +11,7 @@ use crate::catalog::{DistributedTable, quote};
 use crate::health;
 use crate::naming::{tell_as_table, tell_client_line};
 use crate::session::Failure;
+use crate::session::alive::check_all;
 use crate::session::pool::{self, SessionRef};
 use crate::settings;
 use crate::transaction::{self, NodeFailure};
@@ -347,10 +348,10 @@ impl Sink {
         let since = clock();
         while set.wait(limit).is_none() {
             if limit.is_some_and(|limit| clock() - since >= limit) {
-                for node in &self.nodes {
-                    // Whether it is lost is seen when it is used.
-                    let _ = node.session.borrow_mut().check_alive();
-                }
+                let waiting = self.nodes.iter().filter(|node| !node.sent.is_empty());
+                let sessions: Vec<_> = waiting.map(|node| &node.session).collect();
+                // Whether one is lost is seen when it is used.
+                let _ = check_all(&sessions);
                 break;
             }
         }

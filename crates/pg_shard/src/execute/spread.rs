@@ -10,6 +10,7 @@ use crate::activity::{Kind, Work};
 use crate::catalog::Placement;
 use crate::health;
 use crate::naming::tell_as_table;
+use crate::session::age;
 use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::{Event, Failure, NoSession, Request, wait_for_any};
 use crate::transaction;
@@ -171,7 +172,7 @@ fn ask(
     request: &mut WithRequest<'_>,
 ) -> Result<Result<SessionRef, PgError>, PgError> {
     if target.has_other_placements(&placement.node)
-        && let Some(error) = pool::silent(&placement.node)
+        && let Some(error) = pool::missed(&placement.node)
     {
         return Ok(Err(error));
     }
@@ -183,8 +184,11 @@ fn ask(
             Err(NoSession::Refused(error)) => return Err(error),
         };
         let had_transaction = session.borrow().depth > 0;
-        let sent = request(target.index, &mut |requests| {
-            session.borrow_mut().send_all(requests, Some(transaction::level_for_write()))
+        let shown = age::must_show(&session, target.tables, &[target.index]);
+        let sent = shown.and_then(|()| {
+            request(target.index, &mut |requests| {
+                session.borrow_mut().send_all(requests, Some(transaction::level_for_write()))
+            })
         });
         match sent {
             Ok(()) => return Ok(Ok(session)),
@@ -206,6 +210,7 @@ fn lose(
     node: &NodeAddress,
     error: &PgError,
 ) -> Result<Vec<(ShardId, PlacementId)>, PgError> {
+    pool::note_missed(node, error);
     pg::error::warning(pool::connection_failed(node, error));
     transaction::lose_node(node, error)?;
     Ok(target.missed_by(node))

@@ -14,6 +14,7 @@ use crate::health;
 use crate::naming::tell_as_table;
 use crate::plan::compiled::Compiled;
 use crate::plan::data::{Plan, Routed};
+use crate::session::age;
 use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::{Failure, NoSession, Request, Sql, StatementKey};
 use crate::settings;
@@ -64,6 +65,7 @@ impl RoutedWrite {
     fn run(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
         let plan = self.plan();
         let alone = io.is_whole_transaction()
+            && !(plan.returning && io.converts_for_client())
             && transaction::is_untouched()
             && transaction::has_plain_isolation();
         let Some(Locked { tables, shards, by_key }) = self.lock(io)? else {
@@ -544,6 +546,7 @@ pub(crate) fn write_shard(
             missed.extend(here.iter().map(|(table, id)| (table.shard_id(index), *id)));
         };
         let mut attempt = |session: &SessionRef| {
+            age::must_show(session, tables, &[index])?;
             let mut session = session.borrow_mut();
             let rows = session.execute(request, Some(level), &mut |rows| {
                 if leads { each(rows) } else { Ok(()) }
@@ -551,7 +554,7 @@ pub(crate) fn write_shard(
             session.wrote = true;
             Ok(rows)
         };
-        let outcome = match pool::silent(&placement.node) {
+        let outcome = match pool::missed(&placement.node) {
             Some(error) if placements.len() > 1 => Err(NodeFailure::Unreachable(error)),
             _ => pool::acting_as(target.user, || {
                 transaction::with_session(&placement.node, &mut attempt)
@@ -572,6 +575,7 @@ pub(crate) fn write_shard(
                 return Err(tell_as_table(error, &named, &placement.node));
             }
             Err(NodeFailure::Unreachable(error)) => {
+                pool::note_missed(&placement.node, &error);
                 pg::error::warning(pool::connection_failed(&placement.node, &error));
                 transaction::lose_node(&placement.node, &error)?;
                 miss(&mut missed);
@@ -632,13 +636,20 @@ fn write_alone(
             nobody(table, index)
         }
     })?;
-    let mut outcome = session.borrow_mut().execute(request, None, each);
+    let mut outcome = session.borrow_mut().execute_alone(request, each);
     if outcome.as_ref().is_err_and(Failure::is_stale_statement) {
-        outcome = session.borrow_mut().execute(request, None, each);
+        pg::commit::serve_held_interrupts();
+        outcome = session.borrow_mut().execute_alone(request, each);
     }
     match outcome {
         Ok(rows) => Ok(rows),
-        Err(Failure::Statement(error)) => Err(tell_as_table(error, named, &placement.node)),
+        Err(Failure::Statement(error)) => Err(if error.sqlstate() == SqlState::QUERY_CANCELED {
+            // The node was asked to, for a reason of this server's.
+            pg::commit::serve_held_interrupts();
+            pg::commit::stopped()
+        } else {
+            tell_as_table(error, named, &placement.node)
+        }),
         Err(Failure::Lost(error)) => {
             pool::discard_broken();
             Err(commit_unknown(table, placement, &error))

@@ -11,8 +11,8 @@ use shardmap::NodeAddress;
 /// What `pg_shard.node_conninfo` does not set.
 const OWN: [&str; 6] = ["host", "hostaddr", "port", "dbname", "user", "replication"];
 
-/// Opens a connection and waits for it, at most `pg_shard.connect_timeout`.
-pub(super) fn connect(node: &NodeAddress) -> Result<Connection, NoSession> {
+/// Starts to open a connection.
+pub(super) fn start(node: &NodeAddress) -> Result<Connection, NoSession> {
     if node.host.len() > 255 {
         return Err(NoSession::Refused(PgError::new(
             SqlState::INVALID_PARAMETER_VALUE,
@@ -35,7 +35,12 @@ pub(super) fn connect(node: &NodeAddress) -> Result<Connection, NoSession> {
     }
     let options: Vec<(&str, String)> =
         options.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
-    let mut connection = Connection::start(&options).map_err(NoSession::Refused)?;
+    Connection::start(&options).map_err(NoSession::Refused)
+}
+
+/// Opens a connection and waits for it, at most `pg_shard.connect_timeout`.
+pub(super) fn connect(node: &NodeAddress) -> Result<Connection, NoSession> {
+    let mut connection = start(node)?;
     let deadline = clock() + settings::connect_timeout();
     let mut wanted = Readiness::Writable;
     loop {
@@ -59,11 +64,21 @@ pub(super) fn connect(node: &NodeAddress) -> Result<Connection, NoSession> {
     }
 }
 
-fn classify(connection: &Connection, node: &NodeAddress) -> NoSession {
+pub(super) fn classify(connection: &Connection, node: &NodeAddress) -> NoSession {
     let (code, message) = connection.opening_error();
     match code {
         None if message.starts_with("invalid ") => NoSession::Refused(not_valid(message)),
-        None => NoSession::Unreachable(PgError::new(SqlState::CONNECTION_FAILURE, message)),
+        None if connection.is_network_failure() => {
+            NoSession::Unreachable(PgError::new(SqlState::CONNECTION_FAILURE, message))
+        }
+        None => NoSession::Refused(
+            PgError::new(
+                SqlState(*b"08001"),
+                format!("could not connect to worker \"{node}\""),
+            )
+            .detail(message)
+            .hint("This server has refused to connect, or could not. Look at pg_shard.node_conninfo, the password file and the certificates here."),
+        ),
         Some(code) if matches!(&code.class(), b"57" | b"08") => {
             NoSession::Unreachable(PgError::new(SqlState::CONNECTION_FAILURE, message))
         }

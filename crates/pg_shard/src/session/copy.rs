@@ -3,9 +3,7 @@
 
 use super::{Failure, Session};
 use pg::PgError;
-use pg::wait::clock;
 use protocol::{Kind, Message};
-use std::time::Duration;
 
 impl Session {
     /// The next message, waiting for it.
@@ -134,31 +132,6 @@ impl Session {
     /// Bytes that wait to be sent.
     pub(crate) fn unsent(&self) -> usize {
         self.link.unsent()
-    }
-
-    /// Has the node stop storing queued COPYs and throws their outcomes away, without serving interrupts; true if the
-    /// session is good afterwards. A COPY that is refused passes over its data, and one that fails makes the others fail.
-    pub(super) fn drain_copies(&mut self, limit: Duration) -> bool {
-        const TICK: Duration = Duration::from_millis(10);
-        if !self.is_usable() {
-            return false;
-        }
-        self.link.connection().cancel(limit);
-        let deadline = clock() + limit;
-        while self.storing > 0 {
-            let moved = self.move_copies();
-            let left = deadline.saturating_sub(clock());
-            if moved.is_err() || left.is_zero() {
-                return false;
-            }
-            // Room to send is not waited for, but looked for again soon.
-            let wait = if self.unsent() > 0 { left.min(TICK) } else { left };
-            if self.storing > 0 && self.link.wait_uninterrupted(wait).is_err() {
-                return false;
-            }
-        }
-        self.stored.clear();
-        true
     }
 
     /// Waits for all queued COPYs, so that the session can be used; what became of them is kept.

@@ -8,11 +8,20 @@
 //! Failures are of two kinds: the node said no ([`Failure::Statement`], the user's error), or the connection
 //! broke ([`Failure::Lost`], and nobody knows what the node did).
 
+/// Snapshots that are older than a placement.
+pub(crate) mod age;
+
+/// Whether a silent node is still at work.
+pub(crate) mod alive;
+
 /// Opening connections.
 mod connect;
 
 /// COPY on a session.
 mod copy;
+
+/// Waits that nothing may interrupt.
+pub(crate) mod ending;
 
 /// What nodes answer to questions about themselves.
 pub(crate) mod knowledge;
@@ -43,7 +52,10 @@ pub(crate) use request::{Command, Request, Sql, StatementKey, next_template};
 use crate::activity::Told;
 use crate::settings;
 use crate::transaction;
+use age::Age;
 use connect::connect;
+use ending::{OnInterrupt, PATIENCE};
+use pg::libpq::Cancelling;
 use pg::link::Link;
 use pg::table::{self, OutputSettings};
 use pg::transaction::Isolation;
@@ -55,7 +67,6 @@ use shardmap::NodeAddress;
 use snapshot::Snapshot;
 use statements::Statements;
 use std::collections::VecDeque;
-use std::time::Duration;
 use stream::Stream;
 
 /// Why a session could not do what it was asked.
@@ -138,6 +149,10 @@ pub(crate) struct Session {
     pub(crate) snapshot: Option<Snapshot>,
     /// The name of another session's snapshot, for the remote transaction that begins next.
     imported: Option<String>,
+    /// How old that one is.
+    imported_age: Option<u64>,
+    /// How old the remote transaction's snapshot is.
+    age: Age,
     /// Such a transaction was ended, and the answer has not been read.
     is_ending: bool,
     /// Why the connection is broken: whoever asks again is told the same.
@@ -156,6 +171,12 @@ pub(crate) struct Session {
     status: TransactionStatus,
     /// The statement that was sent last is not committed before a Sync follows.
     is_held: bool,
+    /// What is under way is committed by the node without being told to by another message.
+    commits_itself: bool,
+    /// COMMIT is under way.
+    is_committing: bool,
+    /// A request to stop that the node may not have heard yet.
+    cancelling: Option<Cancelling>,
     /// Rows of a COPY TO are coming.
     copying_out: bool,
     /// How many COPYs have been queued; each is known by its number.
@@ -188,12 +209,6 @@ fn drop_rows(name: &str) -> String {
     format!("SELECT pgs_catalog.drop_rows('{{{name}}}')")
 }
 
-/// When a node that has been asked to stop, and has not, is asked again.
-const CANCEL_AGAIN: Duration = Duration::from_millis(100);
-
-/// How long a node that was asked to stop may take.
-const PATIENCE: Duration = Duration::from_secs(2);
-
 /// Waits until some session has received something, or is found to be lost: that one's place and failure.
 pub(crate) fn wait_for_any(sessions: &[&SessionRef]) -> Result<(), (usize, Failure)> {
     if let [only] = sessions {
@@ -210,10 +225,7 @@ pub(crate) fn wait_for_any(sessions: &[&SessionRef]) -> Result<(), (usize, Failu
                 return sessions[at].borrow_mut().consume().map_err(|failure| (at, failure));
             }
             None if limit.is_some_and(|limit| clock() - since >= limit) => {
-                for (at, session) in sessions.iter().enumerate() {
-                    session.borrow_mut().check_alive().map_err(|failure| (at, failure))?;
-                }
-                return Ok(());
+                return alive::check_all(sessions);
             }
             None => {}
         }
@@ -238,6 +250,8 @@ impl Session {
             has_answered: false,
             snapshot: None,
             imported: None,
+            imported_age: None,
+            age: Age::default(),
             is_ending: false,
             lost: None,
             settings: None,
@@ -250,6 +264,9 @@ impl Session {
             affected: 0,
             status: TransactionStatus::Idle,
             is_held: false,
+            commits_itself: false,
+            is_committing: false,
+            cancelling: None,
             copying_out: false,
             copies: 0,
             storing: 0,
@@ -333,7 +350,7 @@ impl Session {
         self.told.has_answered();
         self.expects.clear();
         self.depth = 0;
-        (self.is_held, self.is_ending) = (false, false);
+        (self.is_held, self.is_ending, self.is_committing) = (false, false, false);
         if let Some(snapshot) = self.snapshot.take() {
             snapshot.lose();
         }
@@ -357,12 +374,50 @@ impl Session {
         request: &Request<'_>,
         level: Option<(u32, Isolation)>,
     ) -> Result<(), Failure> {
-        self.send_all(std::slice::from_ref(request), level)
+        self.queue(request, level)?;
+        self.flush()
+    }
+
+    /// Queues a statement: [`Self::decide`] sends it.
+    pub(crate) fn queue(
+        &mut self,
+        request: &Request<'_>,
+        level: Option<(u32, Isolation)>,
+    ) -> Result<(), Failure> {
+        self.queue_all(std::slice::from_ref(request), level)
+    }
+
+    /// Executes a statement that the node commits by itself, as soon as it has all of it. From then on interrupts are held until
+    /// the local transaction has ended, and what the node answers decides.
+    pub(crate) fn execute_alone(
+        &mut self,
+        request: &Request<'_>,
+        each: &mut dyn FnMut(Row<'_>) -> Result<(), PgError>,
+    ) -> Result<u64, Failure> {
+        self.commits_itself = true;
+        let sent = self.send(request, None);
+        if sent.is_err() {
+            self.commits_itself = false;
+            sent?;
+        }
+        pg::commit::hold_interrupts_until_end();
+        let outcome = self.decide(OnInterrupt::Cancel, each);
+        self.commits_itself = false;
+        outcome
     }
 
     /// Sends several statements in one flight: the first that fails ends it, and the rows that they changed are added
     /// up. They must be few enough for the socket to take their answers while nobody reads.
     pub(crate) fn send_all(
+        &mut self,
+        requests: &[Request<'_>],
+        level: Option<(u32, Isolation)>,
+    ) -> Result<(), Failure> {
+        self.queue_all(requests, level)?;
+        self.flush()
+    }
+
+    fn queue_all(
         &mut self,
         requests: &[Request<'_>],
         level: Option<(u32, Isolation)>,
@@ -375,7 +430,7 @@ impl Session {
             self.expects.push_back(Expect::Statement);
         }
         self.queue_sync();
-        self.flush()
+        Ok(())
     }
 
     /// Sends a statement that is a remote transaction of its own, and holds it: it is executed and answered, and committed
@@ -396,14 +451,14 @@ impl Session {
         self.flush()
     }
 
-    /// Lets the node commit what it holds.
+    /// Lets the node commit what it holds, as far as can be said without waiting; [`Self::decide`] says the rest.
     pub(crate) fn send_release(&mut self) -> Result<(), Failure> {
         if let Some(failure) = self.broken() {
             return Err(failure);
         }
         self.is_held = false;
         self.queue_sync();
-        self.flush()
+        self.link.send_some().map(drop).map_err(|error| self.lose_unless_told(error))
     }
 
     /// Finds out how the node knows a flight's statements, and makes the texts of those that it has to prepare.
@@ -533,22 +588,10 @@ impl Session {
         )
     }
 
-    /// Commits the remote transaction. COMMIT is not among the statements that a node keeps: one that has lost them (DISCARD,
-    /// a pool between) would fail just there. As a simple query it is parsed and executed with the least ado.
-    pub(crate) fn commit(&mut self) -> Result<(), Failure> {
-        if let Some(failure) = self.broken() {
-            return Err(failure);
-        }
-        self.error = None;
-        self.link.flight().query("COMMIT");
-        self.expects.extend([Expect::Statement, Expect::Sync]);
-        self.finish(&mut |_| Ok(())).map(drop)
-    }
-
     /// The remote transaction has ended.
     pub(crate) fn left_transaction(&mut self) {
         self.depth = 0;
-        self.is_held = false;
+        (self.is_held, self.is_committing) = (false, false);
         self.wrote = false;
         self.has_answered = false;
         self.snapshot = None;
@@ -571,21 +614,10 @@ impl Session {
         }
     }
 
-    /// The same of all rows, at the end of the transaction.
-    pub(crate) fn drop_all_kept(&mut self) {
-        if std::mem::take(&mut self.keeps).is_empty() || !self.is_usable() {
-            return;
-        }
-        if !self.end_quietly() || !self.run_quietly(&drop_rows(""), PATIENCE) {
-            // Without the session they are dropped as well.
-            self.give_up(PgError::internal("a node did not drop rows that it kept for others"));
-        }
-    }
-
     /// Reads the answer to the end of a snapshot without serving interrupts; true if the session is good afterwards.
     fn end_quietly(&mut self) -> bool {
         let was_ending = std::mem::take(&mut self.is_ending);
-        !was_ending || self.drain(PATIENCE, false)
+        !was_ending || self.drain(PATIENCE)
     }
 
     fn queue_settings(&mut self) {
@@ -640,6 +672,7 @@ impl Session {
             self.link.flight().execute(name, &Arguments::none());
             self.expects.push_back(Expect::Preliminary);
             self.depth = 1;
+            self.age = self.imported_age.take().map_or_else(Age::now, Age::of);
             if let Some(name) = self.imported.take() {
                 self.queue_command(&format!("SET TRANSACTION SNAPSHOT '{name}'"));
             }
@@ -648,10 +681,6 @@ impl Session {
             self.depth += 1;
             self.queue_command(&format!("SAVEPOINT pg_shard_{}", self.depth));
         }
-    }
-
-    fn flush(&mut self) -> Result<(), Failure> {
-        self.link.flush().map_err(|error| self.lose(error))
     }
 
     /// What has come; does not wait.
@@ -798,31 +827,6 @@ impl Session {
         self.lose(error)
     }
 
-    /// Waits for something to come.
-    ///
-    /// After `pg_shard.silence_timeout` without a word the node is asked whether it is alive, by a connection
-    /// of its own: a busy server accepts it, a frozen one does not and is as good as dead.
-    pub(crate) fn wait(&mut self) -> Result<(), Failure> {
-        loop {
-            match self.link.wait(settings::silence_timeout()) {
-                Ok(true) => return Ok(()),
-                Ok(false) => self.check_alive()?,
-                Err(error) => return Err(self.lose_unless_told(error)),
-            }
-        }
-    }
-
-    /// The node still accepts connections (or at least refuses them in words).
-    pub(crate) fn check_alive(&mut self) -> Result<(), Failure> {
-        match connect(&self.node) {
-            Err(NoSession::Unreachable(error)) => {
-                pool::avoid(&self.node);
-                Err(self.lose(error))
-            }
-            Ok(_) | Err(NoSession::Refused(_)) => Ok(()),
-        }
-    }
-
     /// Reads to the end of the statement; `each` gets its rows.
     pub(crate) fn finish(
         &mut self,
@@ -849,46 +853,6 @@ impl Session {
         self.finish(each)
     }
 
-    /// Reads to the end of a statement that the node commits by itself, without serving interrupts: who calls must
-    /// know the outcome. A cancel that comes meanwhile is passed on to the node.
-    pub(crate) fn finish_uninterrupted(
-        &mut self,
-        each: &mut dyn FnMut(Row<'_>) -> Result<(), PgError>,
-    ) -> Result<u64, Failure> {
-        const TICK: Duration = Duration::from_millis(100);
-        let mut asked_to_stop = None;
-        let mut silent_since = clock();
-        loop {
-            match self.poll()? {
-                Event::Row(row) => each(self.link.row(&row)).map_err(Failure::Statement)?,
-                Event::Done(affected) => return Ok(affected),
-                Event::Wait => match self.link.wait_uninterrupted(TICK) {
-                    Ok(true) => silent_since = clock(),
-                    Ok(false) => {
-                        let now = clock();
-                        if pg::transaction::is_interrupted() && asked_to_stop.is_none() {
-                            self.link.connection().cancel(PATIENCE);
-                            asked_to_stop = Some(now);
-                        }
-                        if asked_to_stop.is_some_and(|since| now - since > PATIENCE) {
-                            return Err(self.lose(PgError::new(
-                                SqlState::CONNECTION_FAILURE,
-                                "the node did not stop in time",
-                            )));
-                        }
-                        if settings::silence_timeout()
-                            .is_some_and(|limit| now - silent_since > limit)
-                        {
-                            self.check_alive()?;
-                            silent_since = now;
-                        }
-                    }
-                    Err(error) => return Err(self.lose_unless_told(error)),
-                },
-            }
-        }
-    }
-
     /// Begins the remote transaction (or savepoints) if need be, and sets what has changed, waiting for it.
     pub(crate) fn begin(&mut self, level: u32, isolation: Isolation) -> Result<(), Failure> {
         if self.depth >= level && self.settings == Some(table::output_settings()) {
@@ -896,90 +860,6 @@ impl Session {
         }
         self.settle_copies();
         self.run("SELECT", Some((level, isolation)), &mut |_| Ok(())).map(drop)
-    }
-
-    /// Asks the node to stop what is under way; [`Self::stop`] waits until it has.
-    pub(crate) fn ask_to_stop(&mut self, limit: Duration) {
-        let copies = self.copying_out || self.storing > 0;
-        if self.is_usable() && !self.expects.is_empty() && !copies {
-            self.link.connection().cancel(limit);
-        }
-    }
-
-    /// Stops what is under way and throws its results away; true if the session is good afterwards.
-    ///
-    /// For use while a transaction aborts: raises nothing, serves no interrupts, and takes no longer than
-    /// `limit` for the cancel request and as long again for the node to obey.
-    pub(crate) fn stop(&mut self, limit: Duration) -> bool {
-        if self.copying_out || self.storing > 0 && !self.drain_copies(limit) {
-            // Without the connection the node rolls it back.
-            self.give_up(PgError::new(SqlState::CONNECTION_FAILURE, "COPY was given up"));
-        }
-        (self.copying_out, self.storing) = (false, 0);
-        if !self.is_usable() {
-            return false;
-        }
-        if self.expects.is_empty() {
-            return true;
-        }
-        self.link.connection().cancel(limit);
-        self.drain(limit, true)
-    }
-
-    /// Runs a command without serving interrupts, within `limit`; true if it succeeded.
-    pub(crate) fn run_quietly(&mut self, sql: &str, limit: Duration) -> bool {
-        if !self.is_usable() {
-            return false;
-        }
-        self.error = None;
-        self.queue_command(sql);
-        self.queue_sync();
-        self.drain(limit, false) && self.error.is_none()
-    }
-
-    /// Reads what is under way to its end without serving interrupts; true if the session is good afterwards. `cancels` asks the
-    /// node again and again to stop: while it still reads a long message, it hears no request.
-    fn drain(&mut self, limit: Duration, cancels: bool) -> bool {
-        let deadline = clock() + limit;
-        loop {
-            match self.link.send_some() {
-                Ok(_) => {}
-                Err(error) => {
-                    self.give_up(error);
-                    return false;
-                }
-            }
-            match self.poll() {
-                Ok(Event::Done(_)) => return true,
-                Err(Failure::Statement(error)) => {
-                    self.error = Some(error);
-                    return self.is_usable();
-                }
-                Err(Failure::Lost(_)) => return false,
-                Ok(Event::Row(_)) => {}
-                Ok(Event::Wait) => {
-                    let left = deadline.saturating_sub(clock());
-                    let slice = if cancels { left.min(CANCEL_AGAIN) } else { left };
-                    match self.link.wait_uninterrupted(slice) {
-                        Ok(true) => {}
-                        Ok(false) if clock() < deadline => {
-                            self.link.connection().cancel(deadline.saturating_sub(clock()));
-                        }
-                        Ok(false) => {
-                            self.give_up(PgError::new(
-                                SqlState::CONNECTION_FAILURE,
-                                "the node did not stop in time",
-                            ));
-                            return false;
-                        }
-                        Err(error) => {
-                            self.give_up(error);
-                            return false;
-                        }
-                    }
-                }
-            }
-        }
     }
 
     /// Settings made in a transaction that was rolled back are gone.

@@ -24,6 +24,8 @@ const AVOIDANCE: Duration = Duration::from_secs(10);
 thread_local! {
     static ACTING: Cell<Oid> = const { Cell::new(Oid::INVALID) };
     static AVOIDED: RefCell<HashMap<NodeAddress, Duration>> = RefCell::new(HashMap::new());
+    /// Nodes that writes could not reach, and when the client's statement had begun.
+    static MISSED: RefCell<Vec<(i64, NodeAddress, PgError)>> = const { RefCell::new(Vec::new()) };
     /// Few: one for each node, and for each role that the backend has been.
     static SESSIONS: RefCell<Vec<Pooled>> = const { RefCell::new(Vec::new()) };
 }
@@ -164,10 +166,30 @@ pub(crate) fn avoided() -> Vec<NodeAddress> {
     })
 }
 
-/// The node did not answer a moment ago: whoever has another placement need not wait for it again.
-pub(crate) fn silent(node: &NodeAddress) -> Option<PgError> {
-    (avoids_any() && avoided().contains(node))
-        .then(|| PgError::new(SqlState::CONNECTION_FAILURE, "the node did not answer a moment ago"))
+/// The node did not answer a moment ago: whoever need not ask it just now leaves it alone.
+pub(crate) fn seems_silent(node: &NodeAddress) -> bool {
+    avoids_any() && avoided().contains(node)
+}
+
+/// Notes that a write of this client's statement has tried to reach the node in vain.
+pub(crate) fn note_missed(node: &NodeAddress, error: &PgError) {
+    MISSED.with_borrow_mut(|missed| {
+        let now = pg::transaction::statement_start();
+        missed.retain(|(statement, known, _)| *statement == now && known != node);
+        missed.push((now, node.clone(), error.clone()));
+    });
+}
+
+/// A write of the same statement has tried the node and found it unreachable: another need not wait for it again.
+pub(crate) fn missed(node: &NodeAddress) -> Option<PgError> {
+    MISSED.with_borrow(|missed| {
+        if missed.is_empty() {
+            return None;
+        }
+        let now = pg::transaction::statement_start();
+        let found = missed.iter().find(|(statement, known, _)| *statement == now && known == node);
+        found.map(|(_, _, error)| error.clone())
+    })
 }
 
 /// There may be nodes that reads leave alone.

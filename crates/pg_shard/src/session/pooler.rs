@@ -48,7 +48,11 @@ pub(super) fn check(node: &NodeAddress, told: i32, met: &str) -> Result<(), NoSe
 fn second(node: &NodeAddress) -> Option<String> {
     let mut link = Link::new(connect(node).ok()?).ok()?;
     link.flight().query("SELECT pg_catalog.pg_backend_pid()");
-    link.flush().ok()?;
+    while !link.send_some().ok()? {
+        if !link.wait_for_room(Some(PATIENCE)).ok()? {
+            return None;
+        }
+    }
     loop {
         while let Some(message) = link.message().ok()? {
             match message.kind {

@@ -128,7 +128,9 @@ fn import(session: &SessionRef, is_wanted: &dyn Fn(&Session) -> bool) -> Result<
         name = row.first_text();
         Ok(())
     })?;
-    session.borrow_mut().imported = name;
+    let begun = sibling.borrow().age.begun;
+    let mut session = session.borrow_mut();
+    (session.imported, session.imported_age) = (name, Some(begun));
     Ok(())
 }
 
@@ -235,7 +237,7 @@ impl Session {
 
     /// Makes the session free for whoever reads by the snapshots of `statement`, if it is not so already.
     pub(super) fn leave_other_snapshot(&mut self, statement: Option<u64>) {
-        self.imported = None;
+        (self.imported, self.imported_age) = (None, None);
         if self.snapshot.is_some()
             && (self.snapshot_of() != statement || self.depth == 0 || self.transaction_failed())
         {

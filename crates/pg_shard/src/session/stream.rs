@@ -6,8 +6,9 @@
 //! still runs in the node's one session. A reader whose query an error has ended, in a sub-transaction or a block of
 //! PL/pgSQL, has no store any more: then the rest is thrown away.
 
+use super::ending::PATIENCE;
 use super::pool::SessionRef;
-use super::{Event, Failure, PATIENCE, Session};
+use super::{Event, Failure, Session};
 use pg::rows::RowStore;
 use std::cell::RefCell;
 use std::rc::Rc;

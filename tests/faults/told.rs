@@ -1,0 +1,219 @@
+//! What the client is told is true, every wait ends, and a placement is marked only after a try.
+
+use crate::{WORKER_1, number};
+use testkit::{NodeName, Session, TestCluster, wait_until};
+
+fn create(cluster: &TestCluster, table: &str, replicas: u32) {
+    let ddl = format!("CREATE TABLE {table} (id bigint PRIMARY KEY, v text)");
+    cluster.create_distributed(&ddl, table, "id", 4, replicas);
+}
+
+/// A time-out struck INSERTs that the node had committed already, and the client was told that they were cancelled: the commit
+/// here looked for interrupts. They are held now from the node's commit to the local one.
+#[test]
+fn a_statement_that_was_timed_out_is_not_stored() {
+    let cluster = TestCluster::up(2);
+    for (table, replicas) in [("alone", 1), ("pair", 2)] {
+        create(&cluster, table, replicas);
+        let mut session = cluster.new_session();
+        for id in 0..400 {
+            let limit = 1 + id % 4;
+            let insert = format!("INSERT INTO {table} VALUES ({id})");
+            session.sql(&format!("SET statement_timeout = {limit}"));
+            let outcome = session.try_sql(&insert);
+            // What is pending must not strike what comes next.
+            session.sql("SET statement_timeout = 0");
+            let stored = session.text(&format!("SELECT count(*) FROM {table} WHERE id = {id}"));
+            match outcome {
+                Ok(_) => assert_eq!(stored, "1", "{insert}"),
+                Err(error) => {
+                    assert_eq!(error.sqlstate, "57014", "{error}");
+                    assert_eq!(stored, "0", "{insert}");
+                }
+            }
+        }
+        cluster.assert_placements_equal(table);
+        assert_eq!(cluster.unhealthy(table), 0);
+    }
+}
+
+/// The row was stored by the node's own commit when it turned out that the client's encoding cannot show it.
+#[test]
+fn a_row_that_cannot_be_returned_to_the_client_is_not_stored() {
+    let cluster = TestCluster::up(2);
+    create(&cluster, "alone", 1);
+    let mut session = cluster.new_session();
+    session.sql("SET client_encoding = 'LATIN1'");
+    let error = session.error("INSERT INTO alone VALUES (1, chr(8364)) RETURNING v");
+    assert_eq!(error.sqlstate, "22P05", "{error}");
+    assert_eq!(cluster.text("SELECT count(*) FROM alone"), "0");
+}
+
+/// A transaction with one snapshot read a placement that was repaired after it had begun as empty, found no row to update there, and
+/// the good placement was marked for having one.
+#[test]
+fn a_snapshot_that_is_older_than_a_repair_is_refused_and_marks_nothing() {
+    let cluster = TestCluster::up(2);
+    create(&cluster, "t", 2);
+    cluster.sql("INSERT INTO t SELECT i, 'old' FROM generate_series(1, 100) AS i");
+    let placements = cluster.placements("t");
+    let (bad, good) = (&placements[0], &placements[1]);
+    let key = (1..=100)
+        .find(|key| cluster.shard_of("t", &format!("hashint8({key})")) == bad.shard)
+        .expect("100 keys reach all shards");
+    let address = |node: NodeName| format!("'localhost', {}", cluster.port(node));
+    let repair = format!(
+        "SELECT master_copy_shard_placement({}, {}, {})",
+        bad.shard,
+        address(good.node),
+        address(bad.node)
+    );
+    for statement in [
+        "SELECT count(*) FROM t".to_owned(),
+        format!("SELECT v FROM t WHERE id = {key}"),
+        format!("UPDATE t SET v = 'new' WHERE id = {key}"),
+        "UPDATE t SET v = 'new'".to_owned(),
+        "DELETE FROM t USING generate_series(1, 100) AS i WHERE id = i".to_owned(),
+    ] {
+        cluster.sql(&format!(
+            "UPDATE pgs_distribution_metadata.shard_placement SET shard_state = 3 WHERE id = {}",
+            bad.id
+        ));
+        let (mut reader, mut repairer) = (cluster.new_session(), cluster.new_session());
+        repairer.sql(&format!("BEGIN; {repair}"));
+        reader.sql("BEGIN ISOLATION LEVEL REPEATABLE READ");
+        assert_eq!(reader.text("SELECT count(*) FROM t"), "100");
+        repairer.sql("COMMIT");
+        let error = reader.error(&statement);
+        assert_eq!(
+            error.line(),
+            "40001: could not serialize access to table \"t\" due to repair of a shard",
+            "{statement}"
+        );
+        reader.sql("ROLLBACK; BEGIN ISOLATION LEVEL REPEATABLE READ");
+        assert_eq!(reader.text("SELECT count(*) FROM t"), "100");
+        reader.sql("ROLLBACK");
+        assert_eq!(cluster.unhealthy("t"), 0, "{statement}");
+    }
+    assert_eq!(cluster.assert_placements_equal("t"), 100);
+}
+
+/// A placement was marked without a try because a read had met its node while it hung; and what libpq refuses by itself counted as
+/// a dead node.
+#[test]
+fn a_placement_is_marked_only_after_a_try_and_never_for_what_is_wrong_here() {
+    let cluster = TestCluster::impatient(2);
+    create(&cluster, "t", 2);
+    cluster.sql("INSERT INTO t SELECT i, 'old' FROM generate_series(1, 50) AS i");
+    let mut session = cluster.new_session();
+    session.sql("SELECT count(*) FROM t");
+    cluster.pause(WORKER_1).expect("worker 1 runs");
+    assert_eq!(session.text("SELECT count(*) FROM t"), "50");
+    cluster.resume(WORKER_1).expect("worker 1 is paused");
+    assert_eq!(session.count("UPDATE t SET v = 'new'"), 50);
+    for key in 1..=50 {
+        assert_eq!(session.count(&format!("UPDATE t SET v = 'newer' WHERE id = {key}")), 1);
+    }
+    assert_eq!(cluster.unhealthy("t"), 0);
+
+    for conninfo in ["sslmode=verify-full sslrootcert=/nowhere", "sslmode=require"] {
+        let mut session = cluster.new_session();
+        if session.try_sql(&format!("SET pg_shard.node_conninfo = '{conninfo}'")).is_err() {
+            continue;
+        }
+        for statement in
+            ["UPDATE t SET v = 'x' WHERE id = 1", "UPDATE t SET v = 'x'", "SELECT count(*) FROM t"]
+        {
+            let error = session.error(statement);
+            assert!(error.message.contains("localhost:"), "{conninfo}: {error}");
+            assert!(!error.detail.is_empty(), "{conninfo}: {error}");
+        }
+        assert_eq!(cluster.unhealthy("t"), 0, "{conninfo}");
+    }
+    assert_eq!(cluster.assert_placements_equal("t"), 50);
+}
+
+/// Sending a large statement to a frozen worker waited for room for ever.
+#[test]
+fn a_large_statement_to_a_frozen_worker_comes_to_an_end() {
+    let cluster = TestCluster::impatient(2);
+    create(&cluster, "alone", 1);
+    cluster.sql("INSERT INTO alone SELECT i, '' FROM generate_series(1, 20) AS i");
+    for (limit, expected) in [("0", "08006|08007|XX000"), ("300ms", "57014")] {
+        let mut session = cluster.new_session();
+        session.sql("SELECT count(*) FROM alone");
+        session.sql(&format!("SET statement_timeout = '{limit}'"));
+        for worker in cluster.workers() {
+            cluster.pause(worker).expect("it runs");
+        }
+        let error = session
+            .error("BEGIN; UPDATE alone SET v = repeat('x', 30000000 + id::int) WHERE id = 1");
+        assert!(expected.contains(&*error.sqlstate), "{error}");
+        for worker in cluster.workers() {
+            cluster.resume(worker).expect("it is paused");
+        }
+        session.sql("ROLLBACK; SET statement_timeout = 0");
+        assert_eq!(session.text("SELECT count(*) FROM alone WHERE v = ''"), "20");
+    }
+}
+
+fn signal(name: &str, pid: &str) {
+    let done = std::process::Command::new("kill").args([name, pid]).status();
+    assert!(done.expect("kill runs").success());
+}
+
+/// The process on worker 1 that serves the session's open transaction.
+fn process_on_worker_1(cluster: &TestCluster) -> (String, Session) {
+    let mut node = cluster.session_on(WORKER_1);
+    let query = "SELECT pid FROM pg_stat_activity WHERE application_name = 'pg_shard' \
+                 AND state = 'idle in transaction'";
+    wait_until("one process is in the transaction", || node.sql(query).len() == 1);
+    (node.text(query), node)
+}
+
+/// A stopped process of a server that accepts connections kept COMMIT waiting for ever, whatever was done.
+#[test]
+fn a_commit_on_a_stopped_process_comes_to_an_end() {
+    let cluster = TestCluster::impatient(2);
+    create(&cluster, "alone", 1);
+    create(&cluster, "pair", 2);
+    let on_worker_1 = |table: &str| {
+        let placements = cluster.placements(table);
+        (1..=100)
+            .find(|key| {
+                let shard = cluster.shard_of(table, &format!("hashint8({key})"));
+                placements.iter().any(|it| it.shard == shard && it.node == WORKER_1)
+            })
+            .expect("100 keys reach all shards")
+    };
+    for (table, setting, expected) in [
+        ("alone", "SET pg_shard.silence_timeout = '500ms'", Some("08007")),
+        (
+            "alone",
+            "SET pg_shard.silence_timeout = 0; SET statement_timeout = '500ms'",
+            Some("08007"),
+        ),
+        ("pair", "SET pg_shard.silence_timeout = '500ms'", None),
+    ] {
+        let mut session = cluster.new_session();
+        let key = on_worker_1(table);
+        session.sql(&format!("BEGIN; INSERT INTO {table} VALUES ({key}, 'unknown')"));
+        let (pid, mut node) = process_on_worker_1(&cluster);
+        session.sql(setting);
+        signal("-STOP", &pid);
+        let outcome = session.try_sql("COMMIT");
+        signal("-CONT", &pid);
+        match expected {
+            Some(code) => assert_eq!(outcome.expect_err("nobody knows").sqlstate, code),
+            None => assert!(outcome.is_ok(), "the other placement has it"),
+        }
+        wait_until("the process is gone", || {
+            node.text(&format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}")) == "0"
+        });
+        cluster.sql(&format!("DELETE FROM {table} WHERE id = {key}"));
+    }
+    assert!(number(&cluster, "SELECT count(*) FROM pair") == 0);
+    assert!(cluster.unhealthy("pair") > 0, "what did not confirm is marked");
+    cluster.repair("pair");
+    cluster.assert_placements_equal("pair");
+}
