@@ -15,3 +15,6 @@ mod role_settings;
 
 /// Sizes, counters, and maintenance of many tables.
 mod sizes;
+
+/// What PostgreSQL checks on a table's own rows and definition.
+mod like_local;

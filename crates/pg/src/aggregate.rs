@@ -79,6 +79,12 @@ impl PartialAggregate {
             } else {
                 form_of(function, (*aggregate).aggtranstype, (*aggregate).aggtype)?
             };
+            if let Form::Internal(kind) = form
+                && kind.has_squares()
+                && !squares_fit((*aggregate).args)
+            {
+                return None;
+            }
             let arguments = node::elements::<pg_sys::TargetEntry>((*aggregate).args)
                 .into_iter()
                 .map(|entry| (*entry).expr.cast())
@@ -194,6 +200,24 @@ impl PartialAggregate {
                 (columns, Source::State(kind, first))
             }
         }
+    }
+}
+
+/// The square of the argument is a numeric, with all its digits. PostgreSQL's own states have no such limit.
+unsafe fn squares_fit(arguments: *mut pg_sys::List) -> bool {
+    /// `NUMERIC_MAX_DISPLAY_SCALE`, and digits before the point that a numeric can have (`src/backend/utils/adt/numeric.c`).
+    const MOST_DIGITS: i32 = 1000;
+    // SAFETY: the caller passes the live list of an aggregate's arguments.
+    unsafe {
+        node::elements::<pg_sys::TargetEntry>(arguments).into_iter().all(|entry| {
+            let argument = (*entry).expr.cast::<pg_sys::Node>();
+            if pg_sys::exprType(argument) != pg_sys::NUMERICOID {
+                return true;
+            }
+            let typmod = pg_sys::exprTypmod(argument);
+            // `numeric(precision, scale)`, of which neither can be more.
+            typmod >= 0 && (typmod - 4) >> 16 <= MOST_DIGITS
+        })
     }
 }
 

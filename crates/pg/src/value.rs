@@ -395,6 +395,15 @@ impl Hasher {
         if is_hash && is_own { Self::find(family, type_oid, collation) } else { None }
     }
 
+    /// Every value of the type can be hashed: of a composite type each field, of an array its elements.
+    pub fn covers(type_oid: Oid) -> bool {
+        // SAFETY: a look-up in the backend's cache of types, which looks at their parts (`typcache.c`).
+        unsafe {
+            let known = pg_sys::lookup_type_cache(type_oid, pg_sys::TYPECACHE_HASH_PROC as i32);
+            (*known).hash_proc != Oid::INVALID
+        }
+    }
+
     /// A hash function of the server's by itself; what it remembers lives in the current memory context.
     pub(crate) fn of(function: Oid, collation: Oid) -> Self {
         Self { function: Function::look_up(function), collation }

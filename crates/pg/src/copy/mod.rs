@@ -96,6 +96,7 @@ impl CopyInput {
                 (*statement).attlist,
                 (*statement).options,
             );
+            check_freeze(state, relation)?;
             let estate = pg_sys::CreateExecutorState();
             let filter = if filter.is_null() {
                 std::ptr::null_mut()
@@ -298,6 +299,35 @@ unsafe fn per_tuple_context(estate: *mut pg_sys::EState) -> *mut pg_sys::ExprCon
             return pg_sys::MakePerTupleExprContext(estate);
         }
         (*estate).es_per_tuple_exprcontext
+    }
+}
+
+/// Where FREEZE is allowed (`CopyFrom`, `src/backend/commands/copyfrom.c`). The shards' rows are not frozen: that changes nothing
+/// that can be seen.
+unsafe fn check_freeze(
+    state: pg_sys::CopyFromState,
+    relation: pg_sys::Relation,
+) -> Result<(), PgError> {
+    // SAFETY: the caller passes the state that BeginCopyFrom has made, and the open relation.
+    unsafe {
+        if !(*state::of(state)).options.freeze {
+            return Ok(());
+        }
+        pg_sys::InvalidateCatalogSnapshot();
+        if !pg_sys::ThereAreNoPriorRegisteredSnapshots() || !pg_sys::ThereAreNoReadyPortals() {
+            return Err(PgError::new(
+                SqlState(*b"25000"),
+                "cannot perform COPY FREEZE because of prior transaction activity",
+            ));
+        }
+        let now = pg_sys::GetCurrentSubTransactionId();
+        if (*relation).rd_createSubid != now && (*relation).rd_newRelfilenodeSubid != now {
+            return Err(PgError::new(
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                "cannot perform COPY FREEZE because the table was not created or truncated in the current subtransaction",
+            ));
+        }
+        Ok(())
     }
 }
 

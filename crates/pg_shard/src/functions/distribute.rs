@@ -9,6 +9,7 @@ use crate::session::pool;
 use crate::transaction::{self, NodeFailure};
 use pg::copy::local;
 use pg::error::raise;
+use pg::privileged;
 use pg::table::{self, RelationLock};
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
@@ -123,6 +124,19 @@ fn detach_from_dump(oid: Oid, name: &str) -> Result<(), PgError> {
     .hint("After a restore run SELECT pgs_catalog.after_restore(). If the other table is gone, delete its metadata."))
 }
 
+/// A check constraint or a generated column looks at `tableoid`, the only system column that it may name.
+fn names_tableoid(oid: Oid) -> Result<bool, PgError> {
+    let sql = format!(
+        "SELECT EXISTS (SELECT 1 FROM pg_constraint WHERE conrelid = '{0}'::oid AND contype = 'c' AND -6 = ANY (conkey)) \
+             OR EXISTS (SELECT 1 FROM pg_attrdef WHERE adrelid = '{0}'::oid AND adbin::text LIKE '%:varattno -6 %')",
+        oid.to_u32()
+    );
+    let found = privileged::read_catalogs(|client| {
+        client.select(&sql, Some(1), &[])?.first().get_one::<bool>()
+    });
+    found.map(|found| found == Some(true)).map_err(|error| PgError::internal(error.to_string()))
+}
+
 fn check_method(oid: Oid, column: i16, method: u8) -> Result<(), PgError> {
     match method {
         b'h' => {
@@ -136,8 +150,8 @@ fn check_method(oid: Oid, column: i16, method: u8) -> Result<(), PgError> {
                 .detail("Partition column types must have a default operator class defined.")
             })?;
             match pg::value::Hasher::find(family, input, Oid::INVALID) {
-                Some(_) => Ok(()),
-                None => Err(PgError::new(
+                Some(_) if pg::value::Hasher::covers(type_oid) => Ok(()),
+                _ => Err(PgError::new(
                     SqlState(*b"42883"),
                     format!("could not identify a hash function for type {type_name}"),
                 )
@@ -157,6 +171,15 @@ fn check_method(oid: Oid, column: i16, method: u8) -> Result<(), PgError> {
 
 /// What would act on the coordinator's empty table only: triggers and rules are refused, foreign keys told.
 fn check_objects(oid: Oid, name: &str) -> Result<(), PgError> {
+    if names_tableoid(oid)? {
+        return Err(PgError::unsupported(
+            format!(
+                "cannot distribute table \"{name}\": an expression of its definition names tableoid"
+            ),
+            "Leave tableoid out of check constraints and generated columns.",
+        )
+        .detail("It would be the shard's, which is another table on the worker."));
+    }
     let what = if table::has_triggers(oid) {
         Some("triggers")
     } else {
