@@ -63,6 +63,9 @@ pub(crate) fn of(statement: &str) -> Kind {
                 | "vacuum"
                 | "analyze"
                 | "explain"
+                // Tables that are distributed within a file's transaction are seen by one role only.
+                | "begin"
+                | "start"
         ),
         concerns_workers: matches!(first, "set" | "reset")
             || (is_ddl
@@ -87,6 +90,14 @@ pub(crate) fn of(statement: &str) -> Kind {
                 && (has("schema") || has("function") || has("type") || !has("on"))),
         shows_plan: first == "explain",
     }
+}
+
+/// Whether a statement creates or alters a role.
+pub(crate) fn makes_role(statement: &str) -> bool {
+    let words: Vec<String> = statement.split_whitespace().take(2).map(str::to_lowercase).collect();
+    matches!(words.as_slice(), [verb, object]
+        if matches!(verb.as_str(), "create" | "alter")
+            && matches!(object.as_str(), "role" | "user" | "group"))
 }
 
 #[cfg(test)]

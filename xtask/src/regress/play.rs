@@ -20,6 +20,11 @@ use super::terminal::{Answer, Ending, Terminal};
 /// A column, as `table column`, that held NULLs.
 pub(crate) type Nullable = BTreeSet<String>;
 
+/// Lets the roles of the file log in.
+const LOGIN_FOR_ALL: &str = "DO $$ DECLARE r record; BEGIN \
+    FOR r IN SELECT rolname FROM pg_roles WHERE rolname ~ '^regress' AND NOT rolcanlogin \
+    LOOP EXECUTE format('ALTER ROLE %I LOGIN', r.rolname); END LOOP; END $$";
+
 /// A file being played.
 pub(crate) struct Player<'a> {
     cluster: &'a Cluster,
@@ -126,6 +131,13 @@ impl<'a> Player<'a> {
     fn on_workers(&mut self, statement: &str) {
         for worker in &mut self.workers {
             let _ = worker.simple_query(statement);
+        }
+        if kind::makes_role(statement) {
+            // Sessions to the workers are those of the file's roles, which need not be able to log in here.
+            for node in self.cluster.workers() {
+                let worker = stage::connect(self.cluster, node);
+                let _ = worker.map(|mut worker| worker.simple_query(LOGIN_FOR_ALL));
+            }
         }
     }
 }
