@@ -92,3 +92,50 @@ fn a_row_under_a_cursor_that_another_session_has_changed_is_changed_again() {
     session.sql("COMMIT");
     cluster.assert_placements_equal("shared.t");
 }
+
+/// PostgreSQL lets a cursor go backward that was declared with neither SCROLL nor NO SCROLL, if its plan can. Those over
+/// distributed tables never could, since nodes' rows come once; now a Material node keeps them, if they are few.
+#[test]
+fn a_cursor_without_scroll_goes_backward_as_over_a_local_table() {
+    let cluster = TestCluster::up(2);
+    cluster.sql("CREATE TABLE l (k int PRIMARY KEY, v int); CREATE TABLE d (LIKE l INCLUDING ALL)");
+    cluster.distribute("d", "k", 4, 1);
+    let mut session = cluster.new_session();
+    session.sql("INSERT INTO l SELECT i, i FROM generate_series(1, 9) AS i; INSERT INTO d TABLE l");
+    for cursor in [
+        "CURSOR FOR SELECT k FROM {} ORDER BY k",
+        "CURSOR FOR SELECT v FROM {} WHERE k = 2",
+        "CURSOR FOR SELECT k FROM {} ORDER BY v DESC LIMIT 3 OFFSET 1",
+        "SCROLL CURSOR FOR SELECT k FROM {} ORDER BY k",
+        "NO SCROLL CURSOR FOR SELECT k FROM {} ORDER BY k",
+        "CURSOR FOR SELECT k FROM {} WHERE k = 2 FOR UPDATE",
+    ] {
+        for step in ["FETCH BACKWARD 2 FROM c", "MOVE BACKWARD ALL IN c; FETCH ALL FROM c"] {
+            let mut answers = ["l", "d"].map(|table| {
+                let cursor = cursor.replace("{}", table);
+                session.sql(&format!("BEGIN; DECLARE c {cursor}; FETCH ALL FROM c"));
+                let answer = session.try_sql(step).map_err(|error| error.line());
+                session.sql("ROLLBACK");
+                answer
+            });
+            let [expected, found] = &mut answers;
+            assert_eq!(found, expected, "{cursor}: {step}");
+        }
+    }
+}
+
+#[test]
+fn a_cursor_over_more_rows_than_work_mem_holds_goes_forward_only() {
+    let cluster = TestCluster::up(1);
+    cluster.create_distributed("CREATE TABLE d (k int PRIMARY KEY, v text)", "d", "k", 4, 1);
+    cluster.sql(
+        "INSERT INTO d SELECT i, repeat('x', 100) FROM generate_series(1, 5000) AS i; ANALYZE d",
+    );
+    let mut session = cluster.new_session();
+    session
+        .sql("SET work_mem = '64kB'; BEGIN; DECLARE c CURSOR FOR SELECT * FROM d; FETCH 2 FROM c");
+    assert_eq!(
+        session.error("FETCH BACKWARD 1 FROM c").line(),
+        "55000: cursor can only scan forward"
+    );
+}

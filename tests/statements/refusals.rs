@@ -246,3 +246,36 @@ fn parallel_workers_leave_distributed_tables_to_the_leader() {
     assert_eq!(session.text("SELECT sum(of_d(n)) FROM l WHERE n <= 10"), "55");
     assert_eq!(session.text("SELECT count(*) FROM l JOIN d ON k = n"), "50");
 }
+
+/// Nodes find nothing by `search_path`, so their messages give types their schemas.
+#[test]
+fn a_nodes_message_names_types_as_a_local_tables_does() {
+    let cluster = TestCluster::up(2);
+    cluster.on_all_nodes(
+        "CREATE SCHEMA app; CREATE DOMAIN app.pos AS int CHECK (value > 0);
+         CREATE DOMAIN public.pos AS int CHECK (value > 0); CREATE TYPE app.mood AS ENUM ('well', 'bad')",
+    );
+    let mut session = cluster.new_session();
+    session.sql(
+        "SET search_path = app, public; CREATE TABLE l (k int PRIMARY KEY, p pos, o public.pos, m mood, s text);
+         CREATE TABLE d (LIKE l INCLUDING ALL); SELECT create_distributed_table('d', 'k', 4)",
+    );
+    for table in ["l", "d"] {
+        session.sql(&format!(
+            "INSERT INTO {table} VALUES (1, 1, 1, 'well', 'ill'), (2, 2, 2, 'bad', 'public.pos')"
+        ));
+    }
+    for statement in [
+        "UPDATE {} SET p = p - 5 WHERE k = 1",
+        "UPDATE {} SET p = p - 5",
+        "UPDATE {} SET o = o - 5 WHERE k = 1",
+        "UPDATE {} SET o = o - 5",
+        "SELECT (0 - k)::pos FROM {} WHERE k = 1",
+        "SELECT (0 - k)::public.pos FROM {} WHERE k = 1",
+        "UPDATE {} SET m = s::mood WHERE k = 1",
+        "SELECT s::mood FROM {} WHERE k = 2",
+    ] {
+        let expected = session.error(&statement.replace("{}", "l")).line();
+        assert_eq!(session.error(&statement.replace("{}", "d")).line(), expected, "{statement}");
+    }
+}

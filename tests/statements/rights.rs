@@ -95,3 +95,26 @@ fn rights_on_the_table_are_asked_before_anything_is_sent() {
     assert_eq!(cluster.unhealthy("salaries"), 0);
     assert_eq!(cluster.assert_placements_equal("salaries"), 6);
 }
+
+#[test]
+fn a_missing_right_is_told_before_row_security() {
+    let cluster = TestCluster::up(1);
+    cluster.on_all_nodes("CREATE ROLE nobody LOGIN; CREATE ROLE somebody LOGIN");
+    cluster.sql("CREATE TABLE l (k int PRIMARY KEY); CREATE TABLE d (k int PRIMARY KEY)");
+    for table in ["l", "d"] {
+        cluster.sql(&format!(
+            "ALTER TABLE {table} ENABLE ROW LEVEL SECURITY; GRANT SELECT ON {table} TO somebody"
+        ));
+    }
+    cluster.distribute("d", "k", 2, 1);
+    for role in ["nobody", "somebody"] {
+        let mut session = cluster.session_as(role);
+        session.sql("SET row_security = off");
+        for statement in ["COPY {} TO STDOUT", "COPY {} (k) TO STDOUT", "SELECT * FROM {}"] {
+            let local = session.error(&statement.replace("{}", "l")).line();
+            let found = session.error(&statement.replace("{}", "d")).line();
+            let expected = local.replace("table l", "table d").replace("\"l\"", "\"d\"");
+            assert_eq!(found, expected, "{role}: {statement}");
+        }
+    }
+}

@@ -493,3 +493,27 @@ fn a_moment_is_stored_as_it_is_whatever_the_date_style_calls_its_zone() {
     assert_eq!(session.text("SELECT count(*) FROM t"), "10");
     assert_eq!(cluster.assert_placements_equal("t"), 10);
 }
+
+/// EXPLAIN VERBOSE failed with XX000 `bogus varno: -1`: the sub-queries refer to rows of a plan that it did not find.
+#[test]
+fn explain_shows_the_sub_queries_of_a_merges_actions() {
+    let cluster = TestCluster::up(2);
+    cluster.sql(
+        "CREATE TABLE m (k int PRIMARY KEY, v text); CREATE TABLE s (k int PRIMARY KEY, v text)",
+    );
+    for table in ["m", "s"] {
+        cluster.distribute(table, "k", 4, 1);
+    }
+    cluster.sql("INSERT INTO m VALUES (1, 'a'), (2, 'b'); INSERT INTO s VALUES (1, 'x'), (3, 'y')");
+    let merge = "MERGE INTO m USING (SELECT 1 AS k, 'new' AS v UNION ALL SELECT 9, 'nine') AS o ON m.k = o.k \
+                 WHEN MATCHED THEN UPDATE SET v = (SELECT s.v || o.v FROM s WHERE s.k = m.k) \
+                 WHEN NOT MATCHED THEN INSERT VALUES (o.k, (SELECT max(s.v) FROM s WHERE s.k < o.k))";
+    for options in ["VERBOSE, COSTS OFF", "ANALYZE, VERBOSE, COSTS OFF"] {
+        cluster.sql("BEGIN");
+        let plan = cluster.text(&format!("EXPLAIN ({options}) {merge}"));
+        cluster.sql("ROLLBACK");
+        assert!(plan.contains("Merge: m") && plan.contains("SubPlan"), "{plan}");
+    }
+    cluster.sql(merge);
+    assert_eq!(cluster.text("SELECT * FROM m ORDER BY k"), "1|xnew\n2|b\n9|y");
+}

@@ -196,6 +196,16 @@ impl PgError {
         self
     }
 
+    /// The schema and the name of the data type that the error is about, if it tells them.
+    pub fn data_type(&self) -> Option<(&str, &str)> {
+        Some((self.0.schema.as_deref()?, self.0.datatype.as_deref()?))
+    }
+
+    /// Lets `rewrite` change the primary message.
+    pub fn rewrite_message(&mut self, rewrite: impl Fn(&str) -> String) {
+        self.0.message = rewrite(&self.0.message);
+    }
+
     /// Lets `rewrite` change every text that a person may read: message, detail, hint, context and names.
     pub fn rewrite(&mut self, rewrite: impl Fn(&str) -> String) {
         let fields = &mut *self.0;

@@ -15,6 +15,7 @@ use crate::privileged;
 use crate::pulled::{self, PulledTarget};
 use crate::query::{DistributionKey, Statement};
 use crate::scan::{self, BeginScan};
+use crate::scrolling;
 use crate::transaction;
 use crate::upper;
 use crate::utility::{self, UtilityCall};
@@ -238,6 +239,7 @@ unsafe extern "C-unwind" fn plan(
         let scroll = options & pg_sys::CURSOR_OPT_SCROLL as c_int != 0;
         // The parser marks the queries of cursors so.
         let is_cursor = options & pg_sys::CURSOR_OPT_FAST_PLAN as c_int != 0;
+        let may_scroll = scrolling::is_asked_for(parse, options);
         let (parse, exposed) = if is_cursor {
             boundary(|| Ok(cursor::expose(parse)))
         } else {
@@ -250,9 +252,9 @@ unsafe extern "C-unwind" fn plan(
         };
         let (parse, metadata, pulled) = match verdict {
             Verdict::Planned(plan) => {
-                if !exposed.is_null() {
+                if is_cursor {
                     boundary(|| {
-                        cursor::wrap(plan.0, exposed);
+                        finish_cursor(plan.0, may_scroll, exposed);
                         Ok(())
                     });
                 }
@@ -279,13 +281,32 @@ unsafe extern "C-unwind" fn plan(
                 if let Some(must_find) = pulled {
                     pulled::take_over(planned, must_find)?;
                 }
-                if !exposed.is_null() {
-                    cursor::wrap(planned, exposed);
-                }
+                finish_cursor(planned, may_scroll, exposed);
                 Ok(())
             });
         }
         planned
+    }
+}
+
+/// Puts on top of a plan what a cursor needs: to go backward, to be meant by CURRENT OF.
+///
+/// # Safety
+///
+/// A finished plan of ours; what `cursor::expose` said of its query, or null.
+unsafe fn finish_cursor(
+    planned: *mut pg_sys::PlannedStmt,
+    may_scroll: bool,
+    exposed: *mut pg_sys::List,
+) {
+    // SAFETY: the caller vouches for both.
+    unsafe {
+        if may_scroll {
+            scrolling::keep_rows(planned);
+        }
+        if !exposed.is_null() {
+            cursor::wrap(planned, exposed);
+        }
     }
 }
 

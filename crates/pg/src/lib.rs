@@ -52,6 +52,9 @@ pub mod lock;
 /// WHERE CURRENT OF.
 pub mod cursor;
 
+/// Cursors that go backward though nobody said SCROLL.
+mod scrolling;
+
 mod node;
 
 /// Distributed tables in PostgreSQL's own planner.

@@ -506,6 +506,11 @@ unsafe fn taken_over(
         plan.targetlist = node::list_of(&target_list);
         (*scan).custom_scan_tlist = node::list_of(&scan_list);
         (*scan).custom_plans = node::list_of(&[child]);
+        if (*write).operation == pg_sys::CmdType::CMD_MERGE {
+            // Sub-queries of a MERGE's actions refer to the rows below as those of an inner plan (`set_plan_refs`), and
+            // EXPLAIN looks for that (`set_deparse_plan`). The executor does not: its nodes are made of `custom_plans`.
+            (*scan).scan.plan.righttree = child;
+        }
         (*scan).custom_relids = pg_sys::bms_make_singleton((*write).nominalRelation as c_int);
         (*write).plan.lefttree = std::ptr::null_mut();
         (*scan).custom_private = pg_sys::lappend(private.list(), write.cast());

@@ -335,6 +335,61 @@ pub fn type_name(type_oid: Oid) -> String {
     unsafe { node::text_of(pg_sys::format_type_be(type_oid)) }
 }
 
+/// A type by its schema and name.
+pub fn type_oid(schema: &str, name: &str) -> Option<Oid> {
+    let (schema, name) = (CString::new(schema).ok()?, CString::new(name).ok()?);
+    // SAFETY: syscache look-ups with zero-terminated names.
+    let oid = unsafe {
+        let namespace = pg_sys::get_namespace_oid(schema.as_ptr(), true);
+        if namespace == Oid::INVALID {
+            return None;
+        }
+        pg_sys::GetSysCacheOid(
+            pg_sys::SysCacheIdentifier::TYPENAMENSP as c_int,
+            pg_sys::Anum_pg_type_oid as pg_sys::AttrNumber,
+            Datum::from(name.as_ptr()),
+            Datum::from(namespace),
+            Datum::from(0),
+            Datum::from(0),
+        )
+    };
+    (oid != Oid::INVALID).then_some(oid)
+}
+
+/// The types of a table's columns, and of the elements of arrays among them.
+pub fn column_types(table: Oid) -> Vec<Oid> {
+    // SAFETY: the relation is opened without a new lock: callers hold one, or the table is being reported on.
+    unsafe {
+        let relation = pg_sys::RelationIdGetRelation(table);
+        if relation.is_null() {
+            return Vec::new();
+        }
+        let descriptor = (*relation).rd_att;
+        let types = (0..(*descriptor).natts as usize)
+            .map(|index| &*(*descriptor).attrs.as_ptr().add(index))
+            .filter(|attribute| !attribute.attisdropped)
+            .flat_map(|attribute| {
+                [attribute.atttypid, pg_sys::get_element_type(attribute.atttypid)]
+            })
+            .filter(|type_oid| *type_oid != Oid::INVALID)
+            .collect();
+        pg_sys::RelationClose(relation);
+        types
+    }
+}
+
+/// A type as PostgreSQL's messages spell it where `search_path` is `pg_catalog`, as it is on nodes.
+pub fn qualified_type_name(type_oid: Oid) -> String {
+    // SAFETY: a catalog look-up by value.
+    unsafe {
+        node::text_of(pg_sys::format_type_extended(
+            type_oid,
+            -1,
+            pg_sys::FORMAT_TYPE_FORCE_QUALIFY as u16,
+        ))
+    }
+}
+
 /// The names of a table's indexes, primary key and unique constraints included.
 pub fn index_names(table: Oid) -> Vec<(Oid, String)> {
     // SAFETY: the relation is opened without a new lock: callers hold one, or the table is being reported on.
@@ -472,6 +527,22 @@ pub fn may_truncate(table: Oid) -> bool {
     unsafe {
         pg_sys::pg_class_aclcheck(table, pg_sys::GetUserId(), pg_sys::ACL_TRUNCATE)
             == pg_sys::AclResult::ACLCHECK_OK
+    }
+}
+
+/// The current user has the right to SELECT some column of the table at least.
+pub fn may_select_any(table: Oid) -> bool {
+    // SAFETY: catalog look-ups by value.
+    unsafe {
+        let (user, select) = (pg_sys::GetUserId(), pg_sys::ACL_SELECT as pg_sys::AclMode);
+        let allowed = pg_sys::AclResult::ACLCHECK_OK;
+        pg_sys::pg_class_aclcheck(table, user, select) == allowed
+            || pg_sys::pg_attribute_aclcheck_all(
+                table,
+                user,
+                select,
+                pg_sys::AclMaskHow::ACLMASK_ANY,
+            ) == allowed
     }
 }
 

@@ -45,6 +45,10 @@ pub(crate) fn tell_as_table(
              or correct pgs_distribution_metadata.shard_placement."
         ));
     }
+    let types = renamed_types(&error, tables);
+    error.rewrite_message(|text| {
+        types.iter().fold(text.to_owned(), |text, (told, shown)| with_name(&text, told, shown))
+    });
     explain_missing_object(error, node).context(format!("while executing on node \"{node}\""))
 }
 
@@ -82,7 +86,43 @@ pub(crate) fn tell_client_line(
     error
 }
 
-/// Takes `suffix` off where one of `names` with it stands in quotes, is the whole text, or opens a context line.
+/// The types that a node's message may name with their schemas where this server's would leave them out: the one that
+/// the error is about, and those of the tables' columns. With each name the one that this server has for it.
+fn renamed_types(error: &PgError, tables: &[(&DistributedTable, usize)]) -> Vec<(String, String)> {
+    let meant = error.data_type().and_then(|(schema, name)| table::type_oid(schema, name));
+    let of_columns =
+        tables.iter().flat_map(|(distributed, _)| table::column_types(distributed.oid));
+    let mut names: Vec<(String, String)> = meant
+        .into_iter()
+        .chain(of_columns)
+        .map(|oid| (table::qualified_type_name(oid), table::type_name(oid)))
+        .filter(|(told, shown)| told != shown)
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// The text with `shown` wherever `told` stands as a name of its own, outside of double quotes of the message.
+fn with_name(text: &str, told: &str, shown: &str) -> String {
+    let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$' | '.' | '"');
+    let mut result = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find(told) {
+        let (before, behind) = (&rest[..at], &rest[at + told.len()..]);
+        let stands_alone = !before.ends_with(is_part)
+            && !(before.is_empty() && result.ends_with(is_part))
+            && !behind.starts_with(is_part);
+        result.push_str(before);
+        result.push_str(if stands_alone { shown } else { told });
+        rest = behind;
+    }
+    result.push_str(rest);
+    result
+}
+
+/// Takes `suffix` off where one of `names` with it stands in quotes, is the whole text, opens a context line, or ends the
+/// text, as in `permission denied for table t_10000`.
 fn without_suffix(text: &str, names: &[String], suffix: &str) -> String {
     let mut told = text.to_owned();
     for name in names {
@@ -92,6 +132,31 @@ fn without_suffix(text: &str, names: &[String], suffix: &str) -> String {
         }
         told = told.replace(&format!("\"{shard}\""), &format!("\"{name}\""));
         told = told.replace(&format!("COPY {shard},"), &format!("COPY {name},"));
+        if let Some(before) = told.strip_suffix(&shard).filter(|before| before.ends_with(' ')) {
+            told = format!("{before}{name}");
+        }
     }
     told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_is_renamed_where_its_name_stands_alone() {
+        let text = r#"value for domain public.pos violates "public.pos", not public.posint or my.public.pos"#;
+        assert_eq!(
+            with_name(text, "public.pos", "pos"),
+            r#"value for domain pos violates "public.pos", not public.posint or my.public.pos"#
+        );
+    }
+
+    #[test]
+    fn a_shard_is_renamed_at_the_end_of_a_message() {
+        let names = ["t".to_owned()];
+        let told = without_suffix("permission denied for table t_10000", &names, "_10000");
+        assert_eq!(told, "permission denied for table t");
+        assert_eq!(without_suffix("not_10000", &names, "_10000"), "not_10000");
+    }
 }

@@ -612,11 +612,7 @@ impl Read {
                     knowledge::forget();
                 }
                 moves::learn_from(&error);
-                let named: Vec<(&DistributedTable, usize)> = tables
-                    .iter()
-                    .flat_map(|table| read.shards.iter().map(move |index| (&**table, *index)))
-                    .collect();
-                Err(tell_as_table(error, &named, &read.node))
+                Err(tell_as_table(error, &named(&tables, &read.shards), &read.node))
             }
             Failure::Lost(error) => {
                 let proven_before = read.stream.state.borrow().started;
@@ -670,7 +666,7 @@ impl Read {
                 Ok(())
             });
             if let Err(Failure::Statement(error)) = outcome {
-                return Err(error);
+                return Err(tell_as_table(error, &named(tables, group), node));
             }
         }
         explain.lines(&format!("Plan on {node}"), &lines);
@@ -1027,6 +1023,15 @@ impl Scan for Read {
         }
         Ok(())
     }
+}
+
+/// The shards of a group, each with its table.
+fn named<'a>(
+    tables: &'a [Rc<DistributedTable>],
+    shards: &[usize],
+) -> Vec<(&'a DistributedTable, usize)> {
+    let of_table = |table: &'a Rc<DistributedTable>| shards.iter().map(|index| (&**table, *index));
+    tables.iter().flat_map(of_table).collect()
 }
 
 /// Nodes and SQL as EXPLAIN shows them.
