@@ -117,10 +117,12 @@ fn a_placement_is_marked_only_after_a_try_and_never_for_what_is_wrong_here() {
     assert_eq!(cluster.unhealthy("t"), 0);
 
     for conninfo in ["sslmode=verify-full sslrootcert=/nowhere", "sslmode=require"] {
+        cluster.sql(&format!("ALTER SYSTEM SET pg_shard.node_conninfo = '{conninfo}'"));
+        cluster.sql("SELECT pg_reload_conf()");
+        wait_until("the setting is there", || {
+            cluster.new_session().text("SHOW pg_shard.node_conninfo") == conninfo
+        });
         let mut session = cluster.new_session();
-        if session.try_sql(&format!("SET pg_shard.node_conninfo = '{conninfo}'")).is_err() {
-            continue;
-        }
         for statement in
             ["UPDATE t SET v = 'x' WHERE id = 1", "UPDATE t SET v = 'x'", "SELECT count(*) FROM t"]
         {
@@ -130,6 +132,8 @@ fn a_placement_is_marked_only_after_a_try_and_never_for_what_is_wrong_here() {
         }
         assert_eq!(cluster.unhealthy("t"), 0, "{conninfo}");
     }
+    cluster.sql("ALTER SYSTEM RESET pg_shard.node_conninfo");
+    cluster.sql("SELECT pg_reload_conf()");
     assert_eq!(cluster.assert_placements_equal("t"), 50);
 }
 

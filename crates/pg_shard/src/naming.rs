@@ -4,6 +4,7 @@ use crate::catalog::DistributedTable;
 use pg::table;
 use pg::{PgError, SqlState};
 use shardmap::NodeAddress;
+use shardmap::naming::{with_name, without_suffix};
 use std::cell::Cell;
 
 /// Says what to do where a node lacks a type, function, schema or the like that a statement of ours names.
@@ -101,62 +102,4 @@ fn renamed_types(error: &PgError, tables: &[(&DistributedTable, usize)]) -> Vec<
     names.sort();
     names.dedup();
     names
-}
-
-/// The text with `shown` wherever `told` stands as a name of its own, outside of double quotes of the message.
-fn with_name(text: &str, told: &str, shown: &str) -> String {
-    let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '$' | '.' | '"');
-    let mut result = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find(told) {
-        let (before, behind) = (&rest[..at], &rest[at + told.len()..]);
-        let stands_alone = !before.ends_with(is_part)
-            && !(before.is_empty() && result.ends_with(is_part))
-            && !behind.starts_with(is_part);
-        result.push_str(before);
-        result.push_str(if stands_alone { shown } else { told });
-        rest = behind;
-    }
-    result.push_str(rest);
-    result
-}
-
-/// Takes `suffix` off where one of `names` with it stands in quotes, is the whole text, opens a context line, or ends the
-/// text, as in `permission denied for table t_10000`.
-fn without_suffix(text: &str, names: &[String], suffix: &str) -> String {
-    let mut told = text.to_owned();
-    for name in names {
-        let shard = format!("{name}{suffix}");
-        if told == shard {
-            return name.clone();
-        }
-        told = told.replace(&format!("\"{shard}\""), &format!("\"{name}\""));
-        told = told.replace(&format!("COPY {shard},"), &format!("COPY {name},"));
-        if let Some(before) = told.strip_suffix(&shard).filter(|before| before.ends_with(' ')) {
-            told = format!("{before}{name}");
-        }
-    }
-    told
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_type_is_renamed_where_its_name_stands_alone() {
-        let text = r#"value for domain public.pos violates "public.pos", not public.posint or my.public.pos"#;
-        assert_eq!(
-            with_name(text, "public.pos", "pos"),
-            r#"value for domain pos violates "public.pos", not public.posint or my.public.pos"#
-        );
-    }
-
-    #[test]
-    fn a_shard_is_renamed_at_the_end_of_a_message() {
-        let names = ["t".to_owned()];
-        let told = without_suffix("permission denied for table t_10000", &names, "_10000");
-        assert_eq!(told, "permission denied for table t");
-        assert_eq!(without_suffix("not_10000", &names, "_10000"), "not_10000");
-    }
 }

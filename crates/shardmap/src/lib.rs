@@ -21,6 +21,9 @@ pub mod metadata;
 /// Rows that move from worker to worker.
 pub mod moved;
 
+/// Names in the texts of messages.
+pub mod naming;
+
 /// Which nodes get the placements of a new shard.
 pub mod placement;
 

@@ -347,9 +347,12 @@ impl Read {
     ) -> Result<Vec<NodeRead>, PgError> {
         let mut reads = Vec::new();
         let mut left = shards.to_vec();
+        let mut refusal: Option<PgError> = None;
         while !left.is_empty() {
             let mut next = Vec::new();
-            let parts = assign(tables, &left, &avoid)?;
+            // What this server has refused says more than that no placement is left.
+            let parts =
+                assign(tables, &left, &avoid).map_err(|error| refusal.take().unwrap_or(error))?;
             if self.reads_ctids() {
                 check_leaders(&tables[0], &parts)?;
             }
@@ -361,6 +364,9 @@ impl Read {
                         transaction::lose_node(node, &error)?;
                         avoid.push(node.clone());
                         next.extend(group);
+                        if is_own_refusal(&error) {
+                            refusal = Some(error);
+                        }
                     }
                 }
             }
@@ -399,6 +405,8 @@ impl Read {
             let session = match found {
                 Ok(session) => session,
                 Err(NoSession::Unreachable(error)) => return Ok(Err(error)),
+                // Another node may be reached; a read marks nothing.
+                Err(NoSession::Refused(error)) if is_own_refusal(&error) => return Ok(Err(error)),
                 Err(NoSession::Refused(error)) => return Err(error),
             };
             let had_transaction = session.borrow().depth > 0;
@@ -923,6 +931,11 @@ fn check_leaders(
         }
     }
     Ok(())
+}
+
+/// This server has refused to connect, or could not: see `session/connect.rs`, `classify`.
+fn is_own_refusal(error: &PgError) -> bool {
+    error.sqlstate() == SqlState(*b"08001")
 }
 
 fn unreadable(table: &DistributedTable, index: usize) -> PgError {
