@@ -172,7 +172,12 @@ impl<'a> Client<'a> {
                 .and_then(|()| writer.finish().map(drop).map_err(|error| told(&error))),
         };
         let done = match copied {
-            Ok(()) if in_block => self.run("COMMIT"),
+            // The driver returns before it has heard of an error behind the rows, and COMMIT of what has failed raises none.
+            Ok(()) if in_block => match self.run("SELECT 1") {
+                Ok(()) => self.run("COMMIT"),
+                Err(Told::Unknown(why) | Told::Refused(why)) => Err(Told::Refused(why)),
+                Err(told) => Err(told),
+            },
             // This driver does not wait for the end of the implicit transaction, and so hears nothing of its commit.
             Ok(()) => Err(Told::Unknown("it was copied".to_owned())),
             Err(Told::Unknown(why)) if in_block => Err(Told::Refused(why)),

@@ -283,6 +283,11 @@ impl Link {
         self.inbox.body(message)
     }
 
+    /// A command says that it has rolled back.
+    pub fn has_rolled_back(&self, message: &Message) -> bool {
+        self.inbox.has_rolled_back(message)
+    }
+
     /// How many rows a command says it concerned.
     pub fn affected(&self, message: &Message) -> u64 {
         self.inbox.affected(message)

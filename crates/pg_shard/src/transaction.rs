@@ -148,7 +148,7 @@ pub(crate) fn before_commit() -> Result<(), PgError> {
         return Err(doomed);
     }
     if pool::none_in_transaction() {
-        return Ok(());
+        return check_written_nodes(&[]);
     }
     let _told = Work::begin(Kind::Commit, 0);
     let open: Vec<SessionRef> =
@@ -158,6 +158,7 @@ pub(crate) fn before_commit() -> Result<(), PgError> {
     }
     let open: Vec<SessionRef> =
         open.into_iter().filter(|session| session.borrow().is_usable()).collect();
+    check_written_nodes(&open)?;
     let wrote_any = open.iter().any(|session| session.borrow().wrote);
     if wrote_any {
         commit::make_ready();
@@ -269,6 +270,29 @@ fn refused_or_stopped(error: PgError, node: &NodeAddress, written: &[Written]) -
         return commit::stopped();
     }
     refused(error, node, written)
+}
+
+/// Before anything is committed anywhere: each node that this transaction has written is about to commit.
+fn check_written_nodes(open: &[SessionRef]) -> Result<(), PgError> {
+    let written = STATE.with_borrow(|state| state.written.clone());
+    let gone = |written: &&Written| {
+        open.iter().all(|session| {
+            let session = session.borrow();
+            session.node != written.node || session.is_out_of_step()
+        })
+    };
+    let Some(gone) = written.iter().find(gone) else { return Ok(()) };
+    let node = &gone.node;
+    for session in open.iter().filter(|session| session.borrow().is_out_of_step()) {
+        session.borrow_mut().give_up(PgError::internal("the session is out of step"));
+    }
+    Err(PgError::new(
+        SqlState::CONNECTION_FAILURE,
+        format!(
+            "connection to node \"{node}\" was lost, and with it what this transaction wrote there"
+        ),
+    )
+    .hint("Nothing was committed. Run the transaction again."))
 }
 
 /// Before anything is committed anywhere: a node that has hung up is found out, and so is a remote transaction

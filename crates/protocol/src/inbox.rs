@@ -177,6 +177,11 @@ impl Inbox {
         Row { bytes: &mut self.bytes[message.body.start..=message.body.end], length }
     }
 
+    /// A command says that it has rolled back. That is what COMMIT does in a transaction that has failed, without an error.
+    pub fn has_rolled_back(&self, message: &Message) -> bool {
+        self.body(message) == b"ROLLBACK\0"
+    }
+
     /// How many rows a command says it concerned: the last word of its tag.
     pub fn affected(&self, message: &Message) -> u64 {
         let tag = self.body(message).strip_suffix(b"\0").unwrap_or_default();

@@ -309,6 +309,17 @@ impl Session {
         !self.is_usable() || !self.is_busy() && self.link.is_stale()
     }
 
+    /// The node is in a transaction where we know of none, or in none where we know of one: an answer has been taken for
+    /// another's. What is said on such a session means nothing.
+    pub(crate) fn is_out_of_step(&self) -> bool {
+        let is_in_block = self.status != TransactionStatus::Idle;
+        self.is_usable()
+            && !self.is_busy()
+            && !self.is_held
+            && !self.is_ending
+            && is_in_block != (self.depth > 0)
+    }
+
     /// The remote transaction has failed: the node will only roll it back.
     pub(crate) fn transaction_failed(&self) -> bool {
         self.status == TransactionStatus::Failed
@@ -737,6 +748,15 @@ impl Session {
                         self.note_answer();
                         self.affected += self.link.affected(&message);
                         self.expects.pop_front();
+                        if self.is_committing && self.link.has_rolled_back(&message) {
+                            self.error.get_or_insert_with(|| {
+                                PgError::new(
+                                    SqlState::IN_FAILED_SQL_TRANSACTION,
+                                    format!("the transaction on node \"{}\" has failed", self.node),
+                                )
+                                .hint("Nothing was committed. Run the transaction again.")
+                            });
+                        }
                     }
                     // A text of several commands is complete several times.
                     Some(Expect::Preliminary)
@@ -760,6 +780,13 @@ impl Session {
                     self.status = status;
                     self.forget_unprepared();
                     self.expects.clear();
+                    if self.depth == 0 && !self.is_ending && status == TransactionStatus::InBlock {
+                        let error = PgError::internal(format!(
+                            "node \"{}\" is in a transaction that was not begun for this statement",
+                            self.node
+                        ));
+                        return Err(self.lose(error));
+                    }
                 }
                 Kind::Error => {
                     let (error, is_fatal) = self.link.error(&message);

@@ -107,7 +107,9 @@ pub(crate) fn session_of(
         let good = {
             let mut session = session.borrow_mut();
             session.settle_end();
-            session.is_usable() && (stale == Stale::IsHarmless || !session.is_stale())
+            session.is_usable()
+                && !(session.depth == 0 && session.is_out_of_step())
+                && (stale == Stale::IsHarmless || !session.is_stale())
         };
         if good {
             super::stream::claim(&session).map_err(|failure| match failure {
