@@ -99,7 +99,7 @@ impl Way {
     }
 }
 
-/// The rows of `statement`, fetched in small lots.
+/// The rows of `statement`, fetched in small batches.
 fn cursor(session: &mut Session, statement: &str) -> Result<Rows, SqlError> {
     session.try_sql(&format!("DECLARE it NO SCROLL CURSOR FOR {statement}"))?;
     let mut rows = session.try_sql("FETCH 3 FROM it")?;

@@ -4,7 +4,7 @@ use std::fs;
 
 use testkit::{NodeName, Session, TestCluster};
 
-/// Shapes of statements by key on table `wide`; `KEY` is the key, `N` some number.
+/// Fingerprints of statements by key on table `wide`; `KEY` is the key, `N` some number.
 fn shapes() -> Vec<String> {
     let mut shapes = Vec::new();
     for column in 1..=10 {

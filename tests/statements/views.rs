@@ -6,8 +6,8 @@ use testkit::TestCluster;
 fn a_view_writes_by_key_like_its_table() {
     let cluster = TestCluster::up(3);
     cluster.create_distributed(
-        "CREATE TABLE parcels (number int PRIMARY KEY, weight int, place text DEFAULT 'depot')",
-        "parcels",
+        "CREATE TABLE row_changes (number int PRIMARY KEY, weight int, place text DEFAULT 'depot')",
+        "row_changes",
         "number",
         6,
         2,
@@ -20,10 +20,10 @@ fn a_view_writes_by_key_like_its_table() {
         2,
     );
     cluster.sql(
-        "INSERT INTO parcels SELECT i, i FROM generate_series(1, 20) AS i; INSERT INTO stops VALUES (3, 'Bonn'), (4, 'Kiel');
-         CREATE VIEW light AS SELECT number AS id, place, weight AS grams FROM parcels WHERE weight < 15;
+        "INSERT INTO row_changes SELECT i, i FROM generate_series(1, 20) AS i; INSERT INTO stops VALUES (3, 'Bonn'), (4, 'Kiel');
+         CREATE VIEW light AS SELECT number AS id, place, weight AS grams FROM row_changes WHERE weight < 15;
          CREATE VIEW very_light AS SELECT id, grams, place FROM light WHERE grams < 5;
-         CREATE VIEW plain AS SELECT * FROM parcels",
+         CREATE VIEW plain AS SELECT * FROM row_changes",
     );
     let mut session = cluster.new_session();
     for (statement, rows) in [
@@ -55,7 +55,7 @@ fn a_view_writes_by_key_like_its_table() {
             "8\n9",
         ),
         ("WITH gone AS (DELETE FROM light WHERE id = 5 RETURNING *) SELECT id FROM gone", "5"),
-        ("SELECT count(*), sum(weight) FROM parcels", "21|223"),
+        ("SELECT count(*), sum(weight) FROM row_changes", "21|223"),
     ] {
         assert_eq!(session.text(statement), rows, "{statement}");
     }
@@ -68,23 +68,23 @@ fn a_view_writes_by_key_like_its_table() {
     assert_eq!(session.count("UPDATE light SET grams = 0").to_string(), light);
     session.sql("ROLLBACK");
     assert_eq!(session.warnings(), []);
-    assert_eq!(cluster.assert_placements_equal("parcels"), 21);
+    assert_eq!(cluster.assert_placements_equal("row_changes"), 21);
 }
 
 #[test]
 fn a_view_checks_the_rows_that_are_written_through_it() {
     let cluster = TestCluster::up(2);
     cluster.create_distributed(
-        "CREATE TABLE parcels (number int PRIMARY KEY, weight int)",
-        "parcels",
+        "CREATE TABLE row_changes (number int PRIMARY KEY, weight int)",
+        "row_changes",
         "number",
         4,
         2,
     );
     cluster.sql(
-        "INSERT INTO parcels VALUES (1, 1), (2, 2), (3, 30);
-         CREATE VIEW checked AS SELECT * FROM parcels WHERE weight < 15 WITH CHECK OPTION;
-         CREATE VIEW barrier WITH (security_barrier) AS SELECT * FROM parcels WHERE weight < 15",
+        "INSERT INTO row_changes VALUES (1, 1), (2, 2), (3, 30);
+         CREATE VIEW checked AS SELECT * FROM row_changes WHERE weight < 15 WITH CHECK OPTION;
+         CREATE VIEW barrier WITH (security_barrier) AS SELECT * FROM row_changes WHERE weight < 15",
     );
     for statement in [
         "INSERT INTO checked VALUES (4, 100)",
@@ -100,7 +100,7 @@ fn a_view_checks_the_rows_that_are_written_through_it() {
             "{statement}"
         );
     }
-    assert_eq!(cluster.text("SELECT * FROM parcels ORDER BY 1"), "1|1\n2|2\n3|30");
+    assert_eq!(cluster.text("SELECT * FROM row_changes ORDER BY 1"), "1|1\n2|2\n3|30");
     for (statement, rows) in [
         ("INSERT INTO checked VALUES (4, 4), (5, 5) RETURNING number", "4\n5"),
         ("UPDATE checked SET weight = weight + 1 RETURNING number, weight", "1|2\n2|3\n4|5\n5|6"),
@@ -115,8 +115,8 @@ fn a_view_checks_the_rows_that_are_written_through_it() {
         assert_eq!(lines.join("\n"), rows, "{statement}");
     }
     cluster.sql("INSERT INTO barrier VALUES (5, 5)");
-    assert_eq!(cluster.text("SELECT * FROM parcels ORDER BY 1"), "1|100\n3|30\n5|5");
-    assert_eq!(cluster.assert_placements_equal("parcels"), 3);
+    assert_eq!(cluster.text("SELECT * FROM row_changes ORDER BY 1"), "1|100\n3|30\n5|5");
+    assert_eq!(cluster.assert_placements_equal("row_changes"), 3);
 }
 
 #[test]

@@ -4,24 +4,24 @@
 //! with a destructor and call the core or the previous hook directly, so an ERROR from below passes over them
 //! with all its fields; our own part runs inside [`boundary`].
 
-use crate::changes::{self, Execution};
-use crate::cursor;
-use crate::early;
-use crate::error::{PgError, boundary};
-use crate::join;
-use crate::path::{self, ShardScan};
-use crate::plan::{BoundParameters, Plan, PlanWriter};
-use crate::privileged;
-use crate::pulled::{self, PulledTarget};
-use crate::query::{DistributionKey, Statement};
-use crate::scan::{self, BeginScan};
-use crate::scrolling;
-use crate::transaction;
-use crate::upper;
-use crate::utility::{self, UtilityCall};
+use crate::catalog::privileged;
+use crate::exec::cursor;
+use crate::exec::early;
+use crate::exec::row_changes::{self, Execution};
+use crate::exec::scan::{self, BeginScan};
+use crate::exec::scrolling;
+use crate::path::base::{self, ShardScan};
+use crate::path::join;
+use crate::path::modify::{self, ModifyTarget};
+use crate::path::plan::{BoundParameters, Plan, PlanWriter};
+use crate::path::upper;
+use crate::read::query::{DistributionKey, Statement};
+use crate::server::transaction;
+use crate::server::utility::{self, UtilityCall};
+use crate::sys::error::{PgError, boundary};
 use pgrx::pg_sys::{self, Oid};
 use shardmap::instruction::Purpose;
-use shardmap::moved::MovedRows;
+use shardmap::repartition::RepartitionedRows;
 use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};
 use std::sync::OnceLock;
@@ -35,7 +35,7 @@ pub enum Verdict {
     PlannedByPostgres(Oid),
     /// The same with this statement in place of the client's.
     RewrittenForPostgres(Statement, Oid),
-    /// PostgreSQL plans this statement, and our scans take over what it writes; see [`crate::pulled`]. If the flag is
+    /// PostgreSQL plans this statement, and our scans take over what it writes; see [`crate::path::modify`]. If the flag is
     /// set, it must find a row to change.
     Pulled(Statement, Oid, bool),
     /// This plan.
@@ -72,21 +72,21 @@ pub trait Extension: Sync {
     /// Workers may do more than scan.
     fn pushes_down(&self) -> bool;
     /// Rows can move between all nodes that hold shards of the tables.
-    fn can_move(&self, tables: &[Oid]) -> bool;
+    fn can_repartition(&self, tables: &[Oid]) -> bool;
     /// On a worker: what a text says that a coordinator has given the current role for that purpose; an error if none has.
     fn open_instruction<'a>(&self, purpose: Purpose, sealed: &'a str) -> Result<&'a str, PgError>;
     /// On a worker: hands over all pieces of a part of rows that other nodes, or this one, have split; with each the number of
     /// its source.
     fn fetch_part(
         &self,
-        moved: &MovedRows,
+        moved: &RepartitionedRows,
         part: usize,
         each: &mut dyn FnMut(usize, Vec<u8>) -> Result<(), PgError>,
     ) -> Result<(), PgError>;
     /// The private part of a scan over tables' shards.
     fn plan_scan(&self, scan: &ShardScan) -> PlanWriter;
     /// The private part of a write that is taken over from PostgreSQL's plan.
-    fn plan_pulled(&self, target: &PulledTarget) -> PlanWriter;
+    fn plan_modify(&self, target: &ModifyTarget) -> PlanWriter;
     /// A statement has been executed to its end.
     fn finish(&self, execution: Execution) -> Result<(), PgError>;
     /// Before a utility statement runs; it may do the work itself.
@@ -180,8 +180,8 @@ pub fn install(extension: &'static dyn Extension, begin: BeginScan) {
             access: pg_sys::object_access_hook,
         });
         pg_sys::planner_hook = Some(plan);
-        pg_sys::set_rel_pathlist_hook = Some(path::relation_paths);
-        pg_sys::get_relation_info_hook = Some(path::relation_info);
+        pg_sys::set_rel_pathlist_hook = Some(base::relation_paths);
+        pg_sys::get_relation_info_hook = Some(base::relation_info);
         pg_sys::set_join_pathlist_hook = Some(join::join_paths);
         pg_sys::create_upper_paths_hook = Some(upper::upper_paths);
         pg_sys::ProcessUtility_hook = Some(process_utility);
@@ -197,7 +197,7 @@ pub fn install(extension: &'static dyn Extension, begin: BeginScan) {
             Some(function_changed),
             pg_sys::Datum::from(0),
         );
-        changes::install();
+        row_changes::install();
         early::install();
         transaction::register();
     }
@@ -279,7 +279,7 @@ unsafe extern "C-unwind" fn plan(
             boundary(|| {
                 Plan(planned).depends_on(metadata);
                 if let Some(must_find) = pulled {
-                    pulled::take_over(planned, must_find)?;
+                    modify::take_over(planned, must_find)?;
                 }
                 finish_cursor(planned, may_scroll, exposed);
                 Ok(())

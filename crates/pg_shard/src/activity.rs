@@ -5,7 +5,7 @@
 //! counted by the sessions, bytes by their links; both may go on in a cursor's read when another statement has begun, and
 //! then count for that one.
 
-use pg::activity::{self, Counter, NodeNumber};
+use pg::server::activity::{self, Counter, NodeNumber};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;

@@ -6,10 +6,10 @@
 //! Cached plans hold no metadata: they look here at each execution.
 
 use crate::mark::{self, Mark};
+use pg::catalog::table::{self, Search};
 use pg::hooks::Verdict;
-use pg::lock::ShardLock;
-use pg::query::DistributionKey;
-use pg::table::{self, Search};
+use pg::read::query::DistributionKey;
+use pg::server::lock::ShardLock;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use shardmap::metadata::{Fault, PlacementRow, ShardRow, validate_placements};
@@ -84,7 +84,7 @@ impl DistributedTable {
 
     /// What whoever locks rows of a shard locks before.
     pub(crate) fn turn(&self) -> ShardLock {
-        ShardLock::Turn(self.shard_id(0))
+        ShardLock::WriteGate(self.shard_id(0))
     }
 
     /// The shard of this table that is used beside shard `index` of others: that of the same number, but a table of one

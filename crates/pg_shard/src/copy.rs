@@ -7,9 +7,9 @@
 use crate::catalog::{self, DistributedTable};
 use crate::execute::sink::Sink;
 use pg::PgError;
-use pg::copy::{CopyInput, Lines};
-use pg::utility::UtilityCall;
-use pg::value::Hasher;
+use pg::exec::copy::{CopyInput, Lines};
+use pg::server::utility::UtilityCall;
+use pg::sys::value::Hasher;
 use pgrx::pg_sys::Oid;
 use std::rc::Rc;
 
@@ -45,9 +45,9 @@ fn hand_on(
     while lines.next(input)? {
         let hash = lines.hash(input, hasher)?.map_or_else(|| table.hash_of_null(), Ok)?;
         let mut refused = None;
-        let added = sink.add(hash, |lot| {
-            lot.note_line(lines.height(lot.is_empty()), lines.line());
-            lines.append(input, &mut lot.data).inspect_err(|error| refused = Some(error.clone()))
+        let added = sink.add(hash, |batch| {
+            batch.note_line(lines.height(batch.is_empty()), lines.line());
+            lines.append(input, &mut batch.data).inspect_err(|error| refused = Some(error.clone()))
         });
         if refused.is_none() && added.is_err() {
             input.forget_line();
@@ -69,9 +69,9 @@ fn parse(
     let mut rows = 0;
     while input.read_row() {
         let hash = input.hash(table.key.column, hasher).map_or_else(|| table.hash_of_null(), Ok)?;
-        let added = sink.add(hash, |lot| {
-            lot.note_line(1, input.line_number());
-            input.line(&mut lot.data);
+        let added = sink.add(hash, |batch| {
+            batch.note_line(1, input.line_number());
+            input.line(&mut batch.data);
             Ok(())
         });
         added.inspect_err(|_| input.forget_line())?;

@@ -5,10 +5,11 @@
 //! another healthy placement remains; then we look whether it was written.
 
 use crate::catalog;
-use pg::background;
-use pg::lock::{self, Mode, ShardLock};
-use pg::transaction;
-use pg::{PgError, SqlState, privileged};
+use pg::catalog::privileged;
+use pg::server::background;
+use pg::server::lock::{self, Mode, ShardLock};
+use pg::server::transaction;
+use pg::{PgError, SqlState};
 use pgrx::prelude::*;
 use shardmap::{PlacementId, PlacementState, ShardId};
 

@@ -45,19 +45,21 @@ mod owner;
 /// The functions that users call.
 mod functions;
 
-use pg::changes::Execution;
+use pg::PgError;
+use pg::catalog::table;
+use pg::exec::row_changes::Execution;
 use pg::hooks::{self, Extension, Verdict};
-use pg::path::ShardScan;
-use pg::plan::{BoundParameters, PlanWriter};
-use pg::pulled::PulledTarget;
-use pg::query::{DistributionKey, Statement};
-use pg::rounds::{self, Rounds};
-use pg::utility::{Outcome, UtilityCall};
-use pg::{PgError, background, table};
+use pg::path::base::ShardScan;
+use pg::path::modify::ModifyTarget;
+use pg::path::plan::{BoundParameters, PlanWriter};
+use pg::read::query::{DistributionKey, Statement};
+use pg::server::background;
+use pg::server::rounds::{self, Rounds};
+use pg::server::utility::{Outcome, UtilityCall};
 use pgrx::pg_sys::Oid;
 use pgrx::prelude::*;
 use shardmap::instruction::Purpose;
-use shardmap::moved::MovedRows;
+use shardmap::repartition::RepartitionedRows;
 
 ::pgrx::pg_module_magic!();
 
@@ -68,8 +70,8 @@ static PG_SHARD: PgShard = PgShard;
 #[pg_guard]
 extern "C-unwind" fn _PG_init() {
     settings::define();
-    pg::activity::reserve();
-    pg::mark::register(mark::check_label);
+    pg::server::activity::reserve();
+    pg::catalog::mark::register(mark::check_label);
     rounds::register(Rounds { rest: settings::autoanalyze_naptime, visit: ddl::keep_fresh });
     background::set_job(health::mark_in_background);
     hooks::install(&PG_SHARD, execute::begin);
@@ -126,15 +128,15 @@ impl Extension for PgShard {
         }
         nodes.sort();
         nodes.dedup();
-        session::knowledge::of_nodes(&nodes, question)
+        session::capabilities::of_nodes(&nodes, question)
     }
 
     fn pushes_down(&self) -> bool {
         settings::enable_pushdown()
     }
 
-    fn can_move(&self, tables: &[Oid]) -> bool {
-        execute::moves::can_move(tables)
+    fn can_repartition(&self, tables: &[Oid]) -> bool {
+        execute::repartition::can_repartition(tables)
     }
 
     fn open_instruction<'a>(&self, purpose: Purpose, sealed: &'a str) -> Result<&'a str, PgError> {
@@ -143,23 +145,23 @@ impl Extension for PgShard {
 
     fn fetch_part(
         &self,
-        moved: &MovedRows,
+        moved: &RepartitionedRows,
         part: usize,
         each: &mut dyn FnMut(usize, Vec<u8>) -> Result<(), PgError>,
     ) -> Result<(), PgError> {
-        functions::moved::fetch_part(moved, part, each)
+        functions::repartition::fetch_part(moved, part, each)
     }
 
     fn plan_scan(&self, scan: &ShardScan) -> PlanWriter {
         plan::data::Plan::ShardScan(Box::new(scan.clone())).write()
     }
 
-    fn plan_pulled(&self, target: &PulledTarget) -> PlanWriter {
-        plan::pulled::private(target)
+    fn plan_modify(&self, target: &ModifyTarget) -> PlanWriter {
+        plan::modify::private(target)
     }
 
     fn finish(&self, execution: Execution) -> Result<(), PgError> {
-        execute::pulled::finish(execution)
+        execute::modify::finish(execution)
     }
 
     fn utility(&self, call: &mut UtilityCall) -> Result<Outcome, PgError> {

@@ -6,11 +6,13 @@
 //! `pgs_catalog.after_restore` brings its metadata to its OID. The label goes with a table that is dropped, so metadata that are
 //! left never become those of the next table that gets the OID.
 //!
-//! The access method ([`pg::mark`]) keeps out sessions that have not our hooks.
+//! The access method ([`pg::catalog::mark`]) keeps out sessions that have not our hooks.
 
 use crate::catalog;
-use pg::mark;
-use pg::{PgError, SqlState, privileged, table};
+use pg::catalog::mark;
+use pg::catalog::privileged;
+use pg::catalog::table;
+use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use pgrx::prelude::*;
 use std::cell::Cell;
@@ -145,7 +147,7 @@ pub(crate) fn check_label(table: Option<Oid>) -> Result<(), PgError> {
 #[pg_extern]
 fn mark_distributed(table_oid: Oid, also_restored: bool) {
     if table::describe(table_oid).is_some() && (also_restored || read(table_oid) != Mark::Foreign) {
-        pg::error::raise(put(table_oid));
+        pg::sys::error::raise(put(table_oid));
     }
 }
 
@@ -159,6 +161,6 @@ fn is_preloaded() -> bool {
 #[pg_extern]
 fn unmark_distributed(table_oid: Oid) {
     if DROPPED.get() != Some(table_oid) && read(table_oid) == Mark::Own {
-        pg::error::raise(remove(table_oid));
+        pg::sys::error::raise(remove(table_oid));
     }
 }

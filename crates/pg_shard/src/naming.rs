@@ -1,7 +1,7 @@
 //! Errors of workers speak of shards; users know tables.
 
 use crate::catalog::DistributedTable;
-use pg::table;
+use pg::catalog::table;
 use pg::{PgError, SqlState};
 use shardmap::NodeAddress;
 use shardmap::naming::{with_name, without_suffix};

@@ -10,7 +10,9 @@ use crate::catalog::{DistributedTable, Placement};
 use crate::ddl;
 use crate::functions::{create_extension, literal};
 use crate::transaction::{self, NodeFailure};
-use pg::{PgError, SqlState, privileged, table};
+use pg::catalog::privileged;
+use pg::catalog::table;
+use pg::{PgError, SqlState};
 use shardmap::{NodeAddress, PlacementState};
 
 /// What is about to be done with the table's shards.

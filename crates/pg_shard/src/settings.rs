@@ -29,7 +29,7 @@ pub(crate) fn define() {
     GucRegistry::define_bool_guc(
         c"pg_shard.use_citusdb_select_logic",
         c"Informs pg_shard to use CitusDB's select logic",
-        c"Kept for pg_shard 1.2; has no effect.",
+        c"Spooled for pg_shard 1.2; has no effect.",
         &USE_CITUSDB_SELECT_LOGIC,
         GucContext::Userset,
         GucFlags::default(),
@@ -146,7 +146,7 @@ pub(crate) fn idle_session_timeout() -> i32 {
 /// How long to rest between looks at the statistics; none for no looks.
 pub(crate) fn autoanalyze_naptime() -> Option<std::time::Duration> {
     let seconds = u64::try_from(AUTOANALYZE_NAPTIME.get()).ok().filter(|seconds| *seconds > 0)?;
-    let is_on = pg::table::setting(c"autovacuum") == "on";
+    let is_on = pg::catalog::table::setting(c"autovacuum") == "on";
     is_on.then(|| std::time::Duration::from_secs(seconds))
 }
 

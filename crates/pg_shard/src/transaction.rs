@@ -13,8 +13,8 @@ use crate::session::ending::{OnInterrupt, PATIENCE, commit_all, roll_back_all, r
 use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::snapshot;
 use crate::session::{Failure, NoSession, Session};
-use pg::commit;
-use pg::transaction::{self, Isolation};
+use pg::server::commit;
+use pg::server::transaction::{self, Isolation};
 use pg::{PgError, SqlState};
 use shardmap::{NodeAddress, PlacementId, ShardId};
 use std::cell::RefCell;
@@ -168,7 +168,7 @@ pub(crate) fn before_commit() -> Result<(), PgError> {
     commit_nodes(open)?;
     STATE.with_borrow_mut(|state| state.written.clear());
     if wrote_any {
-        pg::activity::note_change();
+        pg::server::activity::note_change();
     }
     Ok(())
 }
@@ -318,7 +318,7 @@ fn check_before_commit(session: &SessionRef) -> Result<(), PgError> {
             return Err(pool::connection_failed(&node, &error)
                 .hint("Nothing was committed. Run the transaction again."));
         }
-        pg::error::warning(pool::connection_failed(&node, &error));
+        pg::sys::error::warning(pool::connection_failed(&node, &error));
         lose_node(&node, &error)?;
     }
     Ok(())
@@ -356,7 +356,7 @@ fn settle_failed_commit(
     let marks: Vec<_> =
         lost.iter().filter(|w| elsewhere(w.shard)).map(|w| (w.shard, w.placement)).collect();
     if !marks.is_empty() {
-        pg::error::warning(pool::connection_failed(node, cause));
+        pg::sys::error::warning(pool::connection_failed(node, cause));
         // Each that can be marked is, also if another is its shard's last healthy one by now, of which nobody knows then.
         let marked = health::mark_inactive(&marks);
         if marked.is_ok() && marks.len() == lost.len() {
@@ -384,9 +384,9 @@ pub(crate) fn before_prepare() -> Result<(), PgError> {
 
 /// After the end of the local transaction: nothing stays open on the nodes. Must not fail.
 pub(crate) fn after_transaction(_committed: bool) {
-    crate::execute::pulled::forget_waiting(0);
+    crate::execute::modify::forget_waiting(0);
     activity::forget();
-    crate::functions::moved::forget_sessions();
+    crate::functions::repartition::forget_sessions();
     if pool::all_at_rest() && is_untouched() {
         STATE.with_borrow_mut(|state| state.doomed = None);
         return;
@@ -421,7 +421,7 @@ pub(crate) fn before_subtransaction_commit(level: u32) -> Result<(), PgError> {
 
 /// A savepoint was rolled back to. Must not fail: a session that cannot follow dooms the transaction.
 pub(crate) fn after_subtransaction_abort(level: u32) {
-    crate::execute::pulled::forget_waiting(level);
+    crate::execute::modify::forget_waiting(level);
     let sessions = pool::all();
     let mut open: Vec<_> =
         sessions.iter().filter_map(|session| session.try_borrow_mut().ok()).collect();

@@ -1,7 +1,7 @@
 //! Columns of rows as arrays, in the binary form that `array_recv` reads: elements are collected as rows come, in as
 //! many parts as there are places to send them to, and parts are joined when they are sent.
 
-use crate::flight::Arguments;
+use crate::pipeline::Arguments;
 
 /// Elements of an array.
 #[derive(Clone, Debug)]

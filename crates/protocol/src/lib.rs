@@ -1,7 +1,7 @@
 //! PostgreSQL's protocol, version 3, as bytes: what a session says to a node and what it hears, without a
 //! socket, a server or a clock.
 //!
-//! [`Flight`] collects messages to be sent in one write, [`Inbox`] cuts what was received into [`Message`]s.
+//! [`Pipeline`] collects messages to be sent in one write, [`Inbox`] cuts what was received into [`Message`]s.
 //! Connecting and logging in are not here: libpq does that, and hands over a connection that is ready for a
 //! statement. Source of the formats: PostgreSQL's documentation, "Message Formats".
 
@@ -12,11 +12,11 @@ mod array;
 pub mod copy;
 
 /// Messages to a node.
-mod flight;
+mod pipeline;
 
 /// Messages from a node.
 mod inbox;
 
 pub use array::Elements;
-pub use flight::{Arguments, Flight, StatementName};
 pub use inbox::{Inbox, Kind, Malformed, Message, OwnedRow, Row, TransactionStatus, error_fields};
+pub use pipeline::{Arguments, Pipeline, StatementName};

@@ -19,7 +19,7 @@ pub mod map;
 pub mod metadata;
 
 /// Rows that move from worker to worker.
-pub mod moved;
+pub mod repartition;
 
 /// Names in the texts of messages.
 pub mod naming;

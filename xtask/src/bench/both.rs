@@ -18,11 +18,11 @@ const PATIENCE: &str = "120s";
 
 /// A cluster with the two sides.
 pub(crate) struct Both {
-    cluster: Kept,
+    cluster: Spooled,
 }
 
 /// Ours for this run, or one that somebody keeps.
-enum Kept {
+enum Spooled {
     Ours(DownOnDrop),
     Theirs(Cluster),
 }
@@ -46,7 +46,7 @@ impl Both {
     pub(crate) fn new(kept: Option<&Path>) -> Result<Self> {
         if let Some(dir) = kept {
             let cluster = Cluster::open(dir)?;
-            return Ok(Self { cluster: Kept::Theirs(cluster) });
+            return Ok(Self { cluster: Spooled::Theirs(cluster) });
         }
         let cluster = ground::bring_up(&[
             ("fsync", "off"),
@@ -54,13 +54,13 @@ impl Both {
             ("work_mem", "32MB"),
             ("max_wal_size", "8GB"),
         ])?;
-        Ok(Self { cluster: Kept::Ours(cluster) })
+        Ok(Self { cluster: Spooled::Ours(cluster) })
     }
 
     fn cluster(&self) -> &Cluster {
         match &self.cluster {
-            Kept::Ours(cluster) => cluster,
-            Kept::Theirs(cluster) => cluster,
+            Spooled::Ours(cluster) => cluster,
+            Spooled::Theirs(cluster) => cluster,
         }
     }
 

@@ -41,7 +41,7 @@ pub(crate) enum Placements {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sessions {
     /// For the whole run.
-    Kept,
+    Spooled,
     /// For one statement: what is measured is the time to the first row of a cold session.
     Cold,
 }
@@ -82,7 +82,7 @@ impl Case {
         aim: f64,
     ) -> Self {
         let goal = Some(Goal { floor, aim });
-        Self { statement, protocol, placements, shards: SHARDS, sessions: Sessions::Kept, goal }
+        Self { statement, protocol, placements, shards: SHARDS, sessions: Sessions::Spooled, goal }
     }
 
     /// A prepared point SELECT on a table of so many shards.
@@ -92,7 +92,7 @@ impl Case {
             protocol: Protocol::Prepared,
             placements: Placements::One,
             shards,
-            sessions: Sessions::Kept,
+            sessions: Sessions::Spooled,
             goal: None,
         }
     }
@@ -154,7 +154,7 @@ impl fmt::Display for Case {
             shards => write!(f, "-{shards}-shards")?,
         }
         match self.sessions {
-            Sessions::Kept => Ok(()),
+            Sessions::Spooled => Ok(()),
             Sessions::Cold => f.write_str("-cold-session"),
         }
     }

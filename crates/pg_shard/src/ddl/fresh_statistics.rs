@@ -1,6 +1,6 @@
 //! Statistics that stay fresh by themselves: what autovacuum's ANALYZE is to a local table.
 //!
-//! A visitor (`pg::rounds`) comes to a database some time after tables were changed there, and asks the workers what they have counted. Shards
+//! A visitor (`pg::server::rounds`) comes to a database some time after tables were changed there, and asks the workers what they have counted. Shards
 //! that have changed by more than autovacuum's settings let pass are analyzed, if the workers' own autovacuum has not
 //! done that; and if what the coordinator knows is older than that, it is brought. A table of which a node is not there is left for
 //! the next visit.
@@ -8,17 +8,18 @@
 use super::statistics::{CHANGES, add, bring, everywhere, remember};
 use crate::catalog::{self, DistributedTable, quote};
 use crate::session::pool;
-use pg::activity;
-use pg::rounds::Visit;
-use pg::table;
-use pg::{PgError, SqlState, privileged};
+use pg::catalog::privileged;
+use pg::catalog::table;
+use pg::server::activity;
+use pg::server::rounds::Visit;
+use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use shardmap::NodeAddress;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 
 /// A table, and what the coordinator knows of it.
-struct Kept {
+struct Spooled {
     oid: Oid,
     /// How many rows it is believed to have; less than 0 if nobody has counted.
     rows: f64,
@@ -102,7 +103,7 @@ fn tell(failures: &[(String, PgError)]) {
     let what = if failures.is_empty() { 0 } else { hasher.finish() };
     if activity::is_news(what) {
         for (table, error) in failures {
-            pg::error::log(
+            pg::sys::error::log(
                 PgError::new(
                     error.sqlstate(),
                     format!("could not keep the statistics of table \"{table}\" fresh: {}", error.message()),
@@ -114,7 +115,7 @@ fn tell(failures: &[(String, PgError)]) {
 }
 
 /// The distributed tables of the database.
-fn tables() -> Result<Vec<Kept>, PgError> {
+fn tables() -> Result<Vec<Spooled>, PgError> {
     if catalog::metadata().is_none() {
         return Ok(Vec::new());
     }
@@ -133,7 +134,7 @@ fn tables() -> Result<Vec<Kept>, PgError> {
         )?;
         for row in rows {
             let Some(oid) = row.get::<Oid>(1)? else { continue };
-            found.push(Kept {
+            found.push(Spooled {
                 oid,
                 rows: row.get(2)?.unwrap_or(-1.0),
                 options: row.get(3)?.unwrap_or_default(),
@@ -148,7 +149,7 @@ fn tables() -> Result<Vec<Kept>, PgError> {
 }
 
 /// Looks after a table.
-fn keep(kept: &Kept, table: &Rc<DistributedTable>) -> Result<(), PgError> {
+fn keep(kept: &Spooled, table: &Rc<DistributedTable>) -> Result<(), PgError> {
     let Some(threshold) = kept.threshold() else { return Ok(()) };
     let counted = ask(table)?;
     // Of each shard the placement that reads take.
@@ -180,7 +181,7 @@ fn keep(kept: &Kept, table: &Rc<DistributedTable>) -> Result<(), PgError> {
     Ok(())
 }
 
-impl Kept {
+impl Spooled {
     /// None if the table is not to be analyzed.
     fn threshold(&self) -> Option<Threshold> {
         let option = |name: &str| {

@@ -22,9 +22,10 @@ use crate::catalog::{self, DistributedTable};
 use crate::mark;
 use crate::session::pool;
 use crate::transaction::{self, NodeFailure};
-use pg::table;
-use pg::utility::{Outcome, TablesOf, Utility, UtilityCall};
-use pg::{PgError, SqlState, privileged};
+use pg::catalog::privileged;
+use pg::catalog::table;
+use pg::server::utility::{Outcome, TablesOf, Utility, UtilityCall};
+use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use shard_definition::{DefinitionError, ShardDefinition};
 use std::cell::Cell;
@@ -112,7 +113,7 @@ fn warn_left_out(command: &str, tables: &[Oid]) {
         .map(|table| format!("\"{}\"", table.name))
         .collect();
     if !names.is_empty() {
-        pg::error::warning(
+        pg::sys::error::warning(
             PgError::new(
                 SqlState::WARNING,
                 format!("{command} does not reach the shards of distributed tables"),
@@ -171,7 +172,7 @@ fn drop_extension(cascade: bool) -> Result<(), PgError> {
         return Ok(());
     }
     if cascade {
-        pg::error::notice(
+        pg::sys::error::notice(
             PgError::new(SqlState(*b"00000"), "shards remain on worker nodes")
                 .detail("Shards created by the extension are not removed by DROP EXTENSION."),
         );
@@ -241,7 +242,7 @@ fn drop_shards(table: &Rc<DistributedTable>) -> Result<(), PgError> {
     }
     for (node, statements) in per_node {
         if !shardmap::metadata::is_plausible(&node) {
-            pg::error::warning(
+            pg::sys::error::warning(
                 PgError::new(SqlState::WARNING, format!("there can be no node \"{node}\"")).hint(
                     format!(
                         "If shards of table \"{}\" are somewhere, they remain there.",
@@ -254,7 +255,7 @@ fn drop_shards(table: &Rc<DistributedTable>) -> Result<(), PgError> {
         match run_on(&node, &statements) {
             Ok(()) => {}
             Err(NodeFailure::Unreachable(error)) => {
-                pg::error::warning(
+                pg::sys::error::warning(
                     pool::connection_failed(&node, &error)
                         .hint(format!("The shards of table \"{}\" remain there.", table.name)),
                 );

@@ -4,7 +4,7 @@
 //! kin), so that no rule of its grammar is repeated in Rust; `shard_definition.rs` puts the fragments together. A field is
 //! ready SQL unless it is called a name: those are bare, since the shard's id has yet to be added to them.
 //!
-//! The queries rely on the settings of `pg::privileged`, and on a lock on the table, held by the caller: they
+//! The queries rely on the settings of `pg::catalog::privileged`, and on a lock on the table, held by the caller: they
 //! run one after the other, and a table changed in between would be described half old, half new.
 
 use pgrx::pg_sys::Oid;

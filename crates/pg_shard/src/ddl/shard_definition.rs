@@ -8,7 +8,7 @@
 //! keys, unique and exclusion constraints, CLUSTER ON, replica identity; extended statistics; comments; owner and
 //! privileges; the server and options of a foreign table; the schema, where it is absent.
 //!
-//! Kept on the coordinator, which acts on them itself: sequences and identity, defaults that need them, foreign keys,
+//! Spooled on the coordinator, which acts on them itself: sequences and identity, defaults that need them, foreign keys,
 //! triggers, rules, row security, inheritance and partition bounds. Left to the nodes: tablespaces. Not read: security
 //! labels, and rights that the owner has taken away from himself.
 //!
@@ -17,7 +17,7 @@
 //! * that the current user is the one who will execute the statements: what he owns needs no change of owner;
 //! * that the table is not temporary: its schema has another name in every session.
 //!
-//! `pg::privileged` sets `search_path = pg_catalog, pg_temp`, so that everything outside `pg_catalog` is printed with its schema,
+//! `pg::catalog::privileged` sets `search_path = pg_catalog, pg_temp`, so that everything outside `pg_catalog` is printed with its schema,
 //! and what makes constants in expressions mean the same on a node, as pg_dump does it.
 //!
 //! The statements can run in one transaction, and should: only there do they run whole or not at all. They assume that the
@@ -25,7 +25,7 @@
 //! expression that names the table's row type, rather than the row as `table.*`, means the table and not the shard: on a
 //! node that lacks the table it fails.
 
-use pg::privileged;
+use pg::catalog::privileged;
 use pgrx::pg_sys::Oid;
 use pgrx::spi::SpiError;
 use thiserror::Error;

@@ -12,9 +12,10 @@ use crate::owner::{self, Purpose};
 use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::{Failure, NoSession, Request, Sql};
 use crate::transaction;
-use pg::statistics::{self, Known};
-use pg::utility::Vacuum;
-use pg::{PgError, SqlState, privileged};
+use pg::catalog::privileged;
+use pg::catalog::statistics::{self, Known};
+use pg::server::utility::Vacuum;
+use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use protocol::Arguments;
 use shardmap::NodeAddress;
@@ -48,7 +49,7 @@ pub(super) fn on_shards(vacuum: &Vacuum) -> Result<(), PgError> {
         if vacuum.tables.is_none()
             && let Err(error) = table.check()
         {
-            pg::error::warning(error);
+            pg::sys::error::warning(error);
             continue;
         }
         table.check()?;
@@ -81,7 +82,7 @@ pub(super) fn bring(
         let gathered = owner::acting(table, Purpose::Read, || statistics::gather(&known));
         match gathered {
             Err(error) if error.sqlstate() == SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE => {
-                pg::error::warning(error);
+                pg::sys::error::warning(error);
                 known.has_sample = false;
                 statistics::gather(&known)?;
             }
@@ -96,7 +97,7 @@ pub(super) fn bring(
 /// Notes how many changes had been counted when the statistics were brought.
 pub(super) fn remember(table: Oid, changes: f64) -> Result<(), PgError> {
     // ANALYZE may run where nothing may be written; then the statistics seem older than they are.
-    if pg::transaction::is_read_only() {
+    if pg::server::transaction::is_read_only() {
         return Ok(());
     }
     privileged::run(&format!(
@@ -123,7 +124,7 @@ fn run(vacuum: &Vacuum, table: &Rc<DistributedTable>, columns: &[String]) -> Res
         (node.clone(), shards[0], format!("{} {}", vacuum.command, names.join(", ")))
     });
     for (node, error) in everywhere(table, statements.collect(), &mut |_| {})? {
-        pg::error::warning(pool::connection_failed(&node, &error));
+        pg::sys::error::warning(pool::connection_failed(&node, &error));
     }
     Ok(())
 }
@@ -222,7 +223,8 @@ fn run_on_nodes(
     writes: bool,
 ) -> Result<Vec<(NodeAddress, PgError)>, PgError> {
     let _told = Work::begin(Kind::Maintenance, 0);
-    let in_block = (writes && pg::transaction::is_in_block()).then(transaction::level_for_write);
+    let in_block =
+        (writes && pg::server::transaction::is_in_block()).then(transaction::level_for_write);
     let mut unreachable = Vec::new();
     let mut asked: Vec<(NodeAddress, usize, SessionRef)> = Vec::new();
     for (node, shard, sql) in statements {

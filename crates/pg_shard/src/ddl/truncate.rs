@@ -7,8 +7,8 @@ use crate::catalog::DistributedTable;
 use crate::health;
 use crate::session::pool;
 use crate::transaction::{self, NodeFailure};
-use pg::lock::{Mode, ShardLock, lock_shard};
-use pg::table;
+use pg::catalog::table;
+use pg::server::lock::{Mode, ShardLock, lock_shard};
 use pg::{PgError, SqlState};
 use shardmap::{NodeAddress, PlacementId, ShardId};
 
@@ -57,7 +57,7 @@ pub(super) fn truncate(table: &DistributedTable) -> Result<(), PgError> {
                 return Err(error.context(format!("while executing on node \"{node}\"")));
             }
             Err(NodeFailure::Unreachable(error)) => {
-                pg::error::warning(pool::connection_failed(&node, &error));
+                pg::sys::error::warning(pool::connection_failed(&node, &error));
                 transaction::lose_node(&node, &error)?;
                 missed.extend(parts.iter().map(|(index, id)| (table.shard_id(*index), *id)));
             }

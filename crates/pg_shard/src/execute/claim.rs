@@ -1,6 +1,6 @@
 //! Rows that are locked below LIMIT: as many as are wanted, chosen from candidates that have been read without being locked.
 //!
-//! See `pg::claim` for the plan. A candidate that yields nothing is held by somebody else (SKIP LOCKED) or has been changed since
+//! See `pg::path::claim` for the plan. A candidate that yields nothing is held by somebody else (SKIP LOCKED) or has been changed since
 //! it was read. What it has become may still be meant, so if rows are missing at the end, the candidates are read once more, until
 //! there is none that has not been tried.
 
@@ -9,8 +9,8 @@ use super::tables;
 use crate::plan::compiled::Compiled;
 use crate::plan::data::Plan;
 use pg::PgError;
-use pg::claim::Claim;
-use pg::scan::{Explain, Scan, ScanIo};
+use pg::exec::scan::{Explain, Scan, ScanIo};
+use pg::path::claim::Claim;
 use shardmap::tid::{Tid, TidLayout};
 use std::collections::{BTreeSet, HashSet};
 use std::rc::Rc;

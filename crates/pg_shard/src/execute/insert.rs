@@ -10,10 +10,10 @@ use crate::plan::compiled::Compiled;
 use crate::plan::data::InsertedRows;
 use crate::session::{Failure, Request, Sql, StatementKey};
 use pg::PgError;
-use pg::copy::escape_text;
-use pg::rows::RowStore;
-use pg::scan::{ChildRow, Explain, FixedArguments, Scan, ScanIo};
-use pg::value::{Encoder, Hasher};
+use pg::exec::copy::escape_text;
+use pg::exec::rows::RowStore;
+use pg::exec::scan::{ChildRow, Explain, FixedArguments, Scan, ScanIo};
+use pg::sys::value::{Encoder, Hasher};
 use protocol::{Arguments, OwnedRow};
 use shardmap::values_list::repeat_row;
 use std::cell::RefCell;
@@ -70,8 +70,8 @@ impl InsertRows {
         while let Some(row) = io.child_row() {
             io.with_row_memory(|_| {
                 let hash = self.hash(&row, hasher, &table)?;
-                sink.add(hash, |lot| {
-                    let line = &mut lot.data;
+                sink.add(hash, |batch| {
+                    let line = &mut batch.data;
                     for (column, encoder) in
                         encoders.iter().take(self.plan.columns.len()).enumerate()
                     {
@@ -290,7 +290,7 @@ impl Statement<'_> {
         let render = || render(&plan.template, index);
         if count == 1 {
             let key = StatementKey { template: self.template, part: table.shard_id(index).0 };
-            let sql = Sql::Kept(key, &render);
+            let sql = Sql::Spooled(key, &render);
             return send(&[Request { sql, types: &types, arguments: &arguments }]);
         }
         let one = render().map_err(Failure::Statement)?;

@@ -6,8 +6,8 @@
 use super::read::{NodeRead, Taken, take};
 use crate::activity::Work;
 use crate::session::Failure;
-use pg::merge::{Head, MergeOrder};
-use pg::scan::ScanIo;
+use pg::exec::merge::{Head, MergeOrder};
+use pg::exec::scan::ScanIo;
 use pg::{PgError, SqlState};
 use std::cmp::Ordering;
 use std::rc::Rc;

@@ -7,19 +7,19 @@ mod claim;
 mod insert;
 
 /// Rows that are read here, joined with what the nodes find for them.
-mod matched;
+mod lookup_join;
 
 /// Sorted streams of several nodes as one.
 mod merge;
 
 /// Rows that move from worker to worker.
-pub(crate) mod moves;
+pub(crate) mod repartition;
 
 /// A write on both placements of a shard at once.
 mod pair;
 
 /// A write whose rows are computed here.
-pub(crate) mod pulled;
+pub(crate) mod modify;
 
 /// Rows from one or many shards.
 mod read;
@@ -38,12 +38,12 @@ use crate::catalog::{self, DistributedTable};
 use crate::plan::compiled;
 use crate::plan::data::Plan;
 use pg::PgError;
-use pg::matched::Kind;
-use pg::plan::PlanReader;
-use pg::query::Key;
-use pg::scan::{Scan, ScanIo};
-use pg::template::Piece;
-use pg::value::Hasher;
+use pg::exec::scan::{Scan, ScanIo};
+use pg::path::lookup_join::Kind;
+use pg::path::plan::PlanReader;
+use pg::print::template::Piece;
+use pg::read::query::Key;
+use pg::sys::value::Hasher;
 use shardmap::{KeyValue, Prune};
 use std::rc::Rc;
 
@@ -67,20 +67,20 @@ pub(crate) fn begin(
         Plan::Routed(plan) => io.make_plain_codecs(plan.sent),
         Plan::ShardScan(plan) => io.make_codecs(&plan.remote, plan.sources.clone(), plan.sent),
         Plan::InsertedRows(plan) => io.make_plain_codecs(plan.sent),
-        Plan::PulledWrite(_) => io.make_plain_codecs(0),
+        Plan::ComputedModify(_) => io.make_plain_codecs(0),
     });
     io.set_codecs(codecs);
     Ok(match &compiled.plan {
         Plan::Routed(plan) if plan.is_write() => Box::new(write::RoutedWrite::new(compiled)),
         Plan::ShardScan(plan) if let Some(matched) = plan.matched.clone() => {
-            Box::new(matched::MatchedJoin::new(matched, compiled))
+            Box::new(lookup_join::LookupJoin::new(matched, compiled))
         }
         Plan::ShardScan(plan) if let Some(claim) = plan.claim.clone() => {
             Box::new(claim::ClaimedRows::new(claim, compiled))
         }
         Plan::Routed(_) | Plan::ShardScan(_) => Box::new(read::Read::new(compiled)),
         Plan::InsertedRows(plan) => Box::new(insert::InsertRows::new(plan.clone(), compiled)),
-        Plan::PulledWrite(plan) => Box::new(pulled::PulledRows::new(*plan, io)?),
+        Plan::ComputedModify(plan) => Box::new(modify::ModifyRows::new(*plan, io)?),
     })
 }
 
@@ -121,7 +121,7 @@ pub(crate) fn hasher(io: &ScanIo, key: &Key) -> Result<Rc<Hasher>, PgError> {
             pg::SqlState(*b"42883"),
             format!(
                 "could not identify a hash function for type {}",
-                pg::table::type_name(key.hash_type)
+                pg::catalog::table::type_name(key.hash_type)
             ),
         )
     })
@@ -160,6 +160,6 @@ pub(crate) fn render(template: &[Piece], index: usize) -> Result<String, PgError
 /// The tables of a plan, as the metadata are now. PostgreSQL hears of changes when it locks a table, but not if the
 /// transaction has the lock already.
 pub(crate) fn tables(oids: &[pgrx::pg_sys::Oid]) -> Result<Vec<Rc<DistributedTable>>, PgError> {
-    pg::transaction::accept_invalidations();
+    pg::server::transaction::accept_invalidations();
     oids.iter().map(|oid| catalog::get(*oid)).collect()
 }

@@ -28,7 +28,7 @@ use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::{Failure, NoSession, Request};
 use pg::PgError;
 use pg::SqlState;
-use pg::wait::clock;
+use pg::net::wait::clock;
 use pgrx::pg_sys::Oid;
 use protocol::Row;
 use shardmap::{PlacementId, ShardId};
@@ -102,7 +102,7 @@ impl<'a> Pair<'a> {
             Ok(changed) => {
                 // From here on it is stored, whatever comes: a cancel has come too late, and waits only bound how long the
                 // follower may take.
-                pg::commit::hold_interrupts_until_end();
+                pg::server::commit::hold_interrupts_until_end();
                 let outcome = self.commit(request, changed, clock() - since);
                 pool::discard_broken();
                 outcome.map(Some)
@@ -141,12 +141,12 @@ impl<'a> Pair<'a> {
         match (led, followed) {
             (Ok(_), Ok(same)) if same == changed => Ok(changed),
             (Ok(_), Ok(other)) => {
-                pg::error::warning(super::write::other_count(other, changed, self.follower));
+                pg::sys::error::warning(super::write::other_count(other, changed, self.follower));
                 self.mark(self.follower)?;
                 Ok(changed)
             }
             (Ok(_), Err(Failure::Statement(error) | Failure::Lost(error))) => {
-                pg::error::warning(pool::connection_failed(&self.follower.node, &error));
+                pg::sys::error::warning(pool::connection_failed(&self.follower.node, &error));
                 self.mark(self.follower)?;
                 Ok(changed)
             }
@@ -157,7 +157,7 @@ impl<'a> Pair<'a> {
                 Err(self.tell(error, self.leader))
             }
             (Err(Failure::Lost(lost)), followed) => {
-                pg::error::warning(pool::connection_failed(&self.leader.node, &lost));
+                pg::sys::error::warning(pool::connection_failed(&self.leader.node, &lost));
                 self.mark(self.leader)?;
                 match followed {
                     Ok(rows) => Ok(rows),

@@ -6,7 +6,7 @@
 //! short result.
 
 use super::merge::Merge;
-use super::moves::{self, Kept, parts_of};
+use super::repartition::{self, Spooled, parts_of};
 use super::write::lock_rows_of;
 use super::{prune, render, tables};
 use crate::activity::{Kind, Work};
@@ -16,25 +16,25 @@ use crate::plan::compiled::Compiled;
 use crate::plan::data::Plan;
 use crate::session::age;
 use crate::session::alive::check_all;
-use crate::session::knowledge;
+use crate::session::capabilities;
 use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::snapshot::{self, Shared};
 use crate::session::stream::Stream;
 use crate::session::{Event, Failure, NoSession, Request, Sql, StatementKey};
 use crate::settings;
 use crate::transaction;
-use pg::merge::{Head, MergeOrder};
-use pg::path::{ShardScan, SortKey};
-use pg::query::{Command, Key};
-use pg::rows::Codecs;
-use pg::scan::{Explain, Scan, ScanIo};
-use pg::template::Piece;
-use pg::transaction::Isolation;
-use pg::wait::{Readiness, WaitSet, clock};
+use pg::exec::merge::{Head, MergeOrder};
+use pg::exec::rows::Codecs;
+use pg::exec::scan::{Explain, Scan, ScanIo};
+use pg::net::wait::{Readiness, WaitSet, clock};
+use pg::path::base::{ShardScan, SortKey};
+use pg::print::template::Piece;
+use pg::read::query::{Command, Key};
+use pg::server::transaction::Isolation;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use protocol::{Arguments, Message};
-use shardmap::moved::MovedRows;
+use shardmap::repartition::RepartitionedRows;
 use shardmap::{NodeAddress, Prune, Shard};
 use std::rc::Rc;
 use std::time::Duration;
@@ -55,7 +55,7 @@ pub(crate) struct Read {
     /// Part in the statement's snapshots, if it has some.
     shared: Option<Shared>,
     /// What the nodes keep for others, if the rows are split.
-    pub(super) kept: Vec<Kept>,
+    pub(super) kept: Vec<Spooled>,
     /// The rows that are to be locked, as an array in SQL.
     claimed: Option<String>,
     /// It asked before rows were wanted: what it yields is of that moment.
@@ -109,7 +109,7 @@ impl Read {
     pub(super) fn scan(&self) -> Option<&ShardScan> {
         match &self.compiled.plan {
             Plan::ShardScan(plan) => Some(plan),
-            Plan::Routed(_) | Plan::InsertedRows(_) | Plan::PulledWrite(_) => None,
+            Plan::Routed(_) | Plan::InsertedRows(_) | Plan::ComputedModify(_) => None,
         }
     }
 
@@ -117,7 +117,7 @@ impl Read {
         match &self.compiled.plan {
             Plan::Routed(plan) => tables(&plan.tables),
             Plan::ShardScan(plan) => tables(&plan.tables),
-            Plan::InsertedRows(_) | Plan::PulledWrite(_) => Ok(Vec::new()),
+            Plan::InsertedRows(_) | Plan::ComputedModify(_) => Ok(Vec::new()),
         }
     }
 
@@ -125,7 +125,7 @@ impl Read {
         match &self.compiled.plan {
             Plan::Routed(plan) => &plan.template,
             Plan::ShardScan(plan) => &plan.template,
-            Plan::InsertedRows(_) | Plan::PulledWrite(_) => &[],
+            Plan::InsertedRows(_) | Plan::ComputedModify(_) => &[],
         }
     }
 
@@ -133,7 +133,7 @@ impl Read {
     pub(super) fn around(&self) -> (&str, &str) {
         match &self.compiled.plan {
             Plan::ShardScan(plan) => (&plan.around.0, &plan.around.1),
-            Plan::Routed(_) | Plan::InsertedRows(_) | Plan::PulledWrite(_) => ("", ""),
+            Plan::Routed(_) | Plan::InsertedRows(_) | Plan::ComputedModify(_) => ("", ""),
         }
     }
 
@@ -141,7 +141,7 @@ impl Read {
         match &self.compiled.plan {
             Plan::Routed(plan) => &plan.prune,
             Plan::ShardScan(plan) => &plan.prune,
-            Plan::InsertedRows(_) | Plan::PulledWrite(_) => &Prune::All,
+            Plan::InsertedRows(_) | Plan::ComputedModify(_) => &Prune::All,
         }
     }
 
@@ -151,7 +151,7 @@ impl Read {
             Plan::Routed(plan) => plan.user,
             Plan::ShardScan(plan) => plan.user,
             Plan::InsertedRows(plan) => plan.user,
-            Plan::PulledWrite(plan) => plan.user,
+            Plan::ComputedModify(plan) => plan.user,
         }
     }
 
@@ -159,7 +159,7 @@ impl Read {
         match &self.compiled.plan {
             Plan::Routed(plan) => plan.command == Command::SelectForUpdate,
             Plan::ShardScan(plan) => plan.locks,
-            Plan::InsertedRows(_) | Plan::PulledWrite(_) => false,
+            Plan::InsertedRows(_) | Plan::ComputedModify(_) => false,
         }
     }
 
@@ -333,7 +333,7 @@ impl Read {
     fn merge_keys(&self) -> &[SortKey] {
         match &self.compiled.plan {
             Plan::ShardScan(plan) => &plan.merge,
-            Plan::Routed(_) | Plan::InsertedRows(_) | Plan::PulledWrite(_) => &[],
+            Plan::Routed(_) | Plan::InsertedRows(_) | Plan::ComputedModify(_) => &[],
         }
     }
 
@@ -360,7 +360,7 @@ impl Read {
                 match self.open_node(io, tables, node, group, sharers(&parts, node))? {
                     Ok(read) => reads.push(read),
                     Err(error) => {
-                        pg::error::warning(pool::connection_failed(node, &error));
+                        pg::sys::error::warning(pool::connection_failed(node, &error));
                         transaction::lose_node(node, &error)?;
                         avoid.push(node.clone());
                         next.extend(group);
@@ -480,7 +480,7 @@ impl Read {
                 part: table.shard_id(only).0,
             };
             let render = || Ok(format!("{opening}{}{closing}", render(template, only)?));
-            let request = Request { sql: Sql::Kept(key, &render), types, arguments };
+            let request = Request { sql: Sql::Spooled(key, &render), types, arguments };
             return Ok(session.borrow_mut().send(&request, level));
         }
         let sql: Result<Vec<String>, PgError> =
@@ -616,10 +616,10 @@ impl Read {
                 }
             }
             Failure::Statement(error) => {
-                if pg::partial_state::is_surprise(&error) {
-                    knowledge::forget();
+                if pg::exec::partial_state::is_surprise(&error) {
+                    capabilities::forget();
                 }
-                moves::learn_from(&error);
+                repartition::learn_from(&error);
                 Err(tell_as_table(error, &named(&tables, &read.shards), &read.node))
             }
             Failure::Lost(error) => {
@@ -638,7 +638,7 @@ impl Read {
                 {
                     return Ok(vec![again]);
                 }
-                pg::error::warning(pool::connection_failed(&read.node, &error));
+                pg::sys::error::warning(pool::connection_failed(&read.node, &error));
                 self.open(io, &tables, &read.shards, vec![read.node.clone()])
             }
         }
@@ -745,7 +745,7 @@ pub(super) fn lost_in_the_middle(node: &NodeAddress, cause: Option<&PgError>) ->
 
 /// The SQL with the rows in their place, which is the last that looks like it.
 fn with_claimed(sql: &str, claimed: &str) -> String {
-    match sql.rsplit_once(pg::claim::CLAIMED) {
+    match sql.rsplit_once(pg::path::claim::CLAIMED) {
         Some((before, behind)) => format!("{before}{claimed}{behind}"),
         None => sql.to_owned(),
     }
@@ -841,7 +841,7 @@ fn abandon(read: &NodeRead, keeps_snapshot: bool) {
     if session.depth > 0
         && (session.wrote
             || keeps_snapshot && session.snapshot.is_some()
-            || pg::transaction::isolation_level() != Isolation::ReadCommitted)
+            || pg::server::transaction::isolation_level() != Isolation::ReadCommitted)
     {
         // A cancel would abort the remote transaction: read the rest and throw it away.
         let _ = session.finish(&mut |_| Ok(()));
@@ -999,7 +999,7 @@ impl Scan for Read {
         }
     }
 
-    fn split(&mut self, io: &mut ScanIo, parts: &[Shard]) -> Result<MovedRows, PgError> {
+    fn split(&mut self, io: &mut ScanIo, parts: &[Shard]) -> Result<RepartitionedRows, PgError> {
         self.split_on_nodes(io, parts)
     }
 
@@ -1082,7 +1082,7 @@ pub(crate) fn render_generic(template: &[Piece]) -> Result<String, PgError> {
         .map(|piece| match piece {
             Piece::Text(text) => text.clone(),
             Piece::Index => "n".to_owned(),
-            Piece::Table(oid) => pg::template::qualified_name(*oid),
+            Piece::Table(oid) => pg::print::template::qualified_name(*oid),
             Piece::Object(_, name) => crate::catalog::quote(name),
         })
         .collect())

@@ -1,9 +1,9 @@
 //! Rows on their way to the shards of one table, as COPY data.
 //!
-//! Lines are collected per shard. When a shard's lot is full it goes to every healthy placement as one COPY in
-//! the node's session and transaction. Nothing is waited for: lots are queued on the sessions and sent as the nodes
-//! take them, so that all nodes work at once while the next lots are made. So a node never has more than one session
-//! with us, rows of the same transaction see each other, and memory is bounded by the lots and by what is queued.
+//! Lines are collected per shard. When a shard's batch is full it goes to every healthy placement as one COPY in
+//! the node's session and transaction. Nothing is waited for: batches are queued on the sessions and sent as the nodes
+//! take them, so that all nodes work at once while the next batches are made. So a node never has more than one session
+//! with us, rows of the same transaction see each other, and memory is bounded by the batches and by what is queued.
 
 use super::write::{MOST_KEYS, Order, lock_for, refreshed, writable};
 use crate::activity::{self, Kind, Work};
@@ -15,18 +15,18 @@ use crate::session::alive::check_all;
 use crate::session::pool::{self, SessionRef};
 use crate::settings;
 use crate::transaction::{self, NodeFailure};
-use pg::query::Command;
-use pg::wait::{Readiness, WaitSet, clock};
+use pg::net::wait::{Readiness, WaitSet, clock};
+use pg::read::query::Command;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use shardmap::{NodeAddress, PlacementId, ShardId};
 use std::collections::{BTreeSet, VecDeque};
 use std::rc::Rc;
 
-/// Bytes of a shard's lot.
+/// Bytes of a shard's batch.
 const LOT_BYTES: usize = 256 * 1024;
 
-/// Bytes over all lots, for tables of many shards.
+/// Bytes over all batches, for tables of many shards.
 const ALL_LOTS_BYTES: usize = 32 * 1024 * 1024;
 
 /// Bytes that may wait to be sent, over all nodes.
@@ -34,27 +34,27 @@ const UNSENT_BYTES: usize = 16 * 1024 * 1024;
 
 /// Rows for one shard.
 #[derive(Debug, Default)]
-pub(crate) struct Lot {
+pub(crate) struct CopyBatch {
     /// Lines of COPY data.
     pub(crate) data: Vec<u8>,
     rows: usize,
     lines: LineNumbers,
 }
 
-impl Lot {
+impl CopyBatch {
     /// No row has been added.
     pub(crate) fn is_empty(&self) -> bool {
         self.data.is_empty()
     }
 
-    /// The next row is `height` lines of the lot and ends with this line of the client's data.
+    /// The next row is `height` lines of the batch and ends with this line of the client's data.
     pub(crate) fn note_line(&mut self, height: u32, of_client: u64) {
         self.lines.height += height;
         self.lines.ends.push((self.lines.height, of_client));
     }
 }
 
-/// Which lines of a lot are which of the client's data.
+/// Which lines of a batch are which of the client's data.
 #[derive(Debug, Default)]
 struct LineNumbers {
     height: u32,
@@ -74,7 +74,7 @@ impl LineNumbers {
     }
 }
 
-/// A lot that a node has been sent and has not said to have stored.
+/// A batch that a node has been sent and has not said to have stored.
 struct Sent {
     number: u64,
     index: usize,
@@ -82,7 +82,7 @@ struct Sent {
     lines: Rc<LineNumbers>,
 }
 
-/// A node with lots under way.
+/// A node with batches under way.
 struct Node {
     address: NodeAddress,
     session: SessionRef,
@@ -97,7 +97,7 @@ pub(crate) struct Sink {
     /// What follows the table's name in COPY.
     columns: String,
     options: String,
-    lots: Vec<Lot>,
+    batches: Vec<CopyBatch>,
     collected: usize,
     /// The keys of each shard's rows by their hashes; none if they are too many to be locked one by one.
     keys: Vec<Option<BTreeSet<i32>>>,
@@ -123,7 +123,7 @@ impl Sink {
             user,
             columns: columns.join(", "),
             options,
-            lots: std::iter::repeat_with(Lot::default).take(shards).collect(),
+            batches: std::iter::repeat_with(CopyBatch::default).take(shards).collect(),
             collected: 0,
             keys: vec![Some(BTreeSet::new()); shards],
             locked: vec![false; shards],
@@ -137,24 +137,24 @@ impl Sink {
         &self.tables[0]
     }
 
-    /// Adds a row by its key's hash; `write` appends it to its shard's lot.
+    /// Adds a row by its key's hash; `write` appends it to its shard's batch.
     pub(crate) fn add(
         &mut self,
         hash: i32,
-        write: impl FnOnce(&mut Lot) -> Result<(), PgError>,
+        write: impl FnOnce(&mut CopyBatch) -> Result<(), PgError>,
     ) -> Result<(), PgError> {
         let index = self.table().map.owner(hash).ok_or_else(super::write::no_destination)?;
-        let before = self.lots[index].data.len();
-        write(&mut self.lots[index])?;
-        self.collected += self.lots[index].data.len() - before;
-        self.lots[index].rows += 1;
+        let before = self.batches[index].data.len();
+        write(&mut self.batches[index])?;
+        self.collected += self.batches[index].data.len() - before;
+        self.batches[index].rows += 1;
         if let Some(keys) = &mut self.keys[index] {
             keys.insert(hash);
             if keys.len() > MOST_KEYS {
                 self.keys[index] = None;
             }
         }
-        if self.lots[index].data.len() >= LOT_BYTES {
+        if self.batches[index].data.len() >= LOT_BYTES {
             self.send(index)?;
         }
         if self.collected >= ALL_LOTS_BYTES {
@@ -164,17 +164,17 @@ impl Sink {
     }
 
     fn send_all(&mut self) -> Result<(), PgError> {
-        for index in 0..self.lots.len() {
-            if !self.lots[index].is_empty() {
+        for index in 0..self.batches.len() {
+            if !self.batches[index].is_empty() {
                 self.send(index)?;
             }
         }
         Ok(())
     }
 
-    /// Queues a shard's lot for its placements.
+    /// Queues a shard's batch for its placements.
     fn send(&mut self, index: usize) -> Result<(), PgError> {
-        let Lot { data, rows, lines } = std::mem::take(&mut self.lots[index]);
+        let CopyBatch { data, rows, lines } = std::mem::take(&mut self.batches[index]);
         self.collected -= data.len();
         let lines = Rc::new(lines);
         if !self.locked[index] {
@@ -234,7 +234,7 @@ impl Sink {
                     return Err(tell_as_table(error, &[(self.table(), index)], &placement.node));
                 }
                 Err(NodeFailure::Unreachable(error)) => {
-                    pg::error::warning(pool::connection_failed(&placement.node, &error));
+                    pg::sys::error::warning(pool::connection_failed(&placement.node, &error));
                     self.missed.push((self.table().shard_id(index), placement.id));
                     transaction::lose_node(&placement.node, &error)?;
                 }
@@ -290,10 +290,10 @@ impl Sink {
         })
     }
 
-    /// A node is lost, and with it all lots that it was sent.
+    /// A node is lost, and with it all batches that it was sent.
     fn lose(&mut self, at: usize, error: &PgError) -> Result<(), PgError> {
         let Node { address, sent, .. } = self.nodes.remove(at);
-        pg::error::warning(pool::connection_failed(&address, error));
+        pg::sys::error::warning(pool::connection_failed(&address, error));
         let missed = sent.iter().map(|sent| (self.table().shard_id(sent.index), sent.placement));
         let missed: Vec<_> = missed.collect();
         self.missed.extend(missed);
@@ -322,7 +322,7 @@ impl Sink {
         Ok(())
     }
 
-    /// A node's error about the first of its lots, as the user is told.
+    /// A node's error about the first of its batches, as the user is told.
     fn tell(&self, error: PgError, at: usize) -> PgError {
         let node = &self.nodes[at];
         let Some(Sent { index, lines, .. }) = node.sent.front() else { return error };

@@ -82,7 +82,7 @@ pub(super) fn write_shards(
                 }
                 let expected = *affected.get_or_insert(rows);
                 if rows != expected {
-                    pg::error::warning(other_count(rows, expected, &placement));
+                    pg::sys::error::warning(other_count(rows, expected, &placement));
                     missed.extend(target.missed_by(&placement.node));
                 }
             }
@@ -211,7 +211,7 @@ fn lose(
     error: &PgError,
 ) -> Result<Vec<(ShardId, PlacementId)>, PgError> {
     pool::note_missed(node, error);
-    pg::error::warning(pool::connection_failed(node, error));
+    pg::sys::error::warning(pool::connection_failed(node, error));
     transaction::lose_node(node, error)?;
     Ok(target.missed_by(node))
 }

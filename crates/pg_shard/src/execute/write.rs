@@ -19,11 +19,11 @@ use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::{Failure, NoSession, Request, Sql, StatementKey};
 use crate::settings;
 use crate::transaction::{self, NodeFailure};
-use pg::lock::{Mode, ShardLock, lock_shard, try_lock_shard, unlock_shard};
-use pg::query::{Command, Key};
-use pg::rows::RowStore;
-use pg::scan::{Explain, Scan, ScanIo};
-use pg::wait::{WaitSet, clock};
+use pg::exec::rows::RowStore;
+use pg::exec::scan::{Explain, Scan, ScanIo};
+use pg::net::wait::{WaitSet, clock};
+use pg::read::query::{Command, Key};
+use pg::server::lock::{Mode, ShardLock, lock_shard, try_lock_shard, unlock_shard};
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use protocol::Row;
@@ -79,7 +79,7 @@ impl RoutedWrite {
         let with_request = |index: usize, run: &mut dyn FnMut(&Request<'_>)| {
             let key = StatementKey { template, part: tables[0].shard_id(index).0 };
             let render = || render(&plan.template, index);
-            run(&Request { sql: Sql::Kept(key, &render), types, arguments: &arguments });
+            run(&Request { sql: Sql::Spooled(key, &render), types, arguments: &arguments });
         };
         let counts = plan.command.is_write();
         let (written, user) = (plan.writes.len(), plan.user);
@@ -567,7 +567,7 @@ pub(crate) fn write_shard(
                 }
                 let expected = *affected.get_or_insert(rows);
                 if rows != expected && target.counts {
-                    pg::error::warning(other_count(rows, expected, placement));
+                    pg::sys::error::warning(other_count(rows, expected, placement));
                     miss(&mut missed);
                 }
             }
@@ -576,7 +576,7 @@ pub(crate) fn write_shard(
             }
             Err(NodeFailure::Unreachable(error)) => {
                 pool::note_missed(&placement.node, &error);
-                pg::error::warning(pool::connection_failed(&placement.node, &error));
+                pg::sys::error::warning(pool::connection_failed(&placement.node, &error));
                 transaction::lose_node(&placement.node, &error)?;
                 miss(&mut missed);
             }
@@ -632,21 +632,21 @@ fn write_alone(
     let session = session.map_err(|reason| match reason {
         NoSession::Refused(error) => error,
         NoSession::Unreachable(error) => {
-            pg::error::warning(pool::connection_failed(&placement.node, &error));
+            pg::sys::error::warning(pool::connection_failed(&placement.node, &error));
             nobody(table, index)
         }
     })?;
     let mut outcome = session.borrow_mut().execute_alone(request, each);
     if outcome.as_ref().is_err_and(Failure::is_stale_statement) {
-        pg::commit::serve_held_interrupts();
+        pg::server::commit::serve_held_interrupts();
         outcome = session.borrow_mut().execute_alone(request, each);
     }
     match outcome {
         Ok(rows) => Ok(rows),
         Err(Failure::Statement(error)) => Err(if error.sqlstate() == SqlState::QUERY_CANCELED {
             // The node was asked to, for a reason of this server's.
-            pg::commit::serve_held_interrupts();
-            pg::commit::stopped()
+            pg::server::commit::serve_held_interrupts();
+            pg::server::commit::stopped()
         } else {
             tell_as_table(error, named, &placement.node)
         }),

@@ -2,8 +2,8 @@
 
 use super::given;
 use crate::catalog;
-use pg::error::raise;
-use pg::table;
+use pg::catalog::table;
+use pg::sys::error::raise;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use pgrx::prelude::*;

@@ -12,13 +12,14 @@ use crate::owner::{self, Purpose};
 use crate::session::Failure;
 use crate::session::pool::{self, SessionRef};
 use crate::transaction::{self, NodeFailure};
-use pg::copy::{self, CopySource, local};
-use pg::error::raise;
-use pg::lock::{Mode, ShardLock, lock_shard};
-use pg::table::{self, RelationLock};
-use pg::utility::copied_columns;
-use pg::value::Hasher;
-use pg::{PgError, SqlState, privileged};
+use pg::catalog::privileged;
+use pg::catalog::table::{self, RelationLock};
+use pg::exec::copy::{self, CopySource, local};
+use pg::server::lock::{Mode, ShardLock, lock_shard};
+use pg::server::utility::copied_columns;
+use pg::sys::error::raise;
+use pg::sys::value::Hasher;
+use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use pgrx::prelude::*;
 use shardmap::NodeAddress;
@@ -79,7 +80,7 @@ fn distribute_with_rows(oid: Oid, column: &str, layout: &Layout) -> Result<(), P
     }
     table::lock_for_truncate(oid);
     check_is_local(oid)?;
-    let name = pg::template::qualified_name(oid);
+    let name = pg::print::template::qualified_name(oid);
     distribute(&name, column, b'h', Rows::Any)?;
     catalog::forget(Some(oid));
     if let Layout::Beside(other) = layout {
@@ -141,8 +142,8 @@ fn send_rows(table: &Rc<DistributedTable>) -> Result<(), PgError> {
             )
             .detail("The distribution column decides where a row is stored.")
         })?;
-        sink.add(hash, |lot| {
-            row.append(&mut lot.data);
+        sink.add(hash, |batch| {
+            row.append(&mut batch.data);
             Ok(())
         })
     })?;
@@ -213,7 +214,7 @@ fn fetch(
                 );
             }
             Err(NodeFailure::Unreachable(error)) => {
-                pg::error::warning(pool::connection_failed(&placement.node, &error));
+                pg::sys::error::warning(pool::connection_failed(&placement.node, &error));
                 transaction::lose_node(&placement.node, &error)?;
             }
         }

@@ -7,10 +7,10 @@ use crate::mark;
 use crate::naming;
 use crate::session::pool;
 use crate::transaction::{self, NodeFailure};
-use pg::copy::local;
-use pg::error::raise;
-use pg::privileged;
-use pg::table::{self, RelationLock};
+use pg::catalog::privileged;
+use pg::catalog::table::{self, RelationLock};
+use pg::exec::copy::local;
+use pg::sys::error::raise;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use pgrx::prelude::*;
@@ -76,7 +76,7 @@ pub(super) fn distribute(name: &str, column: &str, method: u8, rows: Rows) -> Re
         .map_err(|error| ddl::definition_error(&error))?;
     let loose = table::unique_indexes_without(oid, number);
     if let Some(first) = loose.first() {
-        pg::error::warning(
+        pg::sys::error::warning(
             PgError::new(
                 SqlState::WARNING,
                 format!("unique constraint \"{first}\" will hold within each shard only"),
@@ -96,10 +96,10 @@ pub(super) fn distribute(name: &str, column: &str, method: u8, rows: Rows) -> Re
 
 /// Without our hooks in every session, rows would go to the coordinator's own tables.
 fn check_is_preloaded() -> Result<(), PgError> {
-    if pg::mark::is_preloaded() {
+    if pg::catalog::mark::is_preloaded() {
         return Ok(());
     }
-    Err(pg::mark::not_preloaded("cannot distribute tables: pg_shard is not preloaded"))
+    Err(pg::catalog::mark::not_preloaded("cannot distribute tables: pg_shard is not preloaded"))
 }
 
 /// A table that came with a dump is distributed anew like a local one. Metadata under its OID are another table's: one that
@@ -149,8 +149,8 @@ fn check_method(oid: Oid, column: i16, method: u8) -> Result<(), PgError> {
                 )
                 .detail("Partition column types must have a default operator class defined.")
             })?;
-            match pg::value::Hasher::find(family, input, Oid::INVALID) {
-                Some(_) if pg::value::Hasher::covers(type_oid) => Ok(()),
+            match pg::sys::value::Hasher::find(family, input, Oid::INVALID) {
+                Some(_) if pg::sys::value::Hasher::covers(type_oid) => Ok(()),
                 _ => Err(PgError::new(
                     SqlState(*b"42883"),
                     format!("could not identify a hash function for type {type_name}"),
@@ -201,7 +201,7 @@ fn check_objects(oid: Oid, name: &str) -> Result<(), PgError> {
         .detail("They would be checked against the shards when rows are inserted, but not when rows are deleted."));
     }
     if keys.refers {
-        pg::error::warning(
+        pg::sys::error::warning(
             PgError::new(
                 SqlState::WARNING,
                 format!("foreign keys of table \"{name}\" will not be enforced"),
@@ -469,8 +469,8 @@ pub(crate) fn create_extension(node: &NodeAddress) -> Result<(), NodeFailure> {
 }
 
 fn warn(node: &NodeAddress, error: &PgError) {
-    pg::error::warning(pool::connection_failed(node, error));
-    pg::error::warning(PgError::new(
+    pg::sys::error::warning(pool::connection_failed(node, error));
+    pg::sys::error::warning(PgError::new(
         SqlState::WARNING,
         format!("could not create shard on \"{node}\""),
     ));
@@ -480,6 +480,6 @@ fn warn(node: &NodeAddress, error: &PgError) {
 #[pg_extern]
 fn metadata_changed() {
     if let Some(metadata) = catalog::metadata() {
-        pg::transaction::invalidate(metadata.partition);
+        pg::server::transaction::invalidate(metadata.partition);
     }
 }

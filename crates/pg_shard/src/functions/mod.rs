@@ -16,7 +16,7 @@ mod columns;
 mod repair;
 
 /// Rows that moved here.
-pub(crate) mod moved;
+pub(crate) mod repartition;
 
 /// Sizes and counters of the shards.
 mod sizes;
@@ -25,8 +25,9 @@ mod sizes;
 mod worker_list;
 
 pub(crate) use distribute::create_extension;
+use pg::catalog::privileged;
+use pg::catalog::table;
 use pg::{PgError, SqlState};
-use pg::{privileged, table};
 use pgrx::pg_sys::Oid;
 
 /// The caller owns the table.

@@ -4,17 +4,18 @@ use super::{change_metadata, check_owner, worker_list};
 use crate::catalog::{self, Placement};
 use crate::ddl;
 use crate::plan;
-use crate::session::knowledge;
+use crate::session::capabilities;
 use crate::session::pool;
 use crate::session::secrets;
 use crate::session::{Failure, NoSession, Session};
 use crate::transaction::{self, NodeFailure};
-use pg::copy::{self, CopySource};
-use pg::error::raise;
-use pg::lock::{Mode, ShardLock, lock_shard};
-use pg::table::{self, RelationLock};
-use pg::utility::copied_columns;
-use pg::{PgError, SqlState, privileged};
+use pg::catalog::privileged;
+use pg::catalog::table::{self, RelationLock};
+use pg::exec::copy::{self, CopySource};
+use pg::server::lock::{Mode, ShardLock, lock_shard};
+use pg::server::utility::copied_columns;
+use pg::sys::error::raise;
+use pg::{PgError, SqlState};
 use pgrx::prelude::*;
 use shardmap::instruction::Purpose;
 use shardmap::{NodeAddress, PlacementState, ShardId};
@@ -87,7 +88,7 @@ fn repair(shard: ShardId, source: &NodeAddress, target: &NodeAddress) -> Result<
     }
     // On one server of two names the target's session would wait for the source's.
     if let Some(servers) =
-        knowledge::of_nodes(&[source.clone(), target.clone()], super::distribute::SERVER)
+        capabilities::of_nodes(&[source.clone(), target.clone()], super::distribute::SERVER)
         && servers[0] == servers[1]
     {
         return Err(worker_list::same_server(source, target));
@@ -204,7 +205,7 @@ fn extension_schema(node: &NodeAddress) -> Result<String, NodeFailure> {
 fn failed(what: &str, node: &NodeAddress, failure: NodeFailure) -> PgError {
     let error = match failure {
         NodeFailure::Unreachable(error) => {
-            pg::error::warning(pool::connection_failed(node, &error));
+            pg::sys::error::warning(pool::connection_failed(node, &error));
             error
         }
         NodeFailure::Error(error) => error,
@@ -260,7 +261,7 @@ fn copy_from_node(name: &str, source: &NodeAddress) -> Result<(), PgError> {
     let sql = format!(
         // Of a table only: where somebody has put a view in its place, its functions must not run in our name.
         "COPY {} ({}) TO STDOUT",
-        pg::template::qualified_name(oid),
+        pg::print::template::qualified_name(oid),
         quoted.join(", ")
     );
     session.start_copy_out(&sql).map_err(|failure| {
@@ -274,7 +275,7 @@ fn copy_from_node(name: &str, source: &NodeAddress) -> Result<(), PgError> {
 }
 
 fn not_stored(source: &NodeAddress, error: &PgError) -> PgError {
-    pg::error::warning(pool::connection_failed(source, error));
+    pg::sys::error::warning(pool::connection_failed(source, error));
     PgError::new(SqlState::INTERNAL_ERROR, "could not store shard rows from healthy placement")
         .detail(format!("Node \"{source}\" said: {}", error.message()))
         .hint(CONSULT_LOGS)

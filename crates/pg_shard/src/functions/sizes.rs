@@ -4,7 +4,7 @@
 use crate::catalog::{self, DistributedTable};
 use crate::ddl;
 use crate::session::pool;
-use pg::error::raise;
+use pg::sys::error::raise;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use pgrx::prelude::*;
@@ -26,7 +26,7 @@ fn table_figures(table_oid: Oid) -> Option<Vec<i64>> {
 fn figures(oid: Oid) -> Result<Option<Vec<i64>>, PgError> {
     let Some(table) = catalog::find(oid) else { return Ok(None) };
     if let Err(error) = table.check() {
-        pg::error::warning(error);
+        pg::sys::error::warning(error);
         return Ok(None);
     }
     let asked: usize = (0..table.map.len()).map(|index| table.healthy(index).count()).sum();
@@ -40,11 +40,11 @@ fn figures(oid: Oid) -> Result<Option<Vec<i64>>, PgError> {
     let found = sums.pop();
     if unreachable.is_empty() && found != i64::try_from(asked).ok() {
         let text = format!("placements of table \"{}\" are missing on their nodes", table.name);
-        pg::error::warning(PgError::new(SqlState::WARNING, text));
+        pg::sys::error::warning(PgError::new(SqlState::WARNING, text));
         return Ok(None);
     }
     for (node, error) in &unreachable {
-        pg::error::warning(pool::connection_failed(node, error));
+        pg::sys::error::warning(pool::connection_failed(node, error));
     }
     let is_whole = (0..table.map.len()).all(|index| table.healthy(index).next().is_some());
     Ok((is_whole && unreachable.is_empty()).then_some(sums))

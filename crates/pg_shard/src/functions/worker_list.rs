@@ -4,7 +4,7 @@
 //! remark earns a warning, since whoever wrote it expects something of it. The file is read afresh each time and its
 //! order means nothing: workers are sorted by name and port.
 
-use pg::table;
+use pg::catalog::table;
 use pg::{PgError, SqlState};
 use shardmap::NodeAddress;
 
@@ -84,7 +84,7 @@ fn warn_of_third_field(line: u32, rest: &str) {
     if rest.is_empty() || rest.starts_with('#') {
         return;
     }
-    pg::error::warning(
+    pg::sys::error::warning(
         PgError::new(
             SqlState::WARNING,
             format!("ignoring \"{rest}\" in line {line} of the worker list file"),

@@ -1,12 +1,12 @@
 //! The private part of our plans: what a scan needs to know at execution, as a flat list.
 
-use pg::claim::Claim;
-use pg::matched::{Kind, Matched};
-use pg::path::{ShardScan, SortKey, Split, Spread};
-use pg::plan::{PlanReader, PlanWriter};
-use pg::query::{Command, Key};
-use pg::rows::{Source, StateKind};
-use pg::template::Piece;
+use pg::exec::rows::{Source, StateKind};
+use pg::path::base::{ShardScan, SortKey, Split, Spread};
+use pg::path::claim::Claim;
+use pg::path::lookup_join::{Kind, Matched};
+use pg::path::plan::{PlanReader, PlanWriter};
+use pg::print::template::Piece;
+use pg::read::query::{Command, Key};
 use pgrx::pg_sys::Oid;
 use shardmap::Prune;
 use shardmap::tid::TidLayout;
@@ -21,7 +21,7 @@ pub(crate) enum Plan {
     /// Rows computed here for the shards of one table.
     InsertedRows(InsertedRows),
     /// A write whose rows are computed by the plan below it.
-    PulledWrite(PulledWrite),
+    ComputedModify(ComputedModify),
 }
 
 /// A whole statement for one shard group.
@@ -87,7 +87,7 @@ pub(crate) struct InsertedRows {
 
 /// A write whose rows are computed by the plan below it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct PulledWrite {
+pub(crate) struct ComputedModify {
     /// The table.
     pub(crate) table: Oid,
     /// The role whose rights on it count: a view's owner, or (zero) the current user.
@@ -181,7 +181,7 @@ impl Plan {
                 for source in &plan.sources {
                     write_source(&mut w, source);
                 }
-                write_matched(&mut w, plan.matched.as_ref());
+                write_lookup_join(&mut w, plan.matched.as_ref());
                 w.int(i32::from(plan.claim.is_some()));
                 if let Some(claim) = &plan.claim {
                     w.int(claim.limit.map_or(-1, count)).int(claim.offset.map_or(-1, count));
@@ -201,7 +201,7 @@ impl Plan {
                 }
                 write_template(&mut w, &plan.template);
             }
-            Self::PulledWrite(plan) => {
+            Self::ComputedModify(plan) => {
                 w.int(3).int(plan.command.code()).oid(plan.table).oid(plan.user);
                 w.int(i32::from(plan.is_alone))
                     .int(i32::from(plan.has_subqueries))
@@ -268,7 +268,7 @@ impl Plan {
                 let remote =
                     (0..read_count(reader)).map(|_| (reader.oid(), reader.int())).collect();
                 let sources = (0..read_count(reader)).map(|_| read_source(reader)).collect();
-                let matched = read_matched(reader);
+                let matched = read_lookup_join(reader);
                 let claim = (reader.int() != 0).then(|| Claim {
                     limit: usize::try_from(reader.int()).ok(),
                     offset: usize::try_from(reader.int()).ok(),
@@ -323,7 +323,7 @@ impl Plan {
                     buffered,
                 })
             }
-            _ => Self::PulledWrite(PulledWrite {
+            _ => Self::ComputedModify(ComputedModify {
                 command: Command::from_code(reader.int()),
                 table: reader.oid(),
                 user: reader.oid(),
@@ -344,7 +344,7 @@ fn read_sort_key(reader: &mut PlanReader) -> SortKey {
     }
 }
 
-fn write_matched(w: &mut PlanWriter, matched: Option<&Matched>) {
+fn write_lookup_join(w: &mut PlanWriter, matched: Option<&Matched>) {
     w.int(matched.map_or(-1, |it| it.kind.code()));
     let Some(matched) = matched else { return };
     w.int(count(matched.first));
@@ -356,7 +356,7 @@ fn write_matched(w: &mut PlanWriter, matched: Option<&Matched>) {
     }
 }
 
-fn read_matched(reader: &mut PlanReader) -> Option<Matched> {
+fn read_lookup_join(reader: &mut PlanReader) -> Option<Matched> {
     let kind = Kind::from_code(reader.int())?;
     let first = read_count(reader);
     let mut columns = || (0..read_count(reader)).map(|_| read_count(reader)).collect();

@@ -7,17 +7,17 @@ use super::data::{InsertedRows, Plan};
 use crate::catalog;
 use crate::settings;
 use pg::PgError;
-use pg::query::{Facts, Statement};
+use pg::read::query::{Facts, Statement};
 use pgrx::pg_sys::Oid;
 
 /// The plan of an INSERT whose rows are computed here, by `source`; none if its RETURNING or ON CONFLICT reads more than
 /// the row.
 pub(crate) fn plan(
     statement: Statement,
-    source: pg::plan::Plan,
+    source: pg::path::plan::Plan,
     facts: &Facts,
     target: Oid,
-) -> Result<Option<pg::plan::Plan>, PgError> {
+) -> Result<Option<pg::path::plan::Plan>, PgError> {
     let table = catalog::get(target)?;
     let metadata = catalog::metadata().ok_or_else(|| PgError::internal("the extension is gone"))?;
     let row = statement.prepare_row_insert();

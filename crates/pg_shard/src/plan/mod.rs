@@ -17,20 +17,20 @@ pub(crate) mod data;
 mod insert;
 
 /// Writes whose rows are computed here.
-pub(crate) mod pulled;
+pub(crate) mod modify;
 
 mod route;
 
 /// Plans kept for statements that differ in constants only.
-mod shapes;
+mod fingerprints;
 
 use crate::catalog::{self, DistributedTable};
 use crate::execute::common_nodes;
 use crate::settings;
 use pg::hooks::Verdict;
-use pg::plan::BoundParameters;
-use pg::pulled::Unpullable;
-use pg::query::{Command, Facts, InsertSource, Obstacle, Statement};
+use pg::path::modify::Unpullable;
+use pg::path::plan::BoundParameters;
+use pg::read::query::{Command, Facts, InsertSource, Statement, Unshippable};
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use std::rc::Rc;
@@ -47,7 +47,7 @@ pub(crate) fn plan(
     if tables.is_empty() {
         return Ok(Verdict::NotOurs);
     }
-    if pg::table::is_parallel_worker() {
+    if pg::catalog::table::is_parallel_worker() {
         return Err(PgError::unsupported(
             format!("cannot use distributed table \"{}\" in a parallel worker", tables[0].name),
             "ALTER the function that does so to PARALLEL RESTRICTED or UNSAFE, or SET max_parallel_workers_per_gather = 0.",
@@ -122,7 +122,7 @@ pub(crate) fn plan(
     if !is_positioned {
         refuse_ctid_of_replicated(&facts)?;
     }
-    match pulled::plan(statement, must_find)? {
+    match modify::plan(statement, must_find)? {
         Ok(verdict) => Ok(verdict),
         Err(reason) => Err(unpullable(&facts, reason, &tables[0])),
     }
@@ -149,17 +149,17 @@ fn refuse_ctid_of_replicated(facts: &Facts) -> Result<(), PgError> {
 
 /// Nothing but rows for one table, which stay where they are and which no view or policy has to look at.
 fn inserts_rows(facts: &Facts) -> bool {
-    let stands_between = |obstacle: &Obstacle| {
+    let stands_between = |unshippable: &Unshippable| {
         matches!(
-            obstacle,
-            Obstacle::RowSecurity
-                | Obstacle::CheckedView
-                | Obstacle::KeyChange
-                | Obstacle::ShownTid
+            unshippable,
+            Unshippable::RowSecurity
+                | Unshippable::CheckedView
+                | Unshippable::KeyChange
+                | Unshippable::ShownTid
         )
     };
     facts.writes.len() == 1
-        && !facts.obstacles.iter().any(stands_between)
+        && !facts.unshippable.iter().any(stands_between)
         && !route::lends_rights_to_functions(facts)
 }
 
@@ -189,12 +189,15 @@ fn unpullable(facts: &Facts, reason: Unpullable, table: &DistributedTable) -> Pg
 /// The plan of a statement whose way does not depend on its constants, from the plans kept or newly made and kept.
 ///
 /// None says that the statement has to be planned with the constants that it has.
-fn plan_by_shape(statement: Statement, scroll: bool) -> Result<Option<pg::plan::Plan>, PgError> {
+fn plan_by_shape(
+    statement: Statement,
+    scroll: bool,
+) -> Result<Option<pg::path::plan::Plan>, PgError> {
     let Some(shape) = statement.shape() else { return Ok(None) };
-    match shapes::find(statement, &shape, scroll) {
-        shapes::Known::Plan(plan) => return Ok(Some(plan)),
-        shapes::Known::Hopeless => return Ok(None),
-        shapes::Known::Nothing => {}
+    match fingerprints::find(statement, &shape, scroll) {
+        fingerprints::Known::Plan(plan) => return Ok(Some(plan)),
+        fingerprints::Known::Hopeless => return Ok(None),
+        fingerprints::Known::Nothing => {}
     }
     let Some(lifted) = statement.lifted() else { return Ok(None) };
     let mut prepared = lifted.prepare();
@@ -207,7 +210,7 @@ fn plan_by_shape(statement: Statement, scroll: bool) -> Result<Option<pg::plan::
         }
         _ => None,
     };
-    Ok(shapes::keep(statement, &shape, scroll, plan))
+    Ok(fingerprints::keep(statement, &shape, scroll, plan))
 }
 
 /// The tables can be joined shard by shard; see `Extension::lie_together`.

@@ -7,8 +7,8 @@ use super::data::{Plan, Routed};
 use crate::catalog::{self, DistributedTable};
 use crate::settings;
 use pg::PgError;
-use pg::query::{Command, Facts, InsertSource, Key, Obstacle, Prepared, Statement, Write};
-use pg::table;
+use pg::catalog::table;
+use pg::read::query::{Command, Facts, InsertSource, Key, Prepared, Statement, Unshippable, Write};
 use pgrx::pg_sys::Oid;
 use shardmap::{KeyValue, Prune};
 use std::rc::Rc;
@@ -30,14 +30,14 @@ pub(crate) fn decide(facts: &Facts, prepared: &Prepared) -> Option<Way> {
         .iter()
         .filter_map(|write| catalog::find(write.table))
         .any(|table| table.is_replicated());
-    let harmless = |obstacle: &Obstacle| match obstacle {
+    let harmless = |unshippable: &Unshippable| match unshippable {
         // The worker can do it, or the statement cannot run anywhere else.
-        Obstacle::UserFunction(_) => facts.is_write(),
-        Obstacle::PlacementDependent => !replicated,
-        Obstacle::NestedWrite => true,
+        Unshippable::UserFunction(_) => facts.is_write(),
+        Unshippable::PlacementDependent => !replicated,
+        Unshippable::NestedWrite => true,
         _ => false,
     };
-    if !facts.obstacles.iter().all(harmless) {
+    if !facts.unshippable.iter().all(harmless) {
         return None;
     }
     if lends_rights_to_functions(facts) {
@@ -78,13 +78,13 @@ pub(crate) fn decide(facts: &Facts, prepared: &Prepared) -> Option<Way> {
     if let ([write], Command::Update | Command::Delete) = (&facts.writes[..], facts.command)
         && facts.equalities.reaches_all(write.column, &columns)
         // A row's place in its shard says nothing about other shards.
-        && !facts.obstacles.contains(&Obstacle::PlacementDependent)
+        && !facts.unshippable.contains(&Unshippable::PlacementDependent)
     {
         return Some(Way { prune: facts.prune.clone(), holds_for_all_values: true });
     }
     if let ([write], true) = (&facts.writes[..], facts.keeps_key)
         && facts.equalities.reaches_all(write.column, &columns)
-        && facts.obstacles.is_empty()
+        && facts.unshippable.is_empty()
         && !replicated
         && !is_mixed()
         && others.iter().all(|other| lies_beside(first, other) && lies_beside(other, first))
@@ -213,7 +213,7 @@ pub(crate) fn plan(
     way: &Way,
     scroll: bool,
     must_find: bool,
-) -> Result<pg::plan::Plan, PgError> {
+) -> Result<pg::path::plan::Plan, PgError> {
     let template = prepared.template(&|oid| catalog::find(oid).is_some())?;
     if settings::verify_sql() {
         prepared.verify(&template)?;

@@ -12,7 +12,7 @@ use super::pool::SessionRef;
 use super::{Failure, Session};
 use crate::catalog::{self, DistributedTable};
 use crate::functions::literal;
-use pg::transaction::{self, Isolation};
+use pg::server::transaction::{self, Isolation};
 use pg::{PgError, SqlState};
 use shardmap::ShardId;
 use std::collections::HashSet;

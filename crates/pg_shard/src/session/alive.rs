@@ -11,9 +11,9 @@ use super::connect;
 use super::pool::{self, SessionRef};
 use super::{Failure, NoSession, Session};
 use crate::settings;
-use pg::libpq::{Connection, Opening};
-use pg::link::Link;
-use pg::wait::{Readiness, clock, poll_uninterrupted};
+use pg::net::libpq::{Connection, Opening};
+use pg::net::link::Link;
+use pg::net::wait::{Readiness, clock, poll_uninterrupted};
 use pg::{PgError, SqlState};
 use protocol::Kind;
 use shardmap::NodeAddress;
@@ -52,8 +52,8 @@ pub(super) fn ask(
             break;
         }
         poll_uninterrupted(&sockets, left.min(TICK));
-        if !pg::commit::holds_interrupts() {
-            pg::transaction::serve_interrupts();
+        if !pg::server::commit::holds_interrupts() {
+            pg::server::transaction::serve_interrupts();
         }
     }
     let was_stopped = clock() < deadline;

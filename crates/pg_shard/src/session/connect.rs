@@ -2,9 +2,9 @@
 
 use super::{NoSession, pool};
 use crate::settings;
-use pg::libpq::{Connection, Opening};
-use pg::table;
-use pg::wait::{Readiness, clock, wait_for};
+use pg::catalog::table;
+use pg::net::libpq::{Connection, Opening};
+use pg::net::wait::{Readiness, clock, wait_for};
 use pg::{PgError, SqlState};
 use shardmap::NodeAddress;
 
@@ -29,7 +29,7 @@ pub(super) fn start(node: &NodeAddress) -> Result<Connection, NoSession> {
         ("client_encoding".to_owned(), table::encoding()),
         ("fallback_application_name".to_owned(), "pg_shard".to_owned()),
     ]);
-    // What we cannot speak is not asked for (`pg::link`), unless the operator insists.
+    // What we cannot speak is not asked for (`pg::net::link`), unless the operator insists.
     if !options.iter().any(|(keyword, _)| keyword == "gssencmode") {
         options.push(("gssencmode".to_owned(), "disable".to_owned()));
     }

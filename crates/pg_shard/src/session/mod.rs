@@ -24,7 +24,7 @@ mod copy;
 pub(crate) mod ending;
 
 /// What nodes answer to questions about themselves.
-pub(crate) mod knowledge;
+pub(crate) mod capabilities;
 
 /// Which sessions there are.
 pub(crate) mod pool;
@@ -55,11 +55,11 @@ use crate::transaction;
 use age::Age;
 use connect::connect;
 use ending::{OnInterrupt, PATIENCE};
-use pg::libpq::Cancelling;
-use pg::link::Link;
-use pg::table::{self, OutputSettings};
-use pg::transaction::Isolation;
-use pg::wait::{Readiness, WaitSet, clock};
+use pg::catalog::table::{self, OutputSettings};
+use pg::net::libpq::Cancelling;
+use pg::net::link::Link;
+use pg::net::wait::{Readiness, WaitSet, clock};
+use pg::server::transaction::Isolation;
 use pg::{PgError, SqlState};
 use pool::SessionRef;
 use protocol::{Arguments, Kind, Message, Row, StatementName, TransactionStatus};
@@ -411,7 +411,7 @@ impl Session {
             self.commits_itself = false;
             sent?;
         }
-        pg::commit::hold_interrupts_until_end();
+        pg::server::commit::hold_interrupts_until_end();
         let outcome = self.decide(OnInterrupt::Cancel, each);
         self.commits_itself = false;
         outcome
@@ -501,7 +501,7 @@ impl Session {
         let (name, text, key) = match &request.sql {
             Sql::Once(sql) => (StatementName::Unnamed, Some((*sql).to_owned()), None),
             Sql::Again => (StatementName::Unnamed, None, None),
-            Sql::Kept(key, render) => {
+            Sql::Spooled(key, render) => {
                 let found = self.statements.find(*key);
                 let text = (found.is_new || is_logged).then(render).transpose();
                 if found.is_new && text.is_err() {
@@ -512,7 +512,7 @@ impl Session {
             }
         };
         if is_logged && let Some(sql) = &text {
-            pg::error::log(PgError::new(
+            pg::sys::error::log(PgError::new(
                 SqlState(*b"00000"),
                 format!("distributed statement: {sql}"),
             ));

@@ -2,8 +2,8 @@
 
 use super::{Failure, NoSession, Session};
 use crate::transaction;
-use pg::table;
-use pg::wait::clock;
+use pg::catalog::table;
+use pg::net::wait::clock;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use shardmap::NodeAddress;
@@ -176,7 +176,7 @@ pub(crate) fn seems_silent(node: &NodeAddress) -> bool {
 /// Notes that a write of this client's statement has tried to reach the node in vain.
 pub(crate) fn note_missed(node: &NodeAddress, error: &PgError) {
     MISSED.with_borrow_mut(|missed| {
-        let now = pg::transaction::statement_start();
+        let now = pg::server::transaction::statement_start();
         missed.retain(|(statement, known, _)| *statement == now && known != node);
         missed.push((now, node.clone(), error.clone()));
     });
@@ -188,7 +188,7 @@ pub(crate) fn missed(node: &NodeAddress) -> Option<PgError> {
         if missed.is_empty() {
             return None;
         }
-        let now = pg::transaction::statement_start();
+        let now = pg::server::transaction::statement_start();
         let found = missed.iter().find(|(statement, known, _)| *statement == now && known == node);
         found.map(|(_, _, error)| error.clone())
     })

@@ -8,7 +8,7 @@
 
 use super::NoSession;
 use super::connect::connect;
-use pg::link::Link;
+use pg::net::link::Link;
 use pg::{PgError, SqlState};
 use protocol::Kind;
 use shardmap::NodeAddress;

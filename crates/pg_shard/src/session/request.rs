@@ -1,7 +1,7 @@
 //! What a session is asked: a statement's text or the key under which a node keeps it, and its arguments.
 
 use pg::PgError;
-use pg::transaction::Isolation;
+use pg::server::transaction::Isolation;
 use protocol::Arguments;
 use std::cell::Cell;
 
@@ -29,7 +29,7 @@ pub(crate) enum Sql<'a> {
     /// The text of the request before it in the same flight.
     Again,
     /// The node keeps it prepared under this key; the text is made if it has to be prepared.
-    Kept(StatementKey, &'a dyn Fn() -> Result<String, PgError>),
+    Spooled(StatementKey, &'a dyn Fn() -> Result<String, PgError>),
 }
 
 /// A statement for a node.

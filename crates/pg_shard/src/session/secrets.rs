@@ -6,8 +6,8 @@
 //! the backend's memory. Where that role cannot log in or read it, plans that need a proof are not made.
 
 use super::{Session, pool};
-use pg::table::{self, Search};
-use pg::wait::clock;
+use pg::catalog::table::{self, Search};
+use pg::net::wait::clock;
 use pg::{PgError, SqlState};
 use shardmap::NodeAddress;
 use shardmap::instruction::{Purpose, Secret};

@@ -20,9 +20,9 @@
 
 use super::pool::{self, SessionRef};
 use super::{Expect, Failure, Session, stream};
-use pg::changes::Execution;
-use pg::scan::ScanIo;
-use pg::transaction::{self, Isolation};
+use pg::exec::row_changes::Execution;
+use pg::exec::scan::ScanIo;
+use pg::server::transaction::{self, Isolation};
 use pg::{PgError, SqlState};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;

@@ -9,7 +9,7 @@
 use super::ending::PATIENCE;
 use super::pool::SessionRef;
 use super::{Event, Failure, Session};
-use pg::rows::RowStore;
+use pg::exec::rows::RowStore;
 use std::cell::RefCell;
 use std::rc::Rc;
 

@@ -1,0 +1,16 @@
+//! Catalogs, tables, statistics, and SQL of our own.
+
+/// Tables, catalogs and settings.
+pub mod table;
+
+/// What a user's aggregate is made of.
+pub mod definition;
+
+/// What PostgreSQL keeps with a distributed table.
+pub mod mark;
+
+/// What the planner knows of a table's rows.
+pub mod statistics;
+
+/// SQL of our own, and other roles' rights.
+pub mod privileged;

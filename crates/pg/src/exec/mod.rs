@@ -1,0 +1,37 @@
+//! Our nodes in PostgreSQL's executor: scans, rows, cursors, changes, COPY.
+
+/// Our scan node in PostgreSQL's executor.
+pub mod scan;
+
+/// Remote rows: decoding and keeping.
+pub mod rows;
+
+/// Remote rows that are not decoded yet.
+pub(crate) mod undecoded;
+
+/// Kept rows that are found by value.
+pub(crate) mod lookup;
+
+/// Sorted streams of remote rows.
+pub mod merge;
+
+/// WHERE CURRENT OF.
+pub mod cursor;
+
+/// Cursors that go backward though nobody said SCROLL.
+pub(crate) mod scrolling;
+
+/// Scans that ask before their first row is fetched.
+pub(crate) mod early;
+
+/// The rows of such a write, as changes.
+pub mod row_changes;
+
+/// Rows that a node keeps for others, in parts.
+pub mod partitions;
+
+/// The worker's half of a user's aggregate in parts.
+pub mod partial_state;
+
+/// COPY: PostgreSQL's own parser of the input, row by row.
+pub mod copy;

@@ -1,0 +1,10 @@
+//! Connections to the nodes: opening, talking, waiting.
+
+/// libpq: opening connections.
+pub mod libpq;
+
+/// What is said on an open connection.
+pub mod link;
+
+/// Waiting for nodes.
+pub mod wait;

@@ -1,0 +1,173 @@
+//! FOR UPDATE with LIMIT over several shards: as many rows are locked as are wanted.
+//!
+//! PostgreSQL locks below LIMIT, row by row. A scan that locks all rows that match would leave nothing to whoever asks next with
+//! SKIP LOCKED. So the rows that may be meant, the candidates, are read first, in the order that the query asks for and without
+//! being locked, by child plans that yield their `ctid`s alone. The scan then has the nodes lock as many of them as are still
+//! wanted, by `ctid` and by the query's filters, until it has enough; those that others hold, or have changed, yield nothing, and
+//! the next ones are tried. The first child reads a few candidates of each node, the second, which is needed if these are not enough,
+//! all of them.
+//!
+//! Only for tables with one placement a shard, whose `ctid`s are the same for everybody.
+
+use crate::exec::scan::ScanIo;
+use crate::hooks;
+use crate::path::base;
+use crate::path::join::members;
+use crate::path::pushed::{self, Pushed, Yield};
+use crate::path::remote::Remote;
+use crate::path::sorted;
+use crate::path::tid;
+use crate::sys::node;
+use pgrx::pg_sys::{self, NodeTag};
+use shardmap::tid::Tid;
+use std::rc::Rc;
+
+/// What stands in the SQL of a shard for the `ctid`s, behind all else that could look like it.
+pub const CLAIMED: &str = "'{claimed rows}'";
+
+/// How many candidates the first child reads of a node, beside twice the limit.
+const MORE: i64 = 100;
+
+/// The same if the limit is not known yet.
+const SOME: i64 = 1000;
+
+/// What such a scan knows of the query's LIMIT.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The numbers of the expressions of LIMIT and OFFSET among those of the plan.
+    pub limit: Option<usize>,
+    /// See above.
+    pub offset: Option<usize>,
+    /// How many candidates the first child reads of a node.
+    pub candidates: i64,
+}
+
+/// The only path of a relation whose rows are locked below LIMIT; none if the query is another, or has an order that nodes cannot
+/// sort by.
+///
+/// # Safety
+///
+/// The planner's live structures; `remote` is the relation's.
+pub(crate) unsafe fn path(
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+    relation: u32,
+    remote: &Rc<Remote>,
+) -> Option<*mut pg_sys::CustomPath> {
+    // SAFETY: the caller vouches for the planner's structures; nodes are made with the functions for them.
+    unsafe {
+        let entry = base::entry_of(root, relation);
+        if !remote.locks_all
+            || base::is_target(entry)
+            || !is_limited(root, rel)
+            || hooks::planner().is_replicated((*entry).relid)
+        {
+            return None;
+        }
+        let mut unlocked = (**remote).clone();
+        (unlocked.complete, unlocked.locks_all) = (true, false);
+        let unlocked = Rc::new(unlocked);
+        let below = Pushed { is_candidates: true, ..Pushed::all(Rc::clone(&unlocked)) };
+        let keys = (*root).query_pathkeys;
+        let order = if keys.is_null() { Vec::new() } else { sorted::order_by(rel, &below, keys)? };
+        let most = if (*root).limit_tuples > 0.0 {
+            ((*root).limit_tuples as i64).saturating_mul(2).saturating_add(MORE)
+        } else {
+            SOME
+        };
+        let place = pg_sys::SelfItemPointerAttributeNumber as i16;
+        let ctid =
+            pg_sys::makeVar(relation as i32, place, pg_sys::TIDOID, -1, pg_sys::Oid::INVALID, 0);
+        let target = pg_sys::create_empty_pathtarget();
+        pg_sys::add_column_to_pathtarget(target, ctid.cast(), 0);
+        let target = pg_sys::set_pathtarget_cost_width(root, target);
+        let claiming = base::make_path(rel, (*rel).reltarget, (*rel).rows, remote);
+        for limit in [Some(most), None] {
+            let child = base::make_path(rel, target, (*rel).rows, &unlocked);
+            let outputs = vec![Yield { expression: ctid.cast(), partial: None }];
+            let order = order.clone();
+            pushed::attach(child, Pushed { outputs: Some(outputs), order, limit, ..below.clone() });
+            (*claiming).custom_paths = pg_sys::lappend((*claiming).custom_paths, child.cast());
+        }
+        pushed::attach(claiming, Pushed { claims: Some(most), ..Pushed::all(Rc::clone(remote)) });
+        Some(claiming)
+    }
+}
+
+/// The query is a SELECT with LIMIT of this relation alone, each row of which is one of its own.
+unsafe fn is_limited(root: *mut pg_sys::PlannerInfo, rel: *mut pg_sys::RelOptInfo) -> bool {
+    // SAFETY: the planner's live structures.
+    unsafe {
+        let parse = &*(*root).parse;
+        let is_all = |limit: *mut pg_sys::Node| {
+            let constant = node::cast::<pg_sys::Const, _>(limit, NodeTag::T_Const);
+            constant.is_some_and(|constant| (*constant).constisnull)
+        };
+        parse.commandType == pg_sys::CmdType::CMD_SELECT
+            && !parse.limitCount.is_null()
+            && !is_all(parse.limitCount)
+            && parse.limitOption == pg_sys::LimitOption::LIMIT_OPTION_COUNT
+            && parse.rowMarks.is_null()
+            && (*root).rowMarks.is_null()
+            && parse.groupClause.is_null()
+            && parse.groupingSets.is_null()
+            && parse.distinctClause.is_null()
+            && parse.havingQual.is_null()
+            && parse.setOperations.is_null()
+            && !parse.hasAggs
+            && !parse.hasWindowFuncs
+            && !parse.hasTargetSRFs
+            && (*rel).lateral_relids.is_null()
+            && members((*root).all_baserels).len() == 1
+    }
+}
+
+/// The condition by which a shard's SQL finds the rows that are claimed.
+///
+/// # Safety
+///
+/// The planner's live structures.
+pub(crate) unsafe fn condition(root: *mut pg_sys::PlannerInfo, relation: u32) -> String {
+    // SAFETY: the caller vouches for the root.
+    let table = unsafe { (*base::entry_of(root, relation)).relid };
+    let values = format!("{CLAIMED}::pg_catalog.tid[]");
+    tid::comparison_sql(tid::layout_of(table), "t.ctid", &values, true)
+}
+
+impl ScanIo {
+    /// The `ctid` that a child yields next; none at its end.
+    pub fn candidate(&mut self, child: usize) -> Option<Tid> {
+        pgrx::check_for_interrupts!();
+        // SAFETY: the child was initialised by `begin`; its only column is a tid, and not NULL.
+        unsafe {
+            let child: *mut pg_sys::PlanState = node::nth((*self.node()).custom_ps, child);
+            let slot = pg_sys::ExecProcNode(child);
+            if slot.is_null() || (*slot).tts_flags & pg_sys::TTS_FLAG_EMPTY as u16 != 0 {
+                return None;
+            }
+            pg_sys::slot_getallattrs(slot);
+            Some(tid::read(*(*(*slot).tts_values).cast_mut_ptr::<pg_sys::ItemPointerData>()))
+        }
+    }
+
+    /// Has the children read once more.
+    pub fn read_candidates_again(&mut self) {
+        // SAFETY: the children were initialised by `begin`.
+        unsafe {
+            for child in node::elements::<pg_sys::PlanState>((*self.node()).custom_ps) {
+                pg_sys::ExecReScan(child);
+            }
+        }
+    }
+
+    /// How many rows the query's LIMIT lets through, those of OFFSET included.
+    pub fn claimed_rows(&mut self, claim: &Claim) -> u64 {
+        // Both are of type bigint.
+        let mut number = |expression: Option<usize>| {
+            expression.and_then(|index| self.evaluate(index)).map(|value| value.value() as i64)
+        };
+        let limit = number(claim.limit).unwrap_or(i64::MAX).max(0);
+        let offset = number(claim.offset).unwrap_or(0).max(0);
+        limit.saturating_add(offset).unsigned_abs()
+    }
+}

@@ -1,0 +1,19 @@
+//! A statement as SQL for the nodes, and the check that it says what was meant.
+
+/// Making a statement ready for the workers.
+pub(crate) mod prepare;
+
+/// Assignments as they are printed.
+pub(crate) mod assigned;
+
+/// What the rewriter leaves behind.
+pub(crate) mod rewritten;
+
+/// Where the rows of an INSERT come from.
+pub(crate) mod insert_source;
+
+/// A statement as SQL for any shard.
+pub mod template;
+
+/// Whether what was printed is what was meant.
+pub(crate) mod verify;

@@ -1,0 +1,25 @@
+//! From a query tree to facts: what a statement touches, asks for, and may run where.
+
+/// Expressions that raise nothing.
+pub(crate) mod infallible;
+
+/// What an analysed query is and says.
+pub mod query;
+
+/// Reading what a statement touches and says.
+pub(crate) mod facts;
+
+/// What may run where.
+pub(crate) mod shippable;
+
+/// What may run with rights that are lent.
+pub(crate) mod lent;
+
+/// Nested conditions as one.
+pub(crate) mod flat;
+
+/// Statements that differ in constants only.
+pub mod fingerprint;
+
+/// Whether a statement reads more than once.
+pub(crate) mod repeated;

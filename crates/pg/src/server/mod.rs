@@ -1,0 +1,22 @@
+//! The server around a statement: transactions, locks, workers, shared memory, utility statements.
+
+/// What backends have under way, for others to see.
+pub mod activity;
+
+/// Work in a transaction of its own, on another process.
+pub mod background;
+
+/// Rounds through the databases, in the background.
+pub mod rounds;
+
+/// Heavyweight locks on shards.
+pub mod lock;
+
+/// What lies between the nodes' commit and the local one.
+pub mod commit;
+
+/// Transaction events.
+pub mod transaction;
+
+/// Utility statements.
+pub mod utility;

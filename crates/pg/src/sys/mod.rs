@@ -1,0 +1,19 @@
+//! PostgreSQL's structures as Rust sees them: errors, nodes and lists, values, tables of functions.
+
+/// Errors as PostgreSQL knows them.
+pub mod error;
+
+/// Nodes, lists and walks over trees.
+pub(crate) mod node;
+
+/// Functions of the server that raise nothing.
+pub(crate) mod unguarded;
+
+/// Tables of functions for nodes of ours.
+pub(crate) mod custom;
+
+/// Values between datums and the wire.
+pub mod value;
+
+/// Stored values, read back.
+pub(crate) mod stored;
