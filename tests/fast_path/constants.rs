@@ -296,7 +296,7 @@ fn statements_that_differ_in_constants_answer_as_they_do_on_local_tables() {
                 if is_latin && ["char(", "left(", "U&"].iter().any(|cut| statement.contains(cut)) {
                     continue;
                 }
-                // Told otherwise, and said in the README: such a row has no shard, and such a condition is not asked.
+                // Told otherwise, and said in the book: such a row has no shard, and such a condition is not asked.
                 if statement.starts_with("INSERT") && is_null_key(&statement) {
                     continue;
                 }
