@@ -1,0 +1,441 @@
+//! The recent commits of a server: events in, answers out.
+//!
+//! A transaction that has written is *in flight* from the moment at which it gets its time, just before it becomes visible, until
+//! just after. One that is prepared is *in doubt* until it is decided. What has committed is kept in a ring, oldest overwritten
+//! first.
+//!
+//! Three rules make a snapshot of the past safe, and they hold by what is answered here:
+//!
+//! * *Age only.* Nothing is ever shown that is not committed: a reader waits for what is in flight or in doubt and may be older
+//!   than its time.
+//! * *Hide a suffix.* Whatever has a later time than the reader's is hidden, without exception. A transaction that has seen
+//!   another has a later time, since its time is taken from the clock after the other's was.
+//! * *Hold the horizon.* The server must not have removed what hidden transactions replaced. What has left the ring cannot be
+//!   hidden, and times before it are refused; the rest is the server's affair.
+//!
+//! The reader's order is: [`Timeline::may_read`] until it is ready, take a snapshot, [`Timeline::hidden`].
+
+use crate::clock::Time;
+
+/// When a transaction has committed, as far as is known: not before `low`, and not after `high`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Span {
+    /// Not before.
+    pub low: Time,
+    /// Not after.
+    pub high: Time,
+}
+
+impl Span {
+    fn exact(time: Time) -> Self {
+        Self { low: time, high: time }
+    }
+}
+
+/// A transaction that is committing.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Flight {
+    xid: u32,
+    has_children: bool,
+    time: Time,
+}
+
+/// Bytes of a prepared transaction's name, as PostgreSQL bounds them.
+const GID_BYTES: usize = 200;
+
+/// The name of a prepared transaction.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Gid {
+    length: u8,
+    bytes: [u8; GID_BYTES],
+}
+
+impl Gid {
+    /// From its bytes; none if it is too long.
+    pub fn new(name: &[u8]) -> Option<Self> {
+        let mut bytes = [0; GID_BYTES];
+        bytes.get_mut(..name.len())?.copy_from_slice(name);
+        Some(Self { length: u8::try_from(name.len()).ok()?, bytes })
+    }
+
+    fn name(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length).min(GID_BYTES)]
+    }
+}
+
+impl Default for Gid {
+    fn default() -> Self {
+        Self { length: 0, bytes: [0; GID_BYTES] }
+    }
+}
+
+impl PartialEq for Gid {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl std::fmt::Debug for Gid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        String::from_utf8_lossy(self.name()).fmt(f)
+    }
+}
+
+/// A prepared transaction.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Doubt {
+    xid: u32,
+    has_children: bool,
+    /// Other servers take part, and its time is that of all of them. Otherwise it gets one when it is committed here.
+    is_shared: bool,
+    /// COMMIT PREPARED is being executed.
+    is_decided: bool,
+    /// It does not commit before.
+    low: Time,
+    /// When it commits, once that is decided.
+    span: Span,
+    gid: Gid,
+}
+
+/// A transaction that has committed.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Commit {
+    xid: u32,
+    has_children: bool,
+    span: Span,
+    /// The clock when it was noted, which never falls from one to the next, and is not before the commit.
+    noted: Time,
+}
+
+/// What stands before the arrays.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Head {
+    clock: Time,
+    /// What was committed up to here cannot be hidden any more: earlier times are refused.
+    floor: Time,
+    flights: usize,
+    doubts: usize,
+    /// How many commits have been noted, ever.
+    commits: u64,
+    /// Transactions that were prepared before the server was started are known.
+    knows_prepared: bool,
+}
+
+/// A transaction that a snapshot must not show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hidden {
+    /// Its number.
+    pub xid: u32,
+    /// It has subtransactions.
+    pub has_children: bool,
+}
+
+/// Why a time cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// What was committed after it is not all known any more.
+    TooOld,
+    /// It lies too far in the future.
+    TooFar,
+    /// Whether some transaction had been committed by then is not known.
+    Unsure,
+}
+
+/// Whether a snapshot may be taken now for reading at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Yes.
+    Ready,
+    /// When this transaction has ended; then ask again.
+    Wait(u32),
+    /// When the server's clock has gone on a little; then ask again.
+    TooEarly,
+    /// Never.
+    Refused(Refusal),
+}
+
+/// The recent commits of a server, in memory of whoever owns it.
+#[derive(Debug)]
+pub struct Timeline<'a> {
+    head: &'a mut Head,
+    flights: &'a mut [Flight],
+    doubts: &'a mut [Doubt],
+    commits: &'a mut [Commit],
+}
+
+impl<'a> Timeline<'a> {
+    /// Over memory that is all zero, or was used before. `flights` has room for all processes, `doubts` for all transactions that
+    /// can be prepared, or are about to be; `commits` is not empty.
+    pub fn new(
+        head: &'a mut Head,
+        flights: &'a mut [Flight],
+        doubts: &'a mut [Doubt],
+        commits: &'a mut [Commit],
+    ) -> Self {
+        Self { head, flights, doubts, commits }
+    }
+
+    /// The server has been started: of what was committed before no time is known, other than that it was not later.
+    pub fn start(&mut self, own: Time) {
+        *self.head = Head { clock: own, floor: own, ..Head::default() };
+    }
+
+    /// The clock now.
+    pub fn now(&mut self, own: Time) -> Time {
+        self.head.clock = self.head.clock.max(own);
+        self.head.clock
+    }
+
+    /// The clock as it was when somebody looked last.
+    pub fn clock(&self) -> Time {
+        self.head.clock
+    }
+
+    /// A moment that no other has had.
+    fn tick(&mut self, own: Time) -> Time {
+        self.head.clock = self.head.clock.next().max(own);
+        self.head.clock
+    }
+
+    /// The clock takes over a time that it was told, as far as that is not too far ahead of the server's own.
+    pub fn hear(&mut self, time: Time, own: Time) -> Result<(), Answer> {
+        if time > self.head.clock {
+            if time > own.plus(Time::FAR) {
+                return Err(Answer::Refused(Refusal::TooFar));
+            }
+            if time > own.plus(Time::AHEAD) {
+                return Err(Answer::TooEarly);
+            }
+            self.head.clock = time;
+        }
+        Ok(())
+    }
+
+    /// A transaction is about to become visible, with a time not before `least`, which the clock has heard. None if there is no
+    /// room.
+    pub fn begin_commit(
+        &mut self,
+        xid: u32,
+        has_children: bool,
+        least: Time,
+        own: Time,
+    ) -> Option<Time> {
+        let flight = self.flights.get_mut(self.head.flights)?;
+        self.head.clock = self.head.clock.next().max(own).max(least);
+        *flight = Flight { xid, has_children, time: self.head.clock };
+        self.head.flights += 1;
+        Some(self.head.clock)
+    }
+
+    /// It has become visible, or was aborted.
+    pub fn end_commit(&mut self, xid: u32, has_committed: bool) {
+        let flights = &mut self.flights[..self.head.flights];
+        let Some(at) = flights.iter().position(|flight| flight.xid == xid) else { return };
+        let flight = flights[at];
+        flights[at] = flights[flights.len() - 1];
+        self.head.flights -= 1;
+        if has_committed {
+            self.note(flight.xid, flight.has_children, Span::exact(flight.time));
+        }
+    }
+
+    fn note(&mut self, xid: u32, has_children: bool, span: Span) {
+        let size = self.commits.len() as u64;
+        let place = &mut self.commits[(self.head.commits % size) as usize];
+        if self.head.commits >= size {
+            self.head.floor = self.head.floor.max(place.span.high);
+        }
+        *place = Commit { xid, has_children, span, noted: self.head.clock };
+        self.head.commits += 1;
+    }
+
+    /// A transaction is about to be prepared. `is_shared` says that others take part, so that it commits at a time that is
+    /// agreed with them and is not before the one returned. None if there is no room.
+    pub fn begin_prepare(
+        &mut self,
+        xid: u32,
+        has_children: bool,
+        gid: Gid,
+        is_shared: bool,
+        own: Time,
+    ) -> Option<Time> {
+        let low = self.tick(own);
+        self.add_doubt(xid, has_children, gid, is_shared, low).then_some(low)
+    }
+
+    fn add_doubt(
+        &mut self,
+        xid: u32,
+        has_children: bool,
+        gid: Gid,
+        is_shared: bool,
+        low: Time,
+    ) -> bool {
+        let Some(doubt) = self.doubts.get_mut(self.head.doubts) else { return false };
+        let span = Span::exact(Time::ZERO);
+        *doubt = Doubt { xid, has_children, is_shared, is_decided: false, low, span, gid };
+        self.head.doubts += 1;
+        true
+    }
+
+    /// Transactions that were prepared before the server was started are known.
+    pub fn knows_prepared(&self) -> bool {
+        self.head.knows_prepared
+    }
+
+    /// Tells of all prepared transactions, unless somebody has before: number, name, and whether others take part.
+    pub fn tell_prepared(&mut self, prepared: impl Iterator<Item = (u32, Gid, bool)>) {
+        if self.head.knows_prepared {
+            return;
+        }
+        self.head.knows_prepared = true;
+        for (xid, gid, is_shared) in prepared {
+            if self.doubt_of(xid).is_none() {
+                self.add_doubt(xid, true, gid, is_shared, Time::ZERO);
+            }
+        }
+    }
+
+    fn doubt_of(&self, xid: u32) -> Option<usize> {
+        self.doubts[..self.head.doubts].iter().position(|doubt| doubt.xid == xid)
+    }
+
+    fn remove_doubt(&mut self, at: usize) -> Doubt {
+        let doubt = self.doubts[at];
+        self.head.doubts -= 1;
+        self.doubts[at] = self.doubts[self.head.doubts];
+        doubt
+    }
+
+    /// A transaction that was about to be prepared, or was, has been rolled back.
+    pub fn forget(&mut self, xid: u32) {
+        if let Some(at) = self.doubt_of(xid) {
+            self.remove_doubt(at);
+        }
+    }
+
+    /// The number of a prepared transaction.
+    pub fn prepared(&self, gid: &Gid) -> Option<u32> {
+        self.doubts[..self.head.doubts].iter().find(|doubt| doubt.gid == *gid).map(|it| it.xid)
+    }
+
+    /// A prepared transaction is about to become visible. Where others take part, it has committed there at the `agreed` time, which
+    /// the clock has heard; of a server that does not know when, it is at least known that it was not after that server's clock
+    /// (`is_exact` is false then). Without any it is taken for granted that this server's clock is not behind.
+    pub fn decide(&mut self, xid: u32, agreed: Option<Time>, is_exact: bool, own: Time) {
+        let Some(at) = self.doubt_of(xid) else { return };
+        let now = self.tick(own);
+        let doubt = &mut self.doubts[at];
+        doubt.is_decided = true;
+        doubt.span = match agreed {
+            _ if !doubt.is_shared => Span::exact(now),
+            Some(time) if is_exact && time >= doubt.low && time <= now => Span::exact(time),
+            _ => Span { low: doubt.low, high: now },
+        };
+    }
+
+    /// It was not to be after all.
+    pub fn undecide(&mut self, xid: u32) {
+        if let Some(at) = self.doubt_of(xid) {
+            self.doubts[at].is_decided = false;
+        }
+    }
+
+    /// It has become visible.
+    pub fn end_prepared(&mut self, xid: u32) {
+        if let Some(at) = self.doubt_of(xid) {
+            let doubt = self.remove_doubt(at);
+            self.note(doubt.xid, doubt.has_children, doubt.span);
+        }
+    }
+
+    /// Whether a snapshot that is taken from now on can be made one of time `at`. From then on whatever commits gets a later
+    /// time.
+    pub fn may_read(
+        &mut self,
+        at: Time,
+        own: Time,
+        is_in_progress: &mut dyn FnMut(u32) -> bool,
+    ) -> Answer {
+        if let Err(answer) = self.hear(at, own) {
+            return answer;
+        }
+        if at < self.head.floor {
+            return Answer::Refused(Refusal::TooOld);
+        }
+        let flights = self.flights[..self.head.flights].iter();
+        let doubts = self.doubts[..self.head.doubts].iter();
+        let flying = flights.filter(|flight| flight.time <= at).map(|flight| flight.xid);
+        let doubtful = doubts.filter(|doubt| doubt.may_precede(at)).map(|doubt| doubt.xid);
+        match flying.chain(doubtful).find(|xid| is_in_progress(*xid)) {
+            Some(xid) => Answer::Wait(xid),
+            None => Answer::Ready,
+        }
+    }
+
+    /// Tells what a snapshot that was taken behind [`Self::may_read`] must not show to be one of time `at`.
+    pub fn hidden(&self, at: Time, each: &mut dyn FnMut(Hidden)) -> Result<(), Refusal> {
+        if at < self.head.floor {
+            return Err(Refusal::TooOld);
+        }
+        let flights = self.flights[..self.head.flights].iter();
+        flights
+            .filter(|flight| flight.time > at)
+            .for_each(|it| each(Hidden { xid: it.xid, has_children: it.has_children }));
+        for doubt in &self.doubts[..self.head.doubts] {
+            if doubt.is_hidden(at)? {
+                each(Hidden { xid: doubt.xid, has_children: doubt.has_children });
+            }
+        }
+        let size = self.commits.len() as u64;
+        let kept = self.head.commits.min(size);
+        for back in 1..=kept {
+            let commit = &self.commits[((self.head.commits - back) % size) as usize];
+            if commit.noted <= at {
+                break;
+            }
+            if is_after(commit.span, at)? {
+                each(Hidden { xid: commit.xid, has_children: commit.has_children });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether what has committed in that span had not by then.
+fn is_after(span: Span, at: Time) -> Result<bool, Refusal> {
+    match span {
+        Span { low, .. } if low > at => Ok(true),
+        Span { high, .. } if high <= at => Ok(false),
+        Span { .. } => Err(Refusal::Unsure),
+    }
+}
+
+impl Doubt {
+    /// It may have to be shown to whoever reads at that time. What others take part in is waited for until it has ended: that COMMIT
+    /// PREPARED has begun does not say that it succeeds.
+    fn may_precede(&self, at: Time) -> bool {
+        match self.is_shared {
+            true => self.low <= at,
+            false => self.is_decided && self.span.low <= at,
+        }
+    }
+
+    /// It must not be shown at that time, if it becomes visible at all.
+    fn is_hidden(&self, at: Time) -> Result<bool, Refusal> {
+        match self.is_decided {
+            true => is_after(self.span, at),
+            false => Ok(true),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;
