@@ -37,6 +37,68 @@ fn a_statement_that_was_timed_out_is_not_stored() {
     }
 }
 
+/// A time-out struck while the node committed, too late to stop it, and left its mark in the backend. The next cancel request met an
+/// idle session and raised an error there that no statement had asked for. The client took it for the answer to the statement
+/// that it sent next, and from then on each answer for that of the statement before: it was told that rows were stored
+/// whose INSERT had been refused.
+#[test]
+fn a_cancel_request_says_nothing_to_an_idle_session() {
+    let cluster = TestCluster::up(2);
+    cluster.on_workers(
+        "CREATE FUNCTION take_long() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+         PERFORM pg_sleep(0.3); RETURN NULL; EXCEPTION WHEN query_canceled THEN RETURN NULL; END $$",
+    );
+    for (table, replicas) in [("alone", 1), ("pair", 2)] {
+        create(&cluster, table, replicas);
+        // Of a pair only the follower, which comes to it when the leader is about to commit.
+        for shard in cluster.placements(table).chunks(replicas as usize) {
+            let (last, name) = (&shard[shard.len() - 1], cluster.shard_name(table, shard[0].shard));
+            cluster.session_on(last.node).sql(&format!(
+                "CREATE TRIGGER takes_long AFTER INSERT ON {name} FOR EACH ROW EXECUTE FUNCTION take_long()"
+            ));
+        }
+        let mut session = cluster.new_session();
+        let pid = session.text("SELECT pg_backend_pid()");
+        session.sql("SET statement_timeout = '100ms'");
+        session.sql(&format!("INSERT INTO {table} VALUES (1)"));
+        cluster.sql(&format!("SELECT pg_cancel_backend({pid})"));
+        for n in 1..=3 {
+            assert_eq!(session.text(&format!("SELECT {n}")), n.to_string(), "{table}");
+        }
+        assert_eq!(session.text(&format!("SELECT count(*) FROM {table}")), "1");
+    }
+}
+
+/// A worker that logs how long statements take looks for interrupts once more when it has committed. What it said of a cancel there
+/// was taken for a refusal of the commit, and the client was told that a stored row was not.
+#[test]
+fn a_cancel_that_strikes_a_node_behind_its_commit_refuses_nothing() {
+    // A worker commits for a tenth of a second, while the coordinator's time is over and it asks for a cancel.
+    let slow = [("fsync", "on"), ("commit_delay", "100000"), ("commit_siblings", "0")];
+    let cluster = TestCluster::up_with(2, &slow);
+    create(&cluster, "alone", 1);
+    cluster.on_workers("ALTER ROLE postgres SET log_duration = on");
+    cluster.on_workers(
+        "CREATE FUNCTION nap() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+         PERFORM pg_sleep(0.06); RETURN NULL; END $$",
+    );
+    for shard in cluster.placements("alone") {
+        let name = cluster.shard_name("alone", shard.shard);
+        cluster.session_on(shard.node).sql(&format!(
+            "CREATE CONSTRAINT TRIGGER naps AFTER INSERT ON {name} DEFERRABLE INITIALLY DEFERRED \
+             FOR EACH ROW EXECUTE FUNCTION nap()"
+        ));
+    }
+    let mut session = cluster.new_session();
+    for id in 1..=8 {
+        session.sql(&format!("BEGIN; INSERT INTO alone VALUES ({id})"));
+        session.sql("SET LOCAL statement_timeout = '20ms'");
+        let outcome = session.try_sql("COMMIT");
+        let stored = session.text(&format!("SELECT count(*) FROM alone WHERE id = {id}"));
+        assert_eq!(stored, if outcome.is_ok() { "1" } else { "0" }, "{outcome:?}");
+    }
+}
+
 /// The row was stored by the node's own commit when it turned out that the client's encoding cannot show it.
 #[test]
 fn a_row_that_cannot_be_returned_to_the_client_is_not_stored() {

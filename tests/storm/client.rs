@@ -4,7 +4,9 @@ use crate::Dice;
 use std::io::Write;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use testkit::{Session, TestCluster, postgres};
+use std::time::{SystemTime, UNIX_EPOCH};
+use testkit::postgres::{self, SimpleQueryMessage};
+use testkit::{Session, TestCluster};
 
 /// What a client knows of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +29,8 @@ pub(crate) struct Said {
     pub(crate) values: RangeInclusive<i64>,
     /// How it was written.
     pub(crate) way: &'static str,
+    /// How many statements the client had run by then.
+    pub(crate) statements: usize,
 }
 
 pub(crate) struct Client<'a> {
@@ -36,6 +40,13 @@ pub(crate) struct Client<'a> {
     dice: Dice,
     next: i64,
     said: Vec<Said>,
+    history: Vec<String>,
+}
+
+/// What a client has run, statement by statement, and what it knows of its rows.
+pub(crate) struct Account {
+    pub(crate) said: Vec<Said>,
+    pub(crate) history: Vec<String>,
 }
 
 /// How a statement or a group of them ended.
@@ -51,6 +62,7 @@ impl<'a> Client<'a> {
             dice: Dice::new(number as u64 + 1),
             next: (number as i64 + 1) * 10_000_000,
             said: Vec::new(),
+            history: Vec::new(),
         };
         client.connect();
         client
@@ -64,7 +76,7 @@ impl<'a> Client<'a> {
         self.pid.store(pid, Ordering::Relaxed);
     }
 
-    pub(crate) fn write_until(mut self, is_over: &AtomicBool) -> Vec<Said> {
+    pub(crate) fn write_until(mut self, is_over: &AtomicBool) -> Account {
         while !is_over.load(Ordering::Relaxed) {
             let limit = match self.dice.roll(3) {
                 0 => format!("{}ms", 1 + self.dice.roll(25)),
@@ -76,19 +88,41 @@ impl<'a> Client<'a> {
             self.clean();
         }
         self.pid.store(0, Ordering::Relaxed);
-        self.said
+        Account { said: self.said, history: self.history }
     }
 
     /// Out of whatever transaction is open, on a session that lives.
     fn clean(&mut self) {
         loop {
-            let done = self.run("ROLLBACK");
+            let done = self.run("ROLLBACK").is_ok() && self.is_in_step();
             if self.session.client().is_closed() {
                 self.connect();
-            } else if done.is_ok() {
+            } else if done {
                 return;
             }
         }
+    }
+
+    /// The server answers what it is asked, and not the statement before: it has said nothing that nobody asked for. False if
+    /// it was struck.
+    fn is_in_step(&mut self) -> bool {
+        let number = self.history.len().to_string();
+        let answer = self.session.client().simple_query(&format!("SELECT {number}"));
+        let told = match answer {
+            Ok(messages) => messages.iter().find_map(|message| match message {
+                SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+                _ => None,
+            }),
+            Err(_) => return false,
+        };
+        let last = self.history.len().saturating_sub(12);
+        assert_eq!(
+            told.as_ref(),
+            Some(&number),
+            "an answer belongs to another statement, after\n{}",
+            self.history[last..].join("\n")
+        );
+        true
     }
 
     fn id(&mut self) -> i64 {
@@ -101,17 +135,33 @@ impl<'a> Client<'a> {
     }
 
     fn run(&mut self, sql: &str) -> Outcome {
-        self.session.client().simple_query(sql).map(drop).map_err(|error| told(&error))
+        let outcome =
+            self.session.client().simple_query(sql).map(drop).map_err(|error| told(&error));
+        self.record(sql, &outcome);
+        outcome
+    }
+
+    /// Keeps account of a statement, so that the servers' logs can be read beside it.
+    fn record(&mut self, what: &str, outcome: &Outcome) {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let pid = self.pid.load(Ordering::Relaxed);
+        self.history.push(format!(
+            "{}.{:03} [{pid}] {what}: {outcome:?}",
+            since.as_secs() % 86400,
+            since.subsec_millis()
+        ));
     }
 
     fn note(&mut self, table: &'static str, ids: &[i64], outcome: &Outcome, way: &'static str) {
         let told = outcome.clone().err().unwrap_or(Told::Stored);
+        let statements = self.history.len();
         self.said.extend(ids.iter().map(|id| Said {
             table,
             id: *id,
             told: told.clone(),
             values: 0..=0,
             way,
+            statements,
         }));
     }
 
@@ -152,8 +202,14 @@ impl<'a> Client<'a> {
 
     fn extended(&mut self, sql: &str, id: i64) -> Outcome {
         let client = self.session.client();
-        let statement = client.prepare(sql).map_err(|error| refused(&error))?;
-        client.execute(&statement, &[&id]).map(drop).map_err(|error| told(&error))
+        let outcome = match client.prepare(sql) {
+            Ok(statement) => {
+                client.execute(&statement, &[&id]).map(drop).map_err(|error| told(&error))
+            }
+            Err(error) => Err(refused(&error)),
+        };
+        self.record(&format!("{sql} [{id}]"), &outcome);
+        outcome
     }
 
     fn copy(&mut self, table: &'static str) {
@@ -171,6 +227,10 @@ impl<'a> Client<'a> {
                 .map_err(|error| Told::Unknown(error.to_string()))
                 .and_then(|()| writer.finish().map(drop).map_err(|error| told(&error))),
         };
+        self.record(&format!("COPY {table} of {ids:?}"), &copied);
+        // The driver sends a Sync with the statement and another behind the rows. A server that has refused the statement before
+        // it met the first answers both, and the driver takes the second answer for that to its next statement.
+        let is_out_of_step = copied.is_err();
         let done = match copied {
             // The driver returns before it has heard of an error behind the rows, and COMMIT of what has failed raises none.
             Ok(()) if in_block => match self.run("SELECT 1") {
@@ -184,6 +244,9 @@ impl<'a> Client<'a> {
             Err(told) => Err(told),
         };
         self.note(table, &ids, &done, "COPY");
+        if is_out_of_step {
+            self.connect();
+        }
     }
 
     fn block(&mut self) {

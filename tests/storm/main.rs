@@ -7,7 +7,7 @@
 /// What clients do, and what they were told.
 mod client;
 
-use client::{Client, Said, Told};
+use client::{Account, Client, Told};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -175,10 +175,11 @@ fn stored(cluster: &TestCluster, table: &str) -> BTreeMap<i64, i64> {
 }
 
 /// Compares what the clients were told with what is there.
-fn compare(said: &[Said], table: &str, stored: &BTreeMap<i64, i64>) -> [usize; 3] {
+fn compare(accounts: &[Account], table: &str, stored: &BTreeMap<i64, i64>) -> [usize; 3] {
     let mut counts = [0; 3];
     let mut wrong = Vec::new();
-    for said in said.iter().filter(|said| said.table == table) {
+    let all = accounts.iter().flat_map(|it| it.said.iter().map(move |said| (said, &it.history)));
+    for (said, history) in all.filter(|(said, _)| said.table == table) {
         let is_right = match (&said.told, stored.get(&said.id)) {
             (Told::Stored, Some(value)) => said.values.contains(value),
             (Told::Refused(_), found) => found.is_none(),
@@ -192,14 +193,19 @@ fn compare(said: &[Said], table: &str, stored: &BTreeMap<i64, i64>) -> [usize; 3
             Told::Unknown(_) => 2,
         }] += 1;
         if !is_right {
-            wrong.push(format!("{said:?}, but there is {:?}", stored.get(&said.id)));
+            let around = said.statements.saturating_sub(12)..history.len().min(said.statements + 3);
+            wrong.push(format!(
+                "{said:?}, but there is {:?}; the client ran\n{}",
+                stored.get(&said.id),
+                history[around].join("\n")
+            ));
         }
     }
     assert!(
         wrong.is_empty(),
-        "{} of {table} are wrong: {:#?}",
+        "{} of {table} are wrong: {}",
         wrong.len(),
-        &wrong[..wrong.len().min(20)]
+        wrong[..wrong.len().min(20)].join("\n\n")
     );
     counts
 }
@@ -208,11 +214,19 @@ fn compare(said: &[Said], table: &str, stored: &BTreeMap<i64, i64>) -> [usize; 3
 fn what_is_acknowledged_is_stored_and_what_is_refused_is_not_in_a_storm() {
     let seconds = std::env::var("PGSHARD_STORM").ok().and_then(|text| text.parse().ok());
     let length = Duration::from_secs(seconds.unwrap_or(20));
-    let cluster = TestCluster::up(3);
+    // If it fails, the servers' directories stay, and their logs tell what became of each statement.
+    let cluster = TestCluster::up_with(
+        3,
+        &[
+            // Not how long they take: behind a commit, where that is logged, PostgreSQL looks for interrupts once more.
+            ("log_statement", "all"),
+            ("log_line_prefix", "%m [%p] %v %x %e "),
+        ],
+    );
     create_tables(&cluster);
     let (is_over, reading) = (AtomicBool::new(false), RwLock::new(()));
     let pids: Vec<AtomicI32> = (0..WRITERS).map(|_| AtomicI32::new(0)).collect();
-    let (said, updates, repaired) = thread::scope(|scope| {
+    let (accounts, updates, repaired) = thread::scope(|scope| {
         let (cluster, is_over, pids, reading) = (&cluster, &is_over, &pids, &reading);
         let writers: Vec<_> = (0..WRITERS)
             .map(|n| scope.spawn(move || Client::new(cluster, n, &pids[n]).write_until(is_over)))
@@ -239,9 +253,9 @@ fn what_is_acknowledged_is_stored_and_what_is_refused_is_not_in_a_storm() {
             .into_iter()
             .map(|it| it.join().expect("readers see all or are told why not"))
             .sum();
-        let said: Vec<Said> =
-            writers.into_iter().flat_map(|it| it.join().expect("writers do not fail")).collect();
-        (said, updates, repaired)
+        let accounts: Vec<Account> =
+            writers.into_iter().map(|it| it.join().expect("writers do not fail")).collect();
+        (accounts, updates, repaired)
     });
     assert!(repaired > 0, "something was repaired");
     cluster.wait_for_rest();
@@ -255,12 +269,16 @@ fn what_is_acknowledged_is_stored_and_what_is_refused_is_not_in_a_storm() {
         cluster.assert_placements_equal(table);
     }
     for table in ["single", "pair"] {
-        let counts = compare(&said, table, &stored(&cluster, table));
+        let counts = compare(&accounts, table, &stored(&cluster, table));
         let [done, refused, unknown] = counts;
         println!("{table}: {done} acknowledged, {refused} refused, {unknown} unknown");
         assert!(done > 0 && refused > 0, "the storm has struck");
-        let known: BTreeSet<i64> =
-            said.iter().filter(|said| said.table == table).map(|said| said.id).collect();
+        let known: BTreeSet<i64> = accounts
+            .iter()
+            .flat_map(|it| &it.said)
+            .filter(|said| said.table == table)
+            .map(|said| said.id)
+            .collect();
         assert!(stored(&cluster, table).keys().all(|id| known.contains(id)));
     }
     assert_eq!(

@@ -21,7 +21,8 @@ mod raw {
     }
 }
 
-/// `STATEMENT_TIMEOUT` of `src/include/utils/timeout.h`.
+// Of `src/include/utils/timeout.h`.
+const LOCK_TIMEOUT: std::ffi::c_int = 2;
 const STATEMENT_TIMEOUT: std::ffi::c_int = 3;
 
 thread_local!(static HOLDS: Cell<bool> = const { Cell::new(false) });
@@ -73,8 +74,23 @@ pub(crate) fn committed() {
         pg_sys::InterruptHoldoffCount = pg_sys::InterruptHoldoffCount.saturating_sub(1);
         // In a procedure the statement goes on, and may be cancelled.
         if !pg_sys::SPI_inside_nonatomic_context() {
-            (&raw mut pg_sys::QueryCancelPending).write_volatile(0);
+            forget_cancel();
         }
+    }
+}
+
+/// Forgets a cancel request or time-out that has come too late.
+///
+/// The marks of the timers go as well. PostgreSQL resets them with the error that they cause, or with the timer as long as it
+/// runs (`disable_statement_timeout`, `src/backend/tcop/postgres.c`). A mark that stayed would turn the next cancel request into a
+/// time-out, and that one is raised in an idle session too: the client would take the error for the answer to its next
+/// statement, and every answer from then on for that of the statement before.
+fn forget_cancel() {
+    // SAFETY: flags of this process. PostgreSQL stops the statement's timers before it commits, so none fires in between.
+    unsafe {
+        (&raw mut pg_sys::QueryCancelPending).write_volatile(0);
+        raw::get_timeout_indicator(LOCK_TIMEOUT, true);
+        raw::get_timeout_indicator(STATEMENT_TIMEOUT, true);
     }
 }
 
