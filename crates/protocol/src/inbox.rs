@@ -49,6 +49,17 @@ pub enum TransactionStatus {
     Failed,
 }
 
+/// What a completed command says of the end of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It is stored.
+    Committed,
+    /// It is not.
+    RolledBack,
+    /// The command was neither COMMIT nor ROLLBACK.
+    OfAnother,
+}
+
 /// A message; its body lies in the [`Inbox`] it came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -177,9 +188,13 @@ impl Inbox {
         Row { bytes: &mut self.bytes[message.body.start..=message.body.end], length }
     }
 
-    /// A command says that it has rolled back. That is what COMMIT does in a transaction that has failed, without an error.
-    pub fn has_rolled_back(&self, message: &Message) -> bool {
-        self.body(message) == b"ROLLBACK\0"
+    /// What COMMIT has come to. In a transaction that has failed it rolls back, without an error.
+    pub fn ending(&self, message: &Message) -> Ending {
+        match self.body(message) {
+            b"COMMIT\0" => Ending::Committed,
+            b"ROLLBACK\0" => Ending::RolledBack,
+            _ => Ending::OfAnother,
+        }
     }
 
     /// How many rows a command says it concerned: the last word of its tag.
@@ -376,6 +391,22 @@ mod tests {
             inbox.received(bytes.len());
             let done = inbox.message().expect("a message").expect("whole");
             assert_eq!(inbox.affected(&done), rows, "{tag}");
+        }
+    }
+
+    #[test]
+    fn the_tag_says_how_a_transaction_has_ended() {
+        for (tag, ending) in [
+            ("COMMIT", Ending::Committed),
+            ("ROLLBACK", Ending::RolledBack),
+            ("INSERT 0 1", Ending::OfAnother),
+        ] {
+            let mut inbox = Inbox::default();
+            let bytes = message(b'C', &[tag.as_bytes(), b"\0"].concat());
+            inbox.room()[..bytes.len()].copy_from_slice(&bytes);
+            inbox.received(bytes.len());
+            let done = inbox.message().expect("a message").expect("whole");
+            assert_eq!(inbox.ending(&done), ending, "{tag}");
         }
     }
 

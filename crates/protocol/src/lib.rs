@@ -18,5 +18,7 @@ mod pipeline;
 mod inbox;
 
 pub use array::Elements;
-pub use inbox::{Inbox, Kind, Malformed, Message, OwnedRow, Row, TransactionStatus, error_fields};
+pub use inbox::{
+    Ending, Inbox, Kind, Malformed, Message, OwnedRow, Row, TransactionStatus, error_fields,
+};
 pub use pipeline::{Arguments, Pipeline, StatementName};

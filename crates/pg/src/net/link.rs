@@ -14,7 +14,7 @@ use crate::net::wait::{Readiness, WaitSet, clock};
 use crate::server::activity::{self, Counter};
 use crate::sys::error::{PgError, SqlState};
 use pgrx::pg_sys;
-use protocol::{Inbox, Message, Pipeline, Row, error_fields};
+use protocol::{Ending, Inbox, Message, Pipeline, Row, error_fields};
 use std::ffi::{CStr, c_int, c_void};
 use std::io;
 use std::time::Duration;
@@ -283,9 +283,9 @@ impl Link {
         self.inbox.body(message)
     }
 
-    /// A command says that it has rolled back.
-    pub fn has_rolled_back(&self, message: &Message) -> bool {
-        self.inbox.has_rolled_back(message)
+    /// What a completed COMMIT has come to.
+    pub fn ending(&self, message: &Message) -> Ending {
+        self.inbox.ending(message)
     }
 
     /// How many rows a command says it concerned.

@@ -6,7 +6,7 @@
 
 use super::alive::{self, Verdict};
 use super::pool::SessionRef;
-use super::{Event, Expect, Failure, Session, drop_rows};
+use super::{Commit, Event, Expect, Failure, Session, drop_rows};
 use crate::settings;
 use pg::net::wait::{Readiness, clock, poll_uninterrupted};
 use pg::server::commit::should_stop;
@@ -390,14 +390,14 @@ impl Session {
     fn queue_commit(&mut self) {
         if self.is_usable() {
             self.error = None;
-            self.is_committing = true;
+            self.commit = Commit::Asked;
             self.link.flight().query("COMMIT");
             self.expects.extend([Expect::Statement, Expect::Sync]);
         }
     }
 
     fn is_ending_transaction(&self) -> bool {
-        self.is_committing
+        self.commit != Commit::NotAsked
     }
 
     /// Asks the node to stop, unless it has been and has not heard it yet.

@@ -62,7 +62,7 @@ use pg::net::wait::{Readiness, WaitSet, clock};
 use pg::server::transaction::Isolation;
 use pg::{PgError, SqlState};
 use pool::SessionRef;
-use protocol::{Arguments, Kind, Message, Row, StatementName, TransactionStatus};
+use protocol::{Arguments, Ending, Kind, Message, Row, StatementName, TransactionStatus};
 use shardmap::NodeAddress;
 use snapshot::Snapshot;
 use statements::Statements;
@@ -124,6 +124,14 @@ enum Expect {
     Sync,
 }
 
+/// How far the COMMIT of a remote transaction has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Commit {
+    NotAsked,
+    Asked,
+    Answered(Ending),
+}
+
 /// How the node knows a statement of a flight.
 struct Named {
     name: StatementName,
@@ -173,8 +181,8 @@ pub(crate) struct Session {
     is_held: bool,
     /// What is under way is committed by the node without being told to by another message.
     commits_itself: bool,
-    /// COMMIT is under way.
-    is_committing: bool,
+    /// Whether COMMIT is under way.
+    commit: Commit,
     /// A request to stop that the node may not have heard yet.
     cancelling: Option<Cancelling>,
     /// Rows of a COPY TO are coming.
@@ -265,7 +273,7 @@ impl Session {
             status: TransactionStatus::Idle,
             is_held: false,
             commits_itself: false,
-            is_committing: false,
+            commit: Commit::NotAsked,
             cancelling: None,
             copying_out: false,
             copies: 0,
@@ -361,7 +369,7 @@ impl Session {
         self.told.has_answered();
         self.expects.clear();
         self.depth = 0;
-        (self.is_held, self.is_ending, self.is_committing) = (false, false, false);
+        (self.is_held, self.is_ending, self.commit) = (false, false, Commit::NotAsked);
         if let Some(snapshot) = self.snapshot.take() {
             snapshot.lose();
         }
@@ -602,7 +610,7 @@ impl Session {
     /// The remote transaction has ended.
     pub(crate) fn left_transaction(&mut self) {
         self.depth = 0;
-        (self.is_held, self.is_committing) = (false, false);
+        (self.is_held, self.commit) = (false, Commit::NotAsked);
         self.wrote = false;
         self.has_answered = false;
         self.snapshot = None;
@@ -748,14 +756,10 @@ impl Session {
                         self.note_answer();
                         self.affected += self.link.affected(&message);
                         self.expects.pop_front();
-                        if self.is_committing && self.link.has_rolled_back(&message) {
-                            self.error.get_or_insert_with(|| {
-                                PgError::new(
-                                    SqlState::IN_FAILED_SQL_TRANSACTION,
-                                    format!("the transaction on node \"{}\" has failed", self.node),
-                                )
-                                .hint("Nothing was committed. Run the transaction again.")
-                            });
+                        if self.commit == Commit::Asked {
+                            let ending = self.link.ending(&message);
+                            self.commit = Commit::Answered(ending);
+                            self.check_ending(ending)?;
                         }
                     }
                     // A text of several commands is complete several times.
@@ -790,6 +794,14 @@ impl Session {
                 }
                 Kind::Error => {
                     let (error, is_fatal) = self.link.error(&message);
+                    if self.commit == Commit::Answered(Ending::Committed) {
+                        // A cancel has struck the node after its commit, while it wrote a line to its log.
+                        if is_fatal {
+                            self.give_up(error);
+                            return Ok(Some(Event::Done(self.affected)));
+                        }
+                        continue;
+                    }
                     if is_fatal {
                         return Err(self.lose(error));
                     }
@@ -803,6 +815,28 @@ impl Session {
                     }
                 }
                 Kind::Ignored | Kind::CopyIn | Kind::CopyOut | Kind::CopyData | Kind::CopyDone => {}
+            }
+        }
+    }
+
+    /// COMMIT is complete: the transaction has failed before, without anybody having noticed, or the answer is not COMMIT's at all.
+    fn check_ending(&mut self, ending: Ending) -> Result<(), Failure> {
+        match ending {
+            Ending::Committed => Ok(()),
+            Ending::RolledBack => {
+                self.error.get_or_insert_with(|| {
+                    PgError::new(
+                        SqlState::IN_FAILED_SQL_TRANSACTION,
+                        format!("the transaction on node \"{}\" has failed", self.node),
+                    )
+                    .hint("Nothing was committed. Run the transaction again.")
+                });
+                Ok(())
+            }
+            Ending::OfAnother => {
+                let text =
+                    format!("node \"{}\" has answered another statement than COMMIT", self.node);
+                Err(self.lose(PgError::internal(text)))
             }
         }
     }
