@@ -84,6 +84,12 @@ fn table_and_toast(oid: Oid) -> String {
     )
 }
 
+/// Gives a table the heap's own access method until [`put`]: PostgreSQL writes a table anew only if its TOAST table depends on
+/// nothing else (`swap_relation_files`, `src/backend/commands/cluster.c`).
+pub(crate) fn suspend(oid: Oid) -> Result<(), PgError> {
+    remove_access_method(&table_and_toast(oid))
+}
+
 /// Takes all marks of the database away: the extension is about to go.
 pub(crate) fn remove_all() -> Result<(), PgError> {
     privileged::run(

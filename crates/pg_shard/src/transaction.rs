@@ -385,6 +385,7 @@ pub(crate) fn before_prepare() -> Result<(), PgError> {
 /// After the end of the local transaction: nothing stays open on the nodes. Must not fail.
 pub(crate) fn after_transaction(_committed: bool) {
     crate::execute::modify::forget_waiting(0);
+    crate::ddl::follow::forget();
     activity::forget();
     crate::functions::repartition::forget_sessions();
     if pool::all_at_rest() && is_untouched() {

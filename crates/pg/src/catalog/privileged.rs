@@ -137,6 +137,16 @@ pub fn run(sql: &str) -> Result<(), PgError> {
     pgrx::Spi::run(sql).map_err(|error| PgError::internal(error.to_string()))
 }
 
+/// Runs a statement with the rights and settings of the current user, as a part of a statement of his.
+///
+/// # Errors
+///
+/// If SPI does not know what to make of it; PostgreSQL's own ERRORs pass through.
+pub fn run_as_caller(sql: &str) -> Result<(), PgError> {
+    #[expect(clippy::disallowed_types, reason = "this module is the place for it")]
+    pgrx::Spi::run(sql).map_err(|error| PgError::internal(error.to_string()))
+}
+
 /// Has `body` query the catalogs, with the current user's rights: whose name matters for what is printed.
 pub fn read_catalogs<T>(body: impl FnOnce(&SpiClient<'_>) -> T) -> T {
     let _before = Before::leave_for(None, pg_sys::SECURITY_RESTRICTED_OPERATION);

@@ -479,6 +479,8 @@ pub enum RelationLock {
     AccessShare,
     /// As a writer.
     RowExclusive,
+    /// Against other changes of its definition.
+    ShareUpdateExclusive,
     /// Against writers.
     Exclusive,
 }
@@ -489,6 +491,7 @@ impl RelationLock {
             Self::None => pg_sys::NoLock,
             Self::AccessShare => pg_sys::AccessShareLock,
             Self::RowExclusive => pg_sys::RowExclusiveLock,
+            Self::ShareUpdateExclusive => pg_sys::ShareUpdateExclusiveLock,
             Self::Exclusive => pg_sys::ExclusiveLock,
         }) as c_int
     }

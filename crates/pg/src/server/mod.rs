@@ -1,5 +1,8 @@
 //! The server around a statement: transactions, locks, workers, shared memory, utility statements.
 
+/// Definitions: what the statement alone says.
+pub mod alter;
+
 /// What backends have under way, for others to see.
 pub mod activity;
 

@@ -120,6 +120,9 @@ impl UtilityCall {
         // SAFETY: a live utility statement; each node is cast to the struct of its tag.
         unsafe {
             let n = self.node();
+            if is_about_statistics(n) {
+                return Utility::DefineAll("ALTER STATISTICS", TablesOf::Database);
+            }
             match node::tag(n) {
                 NodeTag::T_CopyStmt => {
                     let copy = n.cast::<pg_sys::CopyStmt>();
@@ -207,6 +210,10 @@ impl UtilityCall {
                     "CREATE STATISTICS",
                     resolve_all((*n.cast::<pg_sys::CreateStatsStmt>()).relations),
                 ),
+                NodeTag::T_CommentStmt => {
+                    let comment = n.cast::<pg_sys::CommentStmt>();
+                    Utility::Define("COMMENT", list(commented(comment)))
+                }
                 NodeTag::T_ClusterStmt if (*n.cast::<pg_sys::ClusterStmt>()).relation.is_null() => {
                     Utility::MaintainAll("CLUSTER", TablesOf::Database)
                 }
@@ -447,6 +454,45 @@ unsafe fn published(command: &'static str, objects: *mut pg_sys::List, all: bool
         Utility::Define(command, tables)
     } else {
         Utility::DefineAll(command, TablesOf::Schemas(schemas))
+    }
+}
+
+/// It changes extended statistics that are there, whose table it does not name.
+unsafe fn is_about_statistics(n: *mut pg_sys::Node) -> bool {
+    // SAFETY: the caller passes a live utility statement, cast to the struct of its tag.
+    unsafe {
+        let kind = match node::tag(n) {
+            NodeTag::T_AlterStatsStmt => return true,
+            NodeTag::T_DropStmt => (*n.cast::<pg_sys::DropStmt>()).removeType,
+            NodeTag::T_RenameStmt => (*n.cast::<pg_sys::RenameStmt>()).renameType,
+            NodeTag::T_AlterOwnerStmt => (*n.cast::<pg_sys::AlterOwnerStmt>()).objectType,
+            NodeTag::T_AlterObjectSchemaStmt => {
+                (*n.cast::<pg_sys::AlterObjectSchemaStmt>()).objectType
+            }
+            NodeTag::T_CommentStmt => (*n.cast::<pg_sys::CommentStmt>()).objtype,
+            _ => return false,
+        };
+        kind == pg_sys::ObjectType::OBJECT_STATISTIC_EXT
+    }
+}
+
+/// The table that a comment is about, or the one that what it is about belongs to.
+unsafe fn commented(statement: *mut pg_sys::CommentStmt) -> Option<Oid> {
+    use pg_sys::ObjectType as Kind;
+    // SAFETY: the caller passes a live COMMENT; these objects are lists of names (gram.y), the last of which is the column's or
+    // constraint's own.
+    unsafe {
+        let own = match (*statement).objtype {
+            Kind::OBJECT_TABLE | Kind::OBJECT_INDEX => 0,
+            Kind::OBJECT_COLUMN | Kind::OBJECT_TABCONSTRAINT => 1,
+            _ => return None,
+        };
+        let names = pg_sys::list_copy((*statement).object.cast());
+        let table = pg_sys::list_truncate(names, node::length(names) as i32 - own);
+        if node::length(table) == 0 {
+            return None;
+        }
+        resolve(pg_sys::makeRangeVarFromNameList(table))
     }
 }
 

@@ -10,6 +10,9 @@ mod statistics;
 /// Statistics that are brought without being asked for.
 mod fresh_statistics;
 
+/// Shards follow their table's definition.
+pub(crate) mod follow;
+
 /// TRUNCATE.
 mod truncate;
 
@@ -68,21 +71,82 @@ pub(crate) fn utility(call: &mut UtilityCall) -> Result<Outcome, PgError> {
             }
         }
         Utility::Vacuum(_) => return Ok(Outcome::ThenFinish),
-        Utility::Define(command, tables) => refuse(command, &tables)?,
+        Utility::Define(command, tables) => return define(call, command, &tables, true),
         Utility::DefineWithKeys(command, tables, referenced) => {
-            refuse(command, &tables)?;
             refuse_foreign_keys(&referenced)?;
+            return define(call, command, &tables, true);
         }
         Utility::MaintainAll(command, which) => warn_left_out(command, &tables_of(&which)),
-        Utility::DefineAll(command, which) => refuse(command, &tables_of(&which))?,
+        Utility::DefineAll(command, which) => {
+            return define(call, command, &tables_of(&which), false);
+        }
         Utility::DropExtension { cascade } => drop_extension(cascade)?,
+        Utility::Other if call.drops_below_tables() => {
+            return define(call, "DROP ... CASCADE", &catalog::distributed_tables(), false);
+        }
         Utility::CopyFrom(_) | Utility::Other => {}
     }
     Ok(Outcome::PassOn)
 }
 
+/// A statement that changes the definition of distributed tables: their shards follow, or it is refused. Tables that it names
+/// are locked.
+fn define(
+    call: &UtilityCall,
+    command: &str,
+    tables: &[Oid],
+    names: bool,
+) -> Result<Outcome, PgError> {
+    let mut with_shards: Vec<Rc<DistributedTable>> = tables
+        .iter()
+        .filter_map(|oid| catalog::find(*oid))
+        .filter(|table| !table.map.is_empty())
+        .collect();
+    with_shards.dedup_by_key(|table| table.oid);
+    if with_shards.is_empty() {
+        return Ok(Outcome::PassOn);
+    }
+    let is_foreign = |table: &Rc<DistributedTable>| {
+        table::describe(table.oid).is_some_and(|relation| relation.kind == b'f')
+    };
+    if !is_followed(command) || call.is_concurrent() || with_shards.iter().any(is_foreign) {
+        refuse(command, tables)?;
+    }
+    if let Some(subcommand) = call.local_subcommand() {
+        refuse(subcommand, tables)?;
+    }
+    // Row security is the coordinator's: it has the nodes check what the policies say.
+    if command.ends_with(" POLICY") {
+        return Ok(Outcome::PassOn);
+    }
+    follow::watch(call, with_shards, names)?;
+    Ok(Outcome::ThenFinish)
+}
+
+/// The shards can follow a statement of this kind.
+fn is_followed(command: &str) -> bool {
+    matches!(
+        command,
+        "ALTER TABLE"
+            | "ALTER ... RENAME"
+            | "ALTER TABLE ... SET SCHEMA"
+            | "CREATE INDEX"
+            | "DROP INDEX"
+            | "CREATE STATISTICS"
+            | "ALTER STATISTICS"
+            | "CREATE POLICY"
+            | "COMMENT"
+            | "DROP ... CASCADE"
+            | "REASSIGN OWNED"
+    ) || command.starts_with("GRANT")
+        || command.starts_with("REVOKE")
+}
+
 /// After PostgreSQL has run a statement of which [`utility`] wanted more.
 pub(crate) fn finish_utility(call: &mut UtilityCall) -> Result<(), PgError> {
+    if follow::finish(call)? {
+        return Ok(());
+    }
     match call.read() {
         Utility::Vacuum(vacuum) => statistics::on_shards(&vacuum),
         _ => Ok(()),
@@ -135,12 +199,10 @@ fn refuse(command: &str, tables: &[Oid]) -> Result<(), PgError> {
             "CREATE PUBLICATION" | "ALTER PUBLICATION" => {
                 "Publish the shards on the workers, and only local tables here."
             }
-            _ if command.starts_with("GRANT") || command.starts_with("REVOKE") => {
-                "Run it on the shards, which are tables of the same name with _<shard id> on the nodes of \
-                 pgs_distribution_metadata.shard_placement, or set privileges before master_create_worker_shards."
-            }
+            "CREATE INDEX" | "DROP INDEX" => "Leave CONCURRENTLY out.",
+            "ALTER TABLE ... FOREIGN KEY" => "Leave the foreign key out, and check the reference in the application.",
             "CREATE TRIGGER" | "CREATE RULE" => "A table with triggers or rules cannot be distributed.",
-            _ if command.ends_with("INHERITS") => "Create a table of its own; CREATE TABLE ... (LIKE ...) copies the columns.",
+            _ if command.contains("INHERIT") => "Create a table of its own; CREATE TABLE ... (LIKE ...) copies the columns.",
             _ => "Make it a local table with undistribute_table, change it, and distribute it again with \
                   create_distributed_table, all in one transaction.",
         },
@@ -195,7 +257,10 @@ thread_local! {
 ///
 /// A statement that drops tables or schemas may take column and table together, in any order, and is let through.
 pub(crate) fn on_drop_column(table: Oid) -> Result<(), PgError> {
-    if DROPS_BELOW_TABLES.get() { refuse("DROP ... CASCADE", &[table]) } else { Ok(()) }
+    if DROPS_BELOW_TABLES.get() && !follow::is_watched(table) {
+        return refuse("DROP ... CASCADE", &[table]);
+    }
+    Ok(())
 }
 
 /// A relation is being dropped: of a distributed table the shards and the metadata go too.

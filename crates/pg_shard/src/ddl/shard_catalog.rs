@@ -12,83 +12,12 @@ use pgrx::spi::{SpiClient, SpiHeapTupleData};
 use pgrx::{FromDatum, IntoDatum};
 
 use super::shard_definition::DefinitionError;
+use shardmap::definition::{Check, Column, Grant, Index, Parameter, Statistics, Table};
 
 /// The catalogs, as seen from one table.
 pub(super) struct ShardCatalog<'a, 'conn> {
     client: &'a SpiClient<'conn>,
     relation: Oid,
-}
-
-/// The table itself.
-pub(super) struct Table {
-    pub(super) schema: String,
-    pub(super) name: String,
-    pub(super) is_foreign: bool,
-    /// `CREATE [UNLOGGED | FOREIGN] TABLE`.
-    pub(super) create: String,
-    /// What follows the list of columns: `USING`, `WITH`, `SERVER`, `OPTIONS`.
-    pub(super) storage: String,
-    /// `FULL` or `NOTHING`; an index says itself that it is the identity.
-    pub(super) replica_identity: Option<String>,
-    /// The owner, unless it is the current user.
-    pub(super) owner: Option<String>,
-    pub(super) comment: Option<String>,
-}
-
-/// A live column, inherited or not.
-pub(super) struct Column {
-    pub(super) quoted_name: String,
-    /// Name, type, options, collation, default or generation expression, nullability.
-    pub(super) definition: String,
-    /// `SET STORAGE EXTERNAL` and the like.
-    pub(super) settings: Vec<String>,
-    pub(super) comment: Option<String>,
-}
-
-/// A CHECK constraint. It keeps its name, which is the table's own affair.
-pub(super) struct Check {
-    pub(super) quoted_name: String,
-    /// From `CHECK` to the end.
-    pub(super) body: String,
-    /// Whether all rows are known to satisfy it.
-    pub(super) is_validated: bool,
-    pub(super) comment: Option<String>,
-}
-
-/// An index, or the constraint that owns it; both have the same name.
-pub(super) struct Index {
-    pub(super) name: String,
-    pub(super) is_constraint: bool,
-    /// `CREATE [UNIQUE] INDEX`; empty for a constraint.
-    pub(super) create: String,
-    /// What follows the table's name (of an index) or the constraint's.
-    pub(super) body: String,
-    /// `ALTER COLUMN 1 SET STATISTICS 100`, for indexed expressions.
-    pub(super) settings: Vec<String>,
-    pub(super) is_clustered: bool,
-    pub(super) is_replica_identity: bool,
-    pub(super) comment: Option<String>,
-    pub(super) constraint_comment: Option<String>,
-}
-
-/// An extended statistics object.
-pub(super) struct Statistics {
-    pub(super) schema: String,
-    pub(super) name: String,
-    /// The kinds in parentheses, `ON`, and the columns and expressions.
-    pub(super) body: String,
-    pub(super) target: Option<i32>,
-    /// The owner, unless it is the current user.
-    pub(super) owner: Option<String>,
-    pub(super) comment: Option<String>,
-}
-
-/// Rights on the table or on some of its columns, of one role.
-pub(super) struct Grant {
-    /// `SELECT, UPDATE (total)`.
-    pub(super) privileges: String,
-    /// The role, and `WITH GRANT OPTION` if it may pass them on.
-    pub(super) grantee: String,
 }
 
 impl<'a, 'conn> ShardCatalog<'a, 'conn> {
@@ -104,10 +33,12 @@ impl<'a, 'conn> ShardCatalog<'a, 'conn> {
                     schema: row.text("schema")?,
                     name: row.text("name")?,
                     is_foreign: row.flag("is_foreign")?,
-                    create: row.text("create")?,
+                    is_unlogged: row.flag("is_unlogged")?,
                     storage: row.text("storage")?,
+                    parameters: row.parameters("parameters")?,
                     replica_identity: row.get("replica_identity")?,
-                    owner: row.get("owner")?,
+                    owner: row.text("owner")?,
+                    is_own: row.flag("is_own")?,
                     comment: row.get("comment")?,
                 });
             }
@@ -125,9 +56,20 @@ impl<'a, 'conn> ShardCatalog<'a, 'conn> {
     pub(super) fn columns(&self) -> Result<Vec<Column>, DefinitionError> {
         self.rows(COLUMNS, |row| {
             Ok(Column {
+                number: row.get("number")?.unwrap_or_default(),
                 quoted_name: row.text("quoted_name")?,
-                definition: row.text("definition")?,
-                settings: row.list("settings")?,
+                type_name: row.text("type_name")?,
+                options: row.text("options")?,
+                default: row.get("default")?,
+                has_computed_default: row.flag("has_computed_default")?,
+                missing: row.get("missing")?,
+                generated: row.get("generated")?,
+                is_not_null: row.flag("is_not_null")?,
+                storage: row.text("storage")?,
+                is_default_storage: row.flag("is_default_storage")?,
+                compression: row.get("compression")?,
+                statistics: row.get("statistics")?.unwrap_or(-1),
+                parameters: row.parameters("parameters")?,
                 comment: row.get("comment")?,
             })
         })
@@ -137,6 +79,7 @@ impl<'a, 'conn> ShardCatalog<'a, 'conn> {
     pub(super) fn checks(&self) -> Result<Vec<Check>, DefinitionError> {
         self.rows(CHECKS, |row| {
             Ok(Check {
+                id: row.id()?,
                 quoted_name: row.text("quoted_name")?,
                 body: row.text("body")?,
                 is_validated: row.flag("is_validated")?,
@@ -149,10 +92,12 @@ impl<'a, 'conn> ShardCatalog<'a, 'conn> {
     pub(super) fn indexes(&self) -> Result<Vec<Index>, DefinitionError> {
         self.rows(INDEXES, |row| {
             Ok(Index {
+                id: row.id()?,
                 name: row.text("name")?,
                 is_constraint: row.flag("is_constraint")?,
                 create: row.text("create")?,
                 body: row.text("body")?,
+                parameters: row.parameters("parameters")?,
                 settings: row.list("settings")?,
                 is_clustered: row.flag("is_clustered")?,
                 is_replica_identity: row.flag("is_replica_identity")?,
@@ -166,11 +111,13 @@ impl<'a, 'conn> ShardCatalog<'a, 'conn> {
     pub(super) fn statistics(&self) -> Result<Vec<Statistics>, DefinitionError> {
         self.rows(STATISTICS, |row| {
             Ok(Statistics {
+                id: row.id()?,
                 schema: row.text("schema")?,
                 name: row.text("name")?,
                 body: row.text("body")?,
                 target: row.get("target")?,
-                owner: row.get("owner")?,
+                owner: row.text("owner")?,
+                is_own: row.flag("is_own")?,
                 comment: row.get("comment")?,
             })
         })
@@ -179,7 +126,11 @@ impl<'a, 'conn> ShardCatalog<'a, 'conn> {
     /// Everyone's rights but the owner's.
     pub(super) fn grants(&self) -> Result<Vec<Grant>, DefinitionError> {
         self.rows(GRANTS, |row| {
-            Ok(Grant { privileges: row.text("privileges")?, grantee: row.text("grantee")? })
+            Ok(Grant {
+                privileges: row.text("privileges")?,
+                grantee: row.text("grantee")?,
+                is_grantable: row.flag("is_grantable")?,
+            })
         })
     }
 
@@ -213,40 +164,50 @@ impl Row<'_> {
     fn list(&self, column: &str) -> Result<Vec<String>, DefinitionError> {
         Ok(self.get(column)?.unwrap_or_default())
     }
+
+    /// An object's OID.
+    fn id(&self) -> Result<u32, DefinitionError> {
+        Ok(self.get::<Oid>("id")?.map_or(0, Oid::to_u32))
+    }
+
+    /// Names and values in turn.
+    fn parameters(&self, column: &str) -> Result<Vec<Parameter>, DefinitionError> {
+        let list = self.list(column)?;
+        let pairs = list.chunks_exact(2);
+        Ok(pairs.map(|pair| Parameter { name: pair[0].clone(), value: pair[1].clone() }).collect())
+    }
 }
 
 /// The table's own row. Storage parameters of the TOAST table are those of the table with `toast.` before them.
 const TABLE: &str = r"
 SELECT c.relkind IN ('r', 'f') AS is_table,
        c.relkind = 'f' AS is_foreign,
+       c.relkind = 'r' AND c.relpersistence = 'u' AS is_unlogged,
        pg_catalog.quote_ident(n.nspname) AS schema,
        c.relname::text AS name,
        pg_catalog.format('%I.%I', n.nspname, c.relname) AS qualified_name,
-       CASE WHEN c.relkind = 'f' THEN 'CREATE FOREIGN TABLE'
-            WHEN c.relpersistence = 'u' THEN 'CREATE UNLOGGED TABLE'
-            ELSE 'CREATE TABLE'
-       END AS create,
        pg_catalog.concat(
            CASE WHEN am.amname NOT IN ('heap', 'pg_shard') THEN pg_catalog.format(' USING %I', am.amname) END,
-           (SELECT pg_catalog.format(' WITH (%s)', pg_catalog.string_agg(
-                       pg_catalog.format('%s%I=%L', o.namespace, o.option_name, o.option_value), ', '))
-            FROM (SELECT '' AS namespace, * FROM pg_catalog.pg_options_to_table(c.reloptions)
-                  UNION ALL
-                  SELECT 'toast.', * FROM pg_catalog.pg_options_to_table(toast.reloptions)) o
-            HAVING pg_catalog.count(*) > 0),
            ' SERVER ' || pg_catalog.quote_ident(s.srvname) || pg_catalog.concat(
                (SELECT pg_catalog.format(' OPTIONS (%s)', pg_catalog.string_agg(
                            pg_catalog.format('%I %L', o.option_name, o.option_value), ', '))
                 FROM pg_catalog.pg_options_to_table(f.ftoptions) o
                 HAVING pg_catalog.count(*) > 0))
        ) AS storage,
+       ARRAY(SELECT p.part
+             FROM (SELECT '' AS namespace, * FROM pg_catalog.pg_options_to_table(c.reloptions)
+                   UNION ALL
+                   SELECT 'toast.', * FROM pg_catalog.pg_options_to_table(toast.reloptions)) o
+                  CROSS JOIN LATERAL (VALUES (1, o.namespace || pg_catalog.quote_ident(o.option_name)),
+                                             (2, pg_catalog.quote_literal(o.option_value))) AS p(place, part)
+             ORDER BY o.namespace, o.option_name, p.place) AS parameters,
        CASE WHEN c.relkind <> 'r' THEN NULL
+            WHEN c.relreplident = 'd' THEN 'DEFAULT'
             WHEN c.relreplident = 'f' THEN 'FULL'
             WHEN c.relreplident = 'n' THEN 'NOTHING'
        END AS replica_identity,
-       CASE WHEN pg_catalog.pg_get_userbyid(c.relowner) <> CURRENT_USER
-            THEN pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(c.relowner))
-       END AS owner,
+       pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(c.relowner)) AS owner,
+       pg_catalog.pg_get_userbyid(c.relowner) = CURRENT_USER AS is_own,
        pg_catalog.quote_literal(pg_catalog.obj_description(c.oid, 'pg_class')) AS comment
 FROM pg_catalog.pg_class c
      JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -300,56 +261,61 @@ ORDER BY n.nspname";
 /// there (`ATTRIBUTE_VERSION_ATTOPTION`, `src/include/catalog/pg_attribute.h`). Such a server stamps its own columns and
 /// ignores a value that is given; an earlier one would refuse the name. pg_dump leaves it out in the same way.
 const COLUMNS: &str = r"
-SELECT pg_catalog.quote_ident(a.attname) AS quoted_name,
+SELECT a.attnum AS number,
+       pg_catalog.quote_ident(a.attname) AS quoted_name,
        pg_catalog.concat(
-           pg_catalog.format('%I %s', a.attname, pg_catalog.format_type(a.atttypid, a.atttypmod)),
-           (SELECT pg_catalog.format(' OPTIONS (%s)', pg_catalog.string_agg(
-                       pg_catalog.format('%I %L', o.option_name, o.option_value), ', '))
-            FROM pg_catalog.pg_options_to_table(a.attfdwoptions) o
-            HAVING pg_catalog.count(*) > 0),
+           pg_catalog.format_type(a.atttypid, a.atttypmod),
            CASE WHEN a.attcollation <> t.typcollation
                 THEN pg_catalog.format(' COLLATE %I.%I', ln.nspname, l.collname)
-           END,
-           CASE WHEN a.attgenerated = 's'
-                THEN pg_catalog.format(' GENERATED ALWAYS AS (%s) STORED',
-                                       pg_catalog.pg_get_expr(d.adbin, d.adrelid))
-                WHEN NOT EXISTS (
-                         SELECT FROM pg_catalog.regexp_matches(d.adbin::text, ':[a-z]*funcid ([0-9]+)', 'g') AS call
-                                     JOIN pg_catalog.pg_proc p ON p.oid = call[1]::pg_catalog.oid
-                         WHERE p.provolatile = 'v')
-                     AND NOT EXISTS (
-                         SELECT FROM pg_catalog.pg_depend x
-                         WHERE x.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND x.objid = d.oid
-                               AND x.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND x.deptype = 'n')
-                THEN ' DEFAULT ' || pg_catalog.pg_get_expr(d.adbin, d.adrelid)
-           END,
-           CASE WHEN a.attnotnull THEN ' NOT NULL' END
-       ) AS definition,
-       pg_catalog.array_remove(ARRAY[
-           CASE WHEN a.attstorage <> t.typstorage
-                THEN 'SET STORAGE ' || CASE a.attstorage WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL'
-                                                         WHEN 'm' THEN 'MAIN' WHEN 'x' THEN 'EXTENDED' END
-           END,
-           CASE a.attcompression WHEN 'p' THEN 'SET COMPRESSION pglz' WHEN 'l' THEN 'SET COMPRESSION lz4' END,
-           CASE WHEN a.attstattarget >= 0 THEN 'SET STATISTICS ' || a.attstattarget END,
-           (SELECT pg_catalog.format('SET (%s)', pg_catalog.string_agg(
-                       pg_catalog.format('%I=%L', o.option_name, o.option_value), ', '))
-            FROM pg_catalog.pg_options_to_table(a.attoptions) o
-            WHERE o.option_name <> 'pg_attver'
-            HAVING pg_catalog.count(*) > 0)
-       ], NULL) AS settings,
+           END
+       ) AS type_name,
+       coalesce((SELECT pg_catalog.format(' OPTIONS (%s)', pg_catalog.string_agg(
+                            pg_catalog.format('%I %L', o.option_name, o.option_value), ', '))
+                 FROM pg_catalog.pg_options_to_table(a.attfdwoptions) o
+                 HAVING pg_catalog.count(*) > 0), '') AS options,
+       CASE WHEN a.attgenerated = '' AND NOT c.is_computed
+            THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid)
+       END AS default,
+       a.attgenerated = '' AND (c.is_computed OR a.attidentity <> '') AS has_computed_default,
+       CASE WHEN a.atthasmissing
+            THEN pg_catalog.quote_literal((a.attmissingval::text::text[])[1])
+       END AS missing,
+       CASE WHEN a.attgenerated = 's' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END AS generated,
+       a.attnotnull AS is_not_null,
+       CASE a.attstorage WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL'
+                         WHEN 'm' THEN 'MAIN' WHEN 'x' THEN 'EXTENDED' END AS storage,
+       a.attstorage = t.typstorage AS is_default_storage,
+       CASE a.attcompression WHEN 'p' THEN 'pglz' WHEN 'l' THEN 'lz4' END AS compression,
+       a.attstattarget::pg_catalog.int4 AS statistics,
+       ARRAY(SELECT p.part
+             FROM pg_catalog.pg_options_to_table(a.attoptions) o
+                  CROSS JOIN LATERAL (VALUES (1, pg_catalog.quote_ident(o.option_name)),
+                                             (2, pg_catalog.quote_literal(o.option_value))) AS p(place, part)
+             WHERE o.option_name <> 'pg_attver'
+             ORDER BY o.option_name, p.place) AS parameters,
        pg_catalog.quote_literal(pg_catalog.col_description(a.attrelid, a.attnum)) AS comment
 FROM pg_catalog.pg_attribute a
      JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
      LEFT JOIN pg_catalog.pg_collation l ON l.oid = a.attcollation
      LEFT JOIN pg_catalog.pg_namespace ln ON ln.oid = l.collnamespace
      LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+     CROSS JOIN LATERAL (
+         SELECT EXISTS (
+                    SELECT FROM pg_catalog.regexp_matches(d.adbin::text, ':[a-z]*funcid ([0-9]+)', 'g') AS call
+                                JOIN pg_catalog.pg_proc p ON p.oid = call[1]::pg_catalog.oid
+                    WHERE p.provolatile = 'v')
+                OR EXISTS (
+                    SELECT FROM pg_catalog.pg_depend x
+                    WHERE x.classid = 'pg_catalog.pg_attrdef'::pg_catalog.regclass AND x.objid = d.oid
+                          AND x.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND x.deptype = 'n')
+                AS is_computed) c
 WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attnum";
 
 /// The CHECK constraints, inherited ones too: the shard has no parent to give them.
 const CHECKS: &str = r"
-SELECT pg_catalog.quote_ident(k.conname) AS quoted_name,
+SELECT k.oid AS id,
+       pg_catalog.quote_ident(k.conname) AS quoted_name,
        pg_catalog.pg_get_constraintdef(k.oid) AS body,
        k.convalidated AS is_validated,
        pg_catalog.quote_literal(pg_catalog.obj_description(k.oid, 'pg_constraint')) AS comment
@@ -365,7 +331,8 @@ ORDER BY k.conname";
 /// constraint leaves the storage parameters out; they belong before `deferral`, with which it ends. That of an exclusion
 /// constraint has them. Where the server prints anything else, `body` is null, which `Row::text` reports.
 const INDEXES: &str = r"
-SELECT x.name,
+SELECT x.oid AS id,
+       x.name,
        x.is_constraint,
        x.create,
        CASE WHEN NOT x.is_constraint AND pg_catalog.starts_with(x.index_definition, x.prefix)
@@ -377,6 +344,7 @@ SELECT x.name,
                                      pg_catalog.length(x.constraint_definition) - pg_catalog.length(x.deferral))
                      || x.parameters || x.deferral
        END AS body,
+       x.split AS parameters,
        x.settings,
        x.is_clustered,
        x.is_replica_identity,
@@ -395,6 +363,11 @@ FROM (SELECT c.relname::text AS name,
                                   pg_catalog.format('%I=%L', p.option_name, p.option_value), ', '))
                        FROM pg_catalog.pg_options_to_table(c.reloptions) p
                        HAVING pg_catalog.count(*) > 0), '') AS parameters,
+             ARRAY(SELECT v.part
+                   FROM pg_catalog.pg_options_to_table(c.reloptions) p
+                        CROSS JOIN LATERAL (VALUES (1, pg_catalog.quote_ident(p.option_name)),
+                                                   (2, pg_catalog.quote_literal(p.option_value))) AS v(place, part)
+                   ORDER BY p.option_name, v.place) AS split,
              ARRAY(SELECT pg_catalog.format('ALTER COLUMN %s SET STATISTICS %s', a.attnum, a.attstattarget)
                    FROM pg_catalog.pg_attribute a
                    WHERE a.attrelid = i.indexrelid AND a.attstattarget >= 0 AND NOT a.attisdropped
@@ -419,7 +392,8 @@ ORDER BY x.oid";
 /// The extended statistics. Their kinds are always spelt out: what a bare list of columns means depends on the version.
 /// Statistics of a single expression have no kinds to choose from.
 const STATISTICS: &str = r"
-SELECT pg_catalog.quote_ident(n.nspname) AS schema,
+SELECT x.oid AS id,
+       pg_catalog.quote_ident(n.nspname) AS schema,
        x.stxname::text AS name,
        pg_catalog.concat(
            (SELECT pg_catalog.format(' (%s)', pg_catalog.string_agg(k.kind, ', ' ORDER BY k.place))
@@ -429,9 +403,8 @@ SELECT pg_catalog.quote_ident(n.nspname) AS schema,
            ' ON ', pg_catalog.pg_get_statisticsobjdef_columns(x.oid)
        ) AS body,
        CASE WHEN x.stxstattarget >= 0 THEN x.stxstattarget::pg_catalog.int4 END AS target,
-       CASE WHEN pg_catalog.pg_get_userbyid(x.stxowner) <> CURRENT_USER
-            THEN pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(x.stxowner))
-       END AS owner,
+       pg_catalog.quote_ident(pg_catalog.pg_get_userbyid(x.stxowner)) AS owner,
+       pg_catalog.pg_get_userbyid(x.stxowner) = CURRENT_USER AS is_own,
        pg_catalog.quote_literal(pg_catalog.obj_description(x.oid, 'pg_statistic_ext')) AS comment
 FROM pg_catalog.pg_statistic_ext x
      JOIN pg_catalog.pg_namespace n ON n.oid = x.stxnamespace
@@ -459,10 +432,10 @@ WITH given AS (
           GROUP BY a.grantee, a.privilege_type, b.attname, b.attnum) p
     GROUP BY p.grantee, p.privilege_type, p.is_grantable)
 SELECT pg_catalog.string_agg(g.privilege, ', ' ORDER BY g.privilege) AS privileges,
-       coalesce(pg_catalog.quote_ident(r.rolname), 'PUBLIC')
-       || CASE WHEN g.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END AS grantee
+       coalesce(pg_catalog.quote_ident(r.rolname), 'PUBLIC') AS grantee,
+       g.is_grantable
 FROM given g
      LEFT JOIN pg_catalog.pg_roles r ON r.oid = g.grantee
 WHERE g.grantee = 0 OR r.oid IS NOT NULL
 GROUP BY r.rolname, g.is_grantable
-ORDER BY 2";
+ORDER BY 2, 3";

@@ -1,0 +1,151 @@
+//! What a definition statement says that the catalogs do not show when it has run.
+
+use crate::print::template::with_portable_output;
+use crate::server::utility::UtilityCall;
+use crate::sys::node;
+use pgrx::pg_sys::{self, AlterTableType as Kind, NodeTag, Oid};
+
+impl UtilityCall {
+    /// What tells this statement from others while it runs.
+    pub fn id(&self) -> usize {
+        self.statement() as usize
+    }
+
+    /// It is CREATE INDEX or DROP INDEX with CONCURRENTLY.
+    pub fn is_concurrent(&self) -> bool {
+        // SAFETY: a live utility statement, cast to the struct of its tag.
+        unsafe {
+            let n = self.node();
+            match node::tag(n) {
+                NodeTag::T_IndexStmt => (*n.cast::<pg_sys::IndexStmt>()).concurrent,
+                NodeTag::T_DropStmt => (*n.cast::<pg_sys::DropStmt>()).concurrent,
+                _ => false,
+            }
+        }
+    }
+
+    /// The first subcommand of an ALTER TABLE that shards cannot follow, as SQL spells it.
+    pub fn local_subcommand(&self) -> Option<&'static str> {
+        self.subcommands().into_iter().find_map(|command| {
+            // SAFETY: a live subcommand of the statement.
+            unsafe {
+                Some(match (*command).subtype {
+                    Kind::AT_AddInherit => "ALTER TABLE ... INHERIT",
+                    Kind::AT_DropInherit => "ALTER TABLE ... NO INHERIT",
+                    Kind::AT_AttachPartition => "ALTER TABLE ... ATTACH PARTITION",
+                    Kind::AT_DetachPartition | Kind::AT_DetachPartitionFinalize => {
+                        "ALTER TABLE ... DETACH PARTITION"
+                    }
+                    Kind::AT_AddOf => "ALTER TABLE ... OF",
+                    Kind::AT_DropOf => "ALTER TABLE ... NOT OF",
+                    Kind::AT_SetAccessMethod => "ALTER TABLE ... SET ACCESS METHOD",
+                    Kind::AT_SetTableSpace => "ALTER TABLE ... SET TABLESPACE",
+                    Kind::AT_AddConstraint | Kind::AT_AddColumn
+                        if has_foreign_key((*command).def) =>
+                    {
+                        "ALTER TABLE ... FOREIGN KEY"
+                    }
+                    _ => return None,
+                })
+            }
+        })
+    }
+
+    /// It is an ALTER TABLE that may write the table anew.
+    pub fn may_rewrite(&self) -> bool {
+        let rewrites = [
+            Kind::AT_AddColumn,
+            Kind::AT_AlterColumnType,
+            Kind::AT_SetLogged,
+            Kind::AT_SetUnLogged,
+        ];
+        // SAFETY: live subcommands of the statement.
+        self.subcommands()
+            .into_iter()
+            .any(|command| unsafe { rewrites.contains(&(*command).subtype) })
+    }
+
+    /// The columns whose type an ALTER TABLE changes by an expression of USING, and this expression, printed for any session.
+    /// An error in it is PostgreSQL's own.
+    pub fn conversions(&self, table: Oid) -> Vec<(i16, String)> {
+        let mut conversions = Vec::new();
+        for command in self.subcommands() {
+            // SAFETY: a live subcommand; ALTER COLUMN TYPE has a ColumnDef, whose `raw_default` is USING (gram.y).
+            unsafe {
+                if (*command).subtype != Kind::AT_AlterColumnType {
+                    continue;
+                }
+                let column = (*command).def.cast::<pg_sys::ColumnDef>();
+                let number = pg_sys::get_attnum(table, (*command).name);
+                if (*column).raw_default.is_null() || number <= 0 {
+                    continue;
+                }
+                conversions.push((number, using(table, column)));
+            }
+        }
+        conversions
+    }
+
+    fn subcommands(&self) -> Vec<*mut pg_sys::AlterTableCmd> {
+        // SAFETY: a live utility statement, cast to the struct of its tag.
+        unsafe {
+            node::cast::<pg_sys::AlterTableStmt, _>(self.node(), NodeTag::T_AlterTableStmt)
+                .map_or_else(Vec::new, |alter| node::elements((*alter).cmds))
+        }
+    }
+}
+
+/// A constraint, or a column with one, is a foreign key.
+unsafe fn has_foreign_key(definition: *mut pg_sys::Node) -> bool {
+    // SAFETY: the caller passes a live node of a raw statement, or null.
+    unsafe {
+        if let Some(constraint) =
+            node::cast::<pg_sys::Constraint, _>(definition, NodeTag::T_Constraint)
+        {
+            return (*constraint).contype == pg_sys::ConstrType::CONSTR_FOREIGN;
+        }
+        node::cast::<pg_sys::ColumnDef, _>(definition, NodeTag::T_ColumnDef).is_some_and(|column| {
+            node::elements::<pg_sys::Node>((*column).constraints)
+                .into_iter()
+                .any(|constraint| has_foreign_key(constraint))
+        })
+    }
+}
+
+/// The expression of USING, analysed as ATPrepAlterColumnType does it (`src/backend/commands/tablecmds.c`), and printed.
+unsafe fn using(table: Oid, column: *mut pg_sys::ColumnDef) -> String {
+    // SAFETY: the table is locked by the caller and closed behind the analysis; the raw expression is copied, since the
+    // analysis may change it.
+    unsafe {
+        let relation = pg_sys::relation_open(table, pg_sys::NoLock as i32);
+        let state = pg_sys::make_parsestate(std::ptr::null_mut());
+        let item = pg_sys::addRangeTableEntryForRelation(
+            state,
+            relation,
+            pg_sys::AccessShareLock as i32,
+            std::ptr::null_mut(),
+            false,
+            true,
+        );
+        pg_sys::addNSItemToQuery(state, item, false, true, true);
+        let kind = pg_sys::ParseExprKind::EXPR_KIND_ALTER_COL_TRANSFORM;
+        let expression = pg_sys::transformExpr(state, node::copy((*column).raw_default), kind);
+        pg_sys::assign_expr_collations(state, expression);
+        let context = pg_sys::deparse_context_for(
+            (*relation).rd_rel.as_ref().map_or(std::ptr::null(), |row| row.relname.data.as_ptr()),
+            table,
+        );
+        let text = with_portable_output(|| {
+            node::text_of(pg_sys::deparse_expression(expression, context, false, false))
+        });
+        pg_sys::relation_close(relation, pg_sys::NoLock as i32);
+        pg_sys::free_parsestate(state);
+        text
+    }
+}
+
+/// Lets what follows see what the statement has changed.
+pub fn show_changes() {
+    // SAFETY: in a transaction, as every utility statement is that comes here.
+    unsafe { pg_sys::CommandCounterIncrement() };
+}

@@ -1,0 +1,292 @@
+//! Shards follow their table when its definition changes.
+//!
+//! The definition is read before PostgreSQL runs the statement on the coordinator's table and once more afterwards;
+//! `shardmap/src/definition/change.rs` says what the shards need. That goes to all healthy placements in the client's transaction,
+//! so a definition changes everywhere or nowhere, and ROLLBACK undoes it. What the statement was does not matter, so a column
+//! that goes with its type is followed as well. Inactive placements are left alone: repair creates them anew.
+
+use super::{definition_error, run_on, shard_definition};
+use crate::catalog::{self, DistributedTable};
+use crate::functions::literal;
+use crate::mark;
+use crate::naming;
+use crate::session::pool;
+use crate::transaction::{self, NodeFailure};
+use pg::catalog::privileged;
+use pg::catalog::table::{self, RelationLock};
+use pg::server::alter::show_changes;
+use pg::server::lock::{Mode, ShardLock, lock_shard};
+use pg::server::utility::UtilityCall;
+use pg::{PgError, SqlState};
+use pgrx::pg_sys::Oid;
+use shardmap::definition::change::{Change, Conversion, Refusal, change};
+use shardmap::definition::{Column, Definition};
+use shardmap::shard_template::Template;
+use shardmap::{NodeAddress, PlacementId, ShardId};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// A table that a running statement may change.
+struct Watched {
+    /// The statement.
+    statement: usize,
+    table: Rc<DistributedTable>,
+    before: Definition,
+    conversions: Vec<Conversion>,
+    /// Unique indexes that hold within each shard only.
+    loose: Vec<String>,
+    /// It has the heap's access method meanwhile.
+    is_suspended: bool,
+}
+
+thread_local!(static WATCHED: RefCell<Vec<Watched>> = const { RefCell::new(Vec::new()) });
+
+/// The transaction has ended, and with it all statements.
+pub(crate) fn forget() {
+    WATCHED.with_borrow_mut(Vec::clear);
+}
+
+/// A statement that is running watches this table: its shards will follow.
+pub(super) fn is_watched(oid: Oid) -> bool {
+    WATCHED.with_borrow(|watched| watched.iter().any(|one| one.table.oid == oid))
+}
+
+/// Reads the definitions of tables that a statement is about to change.
+///
+/// `locks` keeps others from changing them meanwhile. PostgreSQL refuses the statement itself to whoever may not give it.
+pub(super) fn watch(
+    call: &UtilityCall,
+    tables: Vec<Rc<DistributedTable>>,
+    locks: bool,
+) -> Result<(), PgError> {
+    let statement = call.id();
+    WATCHED.with_borrow_mut(|watched| watched.retain(|one| one.statement != statement));
+    for table in tables {
+        table.check()?;
+        let is_own = table::is_owned_by_user(table.oid);
+        if locks && is_own {
+            table::lock_relation(table.oid, RelationLock::ShareUpdateExclusive);
+        }
+        let before = shard_definition::read(table.oid).map_err(|error| definition_error(&error))?;
+        let conversions = if is_own { call.conversions(table.oid) } else { Vec::new() };
+        let conversions =
+            conversions.into_iter().map(|(column, using)| Conversion { column, using }).collect();
+        let is_suspended = is_own && call.may_rewrite();
+        if is_suspended {
+            mark::suspend(table.oid)?;
+        }
+        let loose = table::unique_indexes_without(table.oid, table.key.column);
+        let watched = Watched { statement, table, before, conversions, loose, is_suspended };
+        WATCHED.with_borrow_mut(|all| all.push(watched));
+    }
+    Ok(())
+}
+
+/// Has the shards follow what a statement has changed; false if it watched no table.
+pub(super) fn finish(call: &UtilityCall) -> Result<bool, PgError> {
+    let statement = call.id();
+    let mine = WATCHED.with_borrow_mut(|watched| {
+        let (mine, others): (Vec<_>, Vec<_>) =
+            watched.drain(..).partition(|one| one.statement == statement);
+        *watched = others;
+        mine
+    });
+    if mine.is_empty() {
+        return Ok(false);
+    }
+    show_changes();
+    for watched in mine {
+        // The table may have gone with the statement, and its shards with it.
+        if table::describe(watched.table.oid).is_some() {
+            follow(&watched)?;
+        }
+    }
+    Ok(true)
+}
+
+fn follow(watched: &Watched) -> Result<(), PgError> {
+    let table = &watched.table;
+    if watched.is_suspended {
+        mark::put(table.oid)?;
+    }
+    let after = shard_definition::read(table.oid).map_err(|error| definition_error(&error))?;
+    let change = change(&watched.before, &after, table.key.column, &watched.conversions)
+        .map_err(|refusal| refused(table, &refusal))?;
+    // A statement around this one compares with what is there now.
+    WATCHED.with_borrow_mut(|all| {
+        for outer in all.iter_mut().filter(|outer| outer.table.oid == table.oid) {
+            outer.before.clone_from(&after);
+        }
+    });
+    rename_key(watched, &after)?;
+    if change.is_empty() {
+        return Ok(());
+    }
+    if !table::is_owned_by_user(table.oid) && watched.before.table.owner == after.table.owner {
+        return Err(PgError::unsupported(
+            format!("cannot change the shards of distributed table \"{}\"", table.name),
+            "Have the owner of the table do it.",
+        )
+        .detail("Only the owner of the shards can change them."));
+    }
+    warn_of_loose_indexes(watched);
+    apply(watched, &after, &change)
+}
+
+fn apply(watched: &Watched, after: &Definition, change: &Change) -> Result<(), PgError> {
+    let table = &watched.table;
+    // A repair that is under way would copy what was there before.
+    for index in 0..table.map.len() {
+        if table.placements[index].len() > 1 {
+            lock_shard(ShardLock::Metadata(table.shard_id(index)), Mode::Share);
+        }
+    }
+    let table = &catalog_entry(table)?;
+    on_shards(table, &change.first)?;
+    if !change.filled.is_empty() {
+        fill(after, &change.filled)?;
+    }
+    on_shards(table, &change.then)
+}
+
+/// The table with the placements of now, and the name that the shards still have in messages.
+fn catalog_entry(table: &Rc<DistributedTable>) -> Result<Rc<DistributedTable>, PgError> {
+    catalog::forget(Some(table.oid));
+    catalog::get(table.oid)
+}
+
+/// Computes the defaults of new columns for the rows that are there, as for any UPDATE.
+fn fill(after: &Definition, columns: &[String]) -> Result<(), PgError> {
+    let assignments: Vec<String> =
+        columns.iter().map(|column| format!("{column} = DEFAULT")).collect();
+    privileged::run_as_caller(&format!(
+        "UPDATE {}.{} SET {}",
+        after.table.schema,
+        crate::catalog::quote(&after.table.name),
+        assignments.join(", ")
+    ))
+}
+
+/// Runs statements for each shard, on all its healthy placements.
+fn on_shards(table: &DistributedTable, statements: &[Template]) -> Result<(), PgError> {
+    if statements.is_empty() {
+        return Ok(());
+    }
+    for (node, parts) in nodes(table)? {
+        for (index, placement) in &parts {
+            let id = table.shard_id(*index).0;
+            let filled: Result<Vec<String>, _> =
+                statements.iter().map(|template| template.fill(id)).collect();
+            let filled = filled.map_err(|error| definition_error(&error.into()))?;
+            run_on(&node, &filled).map_err(|failure| failed(table, *index, &node, failure))?;
+            transaction::note_written(table, *index, *placement, &node, true);
+        }
+    }
+    Ok(())
+}
+
+/// The nodes, each with the shards that it has and their placements there.
+type PerNode = Vec<(NodeAddress, Vec<(usize, PlacementId)>)>;
+
+fn nodes(table: &DistributedTable) -> Result<PerNode, PgError> {
+    let mut nodes: PerNode = Vec::new();
+    for index in 0..table.map.len() {
+        if table.healthy(index).next().is_none() {
+            return Err(unplaced(table, table.shard_id(index)));
+        }
+        for placement in table.healthy(index) {
+            let part = (index, placement.id);
+            match nodes.iter_mut().find(|(node, _)| *node == placement.node) {
+                Some((_, parts)) => parts.push(part),
+                None => nodes.push((placement.node.clone(), vec![part])),
+            }
+        }
+    }
+    Ok(nodes)
+}
+
+fn failed(
+    table: &DistributedTable,
+    index: usize,
+    node: &NodeAddress,
+    failure: NodeFailure,
+) -> PgError {
+    match failure {
+        NodeFailure::Error(error) => naming::tell_as_table(error, &[(table, index)], node),
+        NodeFailure::Unreachable(error) => pool::connection_failed(node, &error)
+            .hint(format!(
+                "All nodes with shards of table \"{}\" must take part when its definition changes. Start the node, or mark its \
+                 placements with shard_state 3.",
+                table.name
+            )),
+    }
+}
+
+fn unplaced(table: &DistributedTable, shard: ShardId) -> PgError {
+    PgError::new(SqlState::INTERNAL_ERROR, "could not modify any active placements")
+        .detail(format!(
+            "No placement of shard {} of table \"{}\" is healthy.",
+            shard.0, table.name
+        ))
+        .hint("Repair the placements with master_copy_shard_placement.")
+}
+
+/// The metadata know the distribution column by its name.
+fn rename_key(watched: &Watched, after: &Definition) -> Result<(), PgError> {
+    let key = watched.table.key.column;
+    let name = |columns: &[Column]| {
+        let column = columns.iter().find(|column| column.number == key);
+        column.map(|column| column.quoted_name.clone())
+    };
+    if name(&watched.before.columns) == name(&after.columns) {
+        return Ok(());
+    }
+    let Some(new) = table::column_name(watched.table.oid, key) else { return Ok(()) };
+    privileged::run(&format!(
+        "UPDATE pgs_distribution_metadata.partition SET key = {} WHERE relation_id = {}",
+        literal(&new),
+        watched.table.oid.to_u32()
+    ))
+}
+
+fn warn_of_loose_indexes(watched: &Watched) {
+    let table = &watched.table;
+    for name in table::unique_indexes_without(table.oid, table.key.column) {
+        if !watched.loose.contains(&name) {
+            pg::sys::error::warning(
+                PgError::new(
+                    SqlState::WARNING,
+                    format!("unique constraint \"{name}\" will hold within each shard only"),
+                )
+                .detail(format!(
+                    "It does not contain the distribution column \"{}\".",
+                    table.key_name
+                ))
+                .hint("Add the distribution column to the constraint."),
+            );
+        }
+    }
+}
+
+fn refused(table: &DistributedTable, refusal: &Refusal) -> PgError {
+    let message = |what: &str| format!("cannot {what} distributed table \"{}\"", table.name);
+    let again = "Make it a local table with undistribute_table, change it, and distribute it again with \
+                 create_distributed_table, all in one transaction.";
+    match refusal {
+        Refusal::KeyDropped => {
+            PgError::unsupported(message("drop the distribution column of"), again)
+                .detail("Its values say in which shard a row is.")
+        }
+        Refusal::KeyConverted { from, to } => PgError::unsupported(
+            message("change the type of the distribution column of"),
+            again,
+        )
+        .detail(format!(
+            "Values of type {from} have other hashes when they are of type {to}, so rows would have to move."
+        )),
+        Refusal::Storage => PgError::unsupported(
+            message("change the access method or the foreign server of"),
+            again,
+        ),
+    }
+}
