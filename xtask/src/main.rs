@@ -15,6 +15,9 @@ mod extension;
 /// Everything that has to hold.
 mod test;
 
+/// The structure of the code, and the documents.
+mod tidy;
+
 /// A cluster on this machine, and a story to watch.
 mod demo;
 
@@ -97,6 +100,17 @@ enum Chore {
     ///
     /// Stops at the first step that fails. The last lines are those of the tests.
     Test,
+
+    /// Check the structure of the code and the documents; a second, without PostgreSQL.
+    ///
+    /// Arrows between crates, circles of files, headers, lengths of files and functions, pointers outside of the wall,
+    /// SQLSTATEs without names; pages, links and names in the documents. What is over a limit stands in xtask/tidy.txt
+    /// with a reason and a figure that may not grow.
+    Tidy {
+        /// Write smaller figures to xtask/tidy.txt, and drop lines that are no longer needed.
+        #[arg(long)]
+        tighten: bool,
+    },
 
     /// Measure statements by key: straight to one PostgreSQL, and through the coordinator.
     ///
@@ -261,6 +275,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
             rows: *rows,
         })?,
         Chore::Test => return test::run(),
+        Chore::Tidy { tighten } => tidy::run(Workspace::find()?.root(), *tighten)?,
         Chore::Bench {
             what: Some(OtherBench::Tpch { scale, rounds, only, dir, no_pulling }),
             ..

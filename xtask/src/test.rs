@@ -13,16 +13,23 @@ use anyhow::{Context, Result, bail};
 
 use crate::setup::{self, Postgres};
 use crate::workspace::Workspace;
-use crate::{extension, process, render};
+use crate::{extension, process, render, tidy};
+
+/// How many steps there are.
+const STEPS: usize = 6;
 
 /// Runs all steps; the exit code is that of the tests.
 pub(crate) fn run() -> Result<ExitCode> {
     let mut started = Instant::now();
-    render::step(1, 5, "PostgreSQL, the tools to build against it, and clients", None);
+    render::step(1, STEPS, "PostgreSQL, the tools to build against it, and clients", None);
     let postgres = setup::ensure_for_tests()?;
     let workspace = Workspace::find()?;
     ensure_component(&workspace, &postgres, "fmt", "rustfmt")?;
     ensure_component(&workspace, &postgres, "clippy", "clippy")?;
+
+    render::step(2, STEPS, "cargo xtask tidy", Some(started.elapsed()));
+    started = Instant::now();
+    tidy::run(workspace.root(), false)?;
 
     let checks = [
         workspace.cargo(&postgres, &["fmt", "--all", "--check"]),
@@ -32,14 +39,14 @@ pub(crate) fn run() -> Result<ExitCode> {
         ),
         extension::build_command(&workspace, &postgres),
     ];
-    for (number, mut check) in (2..).zip(checks) {
-        render::step(number, 5, &process::line_of(&check), Some(started.elapsed()));
+    for (number, mut check) in (3..).zip(checks) {
+        render::step(number, STEPS, &process::line_of(&check), Some(started.elapsed()));
         started = Instant::now();
         process::run(&mut check)?;
     }
 
     let mut tests = tests(&workspace, &postgres);
-    render::step(5, 5, &process::line_of(&tests), Some(started.elapsed()));
+    render::step(STEPS, STEPS, &process::line_of(&tests), Some(started.elapsed()));
     run_to_the_last_line(&mut tests)
 }
 
