@@ -1,3 +1,5 @@
+//! Histories of several servers, and what a reader may see of them.
+
 use super::*;
 
 /// A timeline with its memory.

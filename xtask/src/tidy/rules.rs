@@ -82,8 +82,7 @@ fn postgres_outside_the_wall(path: &str, source: &Source) -> Option<Finding> {
         .filter(|at| {
             let rest = &source.code[at + "pg_sys".len()..];
             let name = rest.strip_prefix("::").unwrap_or_default();
-            !(name.starts_with("Oid")
-                && !name[3..].starts_with(|next: char| next.is_alphanumeric() || next == '_'))
+            name.split(|next: char| !(next.is_alphanumeric() || next == '_')).next() != Some("Oid")
         })
         .count();
     (uses > 0).then(|| {
