@@ -159,3 +159,64 @@ fn a_locked_row_that_has_changed_meanwhile_is_found_again() {
         }
     });
 }
+
+/// Each node locks the first row that is free there, and all but one release it: also where a transaction has done something on
+/// the node before, and the row is released with a savepoint.
+#[test]
+fn one_job_of_many_nodes_is_locked_and_no_other() {
+    let cluster = cluster_with_queue(1);
+    let (mut first, mut second) = (cluster.new_session(), cluster.new_session());
+    fill(&mut first);
+    let free = |second: &mut Session| {
+        second.sql("BEGIN");
+        let free = second.sql("SELECT id FROM q FOR UPDATE SKIP LOCKED").len();
+        second.sql("ROLLBACK");
+        free
+    };
+    let claim =
+        "SELECT id FROM q WHERE state = 'new' ORDER BY id DESC FOR UPDATE SKIP LOCKED LIMIT 1";
+    first.sql("BEGIN");
+    for held in 1..=4 {
+        assert_eq!(first.sql(claim), [[(JOBS + 1 - held).to_string()]]);
+        // Held once more by the same transaction, which skips nothing of its own.
+        first.sql(&format!("UPDATE q SET state = 'mine' WHERE id = {}", JOBS + 1 - held));
+        assert_eq!(free(&mut second), JOBS - held);
+    }
+    first.sql("SAVEPOINT s");
+    assert_eq!(first.sql(claim), [[(JOBS - 4).to_string()]]);
+    assert_eq!(free(&mut second), JOBS - 5);
+    first.sql("ROLLBACK TO s");
+    assert_eq!(free(&mut second), JOBS - 4);
+    assert_eq!(second.sql(claim), [[(JOBS - 4).to_string()]]);
+    first.sql("COMMIT");
+    assert_eq!(second.sql("SELECT count(*) FROM q WHERE state = 'mine'"), [["4"]]);
+    for isolation in ["REPEATABLE READ", "SERIALIZABLE"] {
+        first.sql(&format!("BEGIN ISOLATION LEVEL {isolation}"));
+        assert_eq!(first.sql(claim), [[(JOBS - 4).to_string()]]);
+        assert_eq!(free(&mut second), JOBS - 1);
+        first.sql("ROLLBACK");
+    }
+    // More than the candidates that a node looks at first are held.
+    first.sql("INSERT INTO q SELECT g, 'new', 0 FROM generate_series(1000, 2200) AS g");
+    first.sql("BEGIN");
+    first.sql("SELECT id FROM q WHERE id > 1050 FOR UPDATE");
+    assert_eq!(second.sql(claim), [["1050"]]);
+    first.sql("ROLLBACK");
+    first.sql(&format!("EXPLAIN VERBOSE {claim}"));
+    first.sql("PREPARE p(int, text) AS SELECT id FROM q WHERE state = $2 AND id < $1 ORDER BY prio, id FOR UPDATE SKIP LOCKED LIMIT 1");
+    for limit in [8, 3, 1] {
+        let expected: &[&str] = if limit == 8 {
+            &["7"]
+        } else if limit == 3 {
+            &["1"]
+        } else {
+            &[]
+        };
+        let got: Vec<String> = first
+            .sql(&format!("EXECUTE p({limit}, 'new')"))
+            .into_iter()
+            .map(|row| row[0].clone())
+            .collect();
+        assert_eq!(got, expected);
+    }
+}

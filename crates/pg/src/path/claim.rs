@@ -7,16 +7,21 @@
 //! the next ones are tried. The first child reads a few candidates of each node, the second, which is needed if these are not enough,
 //! all of them.
 //!
+//! With SKIP LOCKED a node can skip what others hold by itself ([`FirstFree`]), which costs one round trip however many rows are held.
+//!
 //! Only for tables with one placement a shard, whose `ctid`s are the same for everybody.
 
 use crate::exec::scan::ScanIo;
 use crate::hooks;
 use crate::path::base;
+use crate::path::base::SortKey;
 use crate::path::join::members;
-use crate::path::pushed::{self, Pushed, Yield};
-use crate::path::remote::Remote;
+use crate::path::lock_join;
+use crate::path::pushed::{self, Order, Pushed, Yield};
+use crate::path::remote::{Pieces, Printer, Remote};
 use crate::path::sorted;
 use crate::path::tid;
+use crate::print::template::Piece;
 use crate::sys::node;
 use pgrx::pg_sys::{self, NodeTag};
 use shardmap::tid::Tid;
@@ -40,6 +45,38 @@ pub struct Claim {
     pub offset: Option<usize>,
     /// How many candidates the first child reads of a node.
     pub candidates: i64,
+    /// How a node finds the first rows that nobody holds, with SKIP LOCKED.
+    pub first_free: Option<FirstFree>,
+}
+
+/// A statement that locks the first rows of a node that nobody holds: one that executes LIMIT above the locks, so that no row
+/// is locked before it is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FirstFree {
+    /// With an order: the part of a shard that finds candidates.
+    pub candidates: Vec<Piece>,
+    /// The part of a shard that locks.
+    pub locking: Vec<Piece>,
+    /// What stands before the candidates, or before the locking parts if there is no order; between them; and before the limit.
+    pub around: [String; 3],
+    /// The order; none if any rows will do.
+    pub merge: Vec<SortKey>,
+}
+
+/// What the path of such a scan knows.
+#[derive(Clone, Debug)]
+pub(crate) struct Claiming {
+    /// See [`Claim`].
+    pub(crate) candidates: i64,
+    /// ORDER BY.
+    pub(crate) order: Vec<Order>,
+}
+
+impl Claiming {
+    /// Nodes skip what is held.
+    pub(crate) fn skips(&self, remote: &Remote) -> bool {
+        lock_join::lock_of(remote).is_some_and(|lock| lock.ends_with("SKIP LOCKED"))
+    }
 }
 
 /// The only path of a relation whose rows are locked below LIMIT; none if the query is another, or has an order that nodes cannot
@@ -89,7 +126,8 @@ pub(crate) unsafe fn path(
             pushed::attach(child, Pushed { outputs: Some(outputs), order, limit, ..below.clone() });
             (*claiming).custom_paths = pg_sys::lappend((*claiming).custom_paths, child.cast());
         }
-        pushed::attach(claiming, Pushed { claims: Some(most), ..Pushed::all(Rc::clone(remote)) });
+        let claims = Some(Claiming { candidates: most, order });
+        pushed::attach(claiming, Pushed { claims, ..Pushed::all(Rc::clone(remote)) });
         Some(claiming)
     }
 }
@@ -132,6 +170,43 @@ pub(crate) unsafe fn condition(root: *mut pg_sys::PlannerInfo, relation: u32) ->
     let table = unsafe { (*base::entry_of(root, relation)).relid };
     let values = format!("{CLAIMED}::pg_catalog.tid[]");
     tid::comparison_sql(tid::layout_of(table), "t.ctid", &values, true)
+}
+
+/// The statement for the first rows of a node that nobody holds; `locking` prints a shard's part with a further condition.
+///
+/// The candidates are joined with the part that locks, one by one: for each the executor goes into the one shard that it is of,
+/// where it locks the row or finds that it is held, until it has what LIMIT wants.
+pub(crate) fn first_free(
+    claiming: &Claiming,
+    merge: Vec<SortKey>,
+    printer: &mut Printer<'_>,
+    locking: &mut dyn FnMut(&mut Printer<'_>, Option<String>) -> Pieces,
+) -> FirstFree {
+    let closing = ") l LIMIT ".to_owned();
+    if claiming.order.is_empty() {
+        let around = ["SELECT * FROM (".to_owned(), String::new(), closing];
+        let locking = locking(printer, None).0;
+        return FirstFree { candidates: Vec::new(), locking, around, merge };
+    }
+    let index = base::SHARD_INDEX;
+    let mut candidates = Pieces::default();
+    // Each shard sorts for itself: PostgreSQL merges no indexes of queries that have filters.
+    candidates
+        .text(&format!("SELECT * FROM (SELECT t.ctid AS c1, '{index}'::pg_catalog.int4 AS c2"));
+    let mut order = Vec::new();
+    for (place, key) in claiming.order.iter().enumerate() {
+        let name = format!("c{}", place + 3);
+        candidates.text(&format!(", {} AS {name}", printer.value(key.expression)));
+        order.push(format!("{name}{}", key.direction()));
+    }
+    printer.put_from_where(&mut candidates);
+    let first = format!(" ORDER BY {} LIMIT {}", order.join(", "), claiming.candidates);
+    candidates.text(&format!("{first}) b"));
+    let is_it = format!("t.ctid = c.c1 AND c.c2 = '{index}'::pg_catalog.int4");
+    let locking = locking(printer, Some(is_it)).0;
+    let between = format!(") u{first}) c CROSS JOIN LATERAL (");
+    let around = ["SELECT l.* FROM (SELECT c1, c2 FROM (".to_owned(), between, closing];
+    FirstFree { candidates: candidates.0, locking, around, merge }
 }
 
 impl ScanIo {

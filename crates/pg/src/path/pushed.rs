@@ -7,7 +7,7 @@ use crate::exec::scan;
 use crate::hooks;
 use crate::path::aggregate::PartialAggregate;
 use crate::path::base::{self, ShardScan, SortKey, Split};
-use crate::path::claim::{self, Claim};
+use crate::path::claim::{self, Claim, Claiming};
 use crate::path::lock_join;
 use crate::path::remote::{Item, Output, Pieces, Printer, Remote, columns_in};
 use crate::path::subselect;
@@ -49,8 +49,8 @@ pub(crate) struct Pushed {
     pub(crate) split: Option<Split>,
     /// They are what rows that are to be locked are chosen from; see [`crate::path::claim`].
     pub(crate) is_candidates: bool,
-    /// Rows are locked that its children have found, of which the first reads so many of each node.
-    pub(crate) claims: Option<i64>,
+    /// Rows are locked that its children have found.
+    pub(crate) claims: Option<Claiming>,
 }
 
 /// A column of a scan's row.
@@ -212,8 +212,9 @@ pub(crate) unsafe fn plan(
             subselect::hand_over_tables(rows.pushed.remote.root);
         }
         // What streams are merged by must be in the row.
-        let merge: Vec<SortKey> = pushed
-            .merge()
+        let claiming = pushed.claims.as_ref().filter(|it| it.skips(remote));
+        let sorted_by = claiming.map_or_else(|| pushed.merge(), |it| &it.order);
+        let mut merge: Vec<SortKey> = sorted_by
             .iter()
             .map(|key| {
                 let expression = key.expression;
@@ -241,9 +242,21 @@ pub(crate) unsafe fn plan(
                 |key: &Order| format!("{}{}", shown.expression(key.expression), key.direction());
             pushed.merge().iter().map(key).collect::<Vec<_>>().join(", ")
         });
+        let relation = match remote.items[..] {
+            [Item::Table(relation)] if pushed.outputs.is_none() && merge.is_empty() => relation,
+            _ => 0,
+        };
+        let first_free = claiming.map(|it| {
+            let merge = std::mem::take(&mut merge);
+            with_portable_output(|| {
+                claim::first_free(it, merge, &mut printer, &mut |printer, condition| {
+                    print_shard(&pushed, &yields, condition, printer).template
+                })
+            })
+        });
         let sent = printer.expressions.len();
         let prune = printer.prune();
-        let claim = pushed.claims.map(|candidates| {
+        let claim = pushed.claims.as_ref().map(|Claiming { candidates, .. }| {
             let parse = (*root).parse;
             let mut number_of = |expression: *mut pg_sys::Node| {
                 (!expression.is_null()).then(|| {
@@ -252,7 +265,7 @@ pub(crate) unsafe fn plan(
                 })
             };
             let (limit, offset) = (number_of((*parse).limitCount), number_of((*parse).limitOffset));
-            Claim { limit, offset, candidates }
+            Claim { limit, offset, candidates: *candidates, first_free }
         });
         let scan_list: Vec<*mut pg_sys::TargetEntry> = (1i16..)
             .zip(&yields)
@@ -261,10 +274,6 @@ pub(crate) unsafe fn plan(
                 pg_sys::makeTargetEntry(expression, number, std::ptr::null_mut(), false)
             })
             .collect();
-        let relation = match remote.items[..] {
-            [Item::Table(relation)] if pushed.outputs.is_none() && merge.is_empty() => relation,
-            _ => 0,
-        };
         let locked = lock_join::locked_table(remote).filter(|_| !pushed.is_candidates);
         let is_target = locked.is_some_and(|table| base::is_target(base::entry_of(root, table)));
         let is_claimed = locked.is_some_and(|table| base::is_claimed(base::entry_of(root, table)));
@@ -401,6 +410,23 @@ fn list_of(yields: &[Yield], printer: &mut Printer<'_>) -> List {
 
 /// One query a shard, whose result is the scan's.
 fn print_plain(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) -> Sql {
+    let claimed = match (&pushed.claims, &pushed.remote.items[..]) {
+        (Some(_), [Item::Table(relation)]) => {
+            // SAFETY: the root lives while its plan is made.
+            Some(unsafe { claim::condition(pushed.remote.root, *relation) })
+        }
+        _ => None,
+    };
+    print_shard(pushed, yields, claimed, printer)
+}
+
+/// The same with a further condition.
+fn print_shard(
+    pushed: &Pushed,
+    yields: &[Yield],
+    condition: Option<String>,
+    printer: &mut Printer<'_>,
+) -> Sql {
     let List { select, columns, sources, places, keys } = list_of(yields, printer);
     let mut template = Pieces::default();
     let lock = lock_join::lock_of(&pushed.remote).filter(|_| !pushed.is_candidates);
@@ -411,10 +437,8 @@ fn print_plain(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) -> 
     template.text("SELECT ");
     template.text(&if select.is_empty() { "NULL".to_owned() } else { select.join(", ") });
     printer.put_from_where(&mut template);
-    if let (Some(_), [Item::Table(relation)]) = (pushed.claims, &pushed.remote.items[..]) {
+    if let Some(condition) = condition {
         let opening = if pushed.remote.conditions.is_empty() { "WHERE" } else { "AND" };
-        // SAFETY: the root lives while its plan is made.
-        let condition = unsafe { claim::condition(pushed.remote.root, *relation) };
         template.text(&format!(" {opening} {condition}"));
     }
     print_grouping(pushed, &places, printer, &mut template);

@@ -101,6 +101,12 @@ pub fn isolation_level() -> Isolation {
     }
 }
 
+/// The number of this backend's process.
+pub fn backend_pid() -> i32 {
+    // SAFETY: reads the backend's state.
+    unsafe { pg_sys::MyProcPid }
+}
+
 /// How much of others' commits a transaction sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isolation {

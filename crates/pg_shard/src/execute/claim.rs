@@ -4,6 +4,7 @@
 //! it was read. What it has become may still be meant, so if rows are missing at the end, the candidates are read once more, until
 //! there is none that has not been tried.
 
+use super::first_free::Claimed;
 use super::read::Read;
 use super::tables;
 use crate::plan::compiled::Compiled;
@@ -11,6 +12,7 @@ use crate::plan::data::Plan;
 use pg::PgError;
 use pg::exec::scan::{Explain, Scan, ScanIo};
 use pg::path::claim::Claim;
+use pg::server::transaction::{Isolation, isolation_level};
 use shardmap::tid::{Tid, TidLayout};
 use std::collections::{BTreeSet, HashSet};
 use std::rc::Rc;
@@ -36,6 +38,10 @@ impl ClaimedRows {
     /// Locks the rows; they are kept.
     fn run(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
         let mut wanted = io.claimed_rows(&self.claim);
+        if self.claim_free(io, wanted)? {
+            io.rows().borrow_mut().rewind();
+            return Ok(());
+        }
         let mut tried: HashSet<Tid> = HashSet::new();
         loop {
             let before = tried.len() as u64;
@@ -49,6 +55,18 @@ impl ClaimedRows {
         }
         io.rows().borrow_mut().rewind();
         Ok(())
+    }
+
+    /// Has the nodes skip what others hold, where they can: see [`super::first_free`]. False if candidates have to be read.
+    fn claim_free(&mut self, io: &mut ScanIo, wanted: u64) -> Result<bool, PgError> {
+        let Some(first_free) = &self.claim.first_free else { return Ok(false) };
+        if wanted == 0 || isolation_level() != Isolation::ReadCommitted {
+            return Ok(wanted == 0);
+        }
+        if first_free.merge.is_empty() {
+            return self.read.lock_any(io, wanted).map(|_| true);
+        }
+        Ok(wanted == 1 && self.read.lock_first(io)?)
     }
 
     /// Goes through the candidates once; tells how many rows are still wanted.
@@ -96,7 +114,7 @@ impl ClaimedRows {
         let concerned: Vec<usize> = concerned.into_iter().collect();
         let list: Vec<String> =
             batch.iter().map(|tid| format!("\"({},{})\"", tid.block, tid.offset)).collect();
-        self.read.lock_rows(io, &concerned, format!("'{{{}}}'", list.join(",")))
+        self.read.lock_rows(io, &concerned, Claimed::Places(format!("'{{{}}}'", list.join(","))))
     }
 }
 

@@ -6,6 +6,8 @@
 use super::read::{NodeRead, Taken, take};
 use crate::activity::Work;
 use crate::session::Failure;
+use crate::session::pool::SessionRef;
+use crate::transaction;
 use pg::exec::merge::{Head, MergeOrder};
 use pg::exec::scan::ScanIo;
 use pg::{PgError, SqlState};
@@ -90,6 +92,26 @@ impl Merge {
             abandon(&source.read);
             source.head.release();
         }
+    }
+
+    /// The session from which the first row of all has come.
+    pub(super) fn first(&self) -> Option<SessionRef> {
+        self.heap.first().map(|source| Rc::clone(&source.read.session))
+    }
+
+    /// Reads all streams to their ends.
+    pub(super) fn finish(mut self) -> Result<(), PgError> {
+        while let Some(mut source) = self.heap.pop() {
+            let mut next = Next::Row;
+            while let Next::Row = next {
+                next = source.next(&self.order, None)?;
+            }
+            source.head.release();
+            if let Next::Failed(failure) = next {
+                return Err(transaction::fail(failure));
+            }
+        }
+        Ok(())
     }
 
     fn is_before(&self, left: usize, right: usize) -> bool {

@@ -3,6 +3,9 @@
 /// Rows that are locked below LIMIT.
 mod claim;
 
+/// Rows that a node locks, skipping those that others hold.
+mod first_free;
+
 /// Rows computed here, sent to their shards.
 mod insert;
 

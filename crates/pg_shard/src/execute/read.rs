@@ -5,6 +5,7 @@
 //! delivered a row, is replaced by other placements of its shards. After that a lost node is an error, never a
 //! short result.
 
+use super::first_free::Claimed;
 use super::merge::Merge;
 use super::repartition::{self, Spooled, parts_of};
 use super::write::lock_rows_of;
@@ -12,7 +13,7 @@ use super::{prune, render, tables};
 use crate::activity::{Kind, Work};
 use crate::catalog::DistributedTable;
 use crate::naming::tell_as_table;
-use crate::plan::compiled::Compiled;
+use crate::plan::compiled::{self, Compiled};
 use crate::plan::data::Plan;
 use crate::session::age;
 use crate::session::alive::check_all;
@@ -41,23 +42,23 @@ use std::time::Duration;
 
 /// A scan that reads.
 pub(crate) struct Read {
-    compiled: Rc<Compiled>,
+    pub(super) compiled: Rc<Compiled>,
     state: State,
     /// Rows are kept while they are read, because the executor asks for them again.
-    keeping: bool,
+    pub(super) keeping: bool,
     /// What the kept rows are the answer to.
     kept_for: Option<(Vec<usize>, Arguments)>,
     /// What compares rows of sorted streams, once it is needed.
     order: Option<Rc<MergeOrder>>,
-    told: Option<Work>,
+    pub(super) told: Option<Work>,
     /// The shards that were asked, the last time.
     asked: Option<Vec<usize>>,
     /// Part in the statement's snapshots, if it has some.
     shared: Option<Shared>,
     /// What the nodes keep for others, if the rows are split.
     pub(super) kept: Vec<Spooled>,
-    /// The rows that are to be locked, as an array in SQL.
-    claimed: Option<String>,
+    /// Which rows are to be locked, if not all.
+    pub(super) claimed: Option<Claimed>,
     /// It asked before rows were wanted: what it yields is of that moment.
     is_early: bool,
 }
@@ -75,7 +76,7 @@ pub(super) struct NodeRead {
     pub(super) node: NodeAddress,
     pub(super) shards: Vec<usize>,
     pub(super) session: SessionRef,
-    stream: Stream,
+    pub(super) stream: Stream,
     /// The row that the stream has come to, if it is one to be merged.
     pub(super) head: Option<Head>,
 }
@@ -251,7 +252,7 @@ impl Read {
         &mut self,
         io: &mut ScanIo,
         shards: &[usize],
-        claimed: String,
+        claimed: Claimed,
     ) -> Result<u64, PgError> {
         let tables = self.tables()?;
         (self.claimed, self.keeping) = (Some(claimed), true);
@@ -320,7 +321,7 @@ impl Read {
     }
 
     /// The order by which the nodes' streams are merged, if they are.
-    fn merge_order(&mut self, io: &ScanIo) -> Option<Rc<MergeOrder>> {
+    pub(super) fn merge_order(&mut self, io: &ScanIo) -> Option<Rc<MergeOrder>> {
         let keys = self.merge_keys();
         if keys.is_empty() {
             return None;
@@ -331,6 +332,9 @@ impl Read {
     }
 
     fn merge_keys(&self) -> &[SortKey] {
+        if let Some(first_free) = self.first_free() {
+            return &first_free.merge;
+        }
         match &self.compiled.plan {
             Plan::ShardScan(plan) => &plan.merge,
             Plan::Routed(_) | Plan::InsertedRows(_) | Plan::ComputedModify(_) => &[],
@@ -338,7 +342,7 @@ impl Read {
     }
 
     /// Starts the statement on nodes that together hold the shards; `avoid` are nodes known to be gone.
-    fn open(
+    pub(super) fn open(
         &self,
         io: &mut ScanIo,
         tables: &[Rc<DistributedTable>],
@@ -419,7 +423,10 @@ impl Read {
                 Err(Failure::Statement(error)) => return Err(error),
             }
             let level = self.level(io, &session);
-            session.borrow_mut().sharers = sharers;
+            // Parallel workers lock no rows.
+            if !self.locks() {
+                session.borrow_mut().sharers = sharers;
+            }
             session.borrow_mut().announces = self.is_early;
             let sent = self.send(&session, level, table, shards, &codecs, &arguments)?;
             match sent {
@@ -466,12 +473,17 @@ impl Read {
         let template = self.template();
         let (opening, closing) = self.around();
         if let Some(claimed) = &self.claimed {
-            let sql: Result<Vec<String>, PgError> = shards
-                .iter()
-                .map(|index| Ok(with_claimed(&render(template, *index)?, claimed)))
-                .collect();
-            let sql = sql?.join(" UNION ALL ");
-            let request = Request { sql: Sql::Once(&sql), types, arguments };
+            let sql = self.claim_sql(claimed, shards)?;
+            let again = || Ok(sql.clone());
+            let text = match claimed {
+                Claimed::Places(_) => Sql::Once(&sql),
+                // The same for every claim.
+                Claimed::First(_) => {
+                    let template = compiled::text_number(&sql, types);
+                    Sql::Spooled(StatementKey { template, part: 0 }, &again)
+                }
+            };
+            let request = Request { sql: text, types, arguments };
             return Ok(session.borrow_mut().send(&request, level));
         }
         if let [only] = shards[..] {
@@ -492,7 +504,8 @@ impl Read {
 
     fn level(&self, io: &ScanIo, session: &SessionRef) -> Option<(u32, Isolation)> {
         if self.locks() && !io.is_whole_transaction() {
-            return Some(transaction::level_for_write());
+            let (level, isolation) = transaction::level_for_write();
+            return Some((level + self.savepoints(session), isolation));
         }
         transaction::level_for_read(&session.borrow())
     }
@@ -597,7 +610,7 @@ impl Read {
     }
 
     /// Another placement takes over, if the node was lost before it delivered anything.
-    fn replace(
+    pub(super) fn replace(
         &self,
         io: &mut ScanIo,
         read: &NodeRead,
@@ -659,7 +672,7 @@ impl Read {
         let options = explain.options(!self.locks());
         let (opening, closing) = self.around();
         let parts: Result<Vec<String>, PgError> =
-            group.iter().map(|index| render(self.template(), *index)).collect();
+            group.iter().map(|index| self.render_explained(*index)).collect();
         let parts = parts?.join(" UNION ALL ");
         let sql = format!("EXPLAIN ({options}) {opening}{parts}{closing}");
         let request =
@@ -740,14 +753,6 @@ pub(super) fn lost_in_the_middle(node: &NodeAddress, cause: Option<&PgError>) ->
     match cause {
         Some(cause) => error.detail(format!("Remote message: {}", cause.message())),
         None => error,
-    }
-}
-
-/// The SQL with the rows in their place, which is the last that looks like it.
-fn with_claimed(sql: &str, claimed: &str) -> String {
-    match sql.rsplit_once(pg::path::claim::CLAIMED) {
-        Some((before, behind)) => format!("{before}{claimed}{behind}"),
-        None => sql.to_owned(),
     }
 }
 

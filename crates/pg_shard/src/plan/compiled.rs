@@ -59,6 +59,12 @@ pub(crate) fn find(mut reader: PlanReader) -> Rc<Compiled> {
     compiled
 }
 
+/// The number under which nodes keep a statement of this text.
+pub(crate) fn text_number(sql: &str, argument_types: &[u32]) -> u64 {
+    let text = format!("\0whole\0{sql}\0{argument_types:?}");
+    TEMPLATES.with_borrow_mut(|templates| *templates.get_or_insert(text, next_template))
+}
+
 impl Compiled {
     /// The look-ups for its values, made by `make` if there are none that hold.
     pub(crate) fn codecs(&self, make: impl FnOnce() -> Codecs) -> Rc<Codecs> {

@@ -2,7 +2,7 @@
 
 use pg::exec::rows::{Source, StateKind};
 use pg::path::base::{ShardScan, SortKey, Split, Spread};
-use pg::path::claim::Claim;
+use pg::path::claim::{Claim, FirstFree};
 use pg::path::lookup_join::{Kind, Matched};
 use pg::path::plan::{PlanReader, PlanWriter};
 use pg::print::template::Piece;
@@ -168,8 +168,7 @@ impl Plan {
                 }
                 w.int(count(plan.merge.len())).text(&plan.merge_text);
                 for key in &plan.merge {
-                    w.int(count(key.column)).oid(key.operator).oid(key.collation);
-                    w.int(i32::from(key.nulls_first));
+                    write_sort_key(&mut w, key);
                 }
                 write_prune(&mut w, &plan.prune);
                 write_template(&mut w, &plan.template);
@@ -186,6 +185,10 @@ impl Plan {
                 if let Some(claim) = &plan.claim {
                     w.int(claim.limit.map_or(-1, count)).int(claim.offset.map_or(-1, count));
                     w.text(&claim.candidates.to_string());
+                    w.int(i32::from(claim.first_free.is_some()));
+                    if let Some(first_free) = &claim.first_free {
+                        write_first_free(&mut w, first_free);
+                    }
                 }
             }
             Self::InsertedRows(plan) => {
@@ -273,6 +276,7 @@ impl Plan {
                     limit: usize::try_from(reader.int()).ok(),
                     offset: usize::try_from(reader.int()).ok(),
                     candidates: reader.text().parse().unwrap_or(i64::MAX),
+                    first_free: (reader.int() != 0).then(|| read_first_free(reader)),
                 });
                 Self::ShardScan(Box::new(ShardScan {
                     tables,
@@ -333,6 +337,32 @@ impl Plan {
             }),
         }
     }
+}
+
+fn write_first_free(w: &mut PlanWriter, it: &FirstFree) {
+    write_template(w, &it.candidates);
+    write_template(w, &it.locking);
+    for text in &it.around {
+        w.text(text);
+    }
+    w.int(count(it.merge.len()));
+    for key in &it.merge {
+        write_sort_key(w, key);
+    }
+}
+
+fn read_first_free(reader: &mut PlanReader) -> FirstFree {
+    FirstFree {
+        candidates: read_template(reader),
+        locking: read_template(reader),
+        around: std::array::from_fn(|_| reader.text()),
+        merge: (0..read_count(reader)).map(|_| read_sort_key(reader)).collect(),
+    }
+}
+
+fn write_sort_key(w: &mut PlanWriter, key: &SortKey) {
+    w.int(count(key.column)).oid(key.operator).oid(key.collation);
+    w.int(i32::from(key.nulls_first));
 }
 
 fn read_sort_key(reader: &mut PlanReader) -> SortKey {

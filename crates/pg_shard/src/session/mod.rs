@@ -166,6 +166,8 @@ pub(crate) struct Session {
     /// Why the connection is broken: whoever asks again is told the same.
     lost: Option<PgError>,
     settings: Option<OutputSettings>,
+    /// They have been told in the remote transaction, and are forgotten with it.
+    settings_are_local: bool,
     /// On how many nodes of this one's host the next statement runs at once, this one included.
     pub(crate) sharers: u16,
     /// What the node has been told of that; none if it may have forgotten.
@@ -263,6 +265,7 @@ impl Session {
             is_ending: false,
             lost: None,
             settings: None,
+            settings_are_local: false,
             sharers: 1,
             known_sharers: Some(1),
             announces: false,
@@ -656,7 +659,7 @@ impl Session {
             })
             .collect();
         self.queue_command(&format!("SELECT {}", calls.join(", ")));
-        self.settings = Some(now);
+        (self.settings, self.settings_are_local) = (Some(now), true);
     }
 
     /// Nodes of one host share its processors: each takes its part of the parallel workers that it may have.
@@ -673,7 +676,7 @@ impl Session {
                  (pg_catalog.current_setting('{name}')::int4 / {wanted})::text, false)"
             ));
         }
-        self.known_sharers = Some(wanted);
+        (self.known_sharers, self.settings_are_local) = (Some(wanted), true);
     }
 
     fn queue_transaction(&mut self, level: u32, isolation: Isolation) {
@@ -690,7 +693,7 @@ impl Session {
             }
             self.link.flight().execute(name, &Arguments::none());
             self.expects.push_back(Expect::Preliminary);
-            self.depth = 1;
+            (self.depth, self.settings_are_local) = (1, false);
             self.age = self.imported_age.take().map_or_else(Age::now, Age::of);
             if let Some(name) = self.imported.take() {
                 self.queue_command(&format!("SET TRANSACTION SNAPSHOT '{name}'"));

@@ -212,15 +212,31 @@ impl Session {
         if has_failed {
             self.forget_settings();
         }
+        self.end_soon(if has_failed { "ROLLBACK" } else { "COMMIT" });
+    }
+
+    /// Rolls the remote transaction back without waiting for the answer.
+    pub(crate) fn roll_back_soon(&mut self) {
+        let began = self.depth > 0;
+        self.left_transaction();
+        if began && self.is_usable() {
+            if self.settings_are_local {
+                self.forget_settings();
+            }
+            self.end_soon("ROLLBACK");
+        }
+    }
+
+    fn end_soon(&mut self, command: &str) {
         self.error = None;
-        self.link.flight().query(if has_failed { "ROLLBACK" } else { "COMMIT" });
+        self.link.flight().query(command);
         self.expects.extend([Expect::Statement, Expect::Sync]);
         self.is_ending = true;
         // A session that breaks here is replaced when it is needed next.
         let _ = self.flush();
     }
 
-    /// Reads the answer to [`Self::end_snapshot`].
+    /// Reads the answer to [`Self::end_snapshot`] or [`Self::roll_back_soon`].
     pub(super) fn settle_end(&mut self) {
         if !self.is_ending {
             return;
@@ -230,7 +246,7 @@ impl Session {
         if outcome.is_err() && self.is_usable() {
             self.give_up(PgError::new(
                 SqlState::CONNECTION_FAILURE,
-                "the node did not end a read-only transaction",
+                "the node did not end a transaction",
             ));
         }
     }
