@@ -27,6 +27,9 @@ mod rules;
 /// The book and the other documents.
 mod documents;
 
+/// What is refused, in code and book.
+mod refusals;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
@@ -40,6 +43,9 @@ use self::finding::{Finding, Rule};
 use self::markdown::Document;
 use self::source::Source;
 use crate::render;
+
+/// The page of what is refused.
+const LIMITS: &str = "docs/reference/limits.md";
 
 /// Where exceptions stand, relative to the repository.
 const EXCEPTIONS: &str = "xtask/tidy.txt";
@@ -64,6 +70,7 @@ pub(crate) fn run(root: &Path, tighten: bool) -> Result<()> {
         format!("{}: {}{limit} [{}]", finding.place, finding.what, finding.rule.name())
     }));
     problems.extend(documents::check(&repository));
+    problems.extend(silent_refusals(&repository, &sources));
     for problem in &problems {
         render::say(problem);
     }
@@ -128,6 +135,20 @@ fn arrows(repository: &Repository) -> Vec<String> {
         Some((name, text))
     });
     manifests.flat_map(|(name, text)| crates::problems(name, text)).collect()
+}
+
+/// Messages of refusals that the book says nothing of.
+fn silent_refusals(repository: &Repository, sources: &BTreeMap<String, Source>) -> Vec<String> {
+    let page = repository.texts.get(LIMITS).map_or("", String::as_str);
+    let mut problems = Vec::new();
+    for (path, source) in sources.iter().filter(|(path, _)| path.starts_with("crates/pg")) {
+        for message in refusals::messages(source) {
+            if !refusals::is_documented(&message, page) {
+                problems.push(format!("{path}: {LIMITS} has no entry for \"{message}\""));
+            }
+        }
+    }
+    problems
 }
 
 /// Everything below `root` that is ours.
