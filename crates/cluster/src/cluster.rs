@@ -27,7 +27,6 @@ use crate::node_name::NodeName;
 use crate::ports;
 use crate::server::{NodeState, Server};
 use crate::spec::ClusterSpec;
-use crate::status::{self, Status};
 use crate::tree;
 
 /// The file that makes a directory a cluster.
@@ -214,11 +213,6 @@ impl Cluster {
     /// SIGCONT for all processes of `node`. No error if it is not paused.
     pub fn resume(&self, node: NodeName) -> Result<(), ClusterError> {
         self.server(node)?.resume()
-    }
-
-    /// What the nodes do and, if the coordinator answers, where the shards are.
-    pub fn status(&self) -> Status {
-        status::read(self)
     }
 
     /// Ends all servers and removes everything that [`Cluster::up`] made. Other files in the directory stay.

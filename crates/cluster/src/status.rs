@@ -125,8 +125,15 @@ struct PlacementRow {
     count: i64,
 }
 
+impl Cluster {
+    /// What the nodes do and, if the coordinator answers, where the shards are.
+    pub fn status(&self) -> Status {
+        read(self)
+    }
+}
+
 /// Looks at all nodes and asks the coordinator.
-pub(crate) fn read(cluster: &Cluster) -> Status {
+fn read(cluster: &Cluster) -> Status {
     let mut nodes: Vec<NodeStatus> =
         cluster.nodes().into_iter().map(|node| read_node(cluster, node)).collect();
     let shards = match nodes[0].state {

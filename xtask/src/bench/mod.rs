@@ -23,6 +23,9 @@ mod cpu;
 /// The cluster that is measured.
 mod ground;
 
+/// What is to be measured.
+mod options;
+
 /// Runs of pgbench.
 mod pgbench;
 
@@ -47,6 +50,7 @@ use cluster::{Cluster, NodeName};
 use crate::bench::case::{ACCOUNTS, CASES, Case, OTHER_SHARDS, Placements, SHARDS, accounts_over};
 use crate::bench::cpu::CpuMeter;
 use crate::bench::ground::{DIRECT_DATABASE, DIRECT_NODE};
+pub(crate) use crate::bench::options::Options;
 use crate::bench::pgbench::Target;
 use crate::bench::report::{Measurement, Report, Round};
 use crate::demo;
@@ -56,21 +60,6 @@ use crate::render;
 /// Where statements go on either side.
 const DIRECT: Target = Target { node: DIRECT_NODE, database: DIRECT_DATABASE };
 const DISTRIBUTED: Target = Target { node: NodeName::Coordinator, database: "postgres" };
-
-/// What is to be measured, and how.
-#[derive(Debug)]
-pub(crate) struct Options {
-    /// How long a run lasts.
-    pub(crate) seconds: u32,
-    /// How many runs each side of a case gets.
-    pub(crate) rounds: u32,
-    /// Only cases with this in their names.
-    pub(crate) only: Option<String>,
-    /// Whether commits wait for the disk.
-    pub(crate) synchronous_commit: bool,
-    /// Where the figures go, for programs to read.
-    pub(crate) json: Option<PathBuf>,
-}
 
 /// Builds, brings up a cluster, measures, and takes the cluster down.
 pub(crate) fn run(options: &Options) -> Result<()> {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::bench::Options;
 use crate::bench::case::{Case, Goal};
+use crate::bench::options::Options;
 use crate::bench::pgbench::CLIENTS;
 
 /// The columns of the table.
