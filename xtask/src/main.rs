@@ -96,7 +96,7 @@ enum Chore {
         down: bool,
     },
 
-    /// Check format and lints, build, and run all tests, also those on real clusters.
+    /// Check structure, documents, format and lints, build, and run all tests, also those on real clusters.
     ///
     /// Stops at the first step that fails. The last lines are those of the tests.
     Test,

@@ -2,8 +2,8 @@
 
 use super::source::{Source, skip_blanks};
 
-/// How the code refuses: `PgError::unsupported` or a function of that name.
-const CALL: &str = "unsupported(";
+/// What stands before a message: `PgError::unsupported`, a function of that name, or the SQLSTATE.
+const BEFORE: [&str; 2] = ["unsupported(", "SqlState::FEATURE_NOT_SUPPORTED,"];
 
 /// Shorter pieces of a message would be found anywhere.
 const TELLING: usize = 8;
@@ -11,7 +11,8 @@ const TELLING: usize = 8;
 /// The messages with which `source` refuses, as they stand in the code.
 pub(super) fn messages(source: &Source) -> Vec<String> {
     let code = &source.code_and_strings;
-    let after = code.match_indices(CALL).map(|(at, call)| at + call.len());
+    let after =
+        BEFORE.iter().flat_map(|call| code.match_indices(call).map(|(at, it)| at + it.len()));
     after.filter_map(|at| literal(code, at)).collect()
 }
 
@@ -57,9 +58,10 @@ mod tests {
 
     #[test]
     fn messages_are_read_with_and_without_places_to_fill() {
-        let text = "fn f() { PgError::unsupported(\n  \"cannot do\", \"hint\"); unsupported(format!(\"cannot \\\n    \\\"{x}\\\"\"), y); unsupported(x) }";
+        let text = "fn f() { PgError::unsupported(\n  \"cannot do\", \"hint\"); unsupported(format!(\"cannot \\\n    \\\"{x}\\\"\"), y); unsupported(x); \
+                    PgError::new(SqlState::FEATURE_NOT_SUPPORTED, \"never\") }";
         let messages = messages(&Source::new(text.to_owned()));
-        assert_eq!(messages, ["cannot do", "cannot \"{x}\""]);
+        assert_eq!(messages, ["cannot do", "cannot \"{x}\"", "never"]);
     }
 
     #[test]
