@@ -25,6 +25,7 @@ use shardmap::repartition::RepartitionedRows;
 use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 /// What to do with a statement.
 #[derive(Clone, Copy, Debug)]
@@ -97,6 +98,11 @@ pub trait Extension: Sync {
     fn on_drop(&self, table: Oid) -> Result<(), PgError>;
     /// A column is being dropped, by ALTER TABLE or with what it depends on.
     fn on_drop_column(&self, table: Oid) -> Result<(), PgError>;
+    /// After how long a wait for nodes is looked into; none for never.
+    fn lock_patience(&self) -> Option<Duration>;
+    /// This backend has waited for nodes for that long: an error if it would wait for ever, true if it waits for a lock. `goes_on`
+    /// tells whether it still waits.
+    fn has_waited_long(&self, goes_on: &dyn Fn() -> bool) -> Result<bool, PgError>;
     /// The transaction is about to commit.
     fn before_commit(&self) -> Result<(), PgError>;
     /// The transaction is about to be prepared.

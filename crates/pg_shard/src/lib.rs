@@ -60,6 +60,7 @@ use pgrx::pg_sys::Oid;
 use pgrx::prelude::*;
 use shardmap::instruction::Purpose;
 use shardmap::repartition::RepartitionedRows;
+use std::time::Duration;
 
 ::pgrx::pg_module_magic!();
 
@@ -178,6 +179,14 @@ impl Extension for PgShard {
 
     fn on_drop_column(&self, table: Oid) -> Result<(), PgError> {
         ddl::on_drop_column(table)
+    }
+
+    fn lock_patience(&self) -> Option<Duration> {
+        session::deadlock::patience()
+    }
+
+    fn has_waited_long(&self, goes_on: &dyn Fn() -> bool) -> Result<bool, PgError> {
+        session::deadlock::look(goes_on)
     }
 
     fn before_commit(&self) -> Result<(), PgError> {

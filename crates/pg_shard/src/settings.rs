@@ -13,6 +13,7 @@ static CONNECT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5000);
 static IDLE_SESSION_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(0);
 static MAX_PREPARED_STATEMENTS: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static SILENCE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
+static DEADLOCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(-1);
 static VERIFY_SQL: GucSetting<bool> = GucSetting::<bool>::new(false);
 static AUTOANALYZE_NAPTIME: GucSetting<i32> = GucSetting::<i32>::new(60);
 
@@ -107,6 +108,16 @@ pub(crate) fn define() {
         GucFlags::UNIT_S,
     );
     GucRegistry::define_int_guc(
+        c"pg_shard.deadlock_timeout",
+        c"Time to wait for a worker before looking for a deadlock over several servers.",
+        c"-1 is deadlock_timeout. Zero looks for none.",
+        &DEADLOCK_TIMEOUT,
+        -1,
+        i32::MAX,
+        GucContext::Suset,
+        GucFlags::UNIT_MS,
+    );
+    GucRegistry::define_int_guc(
         c"pg_shard.silence_timeout",
         c"Time without a word from a worker after which it is asked whether it is alive.",
         c"A worker that executes a long statement accepts a new connection meanwhile; one that does not is treated as unreachable. Zero waits for ever.",
@@ -116,6 +127,13 @@ pub(crate) fn define() {
         GucContext::Userset,
         GucFlags::UNIT_MS,
     );
+}
+
+/// After how long a wait for workers is looked into for deadlocks; none for never.
+pub(crate) fn deadlock_timeout() -> Option<std::time::Duration> {
+    let own = DEADLOCK_TIMEOUT.get();
+    let milliseconds = if own < 0 { pg::server::waits::deadlock_timeout() } else { own };
+    u64::try_from(milliseconds).ok().filter(|ms| *ms > 0).map(std::time::Duration::from_millis)
 }
 
 /// Writers promise that their order does not matter.

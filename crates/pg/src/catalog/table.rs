@@ -329,6 +329,12 @@ pub fn column_of_every_row(table: Oid) -> Option<String> {
     }
 }
 
+/// A relation's name without its schema; empty if there is none.
+pub fn relation_name(relation: Oid) -> String {
+    // SAFETY: a catalog look-up by value, which returns null for what is not there.
+    unsafe { node::text_of(pg_sys::get_rel_name(relation)) }
+}
+
 /// A type as SQL spells it.
 pub fn type_name(type_oid: Oid) -> String {
     // SAFETY: a catalog look-up by value.

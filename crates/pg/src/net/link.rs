@@ -11,6 +11,7 @@
 
 use crate::net::libpq::{Connection, Encryption};
 use crate::net::wait::{Readiness, WaitSet, clock};
+use crate::net::watch::Watch;
 use crate::server::activity::{self, Counter};
 use crate::sys::error::{PgError, SqlState};
 use pgrx::pg_sys;
@@ -33,7 +34,7 @@ pub struct Link {
     flight: Pipeline,
     inbox: Inbox,
     /// For waits that a read cannot do: for room to write, and under TLS.
-    readable: Option<WaitSet>,
+    readable: Option<Box<WaitSet>>,
     transport: Transport,
     connection: Connection,
 }
@@ -203,6 +204,7 @@ impl Link {
             return self.wait_on_set(limit);
         }
         let mut until = None;
+        let mut watch = Watch::default();
         loop {
             let moved = {
                 let _told = WaitEvent::start();
@@ -213,6 +215,7 @@ impl Link {
                 Moved::Nothing | Moved::Interrupted => {
                     pgrx::check_for_interrupts!();
                     exit_without_postmaster();
+                    watch.look(&[self.socket()]);
                     if let Some(limit) = limit {
                         // The clock is read only by waits that take long.
                         let until = *until.get_or_insert_with(|| clock() + limit);
@@ -227,10 +230,14 @@ impl Link {
 
     fn wait_on_set(&mut self, limit: Option<Duration>) -> Result<bool, PgError> {
         let until = limit.map(|limit| clock() + limit);
+        if let Some(set) = &self.readable {
+            set.begin_again();
+        }
         while !self.receive()? {
             let socket = self.socket();
-            let set =
-                self.readable.get_or_insert_with(|| WaitSet::new(&[(socket, Readiness::Readable)]));
+            let set = self
+                .readable
+                .get_or_insert_with(|| Box::new(WaitSet::new(&[(socket, Readiness::Readable)])));
             let left = until.map(|until| until.saturating_sub(clock()));
             if left.is_some_and(|left| left.is_zero()) {
                 return Ok(false);

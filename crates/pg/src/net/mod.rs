@@ -8,3 +8,6 @@ pub mod link;
 
 /// Waiting for nodes.
 pub mod wait;
+
+/// Waits that take long.
+pub mod watch;

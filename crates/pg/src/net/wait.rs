@@ -3,7 +3,9 @@
 //! Interrupts (cancel, timeouts, shutdown) are served here and raise PostgreSQL's ERROR, which unwinds
 //! through Rust as a panic; whoever waits keeps its state consistent before it does.
 
+use crate::net::watch::Watch;
 use pgrx::pg_sys;
+use std::cell::RefCell;
 use std::ffi::c_int;
 use std::time::Duration;
 
@@ -20,7 +22,8 @@ pub enum Readiness {
 #[derive(Debug)]
 pub struct WaitSet {
     raw: *mut pg_sys::WaitEventSet,
-    sockets: usize,
+    sockets: Vec<c_int>,
+    watch: RefCell<Watch>,
 }
 
 impl WaitSet {
@@ -30,7 +33,8 @@ impl WaitSet {
         unsafe {
             let raw =
                 pg_sys::CreateWaitEventSet(pg_sys::TopMemoryContext, sockets.len() as c_int + 2);
-            let set = Self { raw, sockets: sockets.len() };
+            let list = sockets.iter().map(|(socket, _)| *socket).collect();
+            let set = Self { raw, sockets: list, watch: RefCell::default() };
             for (index, (socket, readiness)) in sockets.iter().enumerate() {
                 let events = match readiness {
                     Readiness::Readable => pg_sys::WL_SOCKET_READABLE,
@@ -58,14 +62,33 @@ impl WaitSet {
         }
     }
 
-    /// Waits until a socket is ready and returns its index; none after `limit`, or when the latch was set.
+    /// Waits until a socket is ready and returns its index; none after `limit`, when the latch was set, or from time to time.
     ///
-    /// Serves interrupts before and after.
+    /// Serves interrupts before and after. A wait that takes long is looked into ([`Watch`]).
     pub fn wait(&self, limit: Option<Duration>) -> Option<usize> {
         pgrx::check_for_interrupts!();
+        if self.sockets.is_empty() {
+            return self.wait_uninterrupted(limit);
+        }
+        let patience = {
+            let mut watch = self.watch.borrow_mut();
+            watch.begin();
+            watch.patience()
+        };
+        let limit =
+            limit.map_or(patience, |limit| Some(patience.map_or(limit, |it| it.min(limit))));
         let ready = self.wait_uninterrupted(limit);
         pgrx::check_for_interrupts!();
+        match ready {
+            Some(_) => self.begin_again(),
+            None => self.watch.borrow_mut().look(&self.sockets),
+        }
         ready
+    }
+
+    /// What is waited for now is another wait.
+    pub(crate) fn begin_again(&self) {
+        self.watch.borrow_mut().begin_again();
     }
 
     /// The same without serving interrupts: for use while a transaction ends.
@@ -89,7 +112,7 @@ impl WaitSet {
                 return None;
             }
             let index = event.user_data.addr();
-            (1..=self.sockets).contains(&index).then(|| index - 1)
+            (1..=self.sockets.len()).contains(&index).then(|| index - 1)
         }
     }
 }

@@ -92,6 +92,8 @@ pub struct Slot {
     user: AtomicU32,
     backend_start: AtomicI64,
     since: AtomicI64,
+    /// When the transaction began.
+    transaction_start: AtomicI64,
     counters: [AtomicU64; COUNTERS],
     asked: NodeSet,
     waiting: NodeSet,
@@ -284,6 +286,7 @@ mod raw {
     //! Called without pgrx' guard, since they raise nothing.
     unsafe extern "C-unwind" {
         pub(super) fn GetCurrentStatementStartTimestamp() -> i64;
+        pub(super) fn GetCurrentTransactionStartTimestamp() -> i64;
         pub(super) fn GetCurrentTimestamp() -> i64;
     }
 }
@@ -305,6 +308,8 @@ impl Slot {
                 self.pid.store(pg_sys::MyProcPid, Ordering::Relaxed);
                 self.user.store((*pg_sys::MyProc).roleId.to_u32(), Ordering::Relaxed);
                 self.backend_start.store(pg_sys::MyStartTimestamp, Ordering::Relaxed);
+                let transaction_start = raw::GetCurrentTransactionStartTimestamp();
+                self.transaction_start.store(transaction_start, Ordering::Relaxed);
             }
             for counter in &self.counters {
                 counter.store(0, Ordering::Relaxed);
@@ -382,6 +387,26 @@ pub fn all() -> Vec<Seen> {
         .filter_map(|slot| slot.see(&shared.nodes))
         .filter(|seen| may_see(seen.user))
         .collect()
+}
+
+/// When the transaction began in which a backend has something under way on nodes.
+pub fn transaction_start(pid: i32) -> Option<i64> {
+    let is_it = |slot: &&Slot| {
+        slot.pid.load(Ordering::Relaxed) == pid && slot.kind.load(Ordering::Relaxed) != 0
+    };
+    slots().iter().find(is_it).map(|slot| slot.transaction_start.load(Ordering::Relaxed))
+}
+
+/// The nodes for which some backend waits.
+pub fn awaited_nodes() -> Vec<String> {
+    let Some(shared) = shared() else { return Vec::new() };
+    let all = NodeSet::default();
+    for slot in slots().iter().filter(|slot| slot.kind.load(Ordering::Relaxed) != 0) {
+        for (word, of_slot) in all.0.iter().zip(&slot.waiting.0) {
+            word.fetch_or(of_slot.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+    all.names(&shared.nodes)
 }
 
 /// The number of a node with this name; none if there are too many nodes.

@@ -15,6 +15,9 @@ pub mod rounds;
 /// Heavyweight locks on shards.
 pub mod lock;
 
+/// Who waits for whom.
+pub mod waits;
+
 /// What lies between the nodes' commit and the local one.
 pub mod commit;
 

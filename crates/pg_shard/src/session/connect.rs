@@ -1,6 +1,6 @@
 //! Opening a connection to a node: with libpq, as the role whose sessions are meant now, and what a refusal means.
 
-use super::{NoSession, pool};
+use super::{NoSession, deadlock, pool};
 use crate::settings;
 use pg::catalog::table;
 use pg::net::libpq::{Connection, Opening};
@@ -9,7 +9,8 @@ use pg::{PgError, SqlState};
 use shardmap::NodeAddress;
 
 /// What `pg_shard.node_conninfo` does not set.
-const OWN: [&str; 6] = ["host", "hostaddr", "port", "dbname", "user", "replication"];
+const OWN: [&str; 7] =
+    ["host", "hostaddr", "port", "dbname", "user", "replication", "application_name"];
 
 /// Starts to open a connection.
 pub(super) fn start(node: &NodeAddress) -> Result<Connection, NoSession> {
@@ -20,6 +21,8 @@ pub(super) fn start(node: &NodeAddress) -> Result<Connection, NoSession> {
         )));
     }
     let mut options: Vec<(String, String)> = settings::node_options();
+    let application = options.iter().find(|(keyword, _)| keyword == "application_name");
+    let application = application.map_or("pg_shard", |(_, name)| name).to_owned();
     options.retain(|(keyword, _)| !OWN.contains(&keyword.as_str()));
     options.extend([
         ("host".to_owned(), node.host.to_string()),
@@ -27,7 +30,8 @@ pub(super) fn start(node: &NodeAddress) -> Result<Connection, NoSession> {
         ("dbname".to_owned(), table::current_database()),
         ("user".to_owned(), pool::user()),
         ("client_encoding".to_owned(), table::encoding()),
-        ("fallback_application_name".to_owned(), "pg_shard".to_owned()),
+        // Nodes tell by it who serves whom: see `deadlock.rs`.
+        ("application_name".to_owned(), deadlock::identity().application(&application)),
     ]);
     // What we cannot speak is not asked for (`pg::net::link`), unless the operator insists.
     if !options.iter().any(|(keyword, _)| keyword == "gssencmode") {

@@ -9,6 +9,7 @@ use super::pool::SessionRef;
 use super::{Commit, Event, Expect, Failure, Session, drop_rows};
 use crate::settings;
 use pg::net::wait::{Readiness, clock, poll_uninterrupted};
+use pg::net::watch::Watch;
 use pg::server::commit::should_stop;
 use pg::{PgError, SqlState};
 use protocol::Row;
@@ -56,7 +57,14 @@ pub(crate) fn decide<S: DerefMut<Target = Session>>(
         .into_iter()
         .map(|session| Awaited { session, outcome: None, heard: since })
         .collect();
-    let mut stop = Stop { on_interrupt, since: None, asked: since, is_checked: false };
+    let mut stop = Stop {
+        on_interrupt,
+        since: None,
+        asked: since,
+        is_checked: false,
+        watch: Watch::default(),
+        deadlock: None,
+    };
     let mut is_quiet = false;
     loop {
         for (at, awaited) in all.iter_mut().enumerate() {
@@ -67,6 +75,7 @@ pub(crate) fn decide<S: DerefMut<Target = Session>>(
         }
         if is_quiet {
             let mut pending = unanswered(&mut all);
+            stop.look(&mut pending);
             stop.serve(&mut pending);
             check_silent(&mut pending, since);
         }
@@ -79,7 +88,7 @@ pub(crate) fn decide<S: DerefMut<Target = Session>>(
     all.into_iter()
         .map(|mut awaited| {
             awaited.session.settle_cancel(GRACE);
-            awaited.outcome.unwrap_or(Ok(0))
+            stop.explain(awaited.outcome.unwrap_or(Ok(0)))
         })
         .collect()
 }
@@ -113,9 +122,42 @@ struct Stop {
     since: Option<Duration>,
     asked: Duration,
     is_checked: bool,
+    watch: Watch,
+    /// The nodes were asked to cancel because of a deadlock.
+    deadlock: Option<PgError>,
 }
 
 impl Stop {
+    /// Has the nodes cancel if they wait for what this backend itself keeps from others.
+    fn look<S: DerefMut<Target = Session>>(&mut self, pending: &mut [&mut Awaited<S>]) {
+        if self.on_interrupt != OnInterrupt::Cancel || self.since.is_some() {
+            return;
+        }
+        let now = clock();
+        if self.deadlock.is_none() {
+            let sockets: Vec<i32> =
+                pending.iter().map(|awaited| awaited.session.socket()).collect();
+            self.deadlock = self.watch.find(&sockets);
+            if self.deadlock.is_some() {
+                self.ask(pending, now);
+            }
+        } else if now - self.asked >= TICK {
+            self.ask(pending, now);
+        }
+    }
+
+    /// A node that was asked to cancel because of a deadlock, and did, says only that it was.
+    fn explain(&self, outcome: Result<u64, Failure>) -> Result<u64, Failure> {
+        match (outcome, &self.deadlock) {
+            (Err(Failure::Statement(error)), Some(deadlock))
+                if error.sqlstate() == SqlState::QUERY_CANCELED =>
+            {
+                Err(Failure::Statement(deadlock.clone()))
+            }
+            (outcome, _) => outcome,
+        }
+    }
+
     fn serve<S: DerefMut<Target = Session>>(&mut self, pending: &mut [&mut Awaited<S>]) {
         let now = clock();
         let Some(since) = self.since else {

@@ -17,11 +17,17 @@ pub(crate) mod alive;
 /// Opening connections.
 mod connect;
 
+/// Waits that would never end.
+pub(crate) mod deadlock;
+
 /// COPY on a session.
 mod copy;
 
 /// Waits that nothing may interrupt.
 pub(crate) mod ending;
+
+/// Questions to several nodes while a session waits.
+mod inquiry;
 
 /// What nodes answer to questions about themselves.
 pub(crate) mod capabilities;

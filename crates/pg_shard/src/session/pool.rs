@@ -210,6 +210,19 @@ pub(crate) fn all() -> Vec<SessionRef> {
         .with_borrow(|sessions| sessions.iter().map(|pooled| Rc::clone(&pooled.session)).collect())
 }
 
+/// The nodes to which this backend has sessions, or where it has something under way.
+pub(crate) fn nodes(busy: bool) -> Vec<NodeAddress> {
+    let mut nodes: Vec<NodeAddress> = SESSIONS.with_borrow(|sessions| {
+        let counts = |pooled: &&Pooled| {
+            !busy || pooled.session.try_borrow().map_or(true, |session| session.is_busy())
+        };
+        sessions.iter().filter(counts).map(|pooled| pooled.node.clone()).collect()
+    });
+    nodes.sort();
+    nodes.dedup();
+    nodes
+}
+
 /// No session of this backend is in a remote transaction.
 pub(crate) fn none_in_transaction() -> bool {
     SESSIONS
