@@ -4,6 +4,9 @@
 /// Two sessions, concurrent changes, and nodes that fail.
 mod faults;
 
+/// Types, functions and extensions.
+mod needs;
+
 use std::fmt::Write as _;
 use testkit::{Rows, Session, TestCluster};
 

@@ -124,6 +124,7 @@ impl UtilityCall {
                 return Utility::DefineAll("ALTER STATISTICS", TablesOf::Database);
             }
             match node::tag(n) {
+                NodeTag::T_AlterEnumStmt => Utility::DefineAll("ALTER TYPE", TablesOf::Database),
                 NodeTag::T_CopyStmt => {
                     let copy = n.cast::<pg_sys::CopyStmt>();
                     match resolve((*copy).relation) {

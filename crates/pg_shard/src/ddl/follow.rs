@@ -142,6 +142,12 @@ fn apply(watched: &Watched, after: &Definition, change: &Change) -> Result<(), P
         }
     }
     let table = &catalog_entry(table)?;
+    if !change.prerequisites.is_empty() {
+        for (node, parts) in nodes(table)? {
+            run_on(&node, &change.prerequisites)
+                .map_err(|failure| failed(table, parts[0].0, &node, failure))?;
+        }
+    }
     on_shards(table, &change.first)?;
     if !change.filled.is_empty() {
         fill(after, &change.filled)?;

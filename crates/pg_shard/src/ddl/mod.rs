@@ -10,6 +10,9 @@ mod statistics;
 /// Statistics that are brought without being asked for.
 mod fresh_statistics;
 
+/// Types, functions and the like that a table needs.
+mod needed;
+
 /// Shards follow their table's definition.
 pub(crate) mod follow;
 
@@ -109,6 +112,9 @@ fn define(
     let is_foreign = |table: &Rc<DistributedTable>| {
         table::describe(table.oid).is_some_and(|relation| relation.kind == b'f')
     };
+    if !names {
+        with_shards.retain(|table| !is_foreign(table) && table.check().is_ok());
+    }
     if !is_followed(command) || call.is_concurrent() || with_shards.iter().any(is_foreign) {
         refuse(command, tables)?;
     }
@@ -134,6 +140,7 @@ fn is_followed(command: &str) -> bool {
             | "DROP INDEX"
             | "CREATE STATISTICS"
             | "ALTER STATISTICS"
+            | "ALTER TYPE"
             | "CREATE POLICY"
             | "COMMENT"
             | "DROP ... CASCADE"

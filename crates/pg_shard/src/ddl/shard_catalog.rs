@@ -11,6 +11,7 @@ use pgrx::pg_sys::Oid;
 use pgrx::spi::{SpiClient, SpiHeapTupleData};
 use pgrx::{FromDatum, IntoDatum};
 
+use super::needed;
 use super::shard_definition::DefinitionError;
 use shardmap::definition::{Check, Column, Grant, Index, Parameter, Statistics, Table};
 
@@ -47,9 +48,13 @@ impl<'a, 'conn> ShardCatalog<'a, 'conn> {
         found.into_iter().next().ok_or(DefinitionError::Vanished(self.relation))
     }
 
-    /// For each schema that the shard needs and a node may lack, a statement that creates it there.
-    pub(super) fn schemas(&self) -> Result<Vec<String>, DefinitionError> {
-        self.rows(SCHEMAS, |row| row.text("create_if_absent"))
+    /// Statements that create what the shard needs where a node lacks it.
+    pub(super) fn prerequisites(&self) -> Result<Vec<String>, DefinitionError> {
+        let mut statements = Vec::new();
+        for query in needed::queries() {
+            statements.extend(self.rows(&query, |row| row.text("statement"))?);
+        }
+        Ok(statements)
     }
 
     /// The columns in their order.
@@ -216,37 +221,6 @@ FROM pg_catalog.pg_class c
      LEFT JOIN pg_catalog.pg_foreign_table f ON f.ftrelid = c.oid
      LEFT JOIN pg_catalog.pg_foreign_server s ON s.oid = f.ftserver
 WHERE c.oid = $1";
-
-/// The schemas of the table and of its statistics. `CREATE SCHEMA IF NOT EXISTS` asks for the right to create even where
-/// there is nothing to do, hence the block; the exceptions are those of two sessions that create the schema at once.
-///
-/// Who may use the schema here may use it there, but only if it is we who create it: an existing one is its owner's.
-const SCHEMAS: &str = r"
-SELECT 'DO ' || pg_catalog.quote_literal(pg_catalog.format(
-           'BEGIN IF pg_catalog.to_regnamespace(%L) IS NULL THEN CREATE SCHEMA %I%s; %sEND IF; '
-           'EXCEPTION WHEN duplicate_schema OR unique_violation THEN NULL; END',
-           pg_catalog.quote_ident(n.nspname),
-           n.nspname,
-           CASE WHEN pg_catalog.pg_get_userbyid(n.nspowner) <> CURRENT_USER
-                     AND pg_catalog.pg_has_role(n.nspowner, 'MEMBER')
-                THEN pg_catalog.format(' AUTHORIZATION %I', pg_catalog.pg_get_userbyid(n.nspowner))
-           END,
-           (SELECT pg_catalog.string_agg(
-                       pg_catalog.format('GRANT %s ON SCHEMA %I TO %s; ', g.privileges, n.nspname, g.grantee),
-                       '' ORDER BY g.grantee)
-            FROM (SELECT coalesce(pg_catalog.quote_ident(r.rolname), 'PUBLIC') AS grantee,
-                         pg_catalog.string_agg(DISTINCT a.privilege_type, ', ') AS privileges
-                  FROM pg_catalog.aclexplode(n.nspacl) a
-                       LEFT JOIN pg_catalog.pg_roles r ON r.oid = a.grantee
-                  WHERE a.grantee <> n.nspowner AND (a.grantee = 0 OR r.oid IS NOT NULL)
-                  GROUP BY 1) g)
-       )) AS create_if_absent
-FROM pg_catalog.pg_namespace n
-WHERE n.nspname <> 'public'
-      AND n.oid IN (SELECT c.relnamespace FROM pg_catalog.pg_class c WHERE c.oid = $1
-                    UNION ALL
-                    SELECT x.stxnamespace FROM pg_catalog.pg_statistic_ext x WHERE x.stxrelid = $1)
-ORDER BY n.nspname";
 
 /// The columns.
 ///

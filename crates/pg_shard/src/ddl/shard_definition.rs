@@ -67,6 +67,8 @@ pub(crate) enum DefinitionError {
 /// The statements that create a shard, and the one that drops it, with the shard's id left open.
 #[derive(Clone, Debug)]
 pub(crate) struct ShardDefinition {
+    /// What creates the objects that shards need, where a node lacks them.
+    pub(crate) prerequisites: Vec<String>,
     create: Vec<Template>,
     drop: Template,
 }
@@ -79,7 +81,7 @@ pub(crate) fn read(relation: Oid) -> Result<Definition, DefinitionError> {
         let catalog = ShardCatalog::new(client, relation);
         Ok(Definition {
             table: catalog.table()?,
-            schemas: catalog.schemas()?,
+            prerequisites: catalog.prerequisites()?,
             columns: catalog.columns()?,
             checks: catalog.checks()?,
             indexes: catalog.indexes()?,
@@ -93,7 +95,8 @@ impl ShardDefinition {
     /// Reads how shards of `relation` are made.
     pub(crate) fn read(relation: Oid) -> Result<Self, DefinitionError> {
         let definition = read(relation)?;
-        Ok(Self { create: definition.create(), drop: definition.drop() })
+        let (create, drop) = (definition.create(), definition.drop());
+        Ok(Self { prerequisites: definition.prerequisites, create, drop })
     }
 
     /// The statements that create shard `shard_id`, in order.

@@ -300,7 +300,7 @@ pub(super) fn create_shards(name: &str, layout: &Layout) -> Result<(), PgError> 
             definition.statements(shard.0).map_err(|error| ddl::definition_error(&error))?;
         let mut failed = None;
         let mut create = |node: &NodeAddress| {
-            nodes.create(node, &statements).unwrap_or_else(|error| {
+            nodes.create(node, &definition.prerequisites, &statements).unwrap_or_else(|error| {
                 failed.get_or_insert(error);
                 false
             })
@@ -383,7 +383,12 @@ pub(super) const SERVER: &str = "SELECT pg_catalog.concat_ws(' ', s.system_ident
 
 impl Nodes {
     /// Creates a shard on a node; false if the node cannot be reached, after the warnings of pg_shard 1.2.
-    fn create(&mut self, node: &NodeAddress, statements: &[String]) -> Result<bool, PgError> {
+    fn create(
+        &mut self,
+        node: &NodeAddress,
+        prerequisites: &[String],
+        statements: &[String],
+    ) -> Result<bool, PgError> {
         if let Some(error) = self.dead.get(node) {
             warn(node, error);
             return Ok(false);
@@ -391,6 +396,13 @@ impl Nodes {
         let is_first = !self.begun.contains(node);
         let created =
             if is_first { self.meet(node)?.and_then(|()| create_extension(node)) } else { Ok(()) };
+        let created = created.and_then(|()| {
+            if is_first && !prerequisites.is_empty() {
+                ddl::run_on(node, prerequisites)
+            } else {
+                Ok(())
+            }
+        });
         match created.and_then(|()| ddl::run_on(node, statements)) {
             Ok(()) => {
                 self.begun.push(node.clone());

@@ -113,6 +113,7 @@ fn recreate(oid: pgrx::pg_sys::Oid, shard: ShardId, target: &NodeAddress) -> Res
     let definition = ddl::definition(oid)?;
     let mut statements =
         vec![definition.drop_statement(shard.0).map_err(|error| ddl::definition_error(&error))?];
+    statements.extend(definition.prerequisites.iter().cloned());
     statements
         .extend(definition.statements(shard.0).map_err(|error| ddl::definition_error(&error))?);
     ddl::run_on(target, &statements)

@@ -13,6 +13,8 @@ use crate::shard_template::Template;
 /// What a change asks of the shards.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
+    /// What each node needs first, once.
+    pub prerequisites: Vec<String>,
     /// The first statements for each shard.
     pub first: Vec<Template>,
     /// New columns, quoted, that are NULL in the rows that are there and whose default has to be computed for each of these.
@@ -24,7 +26,10 @@ pub struct Change {
 impl Change {
     /// The shards need nothing.
     pub fn is_empty(&self) -> bool {
-        self.first.is_empty() && self.filled.is_empty() && self.then.is_empty()
+        self.prerequisites.is_empty()
+            && self.first.is_empty()
+            && self.filled.is_empty()
+            && self.then.is_empty()
     }
 }
 
@@ -96,7 +101,8 @@ pub fn change(
         then.extend(again);
     }
     let filled: Vec<String> = filled.into_iter().map(|column| column.quoted_name.clone()).collect();
-    Ok(Change { first, filled, then })
+    let prerequisites = diff.new_prerequisites();
+    Ok(Change { prerequisites, first, filled, then })
 }
 
 struct Diff<'a> {
@@ -204,11 +210,15 @@ impl Diff<'_> {
         dropped
     }
 
+    fn new_prerequisites(&self) -> Vec<String> {
+        let known = &self.before.prerequisites;
+        self.after.prerequisites.iter().filter(|one| !known.contains(one)).cloned().collect()
+    }
+
     fn renamed_table(&self) -> Vec<Template> {
         let (was, is) = (&self.before.table, &self.after.table);
         let mut renamed = Vec::new();
         if was.schema != is.schema {
-            renamed.extend(self.after.schemas.iter().map(Template::new));
             renamed.push(
                 Template::new("ALTER ")
                     .text(self.old.kind())
@@ -781,12 +791,13 @@ mod tests {
         let mut after = table();
         after.table.schema = "s".to_owned();
         after.table.name = "u".to_owned();
-        after.schemas = vec!["CREATE s".to_owned()];
+        after.prerequisites = vec!["CREATE s".to_owned()];
+        let change = change(&table(), &after, 1, &[]).expect("the shards can follow");
+        assert_eq!(change.prerequisites, ["CREATE s"]);
         after.columns.push(column(3, "b", "text"));
         assert_eq!(
             statements(&table(), &after),
             [
-                "CREATE s",
                 "ALTER TABLE public.{t} SET SCHEMA s",
                 "ALTER TABLE s.{t} RENAME TO {u}",
                 "ALTER TABLE ONLY s.{u} ADD COLUMN b text",

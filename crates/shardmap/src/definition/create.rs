@@ -7,11 +7,10 @@ use super::{
 use crate::shard_template::Template;
 
 impl Definition {
-    /// The statements that create a shard, in their order.
+    /// The statements that create a shard on a node that has what it needs, in their order.
     pub fn create(&self) -> Vec<Template> {
         let shard = ShardTemplates::new(&self.table);
-        let mut create: Vec<Template> = self.schemas.iter().map(Template::new).collect();
-        create.push(shard.create_table(&self.columns, &self.checks));
+        let mut create = vec![shard.create_table(&self.columns, &self.checks)];
         // From here on it is the owner's: whoever builds an index of it becomes him, as far as the index's expressions go.
         create.extend((!self.table.is_own).then(|| shard.owner()));
         create.extend(shard.column_settings(&self.columns));

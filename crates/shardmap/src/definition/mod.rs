@@ -18,8 +18,8 @@ use crate::shard_template::Template;
 pub struct Definition {
     /// The table itself.
     pub table: Table,
-    /// For each schema that the shard needs and a node may lack, a statement that creates it there.
-    pub schemas: Vec<String>,
+    /// For each schema, type, function or extension that the shard needs, a statement that creates it on a node that lacks it.
+    pub prerequisites: Vec<String>,
     /// The live columns in their order.
     pub columns: Vec<Column>,
     /// The CHECK constraints by name.
