@@ -1,14 +1,15 @@
 //! What a cursor sees: what was there when it was opened.
 //!
 //! `DECLARE c CURSOR FOR SELECT count(*) FROM t; DELETE FROM t; FETCH ALL FROM c` counted 0: the nodes were asked at the first
-//! FETCH. Now they are asked when the portal starts, and have taken their snapshots before anything else is done.
+//! FETCH. Now they are asked when the portal starts, and have taken their snapshots before anything else is done. Where a plan asks
+//! once for each of its rows, all rows are computed by then.
 
 use cluster::postgres::fallible_iterator::FallibleIterator;
 use testkit::{NodeName, TestCluster};
 
 /// Queries whose scans ask before the first row is fetched: one shard and all, groups, orders, joins and sub-queries that are
 /// computed by the nodes and by the coordinator.
-const QUERIES: [&str; 9] = [
+const QUERIES: [&str; 14] = [
     "SELECT count(*) FROM t",
     "SELECT v FROM t WHERE k = 7",
     "SELECT * FROM t ORDER BY k",
@@ -18,6 +19,13 @@ const QUERIES: [&str; 9] = [
     "SELECT count(*) FROM t WHERE x > (SELECT avg(x) FROM t)",
     "SELECT k FROM t WHERE x NOT IN (SELECT x FROM t WHERE k > 20) ORDER BY k",
     "SELECT k FROM t UNION SELECT x FROM t ORDER BY 1",
+    // What these ask for depends on the row at hand: all of their rows are computed when they are opened.
+    "SELECT a.k, (SELECT count(*) FROM t AS b WHERE b.x < a.x) FROM t AS a WHERE a.k < 30 ORDER BY a.k",
+    "SELECT g, (SELECT max(b.k) FROM t AS b WHERE b.x % 7 = g) FROM generate_series(1, 6) AS g ORDER BY g",
+    "SELECT g, (SELECT v FROM t WHERE k = g) FROM generate_series(1, 20) AS g ORDER BY g",
+    "SELECT g, b.v FROM generate_series(1, 9) AS g LEFT JOIN LATERAL \
+     (SELECT v FROM t WHERE k <= g * 2 ORDER BY k DESC LIMIT 1) AS b ON true ORDER BY g",
+    "SELECT a.k, b.k FROM t AS a, t AS b WHERE a.k < 5 AND b.k < a.k ORDER BY 1, 2",
 ];
 
 /// What changes everything that the queries look at.
@@ -109,6 +117,7 @@ fn a_portal_of_the_extended_protocol_is_fetched_from_as_it_was_bound() {
     for query in [
         "SELECT k FROM t WHERE x >= $1",
         "SELECT a.k FROM t AS a JOIN t AS b ON a.x = b.x AND a.x >= $1",
+        "SELECT g FROM generate_series(1, 20) AS g WHERE g > (SELECT count(*) - 20 - $1::int FROM t WHERE x = g % 3)",
     ] {
         let wanted = client.query(query, &[&0_i32]).expect("it reads").len();
         let mut transaction = client.transaction().expect("it begins");

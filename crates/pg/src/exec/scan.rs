@@ -42,6 +42,12 @@ pub trait Scan {
     fn ask_early(&mut self, _io: &mut ScanIo) -> Result<(), PgError> {
         Ok(())
     }
+
+    /// What it asks for is known only when it is executed.
+    fn asks_later(&self, _io: &ScanIo) -> bool {
+        false
+    }
+
     /// Adds properties to EXPLAIN.
     fn explain(&mut self, io: &mut ScanIo, explain: &mut Explain) -> Result<(), PgError>;
 }
@@ -263,27 +269,27 @@ pub(crate) unsafe fn of_ours(
     }
 }
 
-/// Has the scan ask for its rows, if it depends on nothing that is not known yet; see [`crate::exec::early`].
+/// The scan asks for other rows each time that it is executed; see [`crate::exec::early`].
+///
+/// # Safety
+///
+/// A scan of ours that `begin` has filled.
+pub(crate) unsafe fn asks_later(custom: *mut pg_sys::CustomScanState) -> bool {
+    // SAFETY: the caller vouches for the node.
+    unsafe {
+        let running = &*(*custom.cast::<State>()).running;
+        running.scan.asks_later(&running.io)
+    }
+}
+
+/// Has the scan ask for its rows; see [`crate::exec::early`].
 ///
 /// # Safety
 ///
 /// A scan of ours that `begin` has filled.
 pub(crate) unsafe fn ask_early(custom: *mut pg_sys::CustomScanState) -> Result<(), PgError> {
-    // SAFETY: the caller vouches for the node; the parameters of its plan are numbers of the statement's.
+    // SAFETY: the caller vouches for the node.
     unsafe {
-        let plan = (*custom).ss.ps.plan;
-        let values = (*(*custom).ss.ps.state).es_param_exec_vals;
-        let mut parameter = -1;
-        loop {
-            parameter = pg_sys::bms_next_member((*plan).extParam, parameter);
-            if parameter < 0 {
-                break;
-            }
-            // What no sub-plan sets before comes from the row of another plan.
-            if (*values.add(parameter as usize)).execPlan.is_null() {
-                return Ok(());
-            }
-        }
         let running = &mut *(*custom.cast::<State>()).running;
         running.scan.ask_early(&mut running.io)
     }
@@ -368,7 +374,9 @@ unsafe extern "C-unwind" fn explain(
 /// # Safety
 ///
 /// `child` is a live node of the executor's.
-unsafe fn next_row(child: *mut pg_sys::PlanState) -> Option<*mut pg_sys::TupleTableSlot> {
+pub(crate) unsafe fn next_row(
+    child: *mut pg_sys::PlanState,
+) -> Option<*mut pg_sys::TupleTableSlot> {
     pgrx::check_for_interrupts!();
     // SAFETY: the caller vouches for the node; the slot that it returns is its own.
     unsafe {

@@ -107,6 +107,10 @@ impl LookupJoin {
 }
 
 impl Scan for LookupJoin {
+    fn asks_later(&self, io: &ScanIo) -> bool {
+        self.read.asks_later(io)
+    }
+
     fn ask_early(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
         if matches!(self.state, State::Ready) {
             self.start(io)?;

@@ -166,3 +166,16 @@ pub(crate) fn tables(oids: &[pgrx::pg_sys::Oid]) -> Result<Vec<Rc<DistributedTab
     pg::server::transaction::accept_invalidations();
     oids.iter().map(|oid| catalog::get(*oid)).collect()
 }
+
+/// The error for a shard of which no placement answers.
+fn unreadable(table: &DistributedTable, index: usize) -> PgError {
+    let all: Vec<String> = table.placements[index].iter().map(|p| p.node.to_string()).collect();
+    PgError::new(pg::SqlState::INTERNAL_ERROR, "could not receive query results")
+        .detail(format!(
+            "No placement of shard {} of table \"{}\" can be read; it is placed on {}.",
+            table.shard_id(index).0,
+            table.name,
+            all.join(", ")
+        ))
+        .hint("Start the nodes again, or repair the placements with master_copy_shard_placement.")
+}

@@ -869,7 +869,8 @@ pub(super) fn assign(
     if let ([index], [table], []) = (shards, tables, avoid)
         && !pool::avoids_any()
     {
-        let leader = table.healthy(*index).next().ok_or_else(|| unreadable(table, *index))?;
+        let leader =
+            table.healthy(*index).next().ok_or_else(|| super::unreadable(table, *index))?;
         return Ok(vec![(leader.node.clone(), vec![*index])]);
     }
     let mut groups: Vec<(NodeAddress, Vec<usize>)> = Vec::new();
@@ -882,7 +883,7 @@ pub(super) fn assign(
             .find(|node| !silent.contains(node))
             .cloned()
             .or(first)
-            .ok_or_else(|| unreadable(&tables[0], *index))?;
+            .ok_or_else(|| super::unreadable(&tables[0], *index))?;
         match groups.iter_mut().find(|(known, _)| *known == node) {
             Some((_, group)) => group.push(*index),
             None => groups.push((node, vec![*index])),
@@ -943,19 +944,11 @@ fn is_own_refusal(error: &PgError) -> bool {
     error.sqlstate() == SqlState(*b"08001")
 }
 
-fn unreadable(table: &DistributedTable, index: usize) -> PgError {
-    let all: Vec<String> = table.placements[index].iter().map(|p| p.node.to_string()).collect();
-    PgError::new(SqlState::INTERNAL_ERROR, "could not receive query results")
-        .detail(format!(
-            "No placement of shard {} of table \"{}\" can be read; it is placed on {}.",
-            table.shard_id(index).0,
-            table.name,
-            all.join(", ")
-        ))
-        .hint("Start the nodes again, or repair the placements with master_copy_shard_placement.")
-}
-
 impl Scan for Read {
+    fn asks_later(&self, io: &ScanIo) -> bool {
+        !self.locks() && (self.is_read_anew() || io.looks_up())
+    }
+
     fn ask_early(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
         if !matches!(self.state, State::Ready)
             || self.locks()
