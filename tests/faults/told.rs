@@ -111,6 +111,42 @@ fn a_row_that_cannot_be_returned_to_the_client_is_not_stored() {
     assert_eq!(cluster.text("SELECT count(*) FROM alone"), "0");
 }
 
+/// A returned value that this server cannot read was an error too, after the node had committed by itself.
+#[test]
+fn a_row_whose_values_are_not_known_here_is_not_stored() {
+    let cluster = TestCluster::up(2);
+    cluster.on_all_nodes("CREATE TYPE mood AS ENUM ('good')");
+    let ddl = "CREATE TABLE t (id bigint PRIMARY KEY, n int, mood mood)";
+    cluster.create_distributed(ddl, "t", "id", 4, 1);
+    cluster.sql("INSERT INTO t SELECT i, 0, 'good' FROM generate_series(1, 8) AS i");
+    cluster.on_workers("ALTER TYPE mood ADD VALUE 'unheard'");
+    for shard in cluster.placements("t") {
+        let name = cluster.shard_name("t", shard.shard);
+        cluster.session_on(shard.node).sql(&format!("UPDATE {name} SET mood = 'unheard'"));
+    }
+    for id in 1..=8 {
+        let error = cluster.error(&format!("UPDATE t SET n = 1 WHERE id = {id} RETURNING mood"));
+        assert_eq!(error.sqlstate, "22P02", "{error}");
+    }
+    assert_eq!(cluster.text("SELECT count(*) FROM t WHERE n = 0"), "8");
+}
+
+/// The node had committed when there was no room here for the rows that the statement returns: it was told to have failed.
+#[test]
+fn a_statement_that_is_stored_says_so_where_its_rows_cannot_be_had() {
+    let cluster = TestCluster::up(2);
+    cluster.create_distributed("CREATE TABLE t (id int, n int, v text)", "t", "id", 4, 1);
+    cluster
+        .sql("INSERT INTO t SELECT 1, 0, repeat(i::text, 4000) FROM generate_series(1, 100) AS i");
+    let mut session = cluster.new_session();
+    session.sql("SET work_mem = '64kB'");
+    session.sql("SET temp_file_limit = '64kB'");
+    let error = session.error("UPDATE t SET n = 1 WHERE id = 1 RETURNING v || repeat('x', 9000)");
+    assert_eq!(error.sqlstate, "53400", "{error}");
+    assert!(error.detail.starts_with("The statement is stored"), "{error}");
+    assert_eq!(session.text("SELECT count(*), sum(n) FROM t WHERE id = 1"), "100|100");
+}
+
 /// A transaction with one snapshot read a placement that was repaired after it had begun as empty, found no row to update there, and
 /// the good placement was marked for having one.
 #[test]

@@ -161,7 +161,7 @@ pub(crate) fn before_commit() -> Result<(), PgError> {
     check_written_nodes(&open)?;
     let wrote_any = open.iter().any(|session| session.borrow().wrote);
     if wrote_any {
-        commit::make_ready();
+        commit::make_ready()?;
         transaction::serve_interrupts();
         commit::hold_interrupts_until_end();
     }

@@ -245,6 +245,13 @@ impl Codecs {
         self.client_encoding == client_encoding()
     }
 
+    /// Whatever rows a node returns, reading them raises no error, and neither does showing them to the client: all of them
+    /// are of types of the server itself, as the node has them, in the client's encoding. A text may name what is not known here.
+    pub fn cannot_fail(&self) -> bool {
+        let is_plain = |source: &Source| matches!(source, Source::Remote(_) | Source::TableOid(_));
+        self.binary_columns.iter().all(|is_binary| *is_binary) && self.sources.iter().all(is_plain)
+    }
+
     /// Which columns of remote rows come in binary.
     pub fn binary_columns(&self) -> &[bool] {
         &self.binary_columns

@@ -1024,15 +1024,6 @@ impl ScanIo {
         }
     }
 
-    /// Rows are converted for the client, who may speak an encoding that lacks some of their characters: an error that comes when the
-    /// statement has been executed.
-    pub fn converts_for_client(&self) -> bool {
-        let of_client = unguarded::client_encoding();
-        // SAFETY: reads a variable.
-        let of_database = unsafe { pg_sys::GetDatabaseEncoding() };
-        of_client != of_database && of_client != pg_sys::pg_enc::PG_SQL_ASCII as c_int
-    }
-
     /// Reads the child plan to its end now, into memory up to work_mem and then to disk; [`Self::child_row`]
     /// gives its rows afterwards.
     pub fn buffer_child(&mut self) {

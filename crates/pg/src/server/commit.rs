@@ -6,8 +6,9 @@
 //! when PostgreSQL itself is writing its commit record.
 //!
 //! The steps are those of CommitTransaction (`src/backend/access/transam/xact.c`): deferred triggers and portals come before
-//! the callback in which nodes commit. Left behind it are notifications, whose queue may be full.
+//! the callback in which nodes commit.
 
+use crate::server::notifications;
 use crate::sys::error::{PgError, SqlState};
 use pgrx::pg_sys;
 use std::cell::Cell;
@@ -28,8 +29,9 @@ const STATEMENT_TIMEOUT: std::ffi::c_int = 3;
 thread_local!(static HOLDS: Cell<bool> = const { Cell::new(false) });
 
 /// Does what of the local commit can fail and can be done before its time: ON COMMIT actions of temporary tables, and the
-/// check of a serializable transaction for conflicts. PostgreSQL does both again and finds nothing left to do.
-pub fn make_ready() {
+/// check of a serializable transaction for conflicts. PostgreSQL does both again and finds nothing left to do. Notifications
+/// must find room in their queue.
+pub fn make_ready() -> Result<(), PgError> {
     // SAFETY: called from the callback before the commit, which PostgreSQL calls just before these functions.
     unsafe {
         pg_sys::PreCommit_on_commit_actions();
@@ -37,6 +39,7 @@ pub fn make_ready() {
             pg_sys::ffi::pg_guard_ffi_boundary(|| raw::PreCommit_CheckForSerializationFailure());
         }
     }
+    notifications::check_room()
 }
 
 /// Keeps cancel requests, time-outs and the end of the backend from being served until the local transaction has ended.

@@ -21,6 +21,9 @@ pub mod waits;
 /// What lies between the nodes' commit and the local one.
 pub mod commit;
 
+/// Notifications of transactions whose nodes commit.
+pub mod notifications;
+
 /// Transaction events.
 pub mod transaction;
 

@@ -8,11 +8,10 @@
 
 use crate::catalog::table::{self, Search};
 use crate::server::activity;
-use crate::sys::error::{PgError, SqlState};
+use crate::sys::error::{PgError, caught};
 use pgrx::bgworkers::{
     BackgroundWorker, BackgroundWorkerBuilder, BackgroundWorkerStatus, DynamicBackgroundWorker,
 };
-use pgrx::pg_sys::panic::CaughtError;
 use pgrx::pg_sys::{self, Datum, Oid};
 use pgrx::prelude::PgTryBuilder;
 use std::collections::HashMap;
@@ -252,17 +251,4 @@ impl Visit {
             outcome
         }
     }
-}
-
-/// An error that was raised, as far as pgrx knows it.
-fn caught(cause: &CaughtError) -> PgError {
-    let (CaughtError::PostgresError(report)
-    | CaughtError::ErrorReport(report)
-    | CaughtError::RustPanic { ereport: report, .. }) = cause;
-    let mut error =
-        PgError::new(SqlState::unpacked(report.sql_error_code() as c_int), report.message());
-    if let Some(detail) = report.detail() {
-        error = error.detail(detail);
-    }
-    error
 }

@@ -5,8 +5,11 @@
 //! PostgreSQL's memory, drops the Rust side and only then leaves by `longjmp`.
 
 use pgrx::pg_sys;
+use pgrx::pg_sys::panic::CaughtError;
+use pgrx::prelude::PgTryBuilder;
 use std::ffi::{CStr, c_char, c_int};
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 
 /// A five-character SQLSTATE.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +38,8 @@ impl SqlState {
     pub const QUERY_CANCELED: Self = Self(*b"57014");
     /// 55P03: somebody else holds the lock.
     pub const LOCK_NOT_AVAILABLE: Self = Self(*b"55P03");
+    /// 54000: something has no room.
+    pub const PROGRAM_LIMIT_EXCEEDED: Self = Self(*b"54000");
     /// 53300: a server has no connection slot left.
     pub const TOO_MANY_CONNECTIONS: Self = Self(*b"53300");
     /// 25P02: the transaction is aborted already.
@@ -399,6 +404,36 @@ pub fn raise<T>(result: Result<T, PgError>) -> T {
             unreachable!("errfinish returned from an ERROR")
         }
     }
+}
+
+/// Runs `body` and catches an ERROR of PostgreSQL's. Nothing is cleaned up: the transaction has to end with it.
+pub fn catch<T>(body: impl FnOnce() -> Result<T, PgError>) -> Result<T, PgError> {
+    // SAFETY: counters of the backend, which an ERROR resets: who holds interrupts goes on holding them.
+    let (held, cancels_held) =
+        unsafe { (pg_sys::InterruptHoldoffCount, pg_sys::QueryCancelHoldoffCount) };
+    PgTryBuilder::new(AssertUnwindSafe(body))
+        .catch_others(|cause| {
+            // SAFETY: as above.
+            unsafe {
+                pg_sys::InterruptHoldoffCount = held;
+                pg_sys::QueryCancelHoldoffCount = cancels_held;
+            }
+            Err(caught(&cause))
+        })
+        .execute()
+}
+
+/// An error that was raised, as far as pgrx knows it.
+pub(crate) fn caught(cause: &CaughtError) -> PgError {
+    let (CaughtError::PostgresError(report)
+    | CaughtError::ErrorReport(report)
+    | CaughtError::RustPanic { ereport: report, .. }) = cause;
+    let mut error =
+        PgError::new(SqlState::unpacked(report.sql_error_code() as c_int), report.message());
+    if let Some(detail) = report.detail() {
+        error = error.detail(detail);
+    }
+    error
 }
 
 /// The text of a C string that PostgreSQL or libpq owns; empty for a null pointer.

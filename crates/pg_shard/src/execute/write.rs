@@ -64,14 +64,16 @@ impl RoutedWrite {
 
     fn run(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
         let plan = self.plan();
+        let codecs = io.codecs();
+        // What is returned is read here when the node has committed.
         let alone = io.is_whole_transaction()
-            && !(plan.returning && io.converts_for_client())
+            && (!plan.returning || codecs.cannot_fail())
             && transaction::is_untouched()
-            && transaction::has_plain_isolation();
+            && transaction::has_plain_isolation()
+            && !pg::server::notifications::are_pending();
         let Some(Locked { tables, shards, by_key }) = self.lock(io)? else {
             return if plan.must_find { not_found(plan.tables[0]) } else { Ok(()) };
         };
-        let codecs = io.codecs();
         let types = codecs.argument_types();
         let template = self.compiled.template_number(("", ""), &plan.template, types)?;
         let arguments = io.arguments(&[]);

@@ -220,6 +220,12 @@ const PINNED: &str = "SET search_path = pg_catalog, pg_temp; SET extra_float_dig
     SET client_connection_check_interval = '2s'; SET statement_timeout = 0; SET lock_timeout = 0; \
     SET idle_in_transaction_session_timeout = 0";
 
+/// The error for a statement that is stored and whose rows cannot be had.
+fn not_returned(cause: &PgError) -> PgError {
+    PgError::new(cause.sqlstate(), cause.message().to_owned())
+        .detail("The statement is stored; the rows that it returns could not be kept here.")
+}
+
 /// The command for rows of that name; for all without one.
 fn drop_rows(name: &str) -> String {
     format!("SELECT pgs_catalog.drop_rows('{{{name}}}')")
@@ -429,9 +435,19 @@ impl Session {
             sent?;
         }
         pg::server::commit::hold_interrupts_until_end();
-        let outcome = self.decide(OnInterrupt::Cancel, each);
+        // A row that cannot be kept does not keep the node from committing.
+        let mut failed = None;
+        let outcome = self.decide(OnInterrupt::Cancel, &mut |row| {
+            if failed.is_none() {
+                failed = pg::sys::error::catch(|| each(row)).err();
+            }
+            Ok(())
+        });
         self.commits_itself = false;
-        outcome
+        match (outcome, failed) {
+            (Ok(_), Some(error)) => Err(Failure::Statement(not_returned(&error))),
+            (outcome, _) => outcome,
+        }
     }
 
     /// Sends several statements in one flight: the first that fails ends it, and the rows that they changed are added
