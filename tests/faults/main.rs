@@ -6,6 +6,12 @@ mod under_load;
 /// One fault at a time, in one session.
 mod in_a_session;
 
+/// Whoever waits for frozen nodes can be stopped.
+mod frozen;
+
+/// What is wrong on the coordinator's own side marks no placement.
+mod own_side;
+
 /// Statements that take too long are given up, on the workers too.
 mod time;
 

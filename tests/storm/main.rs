@@ -2,7 +2,7 @@
 //! refused is not, whatever the moment at which it was struck.
 //!
 //! Beside the writers, placements are marked and repaired, and transactions with one snapshot read and write the
-//! repaired table. The storm lasts for `PGSHARD_STORM` seconds, twenty if nothing is said.
+//! repaired table. The storm lasts for `PGSHARD_STORM` seconds, forty if nothing is said.
 
 /// What clients do, and what they were told.
 mod client;
@@ -213,7 +213,7 @@ fn compare(accounts: &[Account], table: &str, stored: &BTreeMap<i64, i64>) -> [u
 #[test]
 fn what_is_acknowledged_is_stored_and_what_is_refused_is_not_in_a_storm() {
     let seconds = std::env::var("PGSHARD_STORM").ok().and_then(|text| text.parse().ok());
-    let length = Duration::from_secs(seconds.unwrap_or(20));
+    let length = Duration::from_secs(seconds.unwrap_or(40));
     // If it fails, the servers' directories stay, and their logs tell what became of each statement.
     let cluster = TestCluster::up_with(
         3,

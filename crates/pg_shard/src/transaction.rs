@@ -9,7 +9,9 @@ use crate::activity::{self, Kind, Work};
 use crate::catalog::{self, DistributedTable};
 use crate::health;
 use crate::naming::tell_as_table;
-use crate::session::ending::{OnInterrupt, PATIENCE, commit_all, roll_back_all, run_all, stop_all};
+use crate::session::ending::{
+    OnInterrupt, PATIENCE, commit_all, release_all, roll_back_all, run_all, stop_all,
+};
 use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::snapshot;
 use crate::session::{Failure, NoSession, Session};
@@ -407,15 +409,23 @@ pub(crate) fn after_transaction(_committed: bool) {
 
 /// A savepoint was released.
 pub(crate) fn before_subtransaction_commit(level: u32) -> Result<(), PgError> {
-    for session in pool::all() {
-        if session.borrow().depth < level {
-            continue;
+    let mut deep = pool::all();
+    deep.retain(|session| session.borrow().depth >= level);
+    for session in &deep {
+        crate::session::stream::claim(session).map_err(fail)?;
+    }
+    let released = release_all(&deep, &format!("RELEASE SAVEPOINT pg_shard_{level}"));
+    for (session, released) in deep.iter().zip(released) {
+        if let Err(failure) = released {
+            let error = fail(failure);
+            // It was asked to, for a reason of this server's.
+            if error.sqlstate() == SqlState::QUERY_CANCELED && commit::should_stop() {
+                transaction::serve_interrupts();
+                return Err(commit::stopped());
+            }
+            return Err(error);
         }
-        crate::session::stream::claim(&session).map_err(fail)?;
-        let mut session = session.borrow_mut();
-        let sql = format!("RELEASE SAVEPOINT pg_shard_{level}");
-        session.run(&sql, None, &mut |_| Ok(())).map_err(fail)?;
-        session.depth = level - 1;
+        session.borrow_mut().depth = level - 1;
     }
     Ok(())
 }

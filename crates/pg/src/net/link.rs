@@ -247,15 +247,19 @@ impl Link {
         Ok(true)
     }
 
-    /// The same without serving interrupts: for use while a transaction ends. On a plain socket a wait lasts a tick at
-    /// least.
+    /// The same without serving interrupts: for use while a transaction ends. A signal ends the wait early; without one it lasts
+    /// a tick at least on a plain socket.
     pub fn wait_uninterrupted(&mut self, limit: Duration) -> Result<bool, PgError> {
         let until = clock() + limit;
         let is_plain = matches!(self.transport, Transport::Plain(_));
         loop {
             let has_come = if is_plain {
                 let _told = WaitEvent::start();
-                matches!(self.read(0)?, Moved::Bytes(_))
+                match self.read(0)? {
+                    Moved::Bytes(_) => true,
+                    Moved::Nothing => false,
+                    Moved::Interrupted => return Ok(false),
+                }
             } else {
                 self.receive()?
             };

@@ -124,11 +124,6 @@ impl Drop for WaitSet {
     }
 }
 
-/// Waits on one socket, once.
-pub fn wait_for(socket: c_int, readiness: Readiness, limit: Option<Duration>) -> bool {
-    WaitSet::new(&[(socket, readiness)]).wait(limit).is_some()
-}
-
 /// Waits until one of the sockets is ready, `limit` at most, without serving interrupts; a signal ends the wait early.
 pub fn poll_uninterrupted(sockets: &[(c_int, Readiness)], limit: Duration) {
     let mut wanted: Vec<libc::pollfd> = sockets

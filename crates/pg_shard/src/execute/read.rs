@@ -360,6 +360,10 @@ impl Read {
             if self.reads_ctids() {
                 check_leaders(&tables[0], &parts)?;
             }
+            if parts.len() > 1 {
+                let nodes = parts.iter().map(|(node, _)| node);
+                pool::acting_as(self.user(), || pool::open_missing(nodes));
+            }
             for (node, group) in &parts {
                 match self.open_node(io, tables, node, group, sharers(&parts, node))? {
                     Ok(read) => reads.push(read),

@@ -85,6 +85,9 @@ impl Read {
             let groups = assign(&tables, &left, &avoid)?;
             left.clear();
             let mut asked = Vec::new();
+            pool::acting_as(self.user(), || {
+                pool::open_missing(groups.iter().map(|(node, _)| node))
+            });
             for (node, group) in &groups {
                 match self.ask(io, node, group, sharers(&groups, node), parts)? {
                     Ok(one) => asked.push(one),

@@ -164,12 +164,21 @@ impl Sink {
     }
 
     fn send_all(&mut self) -> Result<(), PgError> {
+        self.open_sessions();
         for index in 0..self.batches.len() {
             if !self.batches[index].is_empty() {
                 self.send(index)?;
             }
         }
         Ok(())
+    }
+
+    /// Opens the sessions that are missing for what has been collected, all at once.
+    fn open_sessions(&self) {
+        let table = self.table();
+        let filled = (0..self.batches.len()).filter(|index| !self.batches[*index].is_empty());
+        let nodes = filled.flat_map(|index| table.healthy(index)).map(|placement| &placement.node);
+        pool::acting_as(self.user, || pool::open_missing(nodes));
     }
 
     /// Queues a shard's batch for its placements.

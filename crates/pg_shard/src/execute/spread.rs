@@ -27,6 +27,17 @@ struct Part<'a> {
     affected: Option<u64>,
 }
 
+impl Part<'_> {
+    /// After a node was lost: somebody else can still take the write. If nobody can, all of the statement fails, and no other node
+    /// need be waited for.
+    fn check(&self) -> Result<(), PgError> {
+        if self.affected.is_none() && self.placements.is_empty() {
+            return Err(self.target.nobody());
+        }
+        Ok(())
+    }
+}
+
 /// Hands the statement for a shard, given by its index, to whoever sends it.
 pub(super) type WithRequest<'a> = dyn FnMut(usize, Send<'_>) -> Result<(), Failure> + 'a;
 
@@ -46,6 +57,7 @@ pub(super) fn write_shards(
         let placements = target.placements()?.into();
         parts.push(Part { target, placements, affected: None });
     }
+    open_sessions(&parts);
     let mut missed: Vec<(ShardId, PlacementId)> = Vec::new();
     let mut asked: Vec<Asked> = Vec::new();
     loop {
@@ -53,7 +65,10 @@ pub(super) fn write_shards(
             let target = &parts[part].target;
             match ask(target, &placement, request)? {
                 Ok(session) => asked.push(Asked { part, placement, session }),
-                Err(error) => missed.extend(lose(target, &placement.node, &error)?),
+                Err(error) => {
+                    missed.extend(lose(target, &placement.node, &error)?);
+                    parts[part].check()?;
+                }
             }
         }
         let is_at_end = |part: &Part<'_>| part.placements.is_empty();
@@ -91,11 +106,9 @@ pub(super) fn write_shards(
             }
             Err(Failure::Lost(error)) => {
                 missed.extend(lose(target, &placement.node, &error)?);
+                parts[part].check()?;
             }
         }
-    }
-    if let Some(part) = parts.iter().find(|part| part.affected.is_none()) {
-        return Err(part.target.nobody());
     }
     missed.sort_unstable();
     missed.dedup();
@@ -103,6 +116,15 @@ pub(super) fn write_shards(
         health::mark_inactive(&missed)?;
     }
     Ok(parts.iter().filter_map(|part| part.affected).sum())
+}
+
+/// Opens the sessions that are missing, all at once.
+fn open_sessions(parts: &[Part<'_>]) {
+    let Some(Part { target, .. }) = parts.first() else { return };
+    let placements = parts.iter().flat_map(|part| &part.placements);
+    let nodes = placements.map(|placement| &placement.node);
+    let nodes = nodes.filter(|node| pool::missed(node).is_none());
+    pool::acting_as(target.user, || pool::open_missing(nodes));
 }
 
 /// A statement under way on a node.

@@ -89,6 +89,8 @@ fn keep(question: &str, answers: impl Iterator<Item = (Asked, Option<String>)>) 
 
 /// Asks all nodes at once.
 fn ask(nodes: &[&NodeAddress], question: &str) -> Vec<Option<String>> {
+    let free = nodes.iter().filter(|node| !pool::seems_silent(node) && !pool::is_occupied(node));
+    pool::open_missing(free.copied());
     let sent: Vec<Option<SessionRef>> = nodes
         .iter()
         .map(|node| {

@@ -4,9 +4,10 @@ use super::{NoSession, deadlock, pool};
 use crate::settings;
 use pg::catalog::table;
 use pg::net::libpq::{Connection, Opening};
-use pg::net::wait::{Readiness, clock, wait_for};
+use pg::net::wait::{Readiness, WaitSet, clock};
 use pg::{PgError, SqlState};
 use shardmap::NodeAddress;
+use std::time::Duration;
 
 /// What `pg_shard.node_conninfo` does not set.
 const OWN: [&str; 7] =
@@ -44,28 +45,87 @@ pub(super) fn start(node: &NodeAddress) -> Result<Connection, NoSession> {
 
 /// Opens a connection and waits for it, at most `pg_shard.connect_timeout`.
 pub(super) fn connect(node: &NodeAddress) -> Result<Connection, NoSession> {
-    let mut connection = start(node)?;
+    connect_all(std::slice::from_ref(node)).remove(0).0
+}
+
+/// A connection that is being opened.
+enum Attempt {
+    Opening(Connection, Readiness),
+    /// With the moment at which that was known.
+    Done(Result<Connection, NoSession>, Duration),
+}
+
+/// Opens connections to all of them at once, and waits for each of them at most `pg_shard.connect_timeout`. Tells the moments at
+/// which each was open, or refused.
+pub(super) fn connect_all(nodes: &[NodeAddress]) -> Vec<(Result<Connection, NoSession>, Duration)> {
     let deadline = clock() + settings::connect_timeout();
-    let mut wanted = Readiness::Writable;
+    let mut all: Vec<Attempt> = nodes
+        .iter()
+        .map(|node| match start(node) {
+            Ok(connection) => Attempt::Opening(connection, Readiness::Writable),
+            Err(reason) => Attempt::Done(Err(reason), clock()),
+        })
+        .collect();
     loop {
+        let (places, sockets): (Vec<usize>, Vec<_>) = all
+            .iter()
+            .enumerate()
+            .filter_map(|(place, attempt)| match attempt {
+                Attempt::Opening(connection, wanted) => {
+                    Some((place, (connection.socket(), *wanted)))
+                }
+                Attempt::Done(..) => None,
+            })
+            .unzip();
+        if places.is_empty() {
+            break;
+        }
+        // libpq has none for a moment between two addresses.
+        let mut ready = sockets.iter().position(|(socket, _)| *socket < 0);
         let left = deadline.saturating_sub(clock());
-        if left.is_zero() {
-            let limit = settings::connect_timeout().as_secs_f32();
-            return Err(NoSession::Unreachable(PgError::new(
-                SqlState::CONNECTION_FAILURE,
-                format!("no answer within {limit} s"),
-            )));
+        if ready.is_none() && !left.is_zero() {
+            ready = WaitSet::new(&sockets).wait(Some(left));
         }
-        if connection.socket() >= 0 && !wait_for(connection.socket(), wanted, Some(left)) {
-            continue;
-        }
-        match connection.poll_opening() {
-            Opening::WaitReadable => wanted = Readiness::Readable,
-            Opening::WaitWritable => wanted = Readiness::Writable,
-            Opening::Open => return Ok(connection),
-            Opening::Failed => return Err(classify(&connection, node)),
+        match ready {
+            Some(at) => all[places[at]].go_on(&nodes[places[at]]),
+            None if clock() >= deadline => {
+                places.iter().for_each(|place| all[*place].give_up());
+            }
+            None => {}
         }
     }
+    all.into_iter()
+        .filter_map(|attempt| match attempt {
+            Attempt::Done(outcome, at) => Some((outcome, at)),
+            Attempt::Opening(..) => None,
+        })
+        .collect()
+}
+
+impl Attempt {
+    /// The socket is ready.
+    fn go_on(&mut self, node: &NodeAddress) {
+        let given_up = Self::Done(Err(no_answer()), clock());
+        let Self::Opening(mut connection, _) = std::mem::replace(self, given_up) else { return };
+        *self = match connection.poll_opening() {
+            Opening::WaitReadable => Self::Opening(connection, Readiness::Readable),
+            Opening::WaitWritable => Self::Opening(connection, Readiness::Writable),
+            Opening::Open => Self::Done(Ok(connection), clock()),
+            Opening::Failed => Self::Done(Err(classify(&connection, node)), clock()),
+        };
+    }
+
+    fn give_up(&mut self) {
+        *self = Self::Done(Err(no_answer()), clock());
+    }
+}
+
+fn no_answer() -> NoSession {
+    let limit = settings::connect_timeout().as_secs_f32();
+    NoSession::Unreachable(PgError::new(
+        SqlState::CONNECTION_FAILURE,
+        format!("no answer within {limit} s"),
+    ))
 }
 
 pub(super) fn classify(connection: &Connection, node: &NodeAddress) -> NoSession {

@@ -11,6 +11,7 @@ use crate::settings;
 use pg::net::wait::{Readiness, clock, poll_uninterrupted};
 use pg::net::watch::Watch;
 use pg::server::commit::should_stop;
+use pg::server::transaction::nest_level;
 use pg::{PgError, SqlState};
 use protocol::Row;
 use shardmap::NodeAddress;
@@ -299,6 +300,9 @@ fn drain_all<S: DerefMut<Target = Session>>(sessions: &mut [S], limit: Duration,
                 session.ask_again();
             }
         }
+        for session in sessions.iter_mut().filter(|_| cancels) {
+            session.give_up_if_deaf(now);
+        }
         poll_uninterrupted(&sockets, (deadline - now).min(TICK));
     }
     for session in sessions.iter_mut() {
@@ -376,6 +380,21 @@ pub(crate) fn commit_all(
     outcomes.into_iter().map(|outcome| outcome.map(drop)).collect()
 }
 
+/// Releases a savepoint on all of them at once. PostgreSQL's clock for statements does not run meanwhile, so that this is a wait
+/// by the rules of [`decide`].
+pub(crate) fn release_all(sessions: &[SessionRef], sql: &str) -> Vec<Result<(), Failure>> {
+    let mut open: Vec<RefMut<'_, Session>> =
+        sessions.iter().map(|session| session.borrow_mut()).collect();
+    for session in open.iter_mut().filter(|session| session.is_usable()) {
+        session.error = None;
+        session.queue_command(sql);
+        session.queue_sync();
+    }
+    let open: Vec<&mut Session> = open.iter_mut().map(|session| &mut **session).collect();
+    let outcomes = decide(open, OnInterrupt::Cancel, &mut |_, _| Ok(()));
+    outcomes.into_iter().map(|outcome| outcome.map(drop)).collect()
+}
+
 impl Session {
     /// What to wait for.
     fn wanted(&self) -> (i32, Readiness) {
@@ -444,14 +463,29 @@ impl Session {
 
     /// Asks the node to stop, unless it has been and has not heard it yet.
     fn ask_again(&mut self) {
-        if self.cancelling.as_ref().is_none_or(|request| request.is_over(Duration::ZERO)) {
-            self.cancelling = self.link.connection().start_cancel();
+        if self.cancelling.as_ref().is_none_or(|(_, request)| request.is_over(Duration::ZERO)) {
+            self.cancelling = self.link.connection().start_cancel().map(|it| (clock(), it));
+        }
+    }
+
+    /// A server that does not even hear a cancel request is frozen, or behind a dead network: nobody need wait until its patience is
+    /// over. Where a savepoint hangs on the session, it is waited for.
+    fn give_up_if_deaf(&mut self, now: Duration) {
+        let costs_nothing = self.depth == 0 || nest_level() == 1;
+        let is_deaf = self.cancelling.as_ref().is_some_and(|(asked, request)| {
+            now.saturating_sub(*asked) >= GRACE && !request.is_over(Duration::ZERO)
+        });
+        if is_deaf && costs_nothing && self.is_usable() {
+            self.give_up(PgError::new(
+                SqlState::CONNECTION_FAILURE,
+                "the node did not hear a cancel request",
+            ));
         }
     }
 
     /// A cancel that is still on its way would strike whatever the session does next.
     fn settle_cancel(&mut self, limit: Duration) {
-        if let Some(request) = self.cancelling.take()
+        if let Some((_, request)) = self.cancelling.take()
             && !request.is_over(limit)
         {
             self.give_up(PgError::new(
@@ -539,5 +573,23 @@ impl Session {
     pub(super) fn drain(&mut self, limit: Duration) -> bool {
         drain_all(&mut [&mut *self], limit, false);
         self.is_usable()
+    }
+
+    /// An error skips the rest of a pipeline: what was to be prepared there is not.
+    pub(super) fn forget_unprepared(&mut self) {
+        for expect in self.expects.iter().take_while(|it| !matches!(it, Expect::Sync)) {
+            if let Expect::Prepare(key) = expect {
+                self.statements.forget(*key);
+            }
+        }
+    }
+
+    /// What the pipeline has not been answered so far it never will be. The next one's answers are still to come.
+    pub(super) fn end_pipeline(&mut self) {
+        while let Some(expect) = self.expects.pop_front() {
+            if matches!(expect, Expect::Sync) {
+                break;
+            }
+        }
     }
 }

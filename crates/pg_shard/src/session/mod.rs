@@ -32,6 +32,9 @@ mod inquiry;
 /// What nodes answer to questions about themselves.
 pub(crate) mod capabilities;
 
+/// Opening sessions.
+mod opening;
+
 /// Which sessions there are.
 pub(crate) mod pool;
 
@@ -59,7 +62,6 @@ use crate::activity::Told;
 use crate::settings;
 use crate::transaction;
 use age::Age;
-use connect::connect;
 use ending::{OnInterrupt, PATIENCE};
 use pg::catalog::table::{self, OutputSettings};
 use pg::net::libpq::Cancelling;
@@ -73,6 +75,7 @@ use shardmap::NodeAddress;
 use snapshot::Snapshot;
 use statements::Statements;
 use std::collections::VecDeque;
+use std::time::Duration;
 use stream::Stream;
 
 /// Why a session could not do what it was asked.
@@ -191,8 +194,8 @@ pub(crate) struct Session {
     commits_itself: bool,
     /// Whether COMMIT is under way.
     commit: Commit,
-    /// A request to stop that the node may not have heard yet.
-    cancelling: Option<Cancelling>,
+    /// A request to stop that the node may not have heard yet, and when it was made.
+    cancelling: Option<(Duration, Cancelling)>,
     /// Rows of a COPY TO are coming.
     copying_out: bool,
     /// How many COPYs have been queued; each is known by its number.
@@ -255,18 +258,10 @@ pub(crate) fn wait_for_any(sessions: &[&SessionRef]) -> Result<(), (usize, Failu
 }
 
 impl Session {
-    /// Opens a session; two attempts, as pg_shard 1.2 makes.
-    pub(crate) fn open(node: &NodeAddress) -> Result<Self, NoSession> {
-        match Self::open_once(node) {
-            Err(NoSession::Unreachable(_)) => Self::open_once(node),
-            outcome => outcome,
-        }
-    }
-
-    fn open_once(node: &NodeAddress) -> Result<Self, NoSession> {
-        let mut session = Self {
+    fn new(node: &NodeAddress, link: Link) -> Self {
+        Self {
             node: node.clone(),
-            link: Link::new(connect(node)?).map_err(NoSession::Refused)?,
+            link,
             depth: 0,
             wrote: false,
             has_answered: false,
@@ -297,24 +292,7 @@ impl Session {
             keeps: Vec::new(),
             reader: None,
             told: Told::new(node),
-        };
-        // Settings that never change.
-        session.link.flight().query(&format!(
-            "SELECT pg_catalog.pg_backend_pid(); {PINNED}; SET idle_session_timeout = {}",
-            settings::idle_session_timeout()
-        ));
-        session.expects.extend([Expect::Statement, Expect::Preliminary, Expect::Sync]);
-        let mut met = None;
-        let opened = session.finish(&mut |row| {
-            met = row.first_text();
-            Ok(())
-        });
-        opened.map_err(|failure| match failure {
-            Failure::Lost(error) => NoSession::Unreachable(error),
-            Failure::Statement(error) => NoSession::Refused(error),
-        })?;
-        pooler::check(node, session.link.connection().backend_pid(), &met.unwrap_or_default())?;
-        Ok(session)
+        }
     }
 
     /// The connection is good, as far as can be known without asking.
@@ -808,7 +786,7 @@ impl Session {
                     self.told.has_answered();
                     self.status = status;
                     self.forget_unprepared();
-                    self.expects.clear();
+                    self.end_pipeline();
                     if self.depth == 0 && !self.is_ending && status == TransactionStatus::InBlock {
                         let error = PgError::internal(format!(
                             "node \"{}\" is in a transaction that was not begun for this statement",
@@ -862,15 +840,6 @@ impl Session {
                 let text =
                     format!("node \"{}\" has answered another statement than COMMIT", self.node);
                 Err(self.lose(PgError::internal(text)))
-            }
-        }
-    }
-
-    /// An error skips the rest of a flight: what was to be prepared there is not.
-    fn forget_unprepared(&mut self) {
-        for expect in &self.expects {
-            if let Expect::Prepare(key) = expect {
-                self.statements.forget(*key);
             }
         }
     }

@@ -26,6 +26,8 @@ thread_local! {
     static AVOIDED: RefCell<HashMap<NodeAddress, Duration>> = RefCell::new(HashMap::new());
     /// Nodes that writes could not reach, and when the client's statement had begun.
     static MISSED: RefCell<Vec<(i64, NodeAddress, PgError)>> = const { RefCell::new(Vec::new()) };
+    /// Nodes to which no session could be opened ahead, for whom, and when the client's statement had begun.
+    static FAILED: RefCell<Vec<(i64, Oid, NodeAddress, NoSession)>> = const { RefCell::new(Vec::new()) };
     /// Few: one for each node, and for each role that the backend has been.
     static SESSIONS: RefCell<Vec<Pooled>> = const { RefCell::new(Vec::new()) };
 }
@@ -130,16 +132,61 @@ pub(crate) fn session_of(
         SESSIONS.with_borrow_mut(|sessions| sessions.retain(|pooled| !is_wanted(pooled)));
         refuse()?;
     }
-    let since = clock();
-    let opened = Session::open(node);
-    if matches!(opened, Err(NoSession::Unreachable(_))) && clock() - since >= SLOW {
-        AVOIDED.with_borrow_mut(|avoided| avoided.insert(node.clone(), clock() + AVOIDANCE));
+    match take_failed(role, node) {
+        Some(reason) => Err(reason),
+        None => add(role, node, Session::open_all(std::slice::from_ref(node)).remove(0)),
+    }
+}
+
+/// Keeps a session that was opened.
+fn add(
+    role: Oid,
+    node: &NodeAddress,
+    (opened, took): (Result<Session, NoSession>, Duration),
+) -> Result<SessionRef, NoSession> {
+    if matches!(opened, Err(NoSession::Unreachable(_))) && took >= SLOW {
+        avoid(node);
     }
     let session = Rc::new(RefCell::new(opened?));
     SESSIONS.with_borrow_mut(|sessions| {
         sessions.push(Pooled { role, node: node.clone(), session: Rc::clone(&session) });
     });
     Ok(session)
+}
+
+/// Opens those sessions to the nodes that are missing, all at once: for a statement that is about to ask for them one by one. Where
+/// that fails, whoever asks for the session next in the same statement is told so.
+pub(crate) fn open_missing<'a>(nodes: impl Iterator<Item = &'a NodeAddress>) {
+    FAILED.with_borrow_mut(Vec::clear);
+    let role = role();
+    let mut missing: Vec<NodeAddress> = Vec::new();
+    SESSIONS.with_borrow(|sessions| {
+        for node in nodes {
+            let is_known = sessions.iter().any(|it| it.role == role && it.node == *node);
+            if !is_known && !missing.contains(node) {
+                missing.push(node.clone());
+            }
+        }
+    });
+    if missing.len() < 2 || transaction::doomed().is_some() {
+        return;
+    }
+    let opened = Session::open_all(&missing);
+    let now = pg::server::transaction::statement_start();
+    for (node, opened) in missing.into_iter().zip(opened) {
+        if let Err(reason) = add(role, &node, opened) {
+            FAILED.with_borrow_mut(|failed| failed.push((now, role, node, reason)));
+        }
+    }
+}
+
+/// What [`open_missing`] has found out about the node for this statement; once.
+fn take_failed(role: Oid, node: &NodeAddress) -> Option<NoSession> {
+    FAILED.with_borrow_mut(|failed| {
+        let at = failed.iter().position(|(_, of, known, _)| *of == role && known == node)?;
+        let (statement, _, _, reason) = failed.swap_remove(at);
+        (statement == pg::server::transaction::statement_start()).then_some(reason)
+    })
 }
 
 /// The node's session is in a remote transaction or has something under way.
