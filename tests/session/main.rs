@@ -3,6 +3,9 @@
 //!
 //! Rows of the metadata are the article's; only its oid and its ports 1922 to 1925 stand as names here.
 
+/// The book's tutorials.
+mod tutorial;
+
 use std::fmt::Write;
 
 use testkit::{NodeName, Script, TestCluster};
