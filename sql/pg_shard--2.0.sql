@@ -96,6 +96,22 @@ CREATE FUNCTION pgs_catalog.is_preloaded()
     RETURNS boolean LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'is_preloaded_wrapper';
 COMMENT ON FUNCTION pgs_catalog.is_preloaded() IS 'this server has loaded pg_shard when it started';
 
+CREATE FUNCTION pgs_catalog.clock()
+    RETURNS bigint LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'clock_wrapper';
+COMMENT ON FUNCTION pgs_catalog.clock() IS 'this server''s clock, by which nodes agree on commit times';
+CREATE FUNCTION pgs_catalog.commit_at(commit_time bigint)
+    RETURNS bigint LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'commit_at_wrapper';
+COMMENT ON FUNCTION pgs_catalog.commit_at(bigint)
+    IS 'has the current transaction commit not before a time, and tells the clock';
+CREATE FUNCTION pgs_catalog.commit_prepared_at(commit_time bigint, is_exact boolean DEFAULT true)
+    RETURNS void LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'commit_prepared_at_wrapper';
+COMMENT ON FUNCTION pgs_catalog.commit_prepared_at(bigint, boolean)
+    IS 'tells when, or by when, the transaction of the session''s next COMMIT PREPARED has committed on other nodes';
+CREATE FUNCTION pgs_catalog.commit_time()
+    RETURNS bigint LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'commit_time_wrapper';
+COMMENT ON FUNCTION pgs_catalog.commit_time()
+    IS 'when the session''s last transaction with changes has committed';
+
 CREATE FUNCTION pgs_catalog.mark_distributed(table_oid oid, also_restored boolean)
     RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'mark_distributed_wrapper';
 COMMENT ON FUNCTION pgs_catalog.mark_distributed(oid, boolean)

@@ -19,6 +19,7 @@ use crate::read::query::{DistributionKey, Statement};
 use crate::server::transaction;
 use crate::server::utility::{self, UtilityCall};
 use crate::sys::error::{PgError, boundary};
+use crate::time::{aged, events};
 use pgrx::pg_sys::{self, Oid};
 use shardmap::instruction::Purpose;
 use shardmap::repartition::RepartitionedRows;
@@ -336,9 +337,10 @@ unsafe extern "C-unwind" fn process_utility(
                 utility::Outcome::ThenFinish => (call.statement(), true),
             })
         });
-        if next.is_null() {
+        if next.is_null() || boundary(|| aged::import(next)) {
             return;
         }
+        let finish = boundary(|| events::before_utility(next, text));
         let read_only_tree = read_only_tree && next == statement;
         match PREVIOUS.get() {
             Some(Previous { utility: Some(previous), .. }) => {
@@ -363,6 +365,9 @@ unsafe extern "C-unwind" fn process_utility(
                 receiver,
                 completion,
             ),
+        }
+        if let Some(finish) = finish {
+            events::after_utility(finish);
         }
         if finishes {
             boundary(|| planner().finish_utility(&mut UtilityCall::new(next, text, completion)));

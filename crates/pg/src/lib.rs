@@ -46,4 +46,7 @@ pub mod catalog;
 /// The server around a statement: transactions, locks, workers, shared memory, utility statements.
 pub mod server;
 
+/// When transactions commit, and statements that read at a given time.
+pub mod time;
+
 pub use sys::error::{PgError, SqlState};

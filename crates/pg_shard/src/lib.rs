@@ -72,6 +72,7 @@ static PG_SHARD: PgShard = PgShard;
 extern "C-unwind" fn _PG_init() {
     settings::define();
     pg::server::activity::reserve();
+    pg::time::reserve();
     pg::catalog::mark::register(mark::check_label);
     rounds::register(Rounds { rest: settings::autoanalyze_naptime, visit: ddl::keep_fresh });
     background::set_job(health::mark_in_background);

@@ -61,7 +61,8 @@ impl Gid {
         Some(Self { length: u8::try_from(name.len()).ok()?, bytes })
     }
 
-    fn name(&self) -> &[u8] {
+    /// Its bytes.
+    pub fn name(&self) -> &[u8] {
         &self.bytes[..usize::from(self.length).min(GID_BYTES)]
     }
 }
@@ -92,12 +93,8 @@ pub struct Doubt {
     has_children: bool,
     /// Other servers take part, and its time is that of all of them. Otherwise it gets one when it is committed here.
     is_shared: bool,
-    /// COMMIT PREPARED is being executed.
-    is_decided: bool,
     /// It does not commit before.
     low: Time,
-    /// When it commits, once that is decided.
-    span: Span,
     gid: Gid,
 }
 
@@ -154,6 +151,8 @@ pub enum Answer {
     Ready,
     /// When this transaction has ended; then ask again.
     Wait(u32),
+    /// When what has just been done with a prepared transaction has been noted, a few microseconds later; then ask again.
+    WaitForNote(u32),
     /// When the server's clock has gone on a little; then ask again.
     TooEarly,
     /// Never.
@@ -278,8 +277,7 @@ impl<'a> Timeline<'a> {
         low: Time,
     ) -> bool {
         let Some(doubt) = self.doubts.get_mut(self.head.doubts) else { return false };
-        let span = Span::exact(Time::ZERO);
-        *doubt = Doubt { xid, has_children, is_shared, is_decided: false, low, span, gid };
+        *doubt = Doubt { xid, has_children, is_shared, low, gid };
         self.head.doubts += 1;
         true
     }
@@ -325,34 +323,25 @@ impl<'a> Timeline<'a> {
         self.doubts[..self.head.doubts].iter().find(|doubt| doubt.gid == *gid).map(|it| it.xid)
     }
 
-    /// A prepared transaction is about to become visible. Where others take part, it has committed there at the `agreed` time, which
-    /// the clock has heard; of a server that does not know when, it is at least known that it was not after that server's clock
-    /// (`is_exact` is false then). Without any it is taken for granted that this server's clock is not behind.
-    pub fn decide(&mut self, xid: u32, agreed: Option<Time>, is_exact: bool, own: Time) {
+    /// A prepared transaction is about to become visible: not before the time returned, if no other is agreed.
+    pub fn begin_prepared(&mut self, own: Time) -> Time {
+        self.tick(own)
+    }
+
+    /// It has become visible. Where others take part, it has committed there at the `agreed` time, which the clock had heard before; of
+    /// a server that does not know when, it is at least known that it was not after that server's clock (`is_exact` is false
+    /// then). Without any it is taken for granted that this server's clock is not behind. `begun` is from
+    /// [`Self::begin_prepared`].
+    pub fn end_prepared(&mut self, xid: u32, agreed: Option<Time>, is_exact: bool, begun: Time) {
         let Some(at) = self.doubt_of(xid) else { return };
-        let now = self.tick(own);
-        let doubt = &mut self.doubts[at];
-        doubt.is_decided = true;
-        doubt.span = match agreed {
-            _ if !doubt.is_shared => Span::exact(now),
+        let doubt = self.remove_doubt(at);
+        let now = self.head.clock;
+        let span = match agreed {
+            _ if !doubt.is_shared => Span::exact(begun),
             Some(time) if is_exact && time >= doubt.low && time <= now => Span::exact(time),
             _ => Span { low: doubt.low, high: now },
         };
-    }
-
-    /// It was not to be after all.
-    pub fn undecide(&mut self, xid: u32) {
-        if let Some(at) = self.doubt_of(xid) {
-            self.doubts[at].is_decided = false;
-        }
-    }
-
-    /// It has become visible.
-    pub fn end_prepared(&mut self, xid: u32) {
-        if let Some(at) = self.doubt_of(xid) {
-            let doubt = self.remove_doubt(at);
-            self.note(doubt.xid, doubt.has_children, doubt.span);
-        }
+        self.note(doubt.xid, doubt.has_children, span);
     }
 
     /// Whether a snapshot that is taken from now on can be made one of time `at`. From then on whatever commits gets a later
@@ -370,13 +359,21 @@ impl<'a> Timeline<'a> {
             return Answer::Refused(Refusal::TooOld);
         }
         let flights = self.flights[..self.head.flights].iter();
-        let doubts = self.doubts[..self.head.doubts].iter();
-        let flying = flights.filter(|flight| flight.time <= at).map(|flight| flight.xid);
-        let doubtful = doubts.filter(|doubt| doubt.may_precede(at)).map(|doubt| doubt.xid);
-        match flying.chain(doubtful).find(|xid| is_in_progress(*xid)) {
-            Some(xid) => Answer::Wait(xid),
-            None => Answer::Ready,
+        let mut flying = flights.filter(|flight| flight.time <= at).map(|flight| flight.xid);
+        if let Some(xid) = flying.find(|xid| is_in_progress(*xid)) {
+            return Answer::Wait(xid);
         }
+        for doubt in &self.doubts[..self.head.doubts] {
+            match (is_in_progress(doubt.xid), doubt.is_shared) {
+                // Whatever its time will be, it is later.
+                (_, true) if doubt.low > at => {}
+                (true, false) => {}
+                (true, true) => return Answer::Wait(doubt.xid),
+                // It may be visible already, and nobody has said since when.
+                (false, _) => return Answer::WaitForNote(doubt.xid),
+            }
+        }
+        Answer::Ready
     }
 
     /// Tells what a snapshot that was taken behind [`Self::may_read`] must not show to be one of time `at`.
@@ -388,10 +385,9 @@ impl<'a> Timeline<'a> {
         flights
             .filter(|flight| flight.time > at)
             .for_each(|it| each(Hidden { xid: it.xid, has_children: it.has_children }));
+        // Those that have a part in what is read had ended before the snapshot was taken.
         for doubt in &self.doubts[..self.head.doubts] {
-            if doubt.is_hidden(at)? {
-                each(Hidden { xid: doubt.xid, has_children: doubt.has_children });
-            }
+            each(Hidden { xid: doubt.xid, has_children: doubt.has_children });
         }
         let size = self.commits.len() as u64;
         let kept = self.head.commits.min(size);
@@ -414,25 +410,6 @@ fn is_after(span: Span, at: Time) -> Result<bool, Refusal> {
         Span { low, .. } if low > at => Ok(true),
         Span { high, .. } if high <= at => Ok(false),
         Span { .. } => Err(Refusal::Unsure),
-    }
-}
-
-impl Doubt {
-    /// It may have to be shown to whoever reads at that time. What others take part in is waited for until it has ended: that COMMIT
-    /// PREPARED has begun does not say that it succeeds.
-    fn may_precede(&self, at: Time) -> bool {
-        match self.is_shared {
-            true => self.low <= at,
-            false => self.is_decided && self.span.low <= at,
-        }
-    }
-
-    /// It must not be shown at that time, if it becomes visible at all.
-    fn is_hidden(&self, at: Time) -> Result<bool, Refusal> {
-        match self.is_decided {
-            true => is_after(self.span, at),
-            false => Ok(true),
-        }
     }
 }
 

@@ -92,10 +92,12 @@ fn a_prepared_transaction_is_waited_for_until_it_has_ended_and_shows_at_the_agre
     assert_eq!(server.answer(low.previous()), Answer::Ready);
     let agreed = low.next().next();
     server.timeline().hear(agreed.next(), own(0)).unwrap();
-    server.timeline().decide(10, Some(agreed), true, own(0));
+    let begun = server.timeline().begin_prepared(own(0));
     // COMMIT PREPARED may still fail.
     assert_eq!(server.answer(low), Answer::Wait(10));
-    server.timeline().end_prepared(10);
+    let at = server.timeline().may_read(low, own(0), &mut |_| false);
+    assert_eq!(at, Answer::WaitForNote(10));
+    server.timeline().end_prepared(10, Some(agreed), true, begun);
     assert_eq!(server.answer(low), Answer::Ready);
     assert_eq!(server.hidden(agreed.previous()), Ok(vec![10]));
     assert_eq!(server.hidden(agreed), Ok(vec![]));
@@ -105,8 +107,8 @@ fn a_prepared_transaction_is_waited_for_until_it_has_ended_and_shows_at_the_agre
 fn where_nobody_knows_the_agreed_time_readers_between_are_refused() {
     let mut server = Owned::new(8);
     let low = server.timeline().begin_prepare(10, false, gid("a"), true, own(0)).unwrap();
-    server.timeline().decide(10, None, false, own(10));
-    server.timeline().end_prepared(10);
+    let begun = server.timeline().begin_prepared(own(10));
+    server.timeline().end_prepared(10, None, false, begun);
     let now = server.timeline().clock();
     assert_eq!(server.hidden(low.previous()), Ok(vec![10]));
     assert_eq!(server.hidden(low), Err(Refusal::Unsure));
@@ -120,8 +122,8 @@ fn a_time_before_the_prepare_or_in_the_future_is_not_an_agreed_one() {
         let mut server = Owned::new(8);
         server.commit(9);
         let low = server.timeline().begin_prepare(10, false, gid("a"), true, own(0)).unwrap();
-        server.timeline().decide(10, Some(wrong), true, own(10));
-        server.timeline().end_prepared(10);
+        let begun = server.timeline().begin_prepared(own(10));
+        server.timeline().end_prepared(10, Some(wrong), true, begun);
         assert_eq!(server.hidden(low), Err(Refusal::Unsure));
     }
 }
@@ -132,13 +134,13 @@ fn a_prepared_transaction_of_this_server_alone_keeps_nobody_waiting() {
     let low = server.timeline().begin_prepare(10, false, gid("xa"), false, own(0)).unwrap();
     let later = low.next();
     assert_eq!(server.answer(later), Answer::Ready);
-    server.timeline().decide(10, None, false, own(0));
-    assert_eq!(server.answer(later), Answer::Ready);
-    let time = server.timeline().clock();
-    assert_eq!(server.answer(time), Answer::Wait(10));
-    server.timeline().end_prepared(10);
-    assert_eq!(server.hidden(later), Ok(vec![10]));
-    assert_eq!(server.hidden(time), Ok(vec![]));
+    let begun = server.timeline().begin_prepared(own(0));
+    assert_eq!(server.answer(begun), Answer::Ready);
+    let at = server.timeline().may_read(begun, own(0), &mut |_| false);
+    assert_eq!(at, Answer::WaitForNote(10));
+    server.timeline().end_prepared(10, None, false, begun);
+    assert_eq!(server.hidden(later.previous()), Ok(vec![10]));
+    assert_eq!(server.hidden(begun), Ok(vec![]));
 }
 
 #[test]

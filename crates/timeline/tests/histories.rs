@@ -143,11 +143,11 @@ impl Actor {
                         // Whoever does not know the time asks the anchor for its clock.
                         let known = if *forgets { clock_of_anchor } else { *agreed };
                         server.timeline().hear(known, own).unwrap();
-                        server.timeline().decide(*xid, Some(known), !*forgets, own);
+                        (*low, *agreed) = (server.timeline().begin_prepared(own), known);
                     }
                     5 => server.show(*xid),
                     _ => {
-                        server.timeline().end_prepared(*xid);
+                        server.timeline().end_prepared(*xid, Some(*agreed), !*forgets, *low);
                         let time = server.timeline().clock();
                         world.acknowledge(*xid, time.max(*agreed));
                     }
@@ -169,7 +169,9 @@ impl Actor {
                     match server.timeline().may_read(*at, own, &mut |it| in_progress.contains(&it))
                     {
                         Answer::Ready => *step = 2,
-                        Answer::Wait(_) | Answer::TooEarly => return false,
+                        Answer::Wait(_) | Answer::WaitForNote(_) | Answer::TooEarly => {
+                            return false;
+                        }
                         Answer::Refused(_) => *is_refused = true,
                     }
                     return true;

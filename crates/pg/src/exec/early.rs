@@ -15,6 +15,7 @@
 use crate::exec::scan;
 use crate::sys::error::boundary;
 use crate::sys::node;
+use crate::time::aged;
 use pgrx::pg_sys::{self, NodeTag};
 use std::ffi::{CStr, c_int, c_void};
 use std::sync::OnceLock;
@@ -55,6 +56,7 @@ pub(crate) unsafe fn install() {
 unsafe extern "C-unwind" fn start(query: *mut pg_sys::QueryDesc, flags: c_int) {
     // SAFETY: PostgreSQL's own arguments, passed on unchanged; this frame holds plain values only.
     unsafe {
+        boundary(|| aged::swap(query));
         begin(query, flags);
         if flags & pg_sys::EXEC_FLAG_EXPLAIN_ONLY as c_int != 0 || !is_fetched_from_later(query) {
             return;

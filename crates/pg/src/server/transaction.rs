@@ -8,6 +8,7 @@ use crate::hooks;
 use crate::server::commit;
 use crate::sys::error::boundary;
 use crate::sys::unguarded;
+use crate::time::events;
 use pgrx::pg_sys;
 use std::ffi::c_void;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -36,13 +37,24 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _: *m
     // SAFETY: PostgreSQL calls us; this frame holds plain values only.
     unsafe {
         match event {
-            XACT_EVENT_PRE_COMMIT => boundary(|| hooks::planner().before_commit()),
-            XACT_EVENT_PRE_PREPARE => boundary(|| hooks::planner().before_prepare()),
+            XACT_EVENT_PRE_COMMIT => boundary(|| {
+                hooks::planner().before_commit()?;
+                events::before_commit()
+            }),
+            XACT_EVENT_PRE_PREPARE => boundary(|| {
+                hooks::planner().before_prepare()?;
+                events::before_prepare()
+            }),
             XACT_EVENT_COMMIT | XACT_EVENT_PREPARE => {
+                match event {
+                    XACT_EVENT_COMMIT => events::after_commit(),
+                    _ => events::after_prepare(),
+                }
                 quietly(|| hooks::planner().after_transaction(true));
                 commit::committed();
             }
             XACT_EVENT_ABORT => {
+                events::after_abort();
                 commit::rolled_back();
                 privileged::forget_acting();
                 quietly(|| hooks::planner().after_transaction(false));

@@ -21,6 +21,9 @@ pub(crate) mod repartition;
 /// Sizes and counters of the shards.
 mod sizes;
 
+/// The clock and commit times.
+mod time;
+
 /// `pg_worker_list.conf`.
 mod worker_list;
 

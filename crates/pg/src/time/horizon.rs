@@ -1,0 +1,141 @@
+//! How far back snapshots can be taken: a background worker that always has a snapshot of a second ago.
+//!
+//! PostgreSQL removes row versions that no snapshot of any process needs. The worker has no database and its snapshots count for
+//! all of them, as those of a standby's feedback do (`PROC_AFFECTS_ALL_HORIZONS`; `InitWalSender`, `walsender.c`). A
+//! snapshot of the past is safe if the worker's is older: see [`is_held`].
+
+use super::shared;
+use pgrx::bgworkers::BackgroundWorkerBuilder;
+use pgrx::pg_sys::{self, Datum};
+use std::collections::VecDeque;
+use std::ffi::{c_int, c_uint};
+use std::time::Duration;
+
+/// Time between two snapshots.
+const TICK: i64 = 250;
+
+/// How many are kept: the oldest is between a second and a second and a quarter old.
+const KEPT: usize = 5;
+
+mod raw {
+    //! Not among pgrx' bindings, signal handlers, and what raises nothing.
+    use pgrx::pg_sys;
+    use std::ffi::{c_int, c_uint};
+    unsafe extern "C-unwind" {
+        pub(super) fn LWLockAcquire(lock: *mut pg_sys::LWLock, mode: c_uint) -> bool;
+        pub(super) fn LWLockRelease(lock: *mut pg_sys::LWLock);
+        pub(super) fn SignalHandlerForConfigReload(signal: c_int);
+        pub(super) fn SignalHandlerForShutdownRequest(signal: c_int);
+    }
+}
+
+/// `ProcArrayLock` (`src/backend/storage/lmgr/lwlocknames.txt`).
+const PROC_ARRAY_LOCK: usize = 4;
+
+/// Runs `body` while the processes' transactions and snapshots do not change in what others conclude from them.
+pub(super) fn with_processes<T>(mode: c_uint, body: impl FnOnce() -> T) -> T {
+    // SAFETY: one of PostgreSQL's own locks, which are there as long as the process.
+    unsafe {
+        let lock = &raw mut (*pg_sys::MainLWLockArray.add(PROC_ARRAY_LOCK)).lock;
+        raw::LWLockAcquire(lock, mode);
+        let value = body();
+        raw::LWLockRelease(lock);
+        value
+    }
+}
+
+/// One transaction was begun before the other (`TransactionIdPrecedes`, for normal transactions).
+pub(super) fn precedes(one: pg_sys::TransactionId, other: pg_sys::TransactionId) -> bool {
+    one.into_inner().wrapping_sub(other.into_inner()).cast_signed() < 0
+}
+
+/// The worker's oldest snapshot is at least as old as one with this `xmin`. True only as long as [`with_processes`] keeps the
+/// worker from letting go of it.
+pub(super) fn is_held(xmin: pg_sys::TransactionId) -> bool {
+    let Some((place, pid)) = shared::holder() else { return false };
+    // SAFETY: the worker has told its place in PostgreSQL's array; whoever has it now is recognised by the number.
+    unsafe {
+        let process = (*pg_sys::ProcGlobal).allProcs.add(usize::try_from(place).unwrap_or(0));
+        let held = (&raw const (*process).xmin).read_volatile();
+        (*process).pid == pid && held != pg_sys::InvalidTransactionId && !precedes(xmin, held)
+    }
+}
+
+/// Registers the worker, if the library is being preloaded; once, when it is loaded.
+pub(super) fn register() {
+    // SAFETY: a global of the postmaster.
+    if unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
+        BackgroundWorkerBuilder::new("pg_shard horizon")
+            .set_library("pg_shard")
+            .set_function("pg_shard_horizon")
+            .enable_spi_access()
+            .set_restart_time(Some(Duration::from_secs(1)))
+            .load();
+    }
+}
+
+/// The entry point of the worker.
+///
+/// # Safety
+///
+/// Called by PostgreSQL in a fresh background worker.
+#[pgrx::pg_guard]
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn pg_shard_horizon(_argument: Datum) {
+    // SAFETY: a worker starts with signals blocked; the handlers are PostgreSQL's own. Its one transaction lasts as long as it does, and
+    // takes no snapshot but those that are registered here.
+    unsafe {
+        pg_sys::pqsignal(libc::SIGHUP, Some(raw::SignalHandlerForConfigReload));
+        pg_sys::pqsignal(libc::SIGTERM, Some(raw::SignalHandlerForShutdownRequest));
+        pg_sys::BackgroundWorkerUnblockSignals();
+        pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0);
+        with_processes(pg_sys::LWLockMode::LW_EXCLUSIVE, || {
+            (*pg_sys::MyProc).statusFlags |= pg_sys::PROC_AFFECTS_ALL_HORIZONS as u8;
+            let place = usize::try_from((*pg_sys::MyProc).pgxactoff).unwrap_or(0);
+            *(*pg_sys::ProcGlobal).statusFlags.add(place) = (*pg_sys::MyProc).statusFlags;
+        });
+        pg_sys::StartTransactionCommand();
+        // It is no transaction that anybody has to look after.
+        pg_sys::pgstat_report_xact_timestamp(0);
+        let mut latest = pg_sys::SnapshotData::default();
+        let mut kept: VecDeque<pg_sys::Snapshot> = VecDeque::new();
+        loop {
+            kept.push_back(pg_sys::RegisterSnapshot(pg_sys::GetSnapshotData(&raw mut latest)));
+            if kept.len() > KEPT
+                && let Some(oldest) = kept.pop_front()
+            {
+                let_go(oldest);
+            }
+            shared::set_holder((*pg_sys::MyProc).pgprocno, pg_sys::MyProcPid);
+            rest();
+        }
+    }
+}
+
+/// Lets go of a snapshot, while nobody relies on it.
+unsafe fn let_go(snapshot: pg_sys::Snapshot) {
+    // SAFETY: one that was registered. What start-up has left of catalog snapshots would keep the horizon for ever.
+    unsafe {
+        pg_sys::InvalidateCatalogSnapshot();
+        with_processes(pg_sys::LWLockMode::LW_EXCLUSIVE, || pg_sys::UnregisterSnapshot(snapshot));
+    }
+}
+
+/// Waits for a signal, or until the next snapshot is due.
+fn rest() {
+    let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
+    // SAFETY: this process's own latch and flags. An exit code other than zero has the postmaster start us again, unless it ends
+    // itself.
+    unsafe {
+        pg_sys::WaitLatch(pg_sys::MyLatch, events as c_int, TICK, pg_sys::PG_WAIT_EXTENSION);
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+        if (&raw const pg_sys::ShutdownRequestPending).read_volatile() != 0 {
+            pg_sys::proc_exit(1);
+        }
+        if (&raw const pg_sys::ConfigReloadPending).read_volatile() != 0 {
+            (&raw mut pg_sys::ConfigReloadPending).write_volatile(0);
+            pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
+        }
+    }
+    pgrx::check_for_interrupts!();
+}

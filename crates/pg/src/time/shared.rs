@@ -1,0 +1,222 @@
+//! The clock and the recent commits in shared memory.
+//!
+//! One lock protects all of it, held for tens of nanoseconds. Without `shared_preload_libraries` there is none of it, and nothing
+//! is noted.
+
+use crate::server::activity;
+use pgrx::pg_sys;
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+use std::ffi::CStr;
+use std::ptr::null_mut;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI32, AtomicI64, AtomicPtr, Ordering};
+use timeline::{Commit, Doubt, Flight, Head, Time, Timeline};
+
+/// How many commits are remembered; a power of two.
+const COMMITS: usize = 16_384;
+
+const NAME: &CStr = c"pg_shard timeline";
+
+/// What stands before the arrays of flights, doubts and commits.
+#[repr(C, align(64))]
+struct Shared {
+    head: Head,
+    flights: usize,
+    doubts: usize,
+    /// The process that holds the horizon: its place among PostgreSQL's, and its number.
+    holder_place: AtomicI32,
+    holder_pid: AtomicI32,
+    /// The latest commit on a node that this server has acknowledged.
+    acknowledged: AtomicI64,
+}
+
+/// In every process that the postmaster starts.
+static SHARED: AtomicPtr<Shared> = AtomicPtr::new(null_mut());
+static LOCK: AtomicPtr<pg_sys::LWLock> = AtomicPtr::new(null_mut());
+
+static CLOCK_OFFSET: GucSetting<i32> = GucSetting::<i32>::new(0);
+
+#[derive(Clone, Copy)]
+struct Previous {
+    request: pg_sys::shmem_request_hook_type,
+    startup: pg_sys::shmem_startup_hook_type,
+}
+
+static PREVIOUS: OnceLock<Previous> = OnceLock::new();
+
+mod raw {
+    //! Called without pgrx' guard: the lock functions raise nothing here, and the variable is not among its bindings.
+    use pgrx::pg_sys;
+    unsafe extern "C-unwind" {
+        pub(super) static max_prepared_xacts: std::ffi::c_int;
+        pub(super) fn LWLockAcquire(lock: *mut pg_sys::LWLock, mode: std::ffi::c_uint) -> bool;
+        pub(super) fn LWLockRelease(lock: *mut pg_sys::LWLock);
+    }
+}
+
+/// Asks for shared memory, if the library is being preloaded; once, when it is loaded.
+pub(super) fn reserve() {
+    GucRegistry::define_int_guc(
+        c"pg_shard.clock_offset",
+        c"Makes this server's clock wrong by so much.",
+        c"For tests of pg_shard itself: commit times are then those of a server whose clock is ahead or behind.",
+        &CLOCK_OFFSET,
+        -3_600_000,
+        3_600_000,
+        GucContext::Sighup,
+        GucFlags::UNIT_MS | GucFlags::SUPERUSER_ONLY,
+    );
+    // SAFETY: `_PG_init` runs alone on the main thread of the postmaster; hooks are plain function pointers.
+    unsafe {
+        if !pg_sys::process_shared_preload_libraries_in_progress {
+            return;
+        }
+        let previous =
+            Previous { request: pg_sys::shmem_request_hook, startup: pg_sys::shmem_startup_hook };
+        if PREVIOUS.set(previous).is_ok() {
+            pg_sys::shmem_request_hook = Some(request);
+            pg_sys::shmem_startup_hook = Some(startup);
+        }
+    }
+}
+
+/// Room for all processes, and for all transactions that are prepared or about to be.
+fn sizes() -> (usize, usize) {
+    // SAFETY: set before the hooks are called, and never changed.
+    let (backends, prepared) = unsafe { (pg_sys::MaxBackends, raw::max_prepared_xacts) };
+    let flights = usize::try_from(backends).unwrap_or(0);
+    (flights, flights + usize::try_from(prepared).unwrap_or(0))
+}
+
+fn bytes() -> usize {
+    let (flights, doubts) = sizes();
+    size_of::<Shared>()
+        + flights * size_of::<Flight>()
+        + doubts * size_of::<Doubt>()
+        + COMMITS * size_of::<Commit>()
+}
+
+unsafe extern "C-unwind" fn request() {
+    // SAFETY: the postmaster calls us where shared memory may be asked for; this frame holds plain values only.
+    unsafe {
+        if let Some(Previous { request: Some(previous), .. }) = PREVIOUS.get() {
+            previous();
+        }
+        pg_sys::RequestAddinShmemSpace(bytes());
+        pg_sys::RequestNamedLWLockTranche(NAME.as_ptr(), 1);
+    }
+}
+
+unsafe extern "C-unwind" fn startup() {
+    // SAFETY: the postmaster calls us once for each creation of shared memory, before any other process is there, so no
+    // lock is needed. The memory is as large as asked for and aligned to 128 bytes (`ShmemAllocRaw`, `shmem.c`); all bytes
+    // zero is a valid value of every type in it.
+    unsafe {
+        if let Some(Previous { startup: Some(previous), .. }) = PREVIOUS.get() {
+            previous();
+        }
+        let mut found = false;
+        let shared: *mut Shared =
+            pg_sys::ShmemInitStruct(NAME.as_ptr(), bytes(), &raw mut found).cast();
+        if !found && shared.addr().is_multiple_of(align_of::<Shared>()) {
+            std::ptr::write_bytes(shared.cast::<u8>(), 0, bytes());
+            ((*shared).flights, (*shared).doubts) = sizes();
+            LOCK.store(
+                &raw mut (*pg_sys::GetNamedLWLockTranche(NAME.as_ptr())).lock,
+                Ordering::Relaxed,
+            );
+            SHARED.store(shared, Ordering::Relaxed);
+            timeline(shared).start(own_clock());
+        }
+    }
+}
+
+/// # Safety
+///
+/// `shared` is what [`startup`] has made, and nobody else uses it meanwhile.
+unsafe fn timeline<'a>(shared: *mut Shared) -> Timeline<'a> {
+    // SAFETY: the arrays follow the header in this order; their sizes were written by `startup` and are never changed. Sizes of
+    // the types before each are multiples of eight, which is the alignment of the next.
+    unsafe {
+        let flights: *mut Flight = shared.add(1).cast();
+        let doubts: *mut Doubt = flights.add((*shared).flights).cast();
+        let commits: *mut Commit = doubts.add((*shared).doubts).cast();
+        Timeline::new(
+            &mut (*shared).head,
+            std::slice::from_raw_parts_mut(flights, (*shared).flights),
+            std::slice::from_raw_parts_mut(doubts, (*shared).doubts),
+            std::slice::from_raw_parts_mut(commits, COMMITS),
+        )
+    }
+}
+
+const _: () = assert!(
+    size_of::<Shared>().is_multiple_of(8)
+        && size_of::<Flight>().is_multiple_of(8)
+        && size_of::<Doubt>().is_multiple_of(8)
+        && align_of::<Commit>() <= 8
+        && align_of::<Flight>() <= 8
+        && align_of::<Doubt>() <= 8
+);
+
+/// There is shared memory of ours.
+pub(super) fn is_there() -> bool {
+    !SHARED.load(Ordering::Relaxed).is_null()
+}
+
+/// Runs `body` on the timeline, under its lock. `body` must be short, must not panic, and holds nothing that needs dropping if an
+/// ERROR may pass over it.
+pub(crate) fn with<T>(body: impl FnOnce(&mut Timeline<'_>) -> T) -> Option<T> {
+    let shared = SHARED.load(Ordering::Relaxed);
+    if shared.is_null() {
+        return None;
+    }
+    let lock = LOCK.load(Ordering::Relaxed);
+    // SAFETY: both are what `startup` has made, and stay as long as the process. The lock makes us the only user; an ERROR, and a
+    // panic that becomes one, has PostgreSQL release it.
+    unsafe {
+        raw::LWLockAcquire(lock, pg_sys::LWLockMode::LW_EXCLUSIVE);
+        let value = body(&mut timeline(shared));
+        raw::LWLockRelease(lock);
+        Some(value)
+    }
+}
+
+/// The server's own clock.
+pub(crate) fn own_clock() -> Time {
+    Time::of_micros(activity::now() + i64::from(CLOCK_OFFSET.get()) * 1000)
+}
+
+/// Says which process holds the horizon.
+pub(super) fn set_holder(place: i32, pid: i32) {
+    // SAFETY: null or what `startup` has made; both fields are atomic.
+    if let Some(shared) = unsafe { SHARED.load(Ordering::Relaxed).as_ref() } {
+        shared.holder_place.store(place, Ordering::Relaxed);
+        shared.holder_pid.store(pid, Ordering::Release);
+    }
+}
+
+/// The process that holds the horizon: its place among PostgreSQL's, and its number.
+pub(super) fn holder() -> Option<(i32, i32)> {
+    // SAFETY: as in `set_holder`.
+    let shared = unsafe { SHARED.load(Ordering::Relaxed).as_ref() }?;
+    let pid = shared.holder_pid.load(Ordering::Acquire);
+    (pid != 0).then(|| (shared.holder_place.load(Ordering::Relaxed), pid))
+}
+
+/// The latest commit on a node that this server has acknowledged.
+pub(super) fn acknowledged() -> Time {
+    // SAFETY: as in `set_holder`.
+    let shared = unsafe { SHARED.load(Ordering::Relaxed).as_ref() };
+    shared
+        .and_then(|shared| Time::from_number(shared.acknowledged.load(Ordering::Acquire)))
+        .unwrap_or_default()
+}
+
+/// A commit on a node is about to be acknowledged.
+pub(super) fn acknowledge(time: Time) {
+    // SAFETY: as in `set_holder`.
+    if let Some(shared) = unsafe { SHARED.load(Ordering::Relaxed).as_ref() } {
+        shared.acknowledged.fetch_max(time.number(), Ordering::AcqRel);
+    }
+}

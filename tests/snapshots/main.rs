@@ -1,0 +1,4 @@
+//! Reads of one moment: what a server shows of a given time, and what is seen of transactions over several nodes.
+
+/// A server that is asked to read at a time.
+mod aged;
