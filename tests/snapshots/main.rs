@@ -2,3 +2,6 @@
 
 /// A server that is asked to read at a time.
 mod aged;
+
+/// What is seen of transactions over several nodes.
+mod nodes;

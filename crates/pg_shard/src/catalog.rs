@@ -98,6 +98,13 @@ impl DistributedTable {
         self.placements[index].iter().filter(|placement| placement.state == PlacementState::Healthy)
     }
 
+    /// The shards are read on more than one node.
+    pub(crate) fn spreads(&self, shards: &[usize]) -> bool {
+        let leader = |index: &usize| self.healthy(*index).next().map(|placement| &placement.node);
+        let mut leaders = shards.iter().map(leader);
+        leaders.next().is_some_and(|first| leaders.any(|other| other != first))
+    }
+
     /// How many nodes hold placements of it.
     pub(crate) fn node_count(&self) -> usize {
         self.nodes().len()

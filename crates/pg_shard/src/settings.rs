@@ -1,6 +1,6 @@
 //! The settings `pg_shard.*`.
 
-use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum};
 use std::ffi::CString;
 
 static ALL_MODIFICATIONS_COMMUTATIVE: GucSetting<bool> = GucSetting::<bool>::new(false);
@@ -14,6 +14,19 @@ static IDLE_SESSION_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(0);
 static MAX_PREPARED_STATEMENTS: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static SILENCE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
 static DEADLOCK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(-1);
+/// What a read over several nodes sees of transactions over several nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
+pub(crate) enum ReadConsistency {
+    /// What was committed at one time.
+    #[name = c"snapshot"]
+    Snapshot,
+    /// On each node what was committed when the statement reached it.
+    #[name = c"local"]
+    Local,
+}
+
+static READ_CONSISTENCY: GucSetting<ReadConsistency> =
+    GucSetting::<ReadConsistency>::new(ReadConsistency::Local);
 static VERIFY_SQL: GucSetting<bool> = GucSetting::<bool>::new(false);
 static AUTOANALYZE_NAPTIME: GucSetting<i32> = GucSetting::<i32>::new(60);
 
@@ -48,6 +61,14 @@ pub(crate) fn define() {
         c"Logs each statement used in a distributed plan",
         c"One LOG line for each statement that is sent to a worker.",
         &LOG_DISTRIBUTED_STATEMENTS,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_enum_guc(
+        c"pg_shard.read_consistency",
+        c"What a read over several nodes sees of transactions over several nodes.",
+        c"With snapshot all nodes are read as they were at one time, and each transaction is seen whole or not at all; with local each node is read as it is when the statement reaches it.",
+        &READ_CONSISTENCY,
         GucContext::Userset,
         GucFlags::default(),
     );
@@ -139,6 +160,11 @@ pub(crate) fn deadlock_timeout() -> Option<std::time::Duration> {
 /// Writers promise that their order does not matter.
 pub(crate) fn all_modifications_commutative() -> bool {
     ALL_MODIFICATIONS_COMMUTATIVE.get()
+}
+
+/// What a read over several nodes sees of transactions over several nodes.
+pub(crate) fn read_consistency() -> ReadConsistency {
+    READ_CONSISTENCY.get()
 }
 
 /// Compare what is sent to workers with what was meant.

@@ -12,6 +12,7 @@ use crate::naming::tell_as_table;
 use crate::session::ending::{
     OnInterrupt, PATIENCE, commit_all, release_all, roll_back_all, run_all, stop_all,
 };
+use crate::session::moment;
 use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::snapshot;
 use crate::session::{Failure, NoSession, Session};
@@ -390,6 +391,7 @@ pub(crate) fn after_transaction(_committed: bool) {
     crate::ddl::follow::forget();
     activity::forget();
     crate::functions::repartition::forget_sessions();
+    moment::forget();
     if pool::all_at_rest() && is_untouched() {
         STATE.with_borrow_mut(|state| state.doomed = None);
         return;

@@ -86,7 +86,12 @@ pub struct Inbox {
     bytes: Vec<u8>,
     start: usize,
     end: usize,
+    /// The latest commit time that was reported and not taken.
+    commit_time: Option<i64>,
 }
+
+/// The parameter by which a node reports when transactions have committed, with the zero byte behind its name.
+const COMMIT_TIME: &[u8] = b"pg_shard.commit_time\0";
 
 /// Room that is offered to a read at least.
 const ROOM: usize = 8 * 1024;
@@ -170,11 +175,21 @@ impl Inbox {
                 b'H' => Kind::CopyOut,
                 b'd' => Kind::CopyData,
                 b'c' => Kind::CopyDone,
-                b'N' | b'S' | b'A' => continue,
+                b'S' => {
+                    let reported = commit_time(&self.bytes[body]);
+                    self.commit_time = self.commit_time.max(reported);
+                    continue;
+                }
+                b'N' | b'A' => continue,
                 _ => return Err(Malformed),
             };
             return Ok(Some(Message { kind, body }));
         }
+    }
+
+    /// The latest commit time that the node has reported since somebody asked.
+    pub fn take_commit_time(&mut self) -> Option<i64> {
+        self.commit_time.take()
     }
 
     /// A message's body.
@@ -203,6 +218,12 @@ impl Inbox {
         let word = tag.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
         std::str::from_utf8(word).ok().and_then(|word| word.parse().ok()).unwrap_or(0)
     }
+}
+
+/// The commit time that a changed parameter reports, if it does.
+fn commit_time(body: &[u8]) -> Option<i64> {
+    let number = body.strip_prefix(COMMIT_TIME)?.strip_suffix(b"\0")?;
+    std::str::from_utf8(number).ok()?.parse().ok()
 }
 
 /// One row: its values lie one after the other, each behind its length.
@@ -329,6 +350,21 @@ mod tests {
     fn message(kind: u8, body: &[u8]) -> Vec<u8> {
         let length = u32::try_from(body.len() + 4).expect("short").to_be_bytes();
         [&[kind], &length[..], body].concat()
+    }
+
+    #[test]
+    fn the_latest_reported_commit_time_is_kept() {
+        let mut inbox = Inbox::default();
+        let bytes = [
+            message(b'S', b"pg_shard.commit_time\x0077\0"),
+            message(b'S', b"pg_shard.commit_time\x0042\0"),
+            message(b'S', b"TimeZone\0UTC\0"),
+            message(b'S', b"pg_shard.commit_time\0many\0"),
+        ]
+        .concat();
+        assert_eq!(deliver(&mut inbox, &bytes, 5), []);
+        assert_eq!(inbox.take_commit_time(), Some(77));
+        assert_eq!(inbox.take_commit_time(), None);
     }
 
     #[test]

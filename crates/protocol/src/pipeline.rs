@@ -195,6 +195,31 @@ impl Pipeline {
         });
     }
 
+    /// Binds the arguments to a statement in a portal of that name.
+    pub fn bind_in(&mut self, portal: &str, name: StatementName, arguments: &Arguments) {
+        self.message(b'B', |bytes| {
+            Self::text(bytes, portal);
+            name.append(bytes);
+            bytes.extend_from_slice(&arguments.bytes);
+        });
+    }
+
+    /// Executes the portal of that name to its end.
+    pub fn run_in(&mut self, portal: &str) {
+        self.message(b'E', |bytes| {
+            Self::text(bytes, portal);
+            bytes.extend_from_slice(&[0; 4]);
+        });
+    }
+
+    /// Closes the portal of that name.
+    pub fn close_portal(&mut self, portal: &str) {
+        self.message(b'C', |bytes| {
+            bytes.push(b'P');
+            Self::text(bytes, portal);
+        });
+    }
+
     /// Executes what was bound last to its end.
     pub fn run(&mut self) {
         self.message(b'E', |bytes| bytes.extend_from_slice(&[0; 5]));

@@ -5,7 +5,7 @@
 //! backend it lives in, so its functions may be called in any state, also while a transaction aborts.
 
 use crate::sys::error::{PgError, SqlState, owned_text};
-use std::ffi::{CString, c_char, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr::NonNull;
 
 #[allow(non_camel_case_types, reason = "libpq's own names")]
@@ -30,6 +30,7 @@ mod ffi {
         pub(super) fn PQstatus(conn: *const PGconn) -> c_int;
         pub(super) fn PQsocket(conn: *const PGconn) -> c_int;
         pub(super) fn PQbackendPID(conn: *const PGconn) -> c_int;
+        pub(super) fn PQparameterStatus(conn: *const PGconn, name: *const c_char) -> *const c_char;
         pub(super) fn PQerrorMessage(conn: *const PGconn) -> *const c_char;
         pub(super) fn PQsetErrorVerbosity(conn: *mut PGconn, verbosity: c_int) -> c_int;
         pub(super) fn PQsetNoticeReceiver(
@@ -181,6 +182,15 @@ impl Connection {
     pub fn backend_pid(&self) -> c_int {
         // SAFETY: a live PGconn.
         unsafe { ffi::PQbackendPID(self.pointer()) }
+    }
+
+    /// A setting that the server has reported at the log-in.
+    pub fn parameter(&self, name: &CStr) -> Option<String> {
+        // SAFETY: a live PGconn; the text is libpq's, and is copied at once.
+        unsafe {
+            let value = ffi::PQparameterStatus(self.pointer(), name.as_ptr());
+            (!value.is_null()).then(|| CStr::from_ptr(value).to_string_lossy().into_owned())
+        }
     }
 
     /// libpq knows the connection to be broken.

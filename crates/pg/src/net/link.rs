@@ -284,6 +284,11 @@ impl Link {
             .map_err(|error| PgError::new(SqlState::CONNECTION_FAILURE, error.to_string()))
     }
 
+    /// The latest commit time that the node has reported since somebody asked.
+    pub fn take_commit_time(&mut self) -> Option<i64> {
+        self.inbox.take_commit_time()
+    }
+
     /// A message that is a row.
     pub fn row(&mut self, message: &Message) -> Row<'_> {
         self.inbox.row(message)

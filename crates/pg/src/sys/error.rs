@@ -125,6 +125,11 @@ impl PgError {
         Self::new(SqlState::FEATURE_NOT_SUPPORTED, message).hint(hint)
     }
 
+    /// Its detail.
+    pub fn detail_text(&self) -> Option<&str> {
+        self.0.detail.as_deref()
+    }
+
     /// Adds the DETAIL: what happened, in sentences.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<String>) -> Self {

@@ -18,6 +18,7 @@ use crate::plan::data::Plan;
 use crate::session::age;
 use crate::session::alive::check_all;
 use crate::session::capabilities;
+use crate::session::moment;
 use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::snapshot::{self, Shared};
 use crate::session::stream::Stream;
@@ -32,6 +33,7 @@ use pg::path::base::{ShardScan, SortKey};
 use pg::print::template::Piece;
 use pg::read::query::{Command, Key};
 use pg::server::transaction::Isolation;
+use pg::time::Time;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use protocol::{Arguments, Message};
@@ -61,7 +63,16 @@ pub(crate) struct Read {
     pub(super) claimed: Option<Claimed>,
     /// It asked before rows were wanted: what it yields is of that moment.
     is_early: bool,
+    /// When it reads, on all nodes, if it is the statement's only scan and asks several.
+    at: Option<Time>,
+    /// Something of what has come was handed on: it cannot be read at another time any more.
+    has_yielded: bool,
+    /// How often a time was refused.
+    tries: u32,
 }
+
+/// How often another time is tried.
+const TRIES: u32 = 5;
 
 enum State {
     Ready,
@@ -103,6 +114,9 @@ impl Read {
             kept: Vec::new(),
             claimed: None,
             is_early: false,
+            at: None,
+            has_yielded: false,
+            tries: 0,
         }
     }
 
@@ -224,6 +238,7 @@ impl Read {
         if self.keeping {
             self.kept_for = Some((shards.clone(), io.arguments(&shards)));
         }
+        self.at = self.own_time(&tables[0], &shards);
         self.told = Some(Work::begin(Kind::Read, shards.len()));
         let mut reads = self.open(io, &tables, &shards, Vec::new())?;
         if self.is_early {
@@ -318,6 +333,47 @@ impl Read {
     /// Has a session see with the next statement what the others of this statement, or of the transaction, see.
     pub(super) fn take_snapshot(&self, session: &SessionRef) -> Result<(), Failure> {
         self.shared().map_or_else(|| snapshot::share(session), |it| it.prepare(session))
+    }
+
+    /// The time of a scan that asks several nodes, if it is the statement's only one and locks nothing.
+    pub(super) fn own_time(&self, table: &DistributedTable, shards: &[usize]) -> Option<Time> {
+        if self.shared.is_some() || self.locks() || self.is_read_anew() || !table.spreads(shards) {
+            return None;
+        }
+        moment::of_statement()
+    }
+
+    /// Has the session's next statement read at the time that holds for all nodes, unless its remote transaction does so.
+    pub(super) fn read_at_time(&self, session: &SessionRef) {
+        let at = self.shared().map_or(self.at, Shared::time);
+        let mut session = session.borrow_mut();
+        let has_own = session.snapshot.is_none()
+            && pg::server::transaction::isolation_level() == Isolation::ReadCommitted;
+        session.at = at.filter(|_| has_own && session.can_read_at());
+    }
+
+    /// Nothing has been read yet that another time would contradict.
+    fn may_begin_anew(&mut self) -> bool {
+        self.tries += 1;
+        self.at.is_some()
+            && !self.has_yielded
+            && !self.is_settled()
+            && self.tries <= TRIES
+            && transaction::is_untouched()
+    }
+
+    /// Lets the next row come from a read of a later time.
+    fn begin_anew(&mut self, io: &mut ScanIo) {
+        self.stop(true);
+        io.rows().borrow_mut().clear();
+        self.state = State::Ready;
+    }
+
+    fn next_row(&mut self, io: &mut ScanIo) -> Result<bool, PgError> {
+        if matches!(self.state, State::Ready) {
+            self.start(io)?;
+        }
+        if matches!(self.state, State::Merging(_)) { self.read_merged(io) } else { self.read(io) }
     }
 
     /// The order by which the nodes' streams are merged, if they are.
@@ -432,6 +488,7 @@ impl Read {
                 session.borrow_mut().sharers = sharers;
             }
             session.borrow_mut().announces = self.is_early;
+            self.read_at_time(&session);
             let sent = self.send(&session, level, table, shards, &codecs, &arguments)?;
             match sent {
                 Ok(()) => {
@@ -971,10 +1028,19 @@ impl Scan for Read {
         if io.looks_up() {
             return io.emit_found();
         }
-        if matches!(self.state, State::Ready) {
-            self.start(io)?;
+        loop {
+            let outcome = self.next_row(io);
+            match outcome {
+                Ok(has_row) => {
+                    self.has_yielded |= has_row;
+                    return Ok(has_row);
+                }
+                Err(error) if moment::is_refusal(&error) && self.may_begin_anew() => {
+                    self.begin_anew(io);
+                }
+                Err(error) => return Err(moment::explain(error)),
+            }
         }
-        if matches!(self.state, State::Merging(_)) { self.read_merged(io) } else { self.read(io) }
     }
 
     fn rescan(&mut self, io: &mut ScanIo, changed: bool) -> Result<(), PgError> {

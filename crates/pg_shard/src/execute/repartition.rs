@@ -204,6 +204,7 @@ impl Read {
             let had_transaction = session.borrow().depth > 0;
             session.borrow_mut().sharers = sharers;
             session.borrow_mut().keeps.push(name.clone());
+            self.read_at_time(&session);
             let sent = session.borrow_mut().send(&request, level);
             match sent {
                 Ok(()) => {

@@ -32,6 +32,9 @@ mod inquiry;
 /// What nodes answer to questions about themselves.
 pub(crate) mod capabilities;
 
+/// The moment at which a statement reads on all nodes.
+pub(crate) mod moment;
+
 /// Opening sessions.
 mod opening;
 
@@ -68,6 +71,7 @@ use pg::net::libpq::Cancelling;
 use pg::net::link::Link;
 use pg::net::wait::{Readiness, WaitSet, clock};
 use pg::server::transaction::Isolation;
+use pg::time::Time;
 use pg::{PgError, SqlState};
 use pool::SessionRef;
 use protocol::{Arguments, Ending, Kind, Message, Row, StatementName, TransactionStatus};
@@ -75,6 +79,7 @@ use shardmap::NodeAddress;
 use snapshot::Snapshot;
 use statements::Statements;
 use std::collections::VecDeque;
+use std::ffi::CStr;
 use std::time::Duration;
 use stream::Stream;
 
@@ -210,6 +215,12 @@ pub(crate) struct Session {
     pub(crate) reader: Option<Stream>,
     /// What other sessions of the server see of this one.
     told: Told,
+    /// The node can be asked for what was committed at a time.
+    keeps_time: bool,
+    /// The commit time that the node has reported last.
+    pub(crate) reported: Option<Time>,
+    /// The next statement reads at this time.
+    pub(crate) at: Option<Time>,
 }
 
 /// Settings that change what our statements mean, how values are read and written, or whether a session lasts: whatever is
@@ -221,7 +232,10 @@ const PINNED: &str = "SET search_path = pg_catalog, pg_temp; SET extra_float_dig
     SET check_function_bodies = on; SET default_transaction_read_only = off; \
     SET default_transaction_deferrable = off; SET default_transaction_isolation = 'read committed'; \
     SET client_connection_check_interval = '2s'; SET statement_timeout = 0; SET lock_timeout = 0; \
-    SET idle_in_transaction_session_timeout = 0";
+    SET idle_in_transaction_session_timeout = 0; SET pg_shard.tell_commits = on";
+
+/// The setting by which a node says that it can be asked for what was committed at a time.
+const KEEPS_TIME: &CStr = c"pg_shard.keeps_time";
 
 /// The error for a statement that is stored and whose rows cannot be had.
 fn not_returned(cause: &PgError) -> PgError {
@@ -258,7 +272,8 @@ pub(crate) fn wait_for_any(sessions: &[&SessionRef]) -> Result<(), (usize, Failu
 }
 
 impl Session {
-    fn new(node: &NodeAddress, link: Link) -> Self {
+    fn new(node: &NodeAddress, mut link: Link) -> Self {
+        let keeps_time = link.connection().parameter(KEEPS_TIME).as_deref() == Some("on");
         Self {
             node: node.clone(),
             link,
@@ -292,6 +307,9 @@ impl Session {
             keeps: Vec::new(),
             reader: None,
             told: Told::new(node),
+            keeps_time,
+            reported: None,
+            at: None,
         }
     }
 
@@ -445,10 +463,11 @@ impl Session {
         level: Option<(u32, Isolation)>,
     ) -> Result<(), Failure> {
         let announces = std::mem::take(&mut self.announces);
+        let at = self.at.take();
         let statements = self.name_statements(requests)?;
         self.open_flight(level);
         for (request, statement) in requests.iter().zip(&statements) {
-            self.queue_execution(request, statement, announces);
+            self.queue_execution(request, statement, announces, at);
             self.expects.push_back(Expect::Statement);
         }
         self.queue_sync();
@@ -464,7 +483,7 @@ impl Session {
         let statements = self.name_statements(std::slice::from_ref(request))?;
         self.open_flight(None);
         for statement in &statements {
-            self.queue_execution(request, statement, false);
+            self.queue_execution(request, statement, false, None);
         }
         self.expects.push_back(Expect::Statement);
         self.link.flight().flush();
@@ -547,17 +566,28 @@ impl Session {
         self.queue_settings();
     }
 
-    fn queue_execution(&mut self, request: &Request<'_>, statement: &Named, announces: bool) {
+    fn queue_execution(
+        &mut self,
+        request: &Request<'_>,
+        statement: &Named,
+        announces: bool,
+        at: Option<Time>,
+    ) {
         if let Some(text) = &statement.parse {
             self.link.flight().parse(statement.name, text, request.types);
             self.expects.extend(statement.key.map(Expect::Prepare));
         }
+        let portal = at.map(moment::name_of).unwrap_or_default();
         let flight = self.link.flight();
-        flight.bind(statement.name, request.arguments);
+        flight.bind_in(&portal, statement.name, request.arguments);
         if announces {
             flight.flush();
         }
-        flight.run();
+        flight.run_in(&portal);
+        if at.is_some() && self.depth > 0 {
+            // Outside a transaction block it ends with the statement.
+            flight.close_portal(&portal);
+        }
     }
 
     fn queue_sync(&mut self) {
@@ -695,7 +725,12 @@ impl Session {
             self.expects.push_back(Expect::Preliminary);
             (self.depth, self.settings_are_local) = (1, false);
             self.age = self.imported_age.take().map_or_else(Age::now, Age::of);
-            if let Some(name) = self.imported.take() {
+            let at = match &self.snapshot {
+                Some(snapshot) => snapshot.at.filter(|_| self.can_read_at()),
+                None => self.transaction_time(),
+            };
+            let imported = self.imported.take();
+            if let Some(name) = at.map(moment::name_of).or(imported) {
                 self.queue_command(&format!("SET TRANSACTION SNAPSHOT '{name}'"));
             }
         }
@@ -783,6 +818,10 @@ impl Session {
                     return Err(self.lose(error));
                 }
                 Kind::Ready(status) => {
+                    if let Some(time) = self.link.take_commit_time().and_then(Time::from_number) {
+                        pg::time::acknowledge(time);
+                        self.reported = Some(time);
+                    }
                     self.told.has_answered();
                     self.status = status;
                     self.forget_unprepared();

@@ -18,11 +18,13 @@
 //!   nobody waits for it, and the node keeps no old rows for us.
 //! * A snapshot that is lost with its connection after it has answered is not replaced: the statement fails.
 
+use super::moment;
 use super::pool::{self, SessionRef};
 use super::{Expect, Failure, Session, stream};
 use pg::exec::row_changes::Execution;
 use pg::exec::scan::ScanIo;
 use pg::server::transaction::{self, Isolation};
+use pg::time::Time;
 use pg::{PgError, SqlState};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -44,6 +46,8 @@ struct Reading {
     scans: usize,
     /// A node's snapshot was lost after it had answered.
     is_torn: bool,
+    /// When it reads, on all nodes.
+    at: Option<Time>,
 }
 
 /// A scan's part in its statement's snapshots.
@@ -68,7 +72,14 @@ impl Shared {
             }
             let number = LAST.get() + 1;
             LAST.set(number);
-            reading.push(Reading { number, snapshot, execution, scans: 1, is_torn: false });
+            reading.push(Reading {
+                number,
+                snapshot,
+                execution,
+                scans: 1,
+                is_torn: false,
+                at: moment::of_statement(),
+            });
             Some(Self { number, is_own: true })
         })
     }
@@ -76,6 +87,13 @@ impl Shared {
     /// The statement's number.
     pub(crate) fn number(&self) -> u64 {
         self.number
+    }
+
+    /// When the statement reads, on all nodes.
+    pub(crate) fn time(&self) -> Option<Time> {
+        READING.with_borrow(|reading| {
+            reading.iter().find(|known| known.number == self.number).and_then(|known| known.at)
+        })
     }
 
     /// What has been read of a node cannot be read again as it was.
@@ -93,11 +111,15 @@ impl Shared {
                 return Ok(());
             }
         }
-        import(session, &|sibling| sibling.snapshot_of() == Some(self.number))?;
+        let at = self.time();
+        if at.is_none() || !session.borrow().can_read_at() {
+            import(session, &|sibling| sibling.snapshot_of() == Some(self.number))?;
+        }
         session.borrow_mut().snapshot = Some(Snapshot {
             statement: self.number,
             level: transaction::nest_level(),
             has_answered: false,
+            at,
         });
         Ok(())
     }
@@ -107,6 +129,9 @@ impl Shared {
 /// to begin there. One in a savepoint cannot export.
 pub(crate) fn share(session: &SessionRef) -> Result<(), Failure> {
     if transaction::isolation_level() == Isolation::ReadCommitted || session.borrow().depth > 0 {
+        return Ok(());
+    }
+    if session.borrow().transaction_time().is_some() {
         return Ok(());
     }
     import(session, &|sibling| sibling.depth == 1 && !sibling.transaction_failed())
@@ -172,6 +197,8 @@ pub(crate) struct Snapshot {
     pub(crate) level: u32,
     /// Something has been read by it.
     pub(crate) has_answered: bool,
+    /// When it is to be of.
+    pub(super) at: Option<Time>,
 }
 
 impl Snapshot {
