@@ -1,6 +1,7 @@
 //! What the client is told is true, every wait ends, and a placement is marked only after a try.
 
 use crate::{WORKER_1, number};
+use testkit::postgres::fallible_iterator::FallibleIterator;
 use testkit::{NodeName, Session, TestCluster, wait_until};
 
 fn create(cluster: &TestCluster, table: &str, replicas: u32) {
@@ -145,6 +146,40 @@ fn a_statement_that_is_stored_says_so_where_its_rows_cannot_be_had() {
     assert_eq!(error.sqlstate, "53400", "{error}");
     assert!(error.detail.starts_with("The statement is stored"), "{error}");
     assert_eq!(session.text("SELECT count(*), sum(n) FROM t WHERE id = 1"), "100|100");
+}
+
+/// Notifications reach whoever listens, of transactions whose nodes commit and of a statement by key that would be committed by its
+/// node alone.
+#[test]
+fn notifications_come_with_the_rows_that_they_are_about() {
+    let cluster = TestCluster::up(2);
+    create(&cluster, "alone", 1);
+    cluster.sql(
+        "CREATE FUNCTION told(id bigint) RETURNS text LANGUAGE plpgsql AS $$ BEGIN \
+         PERFORM pg_notify('rows', id::text); RETURN 'told'; END $$",
+    );
+    let mut listener = cluster.new_session();
+    listener.sql("LISTEN rows");
+    let mut session = cluster.new_session();
+    session.sql(
+        "BEGIN; INSERT INTO alone SELECT i FROM generate_series(1, 9) AS i; NOTIFY rows, 'many'",
+    );
+    session.sql("COMMIT");
+    session.sql("INSERT INTO alone VALUES (10, told(10))");
+    session.sql("BEGIN; INSERT INTO alone VALUES (11, told(11))");
+    session.sql("ROLLBACK");
+    session.sql("INSERT INTO alone VALUES (12); NOTIFY rows, '12'");
+    let mut payloads = Vec::new();
+    wait_until("the notifications have come", || {
+        listener.sql("SELECT");
+        let mut notifications = listener.client().notifications();
+        while let Ok(Some(it)) = notifications.iter().next() {
+            payloads.push(it.payload().to_owned());
+        }
+        payloads.len() >= 3
+    });
+    assert_eq!(payloads, ["many", "10", "12"]);
+    assert_eq!(cluster.text("SELECT count(*) FROM alone"), "11");
 }
 
 /// A transaction with one snapshot read a placement that was repaired after it had begun as empty, found no row to update there, and

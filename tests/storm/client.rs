@@ -167,7 +167,7 @@ impl<'a> Client<'a> {
 
     fn write(&mut self) {
         let table = self.table();
-        match self.dice.roll(10) {
+        match self.dice.roll(15) {
             0 | 1 => {
                 let id = self.id();
                 let done = self.run(&format!("INSERT INTO {table} VALUES ({id})"));
@@ -196,6 +196,33 @@ impl<'a> Client<'a> {
             }
             7 => self.procedure(),
             8 => self.change(table),
+            9 => {
+                let id = self.id();
+                let done = self.run(&format!("INSERT INTO {table} VALUES ({id}) RETURNING id, v"));
+                self.note(table, &[id], &done, "with RETURNING");
+            }
+            10 => {
+                let ids: Vec<i64> = (0..40).map(|_| self.id()).collect();
+                let (first, last) = (ids[0], ids[39]);
+                let done = self.run(&format!(
+                    "INSERT INTO {table} SELECT i FROM generate_series({first}, {last}) AS i"
+                ));
+                self.note(table, &ids, &done, "a query's rows");
+            }
+            11 => {
+                let ids: Vec<i64> = (0..40).map(|_| self.id()).collect();
+                let (first, last) = (ids[0], ids[39]);
+                let done =
+                    self.run(&format!("COPY {table} (id) FROM PROGRAM 'seq {first} {last}'"));
+                self.note(table, &ids, &done, "COPY of a program");
+            }
+            12 => self.savepoints(),
+            13 => {
+                let (a, b) = (self.id(), self.id());
+                let done = self.run(&format!("SELECT one_of_two({a}, {b})"));
+                self.note("single", &[a], &undone(), "undone in a function");
+                self.note("pair", &[b], &done, "function");
+            }
             _ => self.delete(table),
         }
     }
@@ -265,6 +292,27 @@ impl<'a> Client<'a> {
         self.note("pair", &[b], &done, "block");
     }
 
+    /// A block with a savepoint that is released, or rolled back to.
+    fn savepoints(&mut self) {
+        let [a, b, c] = [self.id(), self.id(), self.id()];
+        let is_released = self.dice.roll(2) == 0;
+        let end = if is_released { "RELEASE s" } else { "ROLLBACK TO s" };
+        let begun = self
+            .run(&format!("BEGIN; INSERT INTO single VALUES ({a}); SAVEPOINT s"))
+            .and_then(|()| self.run(&format!("INSERT INTO pair VALUES ({b})")))
+            .and_then(|()| self.run(end))
+            .and_then(|()| self.run(&format!("INSERT INTO single VALUES ({c})")));
+        let done = match begun {
+            Ok(()) => self.run("COMMIT"),
+            // Before COMMIT was sent nothing can be stored.
+            Err(Told::Unknown(why) | Told::Refused(why)) => Err(Told::Refused(why)),
+            Err(told) => Err(told),
+        };
+        self.note("single", &[a, c], &done, "around a savepoint");
+        let inner = if is_released { done } else { undone() };
+        self.note("pair", &[b], &inner, "behind a savepoint");
+    }
+
     fn procedure(&mut self) {
         let (a, b) = (self.id(), self.id());
         let done = self.run(&format!("CALL two_steps({a}, {b})"));
@@ -316,6 +364,11 @@ impl<'a> Client<'a> {
             }
         }
     }
+}
+
+/// What is rolled back by itself is not stored, whatever becomes of the rest.
+fn undone() -> Outcome {
+    Err(Told::Refused("it was rolled back".to_owned()))
 }
 
 fn told(error: &postgres::Error) -> Told {

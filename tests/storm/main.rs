@@ -54,6 +54,11 @@ fn create_tables(cluster: &TestCluster) {
         "CREATE PROCEDURE two_steps(a bigint, b bigint) LANGUAGE plpgsql AS $$ BEGIN \
          INSERT INTO pair VALUES (a); COMMIT; INSERT INTO single VALUES (b); END $$",
     );
+    cluster.sql(
+        "CREATE FUNCTION one_of_two(a bigint, b bigint) RETURNS void LANGUAGE plpgsql AS $$ BEGIN \
+         BEGIN INSERT INTO single VALUES (a); RAISE 'no'; EXCEPTION WHEN raise_exception THEN NULL; END; \
+         INSERT INTO pair VALUES (b); END $$",
+    );
 }
 
 /// Strikes at the backends of the clients until the storm is over.
