@@ -146,13 +146,13 @@ fn wrong_options_of_connections_mark_nothing() {
     assert_eq!(cluster.new_session().count("UPDATE t SET v = v"), 20);
 }
 
-/// The numbers of a process's open files, in order.
-fn open_files(pid: &str) -> Vec<u32> {
-    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("the process lives");
-    let mut numbers: Vec<u32> =
-        entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
-    numbers.sort_unstable();
-    numbers
+/// The first number of a file that a backend may close, or has not opened: what is below stays open as long as it lives.
+fn first_number_to_be_had(pid: &str) -> u32 {
+    let is_kept = |number: &u32| {
+        let file = std::fs::read_link(format!("/proc/{pid}/fd/{number}"));
+        file.is_ok_and(|file| !file.to_string_lossy().contains("/data/"))
+    };
+    (0..).find(|number| !is_kept(number)).expect("some number is free")
 }
 
 /// The server's own user may change what its processes may have.
@@ -171,14 +171,18 @@ fn no_descriptor_left_marks_nothing() {
     ] {
         let mut session = cluster.new_session();
         let pid = session.text("SELECT pg_backend_pid()");
+        let limit = first_number_to_be_had(&pid);
         // All that it reads here is known to it, and its sessions to the workers are gone.
         session.sql(&format!("BEGIN; {statement}; ROLLBACK; SELECT count(*) FROM t"));
-        cluster.on_workers(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pg_shard'",
-        );
-        let used = open_files(&pid);
-        let first_free = (0..).find(|number| !used.contains(number)).expect("some number is free");
-        limit_files(&cluster, &pid, first_free);
+        let theirs = "FROM pg_stat_activity WHERE application_name ~ '^pg_shard '";
+        cluster.on_workers(&format!("SELECT pg_terminate_backend(pid) {theirs}"));
+        for worker in cluster.workers() {
+            let mut worker = cluster.session_on(worker);
+            wait_until("the sessions are gone", || {
+                worker.text(&format!("SELECT count(*) {theirs}")) == "0"
+            });
+        }
+        limit_files(&cluster, &pid, limit);
         let error = session.error(statement);
         assert_eq!(cluster.unhealthy("t"), 0, "{statement}: {error}");
         limit_files(&cluster, &pid, 1000);
