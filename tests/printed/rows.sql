@@ -5,3 +5,4 @@ INSERT INTO t (k, a, c, s, arr, v, w, j, q)
 INSERT INTO u SELECT k % 8, k, 'y' || k FROM generate_series(1, 24) AS k;
 INSERT INTO e VALUES (1, '[1,5)', 'one'), (2, '[1,5)', 'two');
 INSERT INTO o VALUES (1, NULL), (2, 1), (3, 1), (4, 2), (5, 4);
+INSERT INTO c VALUES (1, 'A', 'x'), (2, 'b', 'Y'), (3, 'a', NULL), (4, NULL, 'Z'), (5, 'B', 'q');

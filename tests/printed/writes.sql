@@ -128,3 +128,38 @@ MERGE INTO t AS z USING u AS q (k) ON z.k = q.k AND z.k = 1 WHEN MATCHED AND q.x
 MERGE INTO o USING (VALUES (1, 7), (9, 8)) AS q (k, up) ON o.k = q.k WHEN MATCHED THEN UPDATE SET up = q.up WHEN NOT MATCHED THEN INSERT (up, k) VALUES (q.up, q.k);
 MERGE INTO o USING (SELECT 2 AS k) q ON o.k = q.k WHEN MATCHED AND o.up = 1 THEN DELETE WHEN NOT MATCHED THEN INSERT DEFAULT VALUES;
 UPDATE o SET up = (SELECT max(k) FROM o AS i WHERE i.up = o.up) RETURNING *;
+-- Operators that SQL has no place to name are those of the type: without regard to case.
+UPDATE c SET d = NULLIF(s, 'a') WHERE k = 1 RETURNING d;
+UPDATE c SET d = NULLIF(s, 'a') RETURNING k, d;
+UPDATE c SET d = CASE s WHEN 'a' THEN 'was a' ELSE 'other' END RETURNING k, d;
+UPDATE c SET d = 'z' WHERE (k, s) <= (1, 'a') AND k = 1 RETURNING k;
+UPDATE c SET d = 'z' WHERE (s, d) < ('B', 'Y') RETURNING k;
+UPDATE c SET d = 'z' WHERE (k, s) IN (SELECT k, upper(s::text)::citext FROM c) AND k = 3 RETURNING k;
+UPDATE c SET d = 'z' WHERE (s, k) IN (SELECT upper(s::text)::citext, k FROM c) RETURNING k;
+UPDATE c SET d = 'z' WHERE (k, s) <= ANY (SELECT k, upper(s::text)::citext FROM c) AND k = 3 RETURNING k;
+UPDATE c SET d = x.v FROM (SELECT k, s, 'joined' AS v FROM c a JOIN (SELECT k, upper(s::text)::citext AS s FROM c) b USING (k, s)) x WHERE x.k = c.k RETURNING c.k, c.d;
+UPDATE c SET d = x.v FROM (SELECT k, s, 'joined' AS v FROM c a JOIN (SELECT k, upper(s::text)::citext AS s FROM c) b USING (k, s)) x WHERE x.k = c.k AND c.k = 3 RETURNING c.k, c.d;
+DELETE FROM c WHERE EXISTS (SELECT FROM c a NATURAL JOIN (SELECT k, upper(s::text)::citext AS s FROM c) b WHERE a.k = c.k) RETURNING k;
+DELETE FROM c WHERE s IS NOT DISTINCT FROM 'a' RETURNING k;
+DELETE FROM c WHERE s IS NOT DISTINCT FROM 'a' AND k = 1 RETURNING k;
+DELETE FROM c WHERE s = ANY (SELECT upper(i.s::text)::citext FROM c i WHERE i.k = c.k) AND k = 3 RETURNING k;
+INSERT INTO c VALUES (1, 'q', 'q') ON CONFLICT (k) DO UPDATE SET d = NULLIF(c.s, 'a') RETURNING k, d;
+INSERT INTO c VALUES (1, 'q', 'q'), (3, 'q', 'q') ON CONFLICT (k) DO UPDATE SET d = CASE c.s WHEN 'a' THEN 'was a' END RETURNING k, d;
+INSERT INTO c SELECT k + 10, NULLIF(s, 'a'), CASE s WHEN 'a' THEN 'x' END FROM c RETURNING k, s, d, NULLIF(s, 'B');
+WITH x AS (UPDATE c SET d = NULLIF(s, 'a') WHERE k = 1 RETURNING k, s, d) SELECT k, NULLIF(s, 'a'), CASE s WHEN 'a' THEN 1 END, s IS DISTINCT FROM 'a' FROM x;
+MERGE INTO c USING (SELECT k, upper(s::text)::citext AS s FROM c) d ON c.k = d.k AND c.s IS NOT DISTINCT FROM d.s WHEN MATCHED THEN UPDATE SET d = 'm';
+-- Collations of what is computed here.
+UPDATE t SET s = 'u' WHERE s < concat('T') COLLATE "und-x-icu" RETURNING k;
+UPDATE t SET s = 'u' WHERE k = 1 AND s < concat('T') COLLATE "und-x-icu" RETURNING k;
+UPDATE t SET s = greatest(s, concat('T') COLLATE "und-x-icu") WHERE k = 1 RETURNING s;
+DELETE FROM t WHERE k = 1 AND s < ANY (ARRAY['A', concat('T') COLLATE "und-x-icu"]) RETURNING k;
+-- What is too long for its column is refused, and not cut off.
+INSERT INTO c (k, n) SELECT k, repeat('long', 2) FROM c WHERE k = 1 ON CONFLICT (k) DO UPDATE SET n = excluded.n RETURNING n;
+INSERT INTO c (n, k) SELECT 'ab ' || repeat(' ', 5), k FROM c WHERE k = 1 ON CONFLICT (k) DO UPDATE SET n = excluded.n RETURNING n;
+INSERT INTO c (n, k) VALUES ('longer', 1), ('x', 1) ON CONFLICT DO NOTHING;
+INSERT INTO c (n, k) VALUES ('abc  ', 21), ('x', 22) RETURNING n;
+INSERT INTO c (n, k) VALUES ('abc  ', 21), ('x', 21) ON CONFLICT DO NOTHING RETURNING n;
+WITH gone AS (DELETE FROM c WHERE k = 1 RETURNING k) INSERT INTO c (k, n) SELECT k, repeat('long', 2) FROM gone;
+WITH gone AS (DELETE FROM c WHERE k = 1 RETURNING k) INSERT INTO c (k, s, n) SELECT k, 'S'::varchar(1), 12 FROM gone RETURNING s, n;
+UPDATE c SET n = repeat('long', 2) WHERE k = 1;
+UPDATE c SET (n, d) = (SELECT repeat('long', 2), 'x') WHERE k = 1;

@@ -73,6 +73,8 @@ pub trait Extension: Sync {
     fn ask_nodes(&self, tables: &[Oid], question: &str) -> Option<Vec<String>>;
     /// Workers may do more than scan.
     fn pushes_down(&self) -> bool;
+    /// What is printed for the workers is compared with what was meant.
+    fn verifies_sql(&self) -> bool;
     /// Rows can move between all nodes that hold shards of the tables.
     fn can_repartition(&self, tables: &[Oid]) -> bool;
     /// On a worker: what a text says that a coordinator has given the current role for that purpose; an error if none has.

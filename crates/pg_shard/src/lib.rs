@@ -137,6 +137,10 @@ impl Extension for PgShard {
         settings::enable_pushdown()
     }
 
+    fn verifies_sql(&self) -> bool {
+        settings::verify_sql()
+    }
+
     fn can_repartition(&self, tables: &[Oid]) -> bool {
         execute::repartition::can_repartition(tables)
     }

@@ -75,7 +75,7 @@ pub(crate) fn define() {
     GucRegistry::define_bool_guc(
         c"pg_shard.verify_sql",
         c"Parses each statement for the workers once more and compares it with what was meant.",
-        c"For tests of pg_shard itself: an error where assignments or outputs differ.",
+        c"For tests of pg_shard itself: an error where the two differ.",
         &VERIFY_SQL,
         GucContext::Suset,
         GucFlags::default(),

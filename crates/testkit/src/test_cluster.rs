@@ -56,14 +56,16 @@ impl TestCluster {
         )
     }
 
-    /// The same with settings for every node.
+    /// The same with settings for every node, which go before the ones that all tests share.
     pub fn up_with(workers: u16, settings: &[(&str, &str)]) -> Self {
         let ports = free_ports(workers).expect("a machine that runs tests has free ports");
         let spec = ClusterSpec::new(fresh_dir(), workers, ports)
             .set("fsync", "off")
             .set("shared_buffers", "32MB")
             // Plans change with statistics: a test says when they are brought.
-            .set("pg_shard.autoanalyze_naptime", "0");
+            .set("pg_shard.autoanalyze_naptime", "0")
+            // Whatever a test sends is parsed again and compared with what was meant.
+            .set("pg_shard.verify_sql", "on");
         let spec = settings.iter().fold(spec, |spec, (name, value)| spec.set(*name, *value));
         let cluster = Cluster::up_with(&installation(), &spec)
             .unwrap_or_else(|error| panic!("no cluster: {error}"));

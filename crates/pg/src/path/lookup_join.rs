@@ -22,6 +22,7 @@ use crate::path::remote::{
 };
 use crate::path::subselect;
 use crate::print::template::with_portable_output;
+use crate::print::verify_scan;
 use crate::sys::error::{PgError, boundary};
 use crate::sys::node::{self, Visit};
 use pgrx::pg_sys::{self, NodeTag, Oid};
@@ -447,8 +448,13 @@ unsafe fn plan(
             subselect::hand_over_tables(rows.pushed.remote.root);
         }
         let outputs: &[*mut pg_sys::Node] = if join.kind == Kind::Left { &found } else { &[] };
+        let noted = verify_scan::begin();
         let mut printer = Printer::behind_arrays(&join.right, join.sent.arrays());
         let mut sql = with_portable_output(|| print(join, outputs, &mut printer));
+        if let Some(noted) = noted {
+            let arrays = join.sent.arrays();
+            verify_scan::verify(noted, &sql, &[], arrays, &printer.expressions)?;
+        }
         sql.sources.resize(row.len(), Source::Here);
         let sent = printer.expressions.len();
         let prune = printer.prune();

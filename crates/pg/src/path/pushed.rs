@@ -15,6 +15,7 @@ use crate::path::tid;
 use crate::path::upper::nulls_of;
 use crate::path::window::{self, Windows};
 use crate::print::template::with_portable_output;
+use crate::print::verify_scan;
 use crate::sys::error::PgError;
 use crate::sys::node;
 use pgrx::pg_sys::{self, NodeTag};
@@ -234,8 +235,12 @@ pub(crate) unsafe fn plan(
                 }
             })
             .collect();
+        let noted = verify_scan::begin();
         let mut printer = Printer::new(remote);
         let sql = with_portable_output(|| print(&pushed, &yields, &mut printer));
+        if let Some(noted) = noted {
+            verify_scan::verify(noted, &sql, &pushed.order, printer.arrays, &printer.expressions)?;
+        }
         let merge_text = with_portable_output(|| {
             let mut shown = Printer::new(remote);
             let key =

@@ -15,6 +15,7 @@ use crate::path::subselect::Subselect;
 use crate::path::tid;
 use crate::print::prepare;
 use crate::print::template::Piece;
+use crate::print::verify_scan;
 use crate::read::facts;
 use crate::read::query::DistributionKey;
 use crate::read::shippable;
@@ -260,6 +261,8 @@ pub(crate) fn stand_in(
 pub(crate) struct Printer<'a> {
     remote: &'a Remote,
     context: *mut pg_sys::List,
+    /// What the context is made of: each entry with its name.
+    named: Vec<(String, *mut pg_sys::RangeTblEntry)>,
     aliases: Vec<(u32, String)>,
     broadcasts: Vec<Rc<Broadcast>>,
     moves: Vec<Rc<Moved>>,
@@ -268,7 +271,7 @@ pub(crate) struct Printer<'a> {
     /// The range table's length: broadcast rows come behind it, then those that move.
     entries: usize,
     /// How many parameters are arrays of broadcast rows, or tell where rows are that move; they come first.
-    arrays: usize,
+    pub(crate) arrays: usize,
     init_params: Vec<i32>,
     /// What the coordinator computes and sends: the parameters of the SQL.
     pub(crate) expressions: Vec<*mut pg_sys::Node>,
@@ -344,9 +347,11 @@ impl<'a> Printer<'a> {
             let plan: *mut pg_sys::PlannedStmt = node::make(NodeTag::T_PlannedStmt);
             (*plan).rtable = node::list_of(&own);
             let context = pg_sys::deparse_context_for_plan_tree(plan, node::list_of(&names));
+            let named = names.iter().map(|name| node::text_of(*name)).zip(own).collect();
             Self {
                 remote,
                 context,
+                named,
                 aliases,
                 entries: length,
                 arrays: broadcasts.iter().map(|rows| rows.arrays()).sum::<usize>() + moves.len(),
@@ -380,6 +385,7 @@ impl<'a> Printer<'a> {
             let expression = self.in_terms_of_from(expression);
             let (init_params, expressions) = (&self.init_params, &mut self.expressions);
             let own = printable(expression, init_params, self.arrays, expressions);
+            verify_scan::note(own, &self.named);
             node::text_of(pg_sys::deparse_expression(own, self.context, true, spell_cast))
         }
     }
@@ -648,6 +654,7 @@ impl<'a> Printer<'a> {
             let mut number_of = |n| prepare::number_in(expressions, n);
             match prepare::fold_one(expression, true, init_params, self.arrays, &mut number_of) {
                 Some(parameter) => {
+                    verify_scan::note(parameter, &self.named);
                     node::text_of(pg_sys::deparse_expression(parameter, self.context, true, false))
                 }
                 None => self.expression(expression),

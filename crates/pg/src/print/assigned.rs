@@ -211,6 +211,50 @@ pub(crate) unsafe fn place_of_value(entry: *mut pg_sys::TargetEntry) -> *mut *mu
     }
 }
 
+/// The place below the casts that an assignment to the column's type and length makes. Where such a value becomes the output of
+/// a query, the casts stay above it: printed there they would be explicit ones, which cut off what is too long.
+///
+/// # Safety
+///
+/// A place in a private, live tree.
+pub(crate) unsafe fn below_implicit_casts(
+    mut place: *mut *mut pg_sys::Expr,
+) -> *mut *mut pg_sys::Expr {
+    /// The place below a cast of this kind, if it is implicit.
+    macro_rules! below {
+        ($node:expr, $kind:ty, $format:ident) => {{
+            let cast = $node.cast::<$kind>();
+            if (*cast).$format != pg_sys::CoercionForm::COERCE_IMPLICIT_CAST {
+                return place;
+            }
+            &raw mut (*cast).arg
+        }};
+    }
+    // SAFETY: the caller vouches for the tree; each node is cast to the struct of its tag.
+    unsafe {
+        loop {
+            let n = *place;
+            place = match node::tag(n) {
+                NodeTag::T_FuncExpr => {
+                    let call = n.cast::<pg_sys::FuncExpr>();
+                    if (*call).funcformat != pg_sys::CoercionForm::COERCE_IMPLICIT_CAST {
+                        return place;
+                    }
+                    (&raw mut (*(*(*call).args).elements).ptr_value).cast()
+                }
+                NodeTag::T_RelabelType => below!(n, pg_sys::RelabelType, relabelformat),
+                NodeTag::T_CoerceViaIO => below!(n, pg_sys::CoerceViaIO, coerceformat),
+                NodeTag::T_ArrayCoerceExpr => below!(n, pg_sys::ArrayCoerceExpr, coerceformat),
+                NodeTag::T_ConvertRowtypeExpr => {
+                    below!(n, pg_sys::ConvertRowtypeExpr, convertformat)
+                }
+                NodeTag::T_CoerceToDomain => below!(n, pg_sys::CoerceToDomain, coercionformat),
+                _ => return place,
+            };
+        }
+    }
+}
+
 /// Puts columns that are assigned together beside each other, in the order of their sub-queries and of the outputs of
 /// those; assignments to one column stay in their order.
 unsafe fn group(list: *mut pg_sys::List) -> *mut pg_sys::List {

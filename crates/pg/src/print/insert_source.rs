@@ -5,6 +5,7 @@
 //! beside its own VALUES, and a rule's condition as its WHERE. Ruleutils refuses such a tree or leaves its condition out.
 //! So we put the rows of every other INSERT into a sub-query, and all that follows meets the three forms only.
 
+use crate::print::assigned::below_implicit_casts;
 use crate::read::query::{Statement, writing_queries};
 use crate::sys::error::PgError;
 use crate::sys::node::{self, Visit};
@@ -117,13 +118,14 @@ unsafe fn take_rows_from_sub_query(query: *mut pg_sys::Query) -> Result<(), PgEr
         let number = above.len() as i32 + 1;
         let (mut targets, mut names) = (Vec::new(), Vec::new());
         for entry in node::elements::<pg_sys::TargetEntry>((*query).targetList) {
-            let expr = (*entry).expr.cast::<pg_sys::Node>();
+            let place = below_implicit_casts(&raw mut (*entry).expr);
+            let expr = (*place).cast::<pg_sys::Node>();
             let (column, name) = (targets.len() as i16 + 1, format!("column{}", targets.len() + 1));
             targets.push(pg_sys::makeTargetEntry(expr.cast(), column, node::c_text(&name), false));
             names.push(node::string_node(&name));
             let (type_oid, typmod) = (pg_sys::exprType(expr), pg_sys::exprTypmod(expr));
             let collation = pg_sys::exprCollation(expr);
-            (*entry).expr = pg_sys::makeVar(number, column, type_oid, typmod, collation, 0).cast();
+            *place = pg_sys::makeVar(number, column, type_oid, typmod, collation, 0).cast();
         }
         (*rows).targetList = node::list_of(&targets);
         let source: *mut pg_sys::RangeTblEntry = node::make(NodeTag::T_RangeTblEntry);

@@ -15,5 +15,11 @@ pub(crate) mod insert_source;
 /// A statement as SQL for any shard.
 pub mod template;
 
+/// One form for all query trees that mean the same.
+pub(crate) mod canonical;
+
 /// Whether what was printed is what was meant.
 pub(crate) mod verify;
+
+/// The same for what is printed of the planner's relations.
+pub(crate) mod verify_scan;

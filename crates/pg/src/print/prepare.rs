@@ -6,9 +6,10 @@
 //! that all placements get the same values. On the way what ruleutils cannot print for another server is put
 //! differently: VALUES lists with defaults, ON CONFLICT ON CONSTRAINT, whole rows.
 
-use crate::print::assigned::{is_assignment, place_of_value, untangle};
+use crate::print::assigned::{below_implicit_casts, is_assignment, place_of_value, untangle};
 use crate::print::insert_source::values_of;
 use crate::print::rewritten::{forget_search_and_cycle, mark_from_items, name_by_place};
+use crate::read::implied::has_unnamed_operator;
 use crate::read::query::{
     ColumnName, Command, Prepared, RowInsert, Statement, write_of, writing_queries,
 };
@@ -80,6 +81,7 @@ impl Statement {
             for clause in clauses {
                 reads_more |= node::walk(clause, &mut |n| match node::tag(n) {
                     NodeTag::T_SubLink => Visit::Stop,
+                    _ if has_unnamed_operator(n) => Visit::Stop,
                     NodeTag::T_FuncExpr if is_temporary((*n.cast::<pg_sys::FuncExpr>()).funcid) => {
                         Visit::Stop
                     }
@@ -423,12 +425,14 @@ pub(crate) unsafe fn has_subquery_source(query: *mut pg_sys::Query) -> bool {
 /// Marks, in a place that nothing reads, the parameters that we made.
 const OWN_PARAMETER: i32 = -77;
 
-/// A parameter that we made, with the cast that a type of users needs.
+/// A parameter that we made, with the cast that a type of users needs, and with its collation.
 unsafe fn is_own_parameter(n: *mut pg_sys::Node) -> bool {
     // SAFETY: the caller passes a live node; each is cast to the struct of its tag.
     unsafe {
-        let bare = node::cast::<pg_sys::RelabelType, _>(n, NodeTag::T_RelabelType)
-            .map_or(n, |cast| (*cast).arg.cast());
+        let typed = node::cast::<pg_sys::CollateExpr, _>(n, NodeTag::T_CollateExpr)
+            .map_or(n, |collate| (*collate).arg.cast());
+        let bare = node::cast::<pg_sys::RelabelType, _>(typed, NodeTag::T_RelabelType)
+            .map_or(typed, |cast| (*cast).arg.cast());
         node::cast::<pg_sys::Param, _>(bare, NodeTag::T_Param)
             .is_some_and(|param| (*param).location == OWN_PARAMETER)
     }
@@ -447,17 +451,28 @@ unsafe fn parameter_for(expression: *mut pg_sys::Node, index: usize) -> *mut pg_
         (*param).paramtypmod = pg_sys::exprTypmod(expression);
         (*param).paramcollid = pg_sys::exprCollation(expression);
         (*param).location = OWN_PARAMETER;
-        if (*param).paramtype.to_u32() < FIRST_USER_OID {
-            return param.cast();
+        let collation = pg_sys::get_typcollation((*param).paramtype);
+        let mut typed: *mut pg_sys::Node = param.cast();
+        if (*param).paramtype.to_u32() >= FIRST_USER_OID {
+            let cast: *mut pg_sys::RelabelType = node::make(NodeTag::T_RelabelType);
+            (*cast).arg = param.cast();
+            (*cast).resulttype = (*param).paramtype;
+            (*cast).resulttypmod = (*param).paramtypmod;
+            (*cast).resultcollid = collation;
+            (*cast).relabelformat = pg_sys::CoercionForm::COERCE_EXPLICIT_CAST;
+            (*cast).location = -1;
+            typed = cast.cast();
         }
-        let cast: *mut pg_sys::RelabelType = node::make(NodeTag::T_RelabelType);
-        (*cast).arg = param.cast();
-        (*cast).resulttype = (*param).paramtype;
-        (*cast).resulttypmod = (*param).paramtypmod;
-        (*cast).resultcollid = (*param).paramcollid;
-        (*cast).relabelformat = pg_sys::CoercionForm::COERCE_EXPLICIT_CAST;
-        (*cast).location = -1;
-        cast.cast()
+        // For the node a parameter has the collation of its type.
+        if (*param).paramcollid == Oid::INVALID || (*param).paramcollid == collation {
+            return typed;
+        }
+        let collate: *mut pg_sys::CollateExpr = node::make(NodeTag::T_CollateExpr);
+        (*collate).arg = typed.cast();
+        (*collate).collOid = (*param).paramcollid;
+        (*collate).location = -1;
+        (*param).paramcollid = collation;
+        collate.cast()
     }
 }
 
@@ -575,6 +590,8 @@ unsafe fn complete_values_lists(query: *mut pg_sys::Query, is_split: bool) {
         let mut lists: Vec<Vec<*mut pg_sys::Node>> = vec![Vec::new(); rows.len()];
         let (mut types, mut typmods, mut collations) =
             (std::ptr::null_mut(), std::ptr::null_mut(), std::ptr::null_mut());
+        // As the analyser leaves it in an INSERT (`transformInsertStmt`, `src/backend/parser/analyze.c`).
+        let collation = Oid::INVALID;
         let mut names: Vec<*mut pg_sys::Node> = Vec::new();
         for entry in node::elements::<pg_sys::TargetEntry>((*query).targetList) {
             let place = if is_split { place_of_value(entry) } else { &raw mut (*entry).expr };
@@ -587,8 +604,7 @@ unsafe fn complete_values_lists(query: *mut pg_sys::Query, is_split: bool) {
                     })
                 }));
             }
-            let (type_oid, typmod, collation) =
-                (pg_sys::exprType(expr), pg_sys::exprTypmod(expr), pg_sys::exprCollation(expr));
+            let (type_oid, typmod) = (pg_sys::exprType(expr), pg_sys::exprTypmod(expr));
             types = pg_sys::lappend_oid(types, type_oid);
             typmods = pg_sys::lappend_int(typmods, typmod);
             collations = pg_sys::lappend_oid(collations, collation);
@@ -643,7 +659,7 @@ unsafe fn complete_source_query(query: *mut pg_sys::Query) {
         (*inner).inFromCl = true;
         let (mut targets, mut names) = (Vec::new(), Vec::new());
         for (number, entry) in columns.into_iter().enumerate() {
-            let place = place_of_value(entry);
+            let place = below_implicit_casts(place_of_value(entry));
             let expr = (*place).cast::<pg_sys::Node>();
             let name = format!("column{}", number + 1);
             let own = node::rewrite(expr, &mut |n| {
@@ -684,7 +700,9 @@ mod raw {
     use pgrx::pg_sys;
     use std::ffi::{c_char, c_int};
     unsafe extern "C-unwind" {
+        /// Plain frames: `is_not_immutable` holds nothing to drop, up to the guard around its caller.
         pub(super) fn func_volatile(function: pg_sys::Oid) -> c_char;
+        /// Guarded.
         pub(super) fn IncrementVarSublevelsUp(node: *mut pg_sys::Node, delta: c_int, least: c_int);
     }
 }

@@ -256,8 +256,9 @@ fn cut(
     holes.sort_unstable_by_key(|hole| hole.0);
     let mut pieces = Vec::with_capacity(holes.len() * 2 + 1);
     let mut at = 0;
+    let prefix = free_prefix(text, marked.len());
     for (start, end, piece) in holes {
-        let mut before = readable(&text[at..start]);
+        let mut before = readable(&text[at..start], &prefix);
         if matches!(piece, Piece::Object(..)) {
             before.push_str(" ON CONSTRAINT ");
         }
@@ -265,16 +266,25 @@ fn cut(
         pieces.push(piece);
         at = end;
     }
-    pieces.push(Piece::Text(readable(&text[at..])));
+    pieces.push(Piece::Text(readable(&text[at..], &prefix)));
     if let Some(Piece::Text(first)) = pieces.first_mut() {
         *first = first.trim_start().to_owned();
     }
     Ok(pieces)
 }
 
+/// What short aliases begin with: none of them may be a name of the client's.
+fn free_prefix(text: &str, aliases: usize) -> String {
+    let mut prefix = "t".to_owned();
+    while (0..aliases).any(|number| text.contains(&format!("{prefix}{number}_"))) {
+        prefix.push('t');
+    }
+    prefix
+}
+
 /// The nonce has done its work: aliases get short names, and line breaks outside of quotes become blanks.
-fn readable(text: &str) -> String {
-    squeeze(&text.replace(&format!("zq{:016x}_", nonce()), "t"))
+fn readable(text: &str, prefix: &str) -> String {
+    squeeze(&text.replace(&format!("zq{:016x}_", nonce()), prefix))
 }
 
 /// Folds white space outside of quotes; ruleutils indents for people, workers need not read it.

@@ -1,22 +1,13 @@
 //! Whether a printed statement says what was meant: it is parsed and analysed once more, and compared.
 //!
-//! Compared are, for each query that writes, the columns that it assigns in their order, and of each value the operators,
-//! functions, parameters, columns and sub-queries in it; and the types of the statement's outputs. Not compared are
-//! constants (casts print in several ways), FROM, WHERE and the clauses behind it: the rewriter's range tables are not
-//! those of the parser, so that the trees as a whole are never equal.
+//! Compared is everything that counts, by PostgreSQL's own `equal` over both trees in the form of [`crate::print::canonical`].
 
+use crate::print::canonical::canonical;
 use crate::print::template::{Piece, qualified_name, with_portable_output};
-use crate::read::query::{Prepared, writing_queries};
+use crate::read::query::Prepared;
 use crate::sys::error::PgError;
 use crate::sys::node::{self, Visit};
 use pgrx::pg_sys::{self, NodeTag, Oid};
-
-/// What a query assigns, and the types of what it yields.
-#[derive(Debug, PartialEq, Eq)]
-struct Said {
-    assigned: Vec<(i16, Vec<String>)>,
-    outputs: Vec<u32>,
-}
 
 impl Prepared {
     /// Compares the statement with its template.
@@ -25,26 +16,37 @@ impl Prepared {
     ///
     /// Where they differ, or the text is no valid statement here.
     pub fn verify(&self, template: &[Piece]) -> Result<(), PgError> {
-        let text: String = template
-            .iter()
-            .map(|piece| match piece {
-                Piece::Text(text) => text.clone(),
-                Piece::Table(table) => qualified_name(*table),
-                Piece::Object(_, name) => format!("\"{}\"", name.replace('"', "\"\"")),
-                Piece::Index => "0".to_owned(),
-            })
-            .collect();
+        let text = text_of(template);
         // SAFETY: the prepared copy is live; parser and analyser make nodes of their own.
-        let (meant, said) = unsafe {
-            let analysed = with_portable_output(|| analyse(&text, &parameter_types(self.query)));
-            (read(self.query), read(analysed))
-        };
-        if meant == said {
-            return Ok(());
+        unsafe {
+            let types = parameter_types(self.query);
+            let said = with_portable_output(|| analyse(&text, &types));
+            if is_same(self.query, said, false) || is_same(self.query, said, true) {
+                return Ok(());
+            }
+            let [meant, said] =
+                [self.query, said].map(|query| words(canonical(query, true).cast()));
+            Err(PgError::internal("a statement for the workers does not say what was meant")
+                .detail(format!("Statement: {text}\n{}", difference(&meant, &said))))
         }
-        Err(PgError::internal("a statement for the workers does not say what was meant")
-            .detail(format!("Statement: {text}\nMeant: {meant:?}\nSaid: {said:?}")))
     }
+}
+
+/// The text with the names of the tables here.
+pub(crate) fn text_of(template: &[Piece]) -> String {
+    let text = |piece: &Piece| match piece {
+        Piece::Text(text) => text.clone(),
+        Piece::Table(table) => qualified_name(*table),
+        Piece::Object(_, name) => format!("\"{}\"", name.replace('"', "\"\"")),
+        Piece::Index => "0".to_owned(),
+    };
+    template.iter().map(text).collect()
+}
+
+/// Both mean the same.
+unsafe fn is_same(meant: *mut pg_sys::Query, said: *mut pg_sys::Query, folded: bool) -> bool {
+    // SAFETY: the caller passes live Queries.
+    unsafe { pg_sys::equal(canonical(meant, folded).cast(), canonical(said, folded).cast()) }
 }
 
 /// The types of a statement's parameters, by their numbers.
@@ -84,80 +86,47 @@ unsafe fn analyse(text: &str, types: &[Oid]) -> *mut pg_sys::Query {
     }
 }
 
-unsafe fn read(query: *mut pg_sys::Query) -> Said {
-    let mut said = Said { assigned: Vec::new(), outputs: Vec::new() };
-    // SAFETY: the caller passes a live Query.
-    unsafe {
-        for writing in writing_queries(query) {
-            let mut lists = vec![(*writing).targetList];
-            if !(*writing).onConflict.is_null() {
-                lists.push((*(*writing).onConflict).onConflictSet);
-            }
-            for action in node::elements::<pg_sys::MergeAction>((*writing).mergeActionList) {
-                lists.push((*action).targetList);
-            }
-            for entry in lists.into_iter().flat_map(|list| visible(list)) {
-                said.assigned.push(((*entry).resno, parts((*entry).expr.cast())));
-            }
-        }
-        let outputs = if (*query).commandType == pg_sys::CmdType::CMD_SELECT {
-            (*query).targetList
+/// What of a node's fields `equal` does not look at.
+const IGNORED: [&str; 11] = [
+    ":location",
+    ":funcformat",
+    ":relabelformat",
+    ":coerceformat",
+    ":coercionform",
+    ":convertformat",
+    ":row_format",
+    ":varnosyn",
+    ":varattnosyn",
+    ":opfuncid",
+    ":aggtranstype",
+];
+
+/// A tree in PostgreSQL's own notation, word by word, without what does not count.
+pub(crate) unsafe fn words(tree: *mut pg_sys::Node) -> Vec<String> {
+    // SAFETY: the caller passes a live tree.
+    let text = unsafe { node::text_of(pg_sys::nodeToString(tree.cast())) };
+    let mut words = Vec::new();
+    let mut all = text.split_ascii_whitespace();
+    while let Some(word) = all.next() {
+        if IGNORED.contains(&word) {
+            // What follows the number closes nodes and lists.
+            let number = |c: char| c == '-' || c.is_ascii_alphanumeric();
+            let closing = all.next().map_or("", |value| value.trim_start_matches(number));
+            words.extend((!closing.is_empty()).then(|| closing.to_owned()));
         } else {
-            (*query).returningList
-        };
-        said.outputs = visible(outputs)
-            .into_iter()
-            .map(|entry| pg_sys::exprType((*entry).expr.cast()).to_u32())
-            .collect();
+            words.push(word.to_owned());
+        }
     }
-    said
+    words
 }
 
-unsafe fn visible(list: *mut pg_sys::List) -> Vec<*mut pg_sys::TargetEntry> {
-    // SAFETY: the caller passes a live target list.
-    unsafe {
-        let entries = node::elements::<pg_sys::TargetEntry>(list).into_iter();
-        entries.filter(|entry| !(**entry).resjunk).collect()
-    }
-}
-
-/// What an expression is made of, sorted.
-unsafe fn parts(n: *mut pg_sys::Node) -> Vec<String> {
-    let mut found = Vec::new();
-    // SAFETY: the caller passes a live expression; each node is cast to the struct of its tag.
-    unsafe {
-        node::walk(n, &mut |n| {
-            match node::tag(n) {
-                NodeTag::T_OpExpr => {
-                    found.push(format!("operator {}", (*n.cast::<pg_sys::OpExpr>()).opno.to_u32()));
-                }
-                NodeTag::T_FuncExpr => {
-                    let call = n.cast::<pg_sys::FuncExpr>();
-                    if (*call).funcformat == pg_sys::CoercionForm::COERCE_EXPLICIT_CALL {
-                        found.push(format!("function {}", (*call).funcid.to_u32()));
-                    }
-                }
-                NodeTag::T_Aggref => {
-                    let call = n.cast::<pg_sys::Aggref>();
-                    found.push(format!("aggregate {}", (*call).aggfnoid.to_u32()));
-                }
-                NodeTag::T_Param => {
-                    let param = n.cast::<pg_sys::Param>();
-                    found.push(format!("parameter {} {}", (*param).paramkind, (*param).paramid));
-                }
-                NodeTag::T_Var => {
-                    found.push(format!("column {}", (*n.cast::<pg_sys::Var>()).varattno));
-                }
-                NodeTag::T_SubLink => found.push("sub-query".to_owned()),
-                NodeTag::T_FieldStore => found.push("field".to_owned()),
-                NodeTag::T_SubscriptingRef => found.push("element".to_owned()),
-                // Its range table is not the parser's.
-                NodeTag::T_Query => return Visit::Skip,
-                _ => {}
-            }
-            Visit::Into
-        });
-    }
-    found.sort();
-    found
+/// Where two trees part.
+fn difference(meant: &[String], said: &[String]) -> String {
+    /// So many words before it and behind it tell enough.
+    const AROUND: usize = 40;
+    let same = meant.iter().zip(said).take_while(|(meant, said)| meant == said).count();
+    let shown = |words: &[String]| {
+        words[same.saturating_sub(AROUND)..words.len().min(same + AROUND)].join(" ")
+    };
+    format!("Meant: {}\nSaid: {}", shown(meant), shown(said))
 }

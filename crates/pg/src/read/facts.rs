@@ -9,6 +9,7 @@ use crate::path::tid;
 use crate::print::assigned::is_assignment;
 use crate::print::insert_source::values_of;
 use crate::print::prepare::has_subquery_source;
+use crate::read::implied::has_unnamed_operator;
 use crate::read::lent::{self, Needs};
 use crate::read::query::{
     Column, Command, DistributedRelation, DistributionKey, Facts, InsertSource, Key, Lookup,
@@ -622,6 +623,9 @@ impl Reader<'_> {
     unsafe fn read_expression(&mut self, n: *mut pg_sys::Node) {
         // SAFETY: a live node of the statement.
         unsafe {
+            if has_unnamed_operator(n) {
+                self.facts.unshippable.push(Unshippable::UnnamedOperator);
+            }
             match node::tag(n) {
                 NodeTag::T_Var => {
                     let var = n.cast::<pg_sys::Var>();
@@ -636,7 +640,10 @@ impl Reader<'_> {
                         // otherwise.
                         let is_known_here_only = match (*rte).rtekind {
                             pg_sys::RTEKind::RTE_RELATION | pg_sys::RTEKind::RTE_JOIN => true,
-                            pg_sys::RTEKind::RTE_SUBQUERY => (*var).vartype != pg_sys::RECORDOID,
+                            // Of columns with the same name all but one are printed with another.
+                            pg_sys::RTEKind::RTE_SUBQUERY => {
+                                (*var).vartype != pg_sys::RECORDOID || has_twins((*rte).eref)
+                            }
                             _ => false,
                         };
                         if is_known_here_only {
@@ -1224,4 +1231,18 @@ pub(crate) unsafe fn strip_relabel(mut n: *mut pg_sys::Node) -> *mut pg_sys::Nod
 pub(crate) fn is_deterministic(collation: Oid) -> bool {
     // SAFETY: a syscache look-up by value.
     collation == Oid::INVALID || unsafe { pg_sys::get_collation_isdeterministic(collation) }
+}
+
+/// Two of the names are the same.
+unsafe fn has_twins(names: *mut pg_sys::Alias) -> bool {
+    // SAFETY: the caller passes the live names of an entry.
+    unsafe {
+        let names = node::elements::<pg_sys::String>((*names).colnames);
+        let mut names: Vec<String> =
+            names.into_iter().map(|it| node::text_of((*it).sval)).collect();
+        let all = names.len();
+        names.sort_unstable();
+        names.dedup();
+        names.len() < all
+    }
 }

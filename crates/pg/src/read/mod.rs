@@ -9,6 +9,9 @@ pub mod query;
 /// Reading what a statement touches and says.
 pub(crate) mod facts;
 
+/// Operators that SQL has no place to name.
+pub(crate) mod implied;
+
 /// What may run where.
 pub(crate) mod shippable;
 

@@ -136,6 +136,8 @@ pub enum Unshippable {
     UserFunction(Oid),
     /// Something that only this server knows (its catalogs, its settings).
     LocalState,
+    /// An operator of users where SQL has no place for its schema.
+    UnnamedOperator,
     /// A row of a table as a value inside an expression.
     WholeRow,
     /// Row security applies.

@@ -369,6 +369,11 @@ pub fn log(line: PgError) {
     report(pg_sys::LOG as c_int, line);
 }
 
+/// Tells a client that asks for DEBUG1.
+pub(crate) fn debug(what: PgError) {
+    report(pg_sys::DEBUG1 as c_int, what);
+}
+
 fn report(level: c_int, what: PgError) {
     let fields = palloc_fields(what);
     // SAFETY: below ERROR errfinish returns; the guard turns an ERROR raised while sending into a panic.
