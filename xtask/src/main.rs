@@ -36,6 +36,10 @@ mod psql;
 /// The extension's files into a PostgreSQL installation.
 mod install;
 
+/// Functions that are called without a guard.
+#[cfg(test)]
+mod guards;
+
 /// Other programs.
 mod process;
 

@@ -217,12 +217,14 @@ mod raw {
     use pgrx::pg_sys;
     use std::ffi::{c_char, c_int};
     unsafe extern "C-unwind" {
+        /// Plain frames: the hook holds nothing to drop.
         pub(super) fn standard_planner(
             parse: *mut pg_sys::Query,
             text: *const c_char,
             options: c_int,
             parameters: pg_sys::ParamListInfo,
         ) -> *mut pg_sys::PlannedStmt;
+        /// Plain frames: the hook holds nothing to drop.
         pub(super) fn standard_ProcessUtility(
             statement: *mut pg_sys::PlannedStmt,
             text: *const c_char,

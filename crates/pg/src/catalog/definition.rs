@@ -22,6 +22,7 @@ mod raw {
     use pgrx::pg_sys::{self, Oid};
     use std::ffi::c_int;
     unsafe extern "C-unwind" {
+        /// Guarded.
         pub(super) fn build_aggregate_transfn_expr(
             input_types: *mut Oid,
             inputs: c_int,

@@ -283,12 +283,15 @@ mod raw {
     }
 
     unsafe extern "C-unwind" {
+        /// Guarded.
         pub(super) fn get_attribute_options(table: Oid, column: c_int) -> *mut AttributeOptions;
+        /// Plain frames: those of `fetch` hold nothing to drop.
         fn nocachegetattr(
             tuple: pg_sys::HeapTuple,
             number: c_int,
             descriptor: pg_sys::TupleDesc,
         ) -> Datum;
+        /// Plain frames: those of `fetch` hold nothing to drop.
         fn getmissingattr(
             descriptor: pg_sys::TupleDesc,
             number: c_int,

@@ -651,6 +651,7 @@ mod raw {
     use pgrx::pg_sys::Oid;
     use std::ffi::{c_char, c_int};
     unsafe extern "C-unwind" {
+        /// Guarded.
         /// `src/include/commands/sequence.h`.
         pub(super) fn nextval_internal(sequence: Oid, check_permissions: bool) -> i64;
     }

@@ -14,6 +14,7 @@ use crate::read::query::{DistributionKey, Lookup, Statement, write_of, writing_q
 use crate::sys::custom::{self, Functions, Table};
 use crate::sys::error::{PgError, SqlState, boundary};
 use crate::sys::node;
+use crate::sys::unguarded::copy_datum;
 use pgrx::pg_sys::{self, Datum, NodeTag, Oid};
 use std::ffi::{CString, c_int};
 
@@ -488,18 +489,17 @@ mod raw {
     //! Called without pgrx' guard: the frames between are plain.
     use pgrx::pg_sys;
     unsafe extern "C-unwind" {
+        /// Plain frames: the node's functions hold nothing to drop.
         pub(super) fn ExecScan(
             node: *mut pg_sys::ScanState,
             access: pg_sys::ExecScanAccessMtd,
             recheck: pg_sys::ExecScanRecheckMtd,
         ) -> *mut pg_sys::TupleTableSlot;
-        pub(super) fn datumCopy(
-            value: pg_sys::Datum,
-            by_value: bool,
-            length: std::ffi::c_int,
-        ) -> pg_sys::Datum;
+        /// Plain frames: the node's functions hold nothing to drop.
         pub(super) fn ExecReScan(node: *mut pg_sys::PlanState);
+        /// Plain frames: the node's functions hold nothing to drop.
         pub(super) fn ExecScanReScan(node: *mut pg_sys::ScanState);
+        /// Plain frames: the node's functions hold nothing to drop.
         pub(super) fn ExecEndNode(node: *mut pg_sys::PlanState);
     }
 }
@@ -700,6 +700,6 @@ fn current_value(cursor: &str, table: Oid, column: i16) -> Result<Option<Datum>,
         }
         let attribute = (*(*slot).tts_tupleDescriptor).attrs.as_ptr().add(place);
         let value = *(*slot).tts_values.add(place);
-        Ok(Some(raw::datumCopy(value, (*attribute).attbyval, (*attribute).attlen.into())))
+        Ok(Some(copy_datum(value, (*attribute).attbyval, (*attribute).attlen)))
     }
 }

@@ -27,9 +27,13 @@ mod raw {
     pub(super) type Walker =
         unsafe extern "C-unwind" fn(*mut pg_sys::PlanState, *mut c_void) -> bool;
     unsafe extern "C-unwind" {
+        /// Plain frames: the hook holds nothing to drop.
         pub(super) fn standard_ExecutorStart(query: *mut pg_sys::QueryDesc, flags: c_int);
+        /// Plain frames: the hook holds nothing to drop.
         pub(super) fn standard_ExecutorFinish(query: *mut pg_sys::QueryDesc);
+        /// Plain frames: the hook holds nothing to drop.
         pub(super) fn standard_ExecutorEnd(query: *mut pg_sys::QueryDesc);
+        /// Plain frames: those of `find`, up to the guard of `scans`.
         pub(super) fn planstate_tree_walker(
             state: *mut pg_sys::PlanState,
             walker: Walker,
@@ -102,7 +106,11 @@ unsafe fn begin(query: *mut pg_sys::QueryDesc, flags: c_int) {
 unsafe fn scans(query: *mut pg_sys::QueryDesc) -> Vec<*mut pg_sys::CustomScanState> {
     let mut scans: Vec<*mut pg_sys::CustomScanState> = Vec::new();
     // SAFETY: the executor's live tree.
-    unsafe { find((*query).planstate, (&raw mut scans).cast()) };
+    unsafe {
+        let (state, found) = ((*query).planstate, (&raw mut scans).cast());
+        // The walk may run out of the stack.
+        pg_sys::ffi::pg_guard_ffi_boundary(|| find(state, found));
+    }
     scans
 }
 

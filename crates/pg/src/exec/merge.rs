@@ -8,27 +8,24 @@ use crate::exec::rows::{self, RowStore};
 use crate::exec::scan::ScanIo;
 use crate::path::base::SortKey;
 use crate::sys::error::PgError;
+use crate::sys::unguarded::copy_datum;
 use pgrx::pg_sys::{self, Datum};
 use protocol::Row;
 use std::cell::RefCell;
 use std::cmp::Ordering;
-use std::ffi::c_int;
 use std::rc::Rc;
 
 mod raw {
     //! Called without pgrx' guard: the frames between are plain.
     use pgrx::pg_sys;
     unsafe extern "C-unwind" {
-        pub(super) fn datumCopy(
-            value: pg_sys::Datum,
-            by_value: bool,
-            length: std::ffi::c_int,
-        ) -> pg_sys::Datum;
+        /// Raises nothing: compares two numbers; only its address is taken.
         pub(super) fn ssup_datum_int32_cmp(
             left: pg_sys::Datum,
             right: pg_sys::Datum,
             support: pg_sys::SortSupport,
         ) -> std::ffi::c_int;
+        /// Raises nothing: compares two numbers; only its address is taken.
         pub(super) fn ssup_datum_signed_cmp(
             left: pg_sys::Datum,
             right: pg_sys::Datum,
@@ -208,10 +205,10 @@ impl Head {
                 held.values[column] = if is_null {
                     Datum::from(0)
                 } else {
-                    raw::datumCopy(
+                    copy_datum(
                         *(*self.slot).tts_values.add(column),
                         (*attribute).attbyval,
-                        c_int::from((*attribute).attlen),
+                        (*attribute).attlen,
                     )
                 };
             }

@@ -23,18 +23,25 @@ mod raw {
     use pgrx::pg_sys::{self, Datum};
     use std::ffi::c_int;
     unsafe extern "C-unwind" {
+        /// Plain frames: those of the aggregates' functions hold nothing to drop.
         pub(super) fn datumCopy(value: Datum, by_value: bool, length: c_int) -> Datum;
+        /// Plain frames: those of the aggregates' functions hold nothing to drop.
         pub(super) fn DeleteExpandedObject(value: Datum);
+        /// Plain frames: those of the aggregates' functions hold nothing to drop.
         pub(super) fn pfree(pointer: *mut std::ffi::c_void);
+        /// Plain frames: those of the aggregates' functions hold nothing to drop.
         pub(super) fn MemoryContextAlloc(
             context: pg_sys::MemoryContext,
             size: usize,
         ) -> *mut std::ffi::c_void;
+        /// Raises nothing: looks at the call's node (`src/backend/executor/nodeAgg.c`).
         pub(super) fn AggCheckCallContext(
             call: pg_sys::FunctionCallInfo,
             context: *mut pg_sys::MemoryContext,
         ) -> c_int;
+        /// Plain frames: those of the aggregates' functions hold nothing to drop.
         pub(super) fn PushOverrideSearchPath(path: *mut pg_sys::OverrideSearchPath);
+        /// Plain frames: those of the aggregates' functions hold nothing to drop.
         pub(super) fn PopOverrideSearchPath();
     }
 }

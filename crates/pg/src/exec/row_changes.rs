@@ -22,12 +22,14 @@ mod raw {
     //! Not among pgrx' bindings, so without its guard: the caller puts it around what may raise an error.
     use pgrx::pg_sys;
     unsafe extern "C-unwind" {
+        /// Guarded.
         pub(super) fn ExecComputeStoredGenerated(
             relation: *mut pg_sys::ResultRelInfo,
             estate: *mut pg_sys::EState,
             slot: *mut pg_sys::TupleTableSlot,
             command: pg_sys::CmdType::Type,
         );
+        /// Plain frames: the hook holds nothing to drop.
         pub(super) fn standard_ExecutorFinish(query: *mut pg_sys::QueryDesc);
     }
 }

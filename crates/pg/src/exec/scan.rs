@@ -13,6 +13,7 @@ use crate::sys::custom::{self, Functions, Table};
 use crate::sys::error::{PgError, SqlState, boundary};
 use crate::sys::node;
 use crate::sys::unguarded;
+use crate::sys::unguarded::copy_datum;
 use crate::sys::value::{Encoder, Hasher};
 use pgrx::pg_sys::{self, Datum, NodeTag, Oid};
 use protocol::{Arguments, Elements, Row};
@@ -226,17 +227,15 @@ mod raw {
     //! Called without pgrx' guard: the frames between are plain.
     use pgrx::pg_sys;
     unsafe extern "C-unwind" {
+        /// Plain frames: the node's function holds nothing to drop.
         pub(super) fn ExecScan(
             node: *mut pg_sys::ScanState,
             access: pg_sys::ExecScanAccessMtd,
             recheck: pg_sys::ExecScanRecheckMtd,
         ) -> *mut pg_sys::TupleTableSlot;
-        pub(super) fn datumCopy(
-            value: pg_sys::Datum,
-            by_value: bool,
-            length: std::ffi::c_int,
-        ) -> pg_sys::Datum;
+        /// Raises nothing: compares two variables (`src/backend/libpq/pqcomm.c`).
         pub(super) fn pq_buffer_has_data() -> bool;
+        /// Raises nothing: asked only if the buffer has data, it reads no more.
         pub(super) fn pq_peekbyte() -> std::ffi::c_int;
     }
 }
@@ -766,7 +765,7 @@ impl ScanIo {
                 pg_sys::MemoryContextSwitchTo((*(*node).ss.ps.state).es_query_cxt);
                 let (mut length, mut by_value) = (0i16, false);
                 pg_sys::get_typlenbyval(expression.type_oid, &raw mut length, &raw mut by_value);
-                let kept = value.map(|value| raw::datumCopy(value, by_value, length.into()));
+                let kept = value.map(|value| copy_datum(value, by_value, length));
                 expression.computed = Some(kept);
                 kept
             } else {

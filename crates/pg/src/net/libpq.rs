@@ -20,29 +20,45 @@ mod ffi {
     pub(super) type PQnoticeReceiver = Option<unsafe extern "C" fn(*mut c_void, *const PGresult)>;
 
     unsafe extern "C" {
+        /// Raises nothing: libpq knows no ERROR.
         pub(super) fn PQconnectStartParams(
             keywords: *const *const c_char,
             values: *const *const c_char,
             expand_dbname: c_int,
         ) -> *mut PGconn;
+        /// Raises nothing: libpq knows no ERROR.
         pub(super) fn PQconnectPoll(conn: *mut PGconn) -> c_int;
+        /// Raises nothing: libpq knows no ERROR.
         pub(super) fn PQfinish(conn: *mut PGconn);
+        /// Raises nothing: libpq knows no ERROR.
         pub(super) fn PQstatus(conn: *const PGconn) -> c_int;
+        /// Raises nothing: libpq knows no ERROR.
         pub(super) fn PQsocket(conn: *const PGconn) -> c_int;
+        /// Raises nothing: libpq knows no ERROR.
         pub(super) fn PQbackendPID(conn: *const PGconn) -> c_int;
+        /// Raises nothing: libpq knows no ERROR.
         pub(super) fn PQparameterStatus(conn: *const PGconn, name: *const c_char) -> *const c_char;
+        /// Raises nothing: libpq knows no ERROR.
         pub(super) fn PQerrorMessage(conn: *const PGconn) -> *const c_char;
+        /// Raises nothing: libpq knows no ERROR.
         pub(super) fn PQsetErrorVerbosity(conn: *mut PGconn, verbosity: c_int) -> c_int;
+        /// Raises nothing: libpq knows no ERROR.
         pub(super) fn PQsetNoticeReceiver(
             conn: *mut PGconn,
             receiver: PQnoticeReceiver,
             arg: *mut c_void,
         ) -> PQnoticeReceiver;
+        /// Raises nothing: libpq knows no ERROR.
         pub(super) fn PQgetCancel(conn: *mut PGconn) -> *mut PGcancel;
+        /// Raises nothing: libpq knows no ERROR.
         pub(super) fn PQcancel(cancel: *mut PGcancel, buffer: *mut c_char, n: c_int) -> c_int;
+        /// Raises nothing: libpq knows no ERROR.
         pub(super) fn PQsslInUse(conn: *mut PGconn) -> c_int;
+        /// Raises nothing: libpq knows no ERROR.
         pub(super) fn PQsslStruct(conn: *mut PGconn, name: *const c_char) -> *mut c_void;
+        /// Raises nothing: libpq knows no ERROR.
         pub(super) fn PQgssEncInUse(conn: *mut PGconn) -> c_int;
+        /// Raises nothing: libpq knows no ERROR.
         pub(super) fn PQfreeCancel(cancel: *mut PGcancel);
 
     }

@@ -407,6 +407,7 @@ fn wait_readable(socket: c_int, limit: Duration) {
 
 mod raw {
     unsafe extern "C-unwind" {
+        /// Raises nothing: reads a pipe (`src/backend/storage/ipc/pmsignal.c`).
         pub(super) fn PostmasterIsAliveInternal() -> bool;
     }
 }

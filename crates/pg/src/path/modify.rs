@@ -399,6 +399,7 @@ mod raw {
     use pgrx::pg_sys;
     use std::ffi::c_int;
     unsafe extern "C-unwind" {
+        /// Guarded.
         pub(super) fn ChangeVarNodes(
             node: *mut pg_sys::Node,
             from: c_int,

@@ -20,6 +20,7 @@ mod raw {
     //! Not among pgrx' bindings.
     use pgrx::pg_sys;
     unsafe extern "C-unwind" {
+        /// Guarded.
         pub(super) fn get_agg_clause_costs(
             root: *mut pg_sys::PlannerInfo,
             split: pg_sys::AggSplit::Type,

@@ -27,6 +27,7 @@ mod raw {
     use pgrx::pg_sys;
     use std::ffi::c_int;
     unsafe extern "C-unwind" {
+        /// Guarded.
         pub(super) fn IncrementVarSublevelsUp(node: *mut pg_sys::Node, delta: c_int, least: c_int);
     }
 }

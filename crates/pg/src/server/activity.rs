@@ -285,8 +285,11 @@ pub fn now() -> i64 {
 mod raw {
     //! Called without pgrx' guard, since they raise nothing.
     unsafe extern "C-unwind" {
+        /// Raises nothing: reads a variable or the clock (`src/backend/access/transam/xact.c`).
         pub(super) fn GetCurrentStatementStartTimestamp() -> i64;
+        /// Raises nothing: reads a variable or the clock (`src/backend/access/transam/xact.c`).
         pub(super) fn GetCurrentTransactionStartTimestamp() -> i64;
+        /// Raises nothing: reads a variable or the clock (`src/backend/access/transam/xact.c`).
         pub(super) fn GetCurrentTimestamp() -> i64;
     }
 }

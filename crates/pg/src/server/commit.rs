@@ -17,7 +17,9 @@ mod raw {
     //! Not among pgrx' bindings. The first raises nothing.
     use std::ffi::c_int;
     unsafe extern "C-unwind" {
+        /// Raises nothing: reads a flag (`src/backend/utils/misc/timeout.c`).
         pub(super) fn get_timeout_indicator(id: c_int, resets: bool) -> bool;
+        /// Guarded.
         pub(super) fn PreCommit_CheckForSerializationFailure();
     }
 }

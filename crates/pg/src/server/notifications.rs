@@ -9,6 +9,7 @@ use pgrx::pg_sys;
 mod raw {
     //! Not among pgrx' bindings. Raises an ERROR.
     unsafe extern "C-unwind" {
+        /// Guarded.
         pub(super) fn AtPrepare_Notify();
     }
 }

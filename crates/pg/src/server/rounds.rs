@@ -85,9 +85,13 @@ mod raw {
     //! Signal handlers, which PostgreSQL calls.
     use std::ffi::c_int;
     unsafe extern "C-unwind" {
+        /// Raises nothing: a handler of signals, of which only the address is taken.
         pub(super) fn SignalHandlerForConfigReload(signal: c_int);
+        /// Raises nothing: a handler of signals, of which only the address is taken.
         pub(super) fn SignalHandlerForShutdownRequest(signal: c_int);
+        /// Raises nothing: a handler of signals, of which only the address is taken.
         pub(super) fn StatementCancelHandler(signal: c_int);
+        /// Raises nothing: a handler of signals, of which only the address is taken.
         pub(super) fn die(signal: c_int);
     }
 }

@@ -4,6 +4,7 @@
 //! [`PgError`] carries all of them as owned Rust values through `Result`s; [`throw`] copies them into
 //! PostgreSQL's memory, drops the Rust side and only then leaves by `longjmp`.
 
+use crate::sys::unguarded::allocate;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::PgTryBuilder;
@@ -250,17 +251,24 @@ impl From<std::ffi::NulError> for PgError {
 }
 
 mod raw {
-    use std::ffi::{c_char, c_int, c_void};
+    use std::ffi::{c_char, c_int};
     unsafe extern "C-unwind" {
+        /// Plain frames: `emit` holds nothing to drop, and its caller knows what leaves.
         pub(super) fn errstart(level: c_int, domain: *const c_char) -> bool;
+        /// Plain frames: `emit` holds nothing to drop, and its caller knows what leaves.
         pub(super) fn errcode(code: c_int) -> c_int;
+        /// Plain frames: `emit` holds nothing to drop, and its caller knows what leaves.
         pub(super) fn errmsg_internal(format: *const c_char, ...) -> c_int;
+        /// Plain frames: `emit` holds nothing to drop, and its caller knows what leaves.
         pub(super) fn errdetail_internal(format: *const c_char, ...) -> c_int;
+        /// Plain frames: `emit` holds nothing to drop, and its caller knows what leaves.
         pub(super) fn errhint(format: *const c_char, ...) -> c_int;
+        /// Plain frames: `emit` holds nothing to drop, and its caller knows what leaves.
         pub(super) fn errcontext_msg(format: *const c_char, ...) -> c_int;
+        /// Plain frames: `emit` holds nothing to drop, and its caller knows what leaves.
         pub(super) fn err_generic_string(field: c_int, text: *const c_char) -> c_int;
+        /// Plain frames: `emit` holds nothing to drop, and its caller knows what leaves.
         pub(super) fn errfinish(file: *const c_char, line: c_int, function: *const c_char);
-        pub(super) fn palloc(size: usize) -> *mut c_void;
     }
 }
 
@@ -281,13 +289,21 @@ const LEVEL_ERROR: c_int = 21;
 /// Fields' letters in the protocol (`PG_DIAG_*`, `src/include/postgres_ext.h`).
 const NAME_FIELDS: [u8; 5] = *b"stcdn";
 
+/// A text in PostgreSQL's memory. No ERROR can come out of here, where one is being made.
 fn palloc_text(text: &str) -> *const c_char {
-    let bytes: Vec<u8> = text.bytes().filter(|b| *b != 0).collect();
-    // SAFETY: palloc returns at least the asked size or does not return; we are on the backend's main thread.
+    let bytes = || text.bytes().filter(|b| *b != 0);
+    // SAFETY: the current context is live; what is allocated is as long as what is written.
     unsafe {
-        let copy = raw::palloc(bytes.len() + 1).cast::<u8>();
-        std::ptr::copy_nonoverlapping(bytes.as_ptr(), copy, bytes.len());
-        *copy.add(bytes.len()) = 0;
+        let copy = allocate(pg_sys::CurrentMemoryContext, bytes().count() + 1).cast::<u8>();
+        if copy.is_null() {
+            return c"out of memory".as_ptr();
+        }
+        let mut end = copy;
+        for byte in bytes() {
+            *end = byte;
+            end = end.add(1);
+        }
+        *end = 0;
         copy.cast()
     }
 }

@@ -194,17 +194,20 @@ mod raw {
     type Mutator =
         Option<unsafe extern "C-unwind" fn(*mut pg_sys::Node, *mut c_void) -> *mut pg_sys::Node>;
     unsafe extern "C-unwind" {
+        /// Plain frames: those of `step`, up to the guard of `walk`.
         pub(super) fn query_tree_walker(
             query: *mut pg_sys::Query,
             walker: Walker,
             context: *mut c_void,
             flags: c_int,
         ) -> bool;
+        /// Plain frames: those of `step`, up to the guard of `walk`.
         pub(super) fn expression_tree_walker(
             node: *mut pg_sys::Node,
             walker: Walker,
             context: *mut c_void,
         ) -> bool;
+        /// Plain frames: those of `rewrite_step`, up to the guard of `rewrite`.
         // PostgreSQL declares mutators without a prototype; this is the signature that it calls them with
         // (`src/include/nodes/nodeFuncs.h`).
         pub(super) fn query_tree_mutator(
@@ -213,12 +216,15 @@ mod raw {
             context: *mut c_void,
             flags: c_int,
         ) -> *mut pg_sys::Query;
+        /// Plain frames: those of `rewrite_step`, up to the guard of `rewrite`.
         pub(super) fn expression_tree_mutator(
             node: *mut pg_sys::Node,
             mutator: Mutator,
             context: *mut c_void,
         ) -> *mut pg_sys::Node;
+        /// Plain frames: those of `step`, and the guard's of `check_depth`.
         pub(super) fn check_stack_depth();
+        /// Raises nothing: compares an address.
         pub(super) fn stack_is_too_deep() -> bool;
     }
 }

@@ -38,6 +38,7 @@ mod raw {
     //! Called without pgrx' guard: what it may raise passes over frames that hold nothing to drop.
     use pgrx::pg_sys::TransactionId;
     unsafe extern "C-unwind" {
+        /// Raises nothing, unless memory runs out at its first call (`src/backend/storage/ipc/procarray.c`).
         pub(super) fn TransactionIdIsInProgress(xid: TransactionId) -> bool;
     }
 }

@@ -54,7 +54,9 @@ mod raw {
         #[link_name = "PqCommMethods"]
         pub(super) static METHODS: *const PqCommMethods;
         pub(super) static whereToSendOutput: pg_sys::CommandDest::Type;
+        /// Raises nothing: reads variables (`src/backend/access/transam/xact.c`).
         pub(super) fn GetTopTransactionIdIfAny() -> TransactionId;
+        /// Raises nothing: reads variables (`src/backend/access/transam/xact.c`).
         pub(super) fn xactGetCommittedChildren(children: *mut *mut TransactionId) -> c_int;
     }
 }

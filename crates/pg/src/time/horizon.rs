@@ -22,9 +22,13 @@ mod raw {
     use pgrx::pg_sys;
     use std::ffi::{c_int, c_uint};
     unsafe extern "C-unwind" {
+        /// Raises nothing while fewer than 200 are held (`src/backend/storage/lmgr/lwlock.c`).
         pub(super) fn LWLockAcquire(lock: *mut pg_sys::LWLock, mode: c_uint) -> bool;
+        /// Raises nothing: the lock is held.
         pub(super) fn LWLockRelease(lock: *mut pg_sys::LWLock);
+        /// Raises nothing: a handler of signals, of which only the address is taken.
         pub(super) fn SignalHandlerForConfigReload(signal: c_int);
+        /// Raises nothing: a handler of signals, of which only the address is taken.
         pub(super) fn SignalHandlerForShutdownRequest(signal: c_int);
     }
 }

@@ -49,7 +49,9 @@ mod raw {
     use pgrx::pg_sys;
     unsafe extern "C-unwind" {
         pub(super) static max_prepared_xacts: std::ffi::c_int;
+        /// Raises nothing while fewer than 200 are held (`src/backend/storage/lmgr/lwlock.c`).
         pub(super) fn LWLockAcquire(lock: *mut pg_sys::LWLock, mode: std::ffi::c_uint) -> bool;
+        /// Raises nothing: the lock is held.
         pub(super) fn LWLockRelease(lock: *mut pg_sys::LWLock);
     }
 }

@@ -505,9 +505,13 @@ mod raw {
     use pgrx::pg_sys;
     use std::ffi::{c_char, c_int};
     unsafe extern "C-unwind" {
+        /// Guarded.
         pub(super) fn pq_startmsgread();
+        /// Guarded.
         pub(super) fn pq_getbyte() -> c_int;
+        /// Guarded.
         pub(super) fn pq_getmessage(message: pg_sys::StringInfo, most: c_int) -> c_int;
+        /// Guarded.
         pub(super) fn pq_getmsgstring(message: pg_sys::StringInfo) -> *const c_char;
     }
 }

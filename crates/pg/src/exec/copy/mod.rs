@@ -383,6 +383,7 @@ unsafe fn where_clause(
 mod raw {
     use std::ffi::c_void;
     unsafe extern "C-unwind" {
+        /// Plain frames: PostgreSQL calls it, of which only the address is taken.
         pub(super) fn CopyFromErrorCallback(arg: *mut c_void);
     }
 }
