@@ -8,7 +8,8 @@ use testkit::{NodeName, Session, SqlError, TestCluster, wait_until};
 
 /// A cluster that looks soon, with a table of some rows.
 fn cluster_with_rows(workers: u16, placements: u32) -> TestCluster {
-    let cluster = TestCluster::up_with(workers, &[("pg_shard.deadlock_timeout", "200ms")]);
+    let settings = [("pg_shard.deadlock_timeout", "200ms"), ("max_prepared_transactions", "10")];
+    let cluster = TestCluster::up_with(workers, &settings);
     cluster.on_all_nodes("CREATE ROLE alice LOGIN; CREATE ROLE bob LOGIN");
     cluster.sql("CREATE TABLE t (k int PRIMARY KEY, v int); GRANT ALL ON t TO alice, bob");
     cluster.distribute("t", "k", 8, placements);
@@ -185,6 +186,31 @@ fn who_waits_for_somebody_who_is_only_slow_is_left_alone() {
         }
     });
     assert_eq!(cluster.text("SELECT sum(v) FROM t"), "103");
+}
+
+#[test]
+fn who_waits_for_a_prepared_transaction_is_left_alone() {
+    let cluster = cluster_with_rows(2, 1);
+    let node = cluster.workers()[0];
+    let key = key_on(&cluster, node);
+    let shard = cluster.shard_of("t", &format!("hashint4({key})"));
+    let name = cluster.shard_name("t", shard);
+    let mut holder = cluster.session_on(node);
+    holder.sql("BEGIN");
+    holder.sql(&format!("UPDATE {name} SET v = 5 WHERE k = {key}"));
+    holder.sql("PREPARE TRANSACTION 'p'");
+    let mut waiter = cluster.new_session();
+    waiter.sql("SET statement_timeout = '60s'");
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| waiter.sql(&update(key)));
+        wait_until("it has waited for long", || {
+            let long = "SELECT count(*) FROM pg_locks WHERE NOT granted AND waitstart < now() - interval '1 second'";
+            cluster.session_on(node).text(long) == "1"
+        });
+        holder.sql("COMMIT PREPARED 'p'");
+        running.join().expect("nobody is broken off");
+    });
+    assert_eq!(cluster.text(&format!("SELECT v FROM t WHERE k = {key}")), "6");
 }
 
 #[test]

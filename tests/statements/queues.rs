@@ -220,3 +220,39 @@ fn one_job_of_many_nodes_is_locked_and_no_other() {
         assert_eq!(got, expected);
     }
 }
+
+/// A claim locked the whole of a replicated queue, and a second consumer found it empty.
+#[test]
+fn a_consumer_of_a_replicated_queue_leaves_the_others_theirs() {
+    let cluster = cluster_with_queue(2);
+    let (mut first, mut second) = (cluster.new_session(), cluster.new_session());
+    fill(&mut first);
+    let claim = "SELECT id FROM q WHERE state = 'new' ORDER BY id FOR UPDATE SKIP LOCKED LIMIT 1";
+    let any = "SELECT id FROM q WHERE id > 2 FOR UPDATE SKIP LOCKED LIMIT 3";
+    first.sql("BEGIN");
+    second.sql("BEGIN");
+    assert_eq!(first.sql(claim), [["1"]]);
+    assert_eq!(second.sql(claim), [["2"]]);
+    assert_eq!(first.sql("UPDATE q SET state = 'done' WHERE id = 1 RETURNING id"), [["1"]]);
+    let mut held = second.sql(any);
+    assert_eq!(held.len(), 3);
+    held.extend(first.sql("SELECT id FROM q WHERE state = 'new' FOR UPDATE SKIP LOCKED"));
+    let distinct: BTreeSet<&String> = held.iter().map(|row| &row[0]).collect();
+    assert_eq!((held.len(), distinct.len()), (JOBS - 2, JOBS - 2));
+    first.sql("COMMIT");
+    second.sql("DELETE FROM q WHERE id = 2");
+    second.sql("COMMIT");
+    assert_eq!(
+        first.text("SELECT count(*), count(*) FILTER (WHERE state = 'done') FROM q"),
+        format!("{}|1", JOBS - 1)
+    );
+    // More are held than a node looks at first.
+    fill(&mut first);
+    first.sql("INSERT INTO q SELECT g, 'new', 0 FROM generate_series(1000, 2200) AS g");
+    first.sql("BEGIN");
+    first.sql("SELECT id FROM q WHERE id > 1050 FOR UPDATE");
+    let last = claim.replace("ORDER BY id", "ORDER BY id DESC");
+    assert_eq!(second.sql(&last), [["1050"]]);
+    first.sql("ROLLBACK");
+    cluster.assert_placements_equal("q");
+}

@@ -9,7 +9,8 @@
 //!
 //! With SKIP LOCKED a node can skip what others hold by itself ([`FirstFree`]), which costs one round trip however many rows are held.
 //!
-//! Only for tables with one placement a shard, whose `ctid`s are the same for everybody.
+//! The `ctid`s of a table with one placement a shard only are the same for everybody. On others only what a node can do by itself is
+//! done so.
 
 use crate::exec::scan::ScanIo;
 use crate::hooks;
@@ -47,18 +48,21 @@ pub struct Claim {
     pub candidates: i64,
     /// How a node finds the first rows that nobody holds, with SKIP LOCKED.
     pub first_free: Option<FirstFree>,
+    /// There are children that find candidates.
+    pub by_place: bool,
 }
 
 /// A statement that locks the first rows of a node that nobody holds: one that executes LIMIT above the locks, so that no row
 /// is locked before it is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FirstFree {
-    /// With an order: the part of a shard that finds candidates.
-    pub candidates: Vec<Piece>,
+    /// With an order: the part of a shard that finds the first candidates, or all of them, and what stands between these parts and
+    /// those that lock.
+    pub candidates: [(Vec<Piece>, String); 2],
     /// The part of a shard that locks.
     pub locking: Vec<Piece>,
-    /// What stands before the candidates, or before the locking parts if there is no order; between them; and before the limit.
-    pub around: [String; 3],
+    /// What stands before all parts, and before the limit.
+    pub around: (String, String),
     /// The order; none if any rows will do.
     pub merge: Vec<SortKey>,
 }
@@ -70,13 +74,13 @@ pub(crate) struct Claiming {
     pub(crate) candidates: i64,
     /// ORDER BY.
     pub(crate) order: Vec<Order>,
+    /// See [`Claim`].
+    pub(crate) by_place: bool,
 }
 
-impl Claiming {
-    /// Nodes skip what is held.
-    pub(crate) fn skips(&self, remote: &Remote) -> bool {
-        lock_join::lock_of(remote).is_some_and(|lock| lock.ends_with("SKIP LOCKED"))
-    }
+/// Nodes skip what is held.
+pub(crate) fn skips(remote: &Remote) -> bool {
+    lock_join::lock_of(remote).is_some_and(|lock| lock.ends_with("SKIP LOCKED"))
 }
 
 /// The only path of a relation whose rows are locked below LIMIT; none if the query is another, or has an order that nodes cannot
@@ -94,18 +98,19 @@ pub(crate) unsafe fn path(
     // SAFETY: the caller vouches for the planner's structures; nodes are made with the functions for them.
     unsafe {
         let entry = base::entry_of(root, relation);
-        if !remote.locks_all
-            || base::is_target(entry)
-            || !is_limited(root, rel)
-            || hooks::planner().is_replicated((*entry).relid)
-        {
+        if !remote.locks_all || base::is_target(entry) || !is_limited(root, rel) {
+            return None;
+        }
+        let keys = (*root).query_pathkeys;
+        // The places of rows differ between placements.
+        let by_place = !hooks::planner().is_replicated((*entry).relid);
+        if !by_place && !(skips(remote) && (keys.is_null() || (*root).limit_tuples == 1.0)) {
             return None;
         }
         let mut unlocked = (**remote).clone();
         (unlocked.complete, unlocked.locks_all) = (true, false);
         let unlocked = Rc::new(unlocked);
         let below = Pushed { is_candidates: true, ..Pushed::all(Rc::clone(&unlocked)) };
-        let keys = (*root).query_pathkeys;
         let order = if keys.is_null() { Vec::new() } else { sorted::order_by(rel, &below, keys)? };
         let most = if (*root).limit_tuples > 0.0 {
             ((*root).limit_tuples as i64).saturating_mul(2).saturating_add(MORE)
@@ -119,14 +124,14 @@ pub(crate) unsafe fn path(
         pg_sys::add_column_to_pathtarget(target, ctid.cast(), 0);
         let target = pg_sys::set_pathtarget_cost_width(root, target);
         let claiming = base::make_path(rel, (*rel).reltarget, (*rel).rows, remote);
-        for limit in [Some(most), None] {
+        for limit in [Some(most), None].into_iter().filter(|_| by_place) {
             let child = base::make_path(rel, target, (*rel).rows, &unlocked);
             let outputs = vec![Yield { expression: ctid.cast(), partial: None }];
             let order = order.clone();
             pushed::attach(child, Pushed { outputs: Some(outputs), order, limit, ..below.clone() });
             (*claiming).custom_paths = pg_sys::lappend((*claiming).custom_paths, child.cast());
         }
-        let claims = Some(Claiming { candidates: most, order });
+        let claims = Some(Claiming { candidates: most, order, by_place });
         pushed::attach(claiming, Pushed { claims, ..Pushed::all(Rc::clone(remote)) });
         Some(claiming)
     }
@@ -184,29 +189,31 @@ pub(crate) fn first_free(
 ) -> FirstFree {
     let closing = ") l LIMIT ".to_owned();
     if claiming.order.is_empty() {
-        let around = ["SELECT * FROM (".to_owned(), String::new(), closing];
+        let around = ("SELECT * FROM (".to_owned(), closing);
         let locking = locking(printer, None).0;
-        return FirstFree { candidates: Vec::new(), locking, around, merge };
+        return FirstFree { candidates: Default::default(), locking, around, merge };
     }
     let index = base::SHARD_INDEX;
-    let mut candidates = Pieces::default();
-    // Each shard sorts for itself: PostgreSQL merges no indexes of queries that have filters.
-    candidates
-        .text(&format!("SELECT * FROM (SELECT t.ctid AS c1, '{index}'::pg_catalog.int4 AS c2"));
-    let mut order = Vec::new();
-    for (place, key) in claiming.order.iter().enumerate() {
-        let name = format!("c{}", place + 3);
-        candidates.text(&format!(", {} AS {name}", printer.value(key.expression)));
-        order.push(format!("{name}{}", key.direction()));
-    }
-    printer.put_from_where(&mut candidates);
-    let first = format!(" ORDER BY {} LIMIT {}", order.join(", "), claiming.candidates);
-    candidates.text(&format!("{first}) b"));
+    let candidates = [Some(claiming.candidates), None].map(|limit| {
+        let limit = limit.map_or_else(String::new, |limit| format!(" LIMIT {limit}"));
+        let mut part = Pieces::default();
+        // Each shard sorts for itself: PostgreSQL merges no indexes of queries that have filters.
+        part.text(&format!("SELECT * FROM (SELECT t.ctid AS c1, '{index}'::pg_catalog.int4 AS c2"));
+        let mut order = Vec::new();
+        for (place, key) in claiming.order.iter().enumerate() {
+            let name = format!("c{}", place + 3);
+            part.text(&format!(", {} AS {name}", printer.value(key.expression)));
+            order.push(format!("{name}{}", key.direction()));
+        }
+        printer.put_from_where(&mut part);
+        let first = format!(" ORDER BY {}{limit}", order.join(", "));
+        part.text(&format!("{first}) b"));
+        (part.0, format!(") u{first}) c CROSS JOIN LATERAL ("))
+    });
     let is_it = format!("t.ctid = c.c1 AND c.c2 = '{index}'::pg_catalog.int4");
     let locking = locking(printer, Some(is_it)).0;
-    let between = format!(") u{first}) c CROSS JOIN LATERAL (");
-    let around = ["SELECT l.* FROM (SELECT c1, c2 FROM (".to_owned(), between, closing];
-    FirstFree { candidates: candidates.0, locking, around, merge }
+    let around = ("SELECT l.* FROM (SELECT c1, c2 FROM (".to_owned(), closing);
+    FirstFree { candidates, locking, around, merge }
 }
 
 impl ScanIo {

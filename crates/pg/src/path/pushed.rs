@@ -213,7 +213,7 @@ pub(crate) unsafe fn plan(
             subselect::hand_over_tables(rows.pushed.remote.root);
         }
         // What streams are merged by must be in the row.
-        let claiming = pushed.claims.as_ref().filter(|it| it.skips(remote));
+        let claiming = pushed.claims.as_ref().filter(|_| claim::skips(remote));
         let sorted_by = claiming.map_or_else(|| pushed.merge(), |it| &it.order);
         let mut merge: Vec<SortKey> = sorted_by
             .iter()
@@ -261,7 +261,7 @@ pub(crate) unsafe fn plan(
         });
         let sent = printer.expressions.len();
         let prune = printer.prune();
-        let claim = pushed.claims.as_ref().map(|Claiming { candidates, .. }| {
+        let claim = pushed.claims.as_ref().map(|Claiming { candidates, by_place, .. }| {
             let parse = (*root).parse;
             let mut number_of = |expression: *mut pg_sys::Node| {
                 (!expression.is_null()).then(|| {
@@ -270,7 +270,7 @@ pub(crate) unsafe fn plan(
                 })
             };
             let (limit, offset) = (number_of((*parse).limitCount), number_of((*parse).limitOffset));
-            Claim { limit, offset, candidates: *candidates, first_free }
+            Claim { limit, offset, candidates: *candidates, first_free, by_place: *by_place }
         });
         let scan_list: Vec<*mut pg_sys::TargetEntry> = (1i16..)
             .zip(&yields)

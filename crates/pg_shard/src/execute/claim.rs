@@ -60,13 +60,21 @@ impl ClaimedRows {
     /// Has the nodes skip what others hold, where they can: see [`super::first_free`]. False if candidates have to be read.
     fn claim_free(&mut self, io: &mut ScanIo, wanted: u64) -> Result<bool, PgError> {
         let Some(first_free) = &self.claim.first_free else { return Ok(false) };
-        if wanted == 0 || isolation_level() != Isolation::ReadCommitted {
+        let by_place = self.claim.by_place;
+        if wanted == 0 || by_place && isolation_level() != Isolation::ReadCommitted {
             return Ok(wanted == 0);
         }
         if first_free.merge.is_empty() {
             return self.read.lock_any(io, wanted).map(|_| true);
         }
-        Ok(wanted == 1 && self.read.lock_first(io)?)
+        if wanted == 1 && self.read.lock_first(io, false)? {
+            return Ok(true);
+        }
+        // Without places the limit was known to be one when the statement was planned.
+        if !by_place {
+            self.read.lock_first(io, true)?;
+        }
+        Ok(!by_place)
     }
 
     /// Goes through the candidates once; tells how many rows are still wanted.

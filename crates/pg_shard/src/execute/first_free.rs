@@ -6,7 +6,8 @@
 //! node is locked that PostgreSQL would not lock. With an order and more than one row wanted, [`super::claim`] goes through
 //! candidates instead.
 //!
-//! Only at READ COMMITTED: a node might meet a row changed since the snapshot where PostgreSQL would not come so far.
+//! Only at READ COMMITTED: a node might meet a row changed since the snapshot where PostgreSQL would not come so far. Replicated tables, whose
+//! rows have no place in common, are an exception: there is no other way, and what the client may see is 40001 once more than needed.
 
 use super::merge::Merge;
 use super::read::{Read, assign, lost_in_the_middle};
@@ -27,15 +28,15 @@ use std::rc::Rc;
 pub(super) enum Claimed {
     /// These, as an array in SQL.
     Places(String),
-    /// So many of a node that nobody holds.
-    First(u64),
+    /// So many of a node that nobody holds, of the first candidates or of all.
+    First { limit: u64, of_all: bool },
 }
 
 impl Read {
     /// How a node finds the rows, if it does so by itself.
     pub(super) fn first_free(&self) -> Option<&FirstFree> {
         match (&self.claimed, &self.compiled.plan) {
-            (Some(Claimed::First(_)), Plan::ShardScan(plan)) => {
+            (Some(Claimed::First { .. }), Plan::ShardScan(plan)) => {
                 plan.claim.as_ref()?.first_free.as_ref()
             }
             _ => None,
@@ -50,11 +51,12 @@ impl Read {
             Ok(parts?.join(" UNION ALL "))
         };
         match (claimed, self.first_free()) {
-            (Claimed::First(limit), Some(first_free)) => {
-                let [opening, between, closing] = &first_free.around;
-                let candidates = match first_free.candidates.is_empty() {
+            (Claimed::First { limit, of_all }, Some(first_free)) => {
+                let (opening, closing) = &first_free.around;
+                let (candidates, between) = &first_free.candidates[usize::from(*of_all)];
+                let candidates = match candidates.is_empty() {
                     true => String::new(),
-                    false => union(&first_free.candidates)?,
+                    false => union(candidates)?,
                 };
                 let locking = union(&first_free.locking)?;
                 Ok(format!("{opening}{candidates}{between}{locking}{closing}{limit}"))
@@ -66,7 +68,7 @@ impl Read {
                     .collect();
                 Ok(parts?.join(" UNION ALL "))
             }
-            (Claimed::First(_), None) => Err(PgError::internal("no node finds rows by itself")),
+            (Claimed::First { .. }, None) => Err(PgError::internal("no node finds rows by itself")),
         }
     }
 
@@ -96,17 +98,18 @@ impl Read {
             if wanted == 0 {
                 break;
             }
-            let locked = self.lock_rows(io, &group, Claimed::First(wanted))?;
+            let locked =
+                self.lock_rows(io, &group, Claimed::First { limit: wanted, of_all: true })?;
             wanted = wanted.saturating_sub(locked);
         }
         Ok(wanted)
     }
 
-    /// Locks the very first row of all that nobody holds, and keeps it; false if there is none among the candidates.
-    pub(super) fn lock_first(&mut self, io: &mut ScanIo) -> Result<bool, PgError> {
+    /// Locks the very first row that nobody holds, of each node's first candidates or of all, and keeps it; false if there is none.
+    pub(super) fn lock_first(&mut self, io: &mut ScanIo, of_all: bool) -> Result<bool, PgError> {
         let tables = self.tables()?;
         let shards = self.shards(io, &tables[0])?;
-        (self.claimed, self.keeping) = (Some(Claimed::First(1)), true);
+        (self.claimed, self.keeping) = (Some(Claimed::First { limit: 1, of_all }), true);
         self.told = Some(Work::begin(Kind::Read, shards.len()));
         let Some(order) = self.merge_order(io) else {
             return Err(PgError::internal("rows without an order have no first"));

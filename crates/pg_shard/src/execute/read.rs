@@ -539,7 +539,7 @@ impl Read {
             let text = match claimed {
                 Claimed::Places(_) => Sql::Once(&sql),
                 // The same for every claim.
-                Claimed::First(_) => {
+                Claimed::First { .. } => {
                     let template = compiled::text_number(&sql, types);
                     Sql::Spooled(StatementKey { template, part: 0 }, &again)
                 }

@@ -185,7 +185,7 @@ impl Plan {
                 if let Some(claim) = &plan.claim {
                     w.int(claim.limit.map_or(-1, count)).int(claim.offset.map_or(-1, count));
                     w.text(&claim.candidates.to_string());
-                    w.int(i32::from(claim.first_free.is_some()));
+                    w.int(i32::from(claim.by_place)).int(i32::from(claim.first_free.is_some()));
                     if let Some(first_free) = &claim.first_free {
                         write_first_free(&mut w, first_free);
                     }
@@ -276,6 +276,7 @@ impl Plan {
                     limit: usize::try_from(reader.int()).ok(),
                     offset: usize::try_from(reader.int()).ok(),
                     candidates: reader.text().parse().unwrap_or(i64::MAX),
+                    by_place: reader.int() != 0,
                     first_free: (reader.int() != 0).then(|| read_first_free(reader)),
                 });
                 Self::ShardScan(Box::new(ShardScan {
@@ -340,11 +341,12 @@ impl Plan {
 }
 
 fn write_first_free(w: &mut PlanWriter, it: &FirstFree) {
-    write_template(w, &it.candidates);
-    write_template(w, &it.locking);
-    for text in &it.around {
-        w.text(text);
+    for (candidates, between) in &it.candidates {
+        write_template(w, candidates);
+        w.text(between);
     }
+    write_template(w, &it.locking);
+    w.text(&it.around.0).text(&it.around.1);
     w.int(count(it.merge.len()));
     for key in &it.merge {
         write_sort_key(w, key);
@@ -353,9 +355,9 @@ fn write_first_free(w: &mut PlanWriter, it: &FirstFree) {
 
 fn read_first_free(reader: &mut PlanReader) -> FirstFree {
     FirstFree {
-        candidates: read_template(reader),
+        candidates: std::array::from_fn(|_| (read_template(reader), reader.text())),
         locking: read_template(reader),
-        around: std::array::from_fn(|_| reader.text()),
+        around: (reader.text(), reader.text()),
         merge: (0..read_count(reader)).map(|_| read_sort_key(reader)).collect(),
     }
 }
