@@ -9,11 +9,19 @@ fn server() -> TestCluster {
         "CREATE TABLE acc (id int PRIMARY KEY, bal int, note text DEFAULT ''); \
          INSERT INTO acc SELECT i, 100 FROM generate_series(1, 10) AS i",
     );
+    read_once(&cluster);
     cluster
 }
 
 fn clock(session: &mut Session) -> i64 {
     session.text("SELECT pgs_catalog.clock()").parse().expect("a number")
+}
+
+/// From now on the server keeps what snapshots of the past see.
+fn read_once(cluster: &TestCluster) {
+    let mut session = cluster.new_session();
+    let now = clock(&mut session);
+    at(&mut session, now, "SELECT 1");
 }
 
 /// Begins a transaction that reads at that time.
@@ -91,6 +99,7 @@ fn vacuum_and_pruning_leave_what_a_snapshot_of_the_past_sees() {
 #[test]
 fn parallel_workers_see_the_same_moment() {
     let cluster = TestCluster::up(1);
+    read_once(&cluster);
     let (mut one, mut other) = (cluster.new_session(), cluster.new_session());
     one.sql(
         "CREATE TABLE big AS SELECT i, 1 AS v FROM generate_series(1, 20000) AS i; ANALYZE big",

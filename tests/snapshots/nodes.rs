@@ -9,7 +9,8 @@ const ACCOUNTS: u32 = 24;
 
 /// Accounts on two nodes, each with 100.
 fn bank(workers: u16, replicas: u32) -> TestCluster {
-    let cluster = TestCluster::up(workers);
+    let settings = [("pg_shard.read_consistency", "snapshot")];
+    let cluster = TestCluster::up_with(workers, &settings);
     cluster.create_distributed(
         "CREATE TABLE acc (id int PRIMARY KEY, bal int)",
         "acc",

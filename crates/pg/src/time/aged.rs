@@ -163,7 +163,7 @@ fn check_transaction() -> Result<(), PgError> {
 }
 
 /// Waits a little, and serves interrupts.
-fn nap(milliseconds: i64) {
+pub(super) fn nap(milliseconds: i64) {
     let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
     // SAFETY: this process's own latch.
     unsafe {
@@ -195,6 +195,7 @@ fn too_far() -> PgError {
 
 /// A snapshot of time `at`, valid until the next is made.
 fn take(at: Time) -> Result<pg_sys::Snapshot, PgError> {
+    horizon::want();
     wait_for(at)?;
     // SAFETY: PostgreSQL fills the snapshot, which lives as long as the backend; nobody else uses it.
     let snapshot = unsafe { pg_sys::GetSnapshotData(OWN.with(|own| own.0.get())) };

@@ -3,19 +3,30 @@
 //! PostgreSQL removes row versions that no snapshot of any process needs. The worker has no database and its snapshots count for
 //! all of them, as those of a standby's feedback do (`PROC_AFFECTS_ALL_HORIZONS`; `InitWalSender`, `walsender.c`). A
 //! snapshot of the past is safe if the worker's is older: see [`is_held`].
+//!
+//! To keep what has been replaced costs those who update the same rows again and again. So the worker begins when somebody
+//! reads at a time ([`want`]), and lets go when nobody has for a while, unless the server's configuration says
+//! `pg_shard.read_consistency = snapshot`.
 
-use super::shared;
+use super::{aged, shared};
+use crate::catalog::table;
 use pgrx::bgworkers::BackgroundWorkerBuilder;
 use pgrx::pg_sys::{self, Datum};
 use std::collections::VecDeque;
 use std::ffi::{c_int, c_uint};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Time between two snapshots.
 const TICK: i64 = 250;
 
 /// How many are kept: the oldest is between a second and a second and a quarter old.
 const KEPT: usize = 5;
+
+/// The worker lets go when nobody has read at a time for so long.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// How long a reader waits at most for the worker to begin.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 mod raw {
     //! Not among pgrx' bindings, signal handlers, and what raises nothing.
@@ -56,12 +67,44 @@ pub(super) fn precedes(one: pg_sys::TransactionId, other: pg_sys::TransactionId)
 /// The worker's oldest snapshot is at least as old as one with this `xmin`. True only as long as [`with_processes`] keeps the
 /// worker from letting go of it.
 pub(super) fn is_held(xmin: pg_sys::TransactionId) -> bool {
-    let Some((place, pid)) = shared::holder() else { return false };
-    // SAFETY: the worker has told its place in PostgreSQL's array; whoever has it now is recognised by the number.
+    holder().is_some_and(|process| {
+        // SAFETY: see `holder`.
+        let held = unsafe { (&raw const (*process).xmin).read_volatile() };
+        held != pg_sys::InvalidTransactionId && !precedes(xmin, held)
+    })
+}
+
+/// Somebody reads at a time: from now on the worker keeps what snapshots of the past see. Waits until it does.
+pub(super) fn want() {
+    shared::note_read();
+    let since = Instant::now();
+    while holder().is_some() && !is_holding() && since.elapsed() < PATIENCE {
+        wake();
+        aged::nap(1);
+    }
+}
+
+fn is_holding() -> bool {
+    holder().is_some_and(|process| {
+        // SAFETY: see `holder`.
+        unsafe { (&raw const (*process).xmin).read_volatile() != pg_sys::InvalidTransactionId }
+    })
+}
+
+fn wake() {
+    if let Some(process) = holder() {
+        // SAFETY: see `holder`; a latch that is set in vain does no harm to whoever has it now.
+        unsafe { pg_sys::SetLatch(&raw mut (*process).procLatch) };
+    }
+}
+
+/// The worker's place in PostgreSQL's array of processes, which is there as long as the server.
+fn holder() -> Option<*mut pg_sys::PGPROC> {
+    let (place, pid) = shared::holder()?;
+    // SAFETY: the worker has told its place; whoever has it now is recognised by the number.
     unsafe {
-        let process = (*pg_sys::ProcGlobal).allProcs.add(usize::try_from(place).unwrap_or(0));
-        let held = (&raw const (*process).xmin).read_volatile();
-        (*process).pid == pid && held != pg_sys::InvalidTransactionId && !precedes(xmin, held)
+        let process = (*pg_sys::ProcGlobal).allProcs.add(usize::try_from(place).ok()?);
+        ((*process).pid == pid).then_some(process)
     }
 }
 
@@ -103,17 +146,27 @@ pub unsafe extern "C-unwind" fn pg_shard_horizon(_argument: Datum) {
         pg_sys::pgstat_report_xact_timestamp(0);
         let mut latest = pg_sys::SnapshotData::default();
         let mut kept: VecDeque<pg_sys::Snapshot> = VecDeque::new();
+        shared::set_holder((*pg_sys::MyProc).pgprocno, pg_sys::MyProcPid);
         loop {
-            kept.push_back(pg_sys::RegisterSnapshot(pg_sys::GetSnapshotData(&raw mut latest)));
-            if kept.len() > KEPT
+            let is_wanted = is_configured() || shared::was_read_within(IDLE);
+            if is_wanted {
+                let snapshot = pg_sys::GetSnapshotData(&raw mut latest);
+                kept.push_back(pg_sys::RegisterSnapshot(snapshot));
+            }
+            let wanted = if is_wanted { KEPT } else { 0 };
+            while kept.len() > wanted
                 && let Some(oldest) = kept.pop_front()
             {
                 let_go(oldest);
             }
-            shared::set_holder((*pg_sys::MyProc).pgprocno, pg_sys::MyProcPid);
             rest();
         }
     }
+}
+
+/// The server's own configuration asks for reads at a time.
+fn is_configured() -> bool {
+    table::setting(c"pg_shard.read_consistency") == "snapshot"
 }
 
 /// Lets go of a snapshot, while nobody relies on it.

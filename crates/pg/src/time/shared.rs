@@ -10,6 +10,7 @@ use std::ffi::CStr;
 use std::ptr::null_mut;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicPtr, Ordering};
+use std::time::Duration;
 use timeline::{Commit, Doubt, Flight, Head, Time, Timeline};
 
 /// How many commits are remembered; a power of two.
@@ -28,6 +29,8 @@ struct Shared {
     holder_pid: AtomicI32,
     /// The latest commit on a node that this server has acknowledged.
     acknowledged: AtomicI64,
+    /// When somebody has read at a time, in PostgreSQL's count; 0 for never.
+    read: AtomicI64,
 }
 
 /// In every process that the postmaster starts.
@@ -221,4 +224,20 @@ pub(super) fn acknowledge(time: Time) {
     if let Some(shared) = unsafe { SHARED.load(Ordering::Relaxed).as_ref() } {
         shared.acknowledged.fetch_max(time.number(), Ordering::AcqRel);
     }
+}
+
+/// Somebody reads at a time.
+pub(super) fn note_read() {
+    // SAFETY: as in `set_holder`.
+    if let Some(shared) = unsafe { SHARED.load(Ordering::Relaxed).as_ref() } {
+        shared.read.store(activity::now(), Ordering::Relaxed);
+    }
+}
+
+/// Somebody has read at a time, not longer ago than that.
+pub(super) fn was_read_within(limit: Duration) -> bool {
+    // SAFETY: as in `set_holder`.
+    let shared = unsafe { SHARED.load(Ordering::Relaxed).as_ref() };
+    let micros = i64::try_from(limit.as_micros()).unwrap_or(i64::MAX);
+    shared.is_some_and(|it| activity::now() - it.read.load(Ordering::Relaxed) <= micros)
 }
