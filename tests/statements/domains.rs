@@ -77,3 +77,65 @@ fn sorted(mut rows: Rows) -> Rows {
     rows.sort();
     rows
 }
+
+/// An error that is raised while this server forms a row lost its schema, type, column and constraint, and the CONTEXT: the guard
+/// around PostgreSQL's functions does not carry them, and the border that reports the error again does now.
+#[test]
+fn refused_values_name_their_schema_type_and_constraint() {
+    let cluster = TestCluster::up(2);
+    cluster.on_all_nodes(
+        "CREATE SCHEMA s; CREATE DOMAIN s.pos AS int CHECK (value > 0); CREATE DOMAIN s.nn AS int NOT NULL",
+    );
+    cluster.sql("CREATE SCHEMA plain; CREATE SCHEMA sharded");
+    for schema in ["plain", "sharded"] {
+        cluster.sql(&format!(
+            "CREATE TABLE {schema}.t (k int PRIMARY KEY, v s.pos, n s.nn DEFAULT 1); \
+             CREATE FUNCTION {schema}.fails(n int) RETURNS int LANGUAGE plpgsql AS \
+             $$ BEGIN RAISE 'no' USING ERRCODE = 'P1234', CONSTRAINT = 'c', COLUMN = 'l', DATATYPE = 'd', TABLE = 't', SCHEMA = 's'; END $$"
+        ));
+    }
+    cluster.distribute("sharded.t", "k", 4, 1);
+    let mut sessions = ["plain", "sharded"].map(|schema| {
+        let mut session = cluster.new_session();
+        session.sql(&format!(
+            "SET search_path = {schema}, public; INSERT INTO t VALUES (1, 1), (2, 2); PREPARE p(int, int) AS INSERT INTO t VALUES ($1, $2)"
+        ));
+        session
+    });
+    for statement in [
+        "INSERT INTO t VALUES (11, -1)",
+        "INSERT INTO t VALUES (11, 1), (12, -1)",
+        "INSERT INTO t VALUES (11, 1, NULL)",
+        "INSERT INTO t VALUES (11, 1, NULL), (12, 2, 2)",
+        "EXECUTE p(11, -1)",
+        "INSERT INTO t SELECT g, -g FROM generate_series(1, 2) AS g",
+        "INSERT INTO t SELECT k + 10, -v FROM t",
+        "UPDATE t SET v = -v",
+        "UPDATE t SET v = -1 WHERE k = 1",
+        "UPDATE t SET v = -1 - random()",
+        "UPDATE t SET n = (SELECT NULL::int FROM t AS o WHERE o.v <> t.v)",
+        "INSERT INTO t VALUES (1, 1), (2, 2) ON CONFLICT (k) DO UPDATE SET v = -t.v",
+        "INSERT INTO t VALUES (1, 1) ON CONFLICT (k) DO UPDATE SET v = -1",
+        "MERGE INTO t USING (VALUES (1, 1)) AS s(a, b) ON k = a WHEN MATCHED THEN UPDATE SET v = -b",
+        "SELECT (-v)::s.pos FROM t",
+        "SELECT ROW(k, -v)::t FROM t",
+        "DELETE FROM t RETURNING (-v)::s.pos",
+        "INSERT INTO t VALUES (fails(1), 1), (fails(2), 1)",
+        "UPDATE t SET v = fails(v)",
+        "DELETE FROM t WHERE fails(v) = random()",
+    ] {
+        let [plain, sharded] = sessions.each_mut().map(|session| {
+            let error = session.error(statement);
+            // A node adds a line of its own.
+            let context = error.context.lines().filter(|line| !line.contains("executing on node"));
+            let context = context.collect::<Vec<_>>().join("\n").replace("sharded.", "plain.");
+            let named = (error.schema.clone(), error.table.clone(), error.column.clone());
+            (error.line(), named, error.datatype.clone(), error.constraint.clone(), context)
+        });
+        assert_eq!(plain, sharded, "{statement}");
+        assert!(
+            plain.0.starts_with("23") && !plain.2.is_empty() || plain.0.starts_with("P1234"),
+            "{statement}"
+        );
+    }
+}

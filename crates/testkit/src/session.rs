@@ -20,6 +20,12 @@ pub struct SqlError {
     pub detail: String,
     /// HINT, or nothing.
     pub hint: String,
+    /// The schema's name, or nothing.
+    pub schema: String,
+    /// The column's name, or nothing.
+    pub column: String,
+    /// The data type's name, or nothing.
+    pub datatype: String,
     /// The constraint's name, or nothing.
     pub constraint: String,
     /// The table's name, or nothing.
@@ -43,6 +49,9 @@ impl From<&DbError> for SqlError {
             message: error.message().to_owned(),
             detail: text(error.detail()),
             hint: text(error.hint()),
+            schema: text(error.schema()),
+            column: text(error.column()),
+            datatype: text(error.datatype()),
             constraint: text(error.constraint()),
             table: text(error.table()),
             context: text(error.where_()),

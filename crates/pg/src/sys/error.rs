@@ -4,6 +4,7 @@
 //! [`PgError`] carries all of them as owned Rust values through `Result`s; [`throw`] copies them into
 //! PostgreSQL's memory, drops the Rust side and only then leaves by `longjmp`.
 
+use crate::sys::caught;
 use crate::sys::unguarded::allocate;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::CaughtError;
@@ -284,7 +285,7 @@ struct Palloced {
 }
 
 /// `ERROR` of `src/include/utils/elog.h`, which is a macro that bindgen leaves out.
-const LEVEL_ERROR: c_int = 21;
+pub(crate) const LEVEL_ERROR: c_int = 21;
 
 /// Fields' letters in the protocol (`PG_DIAG_*`, `src/include/postgres_ext.h`).
 const NAME_FIELDS: [u8; 5] = *b"stcdn";
@@ -397,7 +398,7 @@ fn report(level: c_int, what: PgError) {
 }
 
 /// Runs `body` at a border where PostgreSQL called us: an `Err` becomes PostgreSQL's ERROR with all its
-/// fields, a panic (and thus an ERROR that a guarded call turned into one) becomes an ERROR as pgrx does it.
+/// fields, and so does an ERROR that a guarded call turned into a panic. Other panics become an ERROR as pgrx does it.
 ///
 /// # Safety
 ///
@@ -405,7 +406,7 @@ fn report(level: c_int, what: PgError) {
 /// nothing with a destructor.
 pub unsafe fn boundary<R>(body: impl FnOnce() -> Result<R, PgError>) -> R {
     // SAFETY: the caller vouches for the frame above.
-    match unsafe { pg_sys::panic::pgrx_extern_c_guard(body) } {
+    match unsafe { pg_sys::panic::pgrx_extern_c_guard(|| caught::keeping(body)) } {
         Ok(value) => value,
         // SAFETY: as above; `error` itself is consumed before the jump.
         Err(error) => unsafe { throw(error) },

@@ -3,6 +3,9 @@
 /// Errors as PostgreSQL knows them.
 pub mod error;
 
+/// What pgrx forgets of errors.
+mod caught;
+
 /// Nodes, lists and walks over trees.
 pub(crate) mod node;
 
