@@ -15,6 +15,9 @@ mod domains;
 /// Keys of every type, in names and schemas of every kind.
 mod keys;
 
+/// Functions that write what the statement is about.
+mod nested;
+
 /// The placements of a shard hold the same rows.
 mod placements;
 

@@ -7,6 +7,7 @@
 
 use crate::activity::{self, Kind, Work};
 use crate::catalog::{self, DistributedTable};
+use crate::execute::nested;
 use crate::health;
 use crate::naming::tell_as_table;
 use crate::session::ending::{
@@ -81,6 +82,7 @@ pub(crate) fn note_written(
     leads: bool,
 ) {
     let written = Written { shard: table.shard_id(index), placement, node: node.clone(), leads };
+    nested::note(written.shard);
     STATE.with_borrow_mut(|state| {
         if !state.written.contains(&written) {
             state.written.push(written);

@@ -15,6 +15,7 @@ use crate::sys::node;
 use crate::sys::value::{Encoder, Hasher};
 use pgrx::pg_sys::{self, Datum, NodeTag};
 use protocol::{Arguments, Row};
+use shardmap::tid::Tid;
 use shardmap::tid::TidLayout;
 use std::ffi::{CStr, c_int};
 
@@ -85,6 +86,13 @@ pub struct Place {
     /// The shard's index.
     pub shard: usize,
     ctid: u64,
+}
+
+impl Place {
+    /// The row's `ctid` on its shard.
+    pub fn tid(self) -> Tid {
+        Tid { block: (self.ctid >> 16) as u32, offset: (self.ctid & 0xffff) as u16 }
+    }
 }
 
 struct Action {

@@ -11,7 +11,7 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::panic::CaughtError;
 use std::any::Any;
 use std::cell::Cell;
-use std::ffi::{c_char, c_int, c_void};
+use std::ffi::{c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 thread_local! {
@@ -57,7 +57,7 @@ pub(crate) unsafe fn keeping<R>(body: impl FnOnce() -> Result<R, PgError>) -> Re
 fn whole(payload: Box<dyn Any + Send>) -> PgError {
     if let Some(CaughtError::PostgresError(report)) = payload.downcast_ref::<CaughtError>()
         && let Some(kept) = LAST.take()
-        && kept.sqlstate() == SqlState::unpacked(report.sql_error_code() as c_int)
+        // The code that pgrx tells is XX000 if it is none of PostgreSQL's own.
         && kept.message() == report.message()
     {
         return *kept;

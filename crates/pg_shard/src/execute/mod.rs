@@ -24,6 +24,9 @@ mod pair;
 /// A write whose rows are computed here.
 pub(crate) mod modify;
 
+/// Writes inside a statement that writes.
+pub(crate) mod nested;
+
 /// Rows from one or many shards.
 mod read;
 

@@ -10,6 +10,7 @@
 //! [`super::spread`] for placements. If the statement writes in several places (WITH clauses), all of them read what
 //! was there before: the changes wait for the end of the statement.
 
+use super::nested::{self, Watch};
 use super::render;
 use super::spread::{Send, write_shards};
 use super::write::{Order, Target, lock_for, lock_rows_of, no_destination, not_found};
@@ -27,6 +28,7 @@ use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use protocol::{Arguments, Row};
 use shardmap::ShardId;
+use shardmap::tid::Tid;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::rc::Rc;
@@ -59,8 +61,16 @@ pub(crate) fn finish(execution: Execution) -> Result<(), PgError> {
     });
     WAITING.set(others);
     let ours: Vec<Waiting> = ours;
+    // None of the statement's own changes has been sent yet.
+    for waiting in &ours {
+        let changes = waiting.change_buffer.row_changes.iter();
+        for (index, row_changes) in changes {
+            waiting.change_buffer.check_places(*index, row_changes.iter())?;
+        }
+    }
     for waiting in ours {
         let mut change_buffer = waiting.change_buffer;
+        change_buffer.is_checked = true;
         change_buffer.send_all()?;
     }
     Ok(())
@@ -114,6 +124,8 @@ struct Text {
 struct RowChange {
     text: usize,
     arguments: Arguments,
+    /// Where the row was that is to be changed.
+    place: Option<Tid>,
 }
 
 /// Changes on their way to the shards of one table.
@@ -126,6 +138,12 @@ struct ChangeBuffer {
     bytes: usize,
     /// Nobody else changes the rows: each must still be there.
     is_alone: bool,
+    /// What functions of the statement have written.
+    watch: Rc<Watch>,
+    /// It is known that they have changed none of the rows.
+    is_checked: bool,
+    /// What is done to rows, in PostgreSQL's words.
+    deed: &'static str,
 }
 
 /// Makes row_changes of changes.
@@ -153,6 +171,7 @@ impl ModifyRows {
             lock_rows_of(&table, &(0..table.map.len()).collect::<Vec<_>>());
             table = catalog::get(self.plan.table)?;
         }
+        let watch = Watch::begin();
         io.buffer_child();
         let mut packer = Packer::new(&table, &self.changes)?;
         let mut change_buffer = ChangeBuffer {
@@ -162,6 +181,13 @@ impl ModifyRows {
             row_changes: BTreeMap::new(),
             bytes: 0,
             is_alone: self.plan.is_alone,
+            watch,
+            is_checked: false,
+            deed: match self.plan.command {
+                Command::Merge => "updated or deleted",
+                Command::Delete => "deleted",
+                _ => "updated",
+            },
         };
         let sends_early = self.plan.is_alone && !self.plan.has_subqueries;
         let mut count = 0;
@@ -229,7 +255,7 @@ impl ModifyRows {
             if self.changes.updates_on_conflict() { Command::Upsert } else { Command::Insert };
         lock_for(Order::of(order), &change_buffer.table, index, Some(&[hash]));
         for _ in 0..TRIES {
-            packer.add(&self.changes, Kind::Offer, index, change_buffer);
+            packer.add(&self.changes, Kind::Offer, index, None, change_buffer);
             if change_buffer.send_counted(&mut |_| Ok(()))? > 0 {
                 let key = packer.conflict_key(&self.changes);
                 self.upserted.insert((index, key));
@@ -247,7 +273,7 @@ impl ModifyRows {
                 )
                 .hint("Ensure that no rows proposed for insertion within the same command have duplicate constrained values."));
             }
-            packer.add(&self.changes, Kind::Existing, index, change_buffer);
+            packer.add(&self.changes, Kind::Existing, index, None, change_buffer);
             let mut existing = None;
             let keep = &mut |row: Row<'_>| {
                 existing = Some(row.to_owned());
@@ -313,7 +339,7 @@ impl Packer {
         match (change, place) {
             (Change::Insert, _) => {
                 let index = self.destination(changes, change_buffer)?;
-                self.add(changes, Kind::Insert, index, change_buffer);
+                self.add(changes, Kind::Insert, index, None, change_buffer);
             }
             (Change::Update(set), Some(place)) => {
                 let find = self.find(changes, place, change_buffer)?;
@@ -321,15 +347,15 @@ impl Packer {
                 let index =
                     if moves { self.destination(changes, change_buffer)? } else { place.shard };
                 if index == place.shard {
-                    self.add(changes, Kind::Update(set, find), index, change_buffer);
+                    self.add(changes, Kind::Update(set, find), index, Some(place), change_buffer);
                 } else {
-                    self.add(changes, Kind::Delete(find), place.shard, change_buffer);
-                    self.add(changes, Kind::Insert, index, change_buffer);
+                    self.add(changes, Kind::Delete(find), place.shard, Some(place), change_buffer);
+                    self.add(changes, Kind::Insert, index, None, change_buffer);
                 }
             }
             (Change::Delete, Some(place)) => {
                 let find = self.find(changes, place, change_buffer)?;
-                self.add(changes, Kind::Delete(find), place.shard, change_buffer);
+                self.add(changes, Kind::Delete(find), place.shard, Some(place), change_buffer);
             }
             _ => {}
         }
@@ -399,6 +425,7 @@ impl Packer {
         changes: &Changes,
         kind: Kind,
         index: usize,
+        place: Option<Place>,
         change_buffer: &mut ChangeBuffer,
     ) {
         let text = match self.known.get(&kind) {
@@ -411,11 +438,11 @@ impl Packer {
         };
         let arguments = self.arguments(changes, kind);
         change_buffer.bytes += arguments.len();
-        change_buffer
-            .row_changes
-            .entry(index)
-            .or_default()
-            .push_back(RowChange { text, arguments });
+        change_buffer.row_changes.entry(index).or_default().push_back(RowChange {
+            text,
+            arguments,
+            place: place.map(Place::tid),
+        });
     }
 
     fn column(&self, number: i16) -> String {
@@ -646,6 +673,9 @@ impl ChangeBuffer {
                 return Err(have_changed(&table));
             }
         }
+        for (index, row_changes) in batches {
+            self.check_places(*index, row_changes.iter())?;
+        }
         let tables = [table];
         let targets = batches
             .keys()
@@ -675,9 +705,28 @@ impl ChangeBuffer {
                 .collect();
             send(&requests)
         };
-        let changed = write_shards(targets, &mut request, &mut |_, row| each(row))?;
+        let changed =
+            self.watch.own(|| write_shards(targets, &mut request, &mut |_, row| each(row)))?;
         activity::sent_rows(batches.values().map(Vec::len).sum());
         Ok(changed)
+    }
+
+    /// No function of the statement has changed rows of this shard that are to be changed.
+    fn check_places<'a>(
+        &self,
+        index: usize,
+        row_changes: impl Iterator<Item = &'a RowChange>,
+    ) -> Result<(), PgError> {
+        if self.is_checked || !self.watch.has_seen(self.table.shard_id(index)) {
+            return Ok(());
+        }
+        let places: Vec<Tid> = row_changes.filter_map(|change| change.place).collect();
+        for some in places.chunks(LOT) {
+            if !self.watch.own(|| nested::are_in_place(&self.table, self.user, index, some))? {
+                return Err(nested::already_modified(self.deed));
+            }
+        }
+        Ok(())
     }
 
     fn gone(&self, changed: u64, expected: usize) -> PgError {
