@@ -3,7 +3,7 @@
 use testkit::{NodeName, Session, TestCluster, wait_until};
 
 /// Puts a coordinator's proof before a text, for tests of what lies behind it.
-const SEALED: &str = "CREATE FUNCTION sealed(purpose text, role text, told text) RETURNS text \
+const SEALED: &str = "CREATE FUNCTION sealed(purpose text, role text, told text, age int DEFAULT 0) RETURNS text \
     LANGUAGE plpgsql SECURITY DEFINER AS $$
     DECLARE
         key bytea := (SELECT decode(secret, 'hex') FROM pgs_catalog.secret) || decode(repeat('00', 32), 'hex');
@@ -11,15 +11,16 @@ const SEALED: &str = "CREATE FUNCTION sealed(purpose text, role text, told text)
         outer_key bytea := key;
         message bytea := '';
         part text;
+        given text := (extract(epoch FROM clock_timestamp() - '2000-01-01 00:00+00'::timestamptz)::bigint - age)::text;
     BEGIN
         FOR at IN 0..63 LOOP
             inner_key := set_byte(inner_key, at, get_byte(key, at) # 54);
             outer_key := set_byte(outer_key, at, get_byte(key, at) # 92);
         END LOOP;
-        FOREACH part IN ARRAY ARRAY[purpose, role, told] LOOP
+        FOREACH part IN ARRAY ARRAY[purpose, role, given, told] LOOP
             message := message || int8send(octet_length(part)) || convert_to(part, 'UTF8');
         END LOOP;
-        RETURN encode(sha256(outer_key || sha256(inner_key || message)), 'hex') || E'\\n' || told;
+        RETURN encode(sha256(outer_key || sha256(inner_key || message)), 'hex') || ' ' || given || E'\\n' || told;
     END $$";
 
 /// What mallory has of her own: aggregates with states of many kinds, and a function that calls ours while it is called.

@@ -114,6 +114,11 @@ fn the_proof_of_another_role_purpose_or_node_is_none() {
     let elsewhere = as_mallory(&cluster, NodeName::Coordinator)
         .text(&format!("SELECT sealed('fetch rows', 'mallory', {rows})"));
     assert_eq!(fetch(&mut session, &format!("'{elsewhere}'")), refused);
+    // One that was given long ago, or will be.
+    for age in [3600, -3600] {
+        let old = format!("sealed('fetch rows', 'mallory', {rows}, {age})");
+        assert_eq!(fetch(&mut session, &old), refused);
+    }
     // A right one is followed, and no further than to where it leads.
     let own = fetch(&mut session, &format!("sealed('fetch rows', 'mallory', {rows})"));
     assert_eq!(own, "08006: could not fetch rows from node \"127.0.0.1:1\"");

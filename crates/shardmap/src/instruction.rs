@@ -2,9 +2,11 @@
 //!
 //! What a node does for a coordinator it does in a session of the role whose statement it is, and that role may send
 //! statements of its own over the same session. So an instruction that names hosts or files carries a proof: an HMAC-SHA256
-//! over its purpose, the role, and its text, by a secret of the node that coordinators know and ordinary roles do not.
+//! over its purpose, the role, the time at which it was given, and its text, by a secret of the node that coordinators know and
+//! ordinary roles do not.
 //! Each node has a secret of its own: what is meant for one proves nothing to another. A role can repeat an
-//! instruction that it was given; the node then does once more what that role's statement had it do.
+//! instruction that it was given, for as long as its proof holds ([`TOLERANCE`]); the node then does once more what that role's
+//! statement had it do.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
@@ -37,6 +39,9 @@ pub struct Secret([u8; LENGTH]);
 
 const LENGTH: usize = 32;
 
+/// For how many seconds a proof holds, before and after the node's own time: statements wait for locks, and clocks differ.
+pub const TOLERANCE: u64 = 15 * 60;
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret")
@@ -49,28 +54,37 @@ impl Secret {
         from_hex(text).map(Self)
     }
 
-    /// The instruction with its proof before it.
-    pub fn seal(&self, purpose: Purpose, role: &str, text: &str) -> String {
-        let mut sealed = String::with_capacity(2 * LENGTH + 1 + text.len());
-        for byte in self.mac(purpose, role, text).finalize().into_bytes() {
+    /// The instruction with its proof before it, given at `now`, in seconds.
+    pub fn seal(&self, purpose: Purpose, role: &str, text: &str, now: u64) -> String {
+        let mut sealed = String::with_capacity(2 * LENGTH + 22 + text.len());
+        let now = now.to_string();
+        for byte in self.mac(purpose, role, &now, text).finalize().into_bytes() {
             let _ = write!(sealed, "{byte:02x}");
         }
-        sealed.push('\n');
-        sealed.push_str(text);
+        let _ = write!(sealed, " {now}\n{text}");
         sealed
     }
 
-    /// The instruction of a sealed text, if the proof holds. Compares in constant time.
-    pub fn open<'a>(&self, purpose: Purpose, role: &str, sealed: &'a str) -> Option<&'a str> {
+    /// The instruction of a sealed text, if the proof holds at `now`. Compares in constant time.
+    pub fn open<'a>(
+        &self,
+        purpose: Purpose,
+        role: &str,
+        sealed: &'a str,
+        now: u64,
+    ) -> Option<&'a str> {
         let (proof, text) = sealed.split_once('\n')?;
+        let (proof, given) = proof.split_once(' ')?;
         let proof: [u8; LENGTH] = from_hex(proof)?;
-        self.mac(purpose, role, text).verify_slice(&proof).is_ok().then_some(text)
+        self.mac(purpose, role, given, text).verify_slice(&proof).ok()?;
+        let given: u64 = given.parse().ok()?;
+        (given.abs_diff(now) <= TOLERANCE).then_some(text)
     }
 
-    fn mac(&self, purpose: Purpose, role: &str, text: &str) -> Hmac<Sha256> {
+    fn mac(&self, purpose: Purpose, role: &str, given: &str, text: &str) -> Hmac<Sha256> {
         let mut mac = Hmac::new_from_slice(&self.0).expect("an HMAC takes a key of any length");
         // Each with its length before it, so that nothing can be moved from one into the next.
-        for part in [purpose.name(), role, text] {
+        for part in [purpose.name(), role, given, text] {
             mac.update(&(part.len() as u64).to_be_bytes());
             mac.update(part.as_bytes());
         }
@@ -107,8 +121,8 @@ mod tests {
 
     #[test]
     fn an_instruction_holds_for_its_purpose_role_and_node_only() {
-        let sealed = secret('a').seal(Purpose::Fetch, "alice", "abc 5432 0 north\n");
-        let open = |by: &Secret, purpose, role| by.open(purpose, role, &sealed).is_some();
+        let sealed = secret('a').seal(Purpose::Fetch, "alice", "abc 5432 0 north\n", 10);
+        let open = |by: &Secret, purpose, role| by.open(purpose, role, &sealed, 10).is_some();
         assert!(open(&secret('a'), Purpose::Fetch, "alice"));
         assert!(!open(&secret('a'), Purpose::Split, "alice"));
         assert!(!open(&secret('a'), Purpose::Fetch, "bob"));
@@ -117,10 +131,25 @@ mod tests {
     }
 
     #[test]
+    fn a_proof_holds_for_a_while_only() {
+        let given = 1_000_000;
+        let sealed = secret('a').seal(Purpose::Fetch, "alice", "text", given);
+        let holds = |now| secret('a').open(Purpose::Fetch, "alice", &sealed, now).is_some();
+        assert!(holds(given) && holds(given + TOLERANCE) && holds(given - TOLERANCE));
+        assert!(!holds(given + TOLERANCE + 1) && !holds(given - TOLERANCE - 1) && !holds(0));
+        let later = sealed.replacen(" 1000000\n", " 2000000\n", 1);
+        assert_ne!(later, sealed);
+        assert_eq!(secret('a').open(Purpose::Fetch, "alice", &later, 2_000_000), None);
+    }
+
+    #[test]
     fn the_proof_is_the_hmac_of_the_standard() {
         // Python: hmac.new(b'\xaa' * 32, parts, 'sha256'), the parts with their lengths before them.
-        let sealed = secret('a').seal(Purpose::Copy, "r", "t");
-        assert_eq!(sealed, "e725e8d2a7a0ee8f1ea10937809a55db97bcc217be64c1753e557ed3b059a361\nt");
+        let sealed = secret('a').seal(Purpose::Copy, "r", "t", 1000);
+        assert_eq!(
+            sealed,
+            "10672217538d0f4329cdf0ff0b7c7700cee8c2553761439a45b5966e9f9b5adb 1000\nt"
+        );
     }
 
     #[test]
@@ -134,18 +163,18 @@ mod tests {
     proptest! {
         #[test]
         fn a_changed_letter_is_noticed(text in ".{0,80}", at in any::<prop::sample::Index>()) {
-            let sealed = secret('c').seal(Purpose::Split, "r", &text);
-            prop_assert_eq!(secret('c').open(Purpose::Split, "r", &sealed), Some(&*text));
+            let sealed = secret('c').seal(Purpose::Split, "r", &text, 5);
+            prop_assert_eq!(secret('c').open(Purpose::Split, "r", &sealed, 5), Some(&*text));
             let mut letters: Vec<char> = sealed.chars().collect();
             let at = at.index(letters.len());
             letters[at] = if letters[at] == 'x' { 'y' } else { 'x' };
             let changed: String = letters.into_iter().collect();
-            prop_assert_eq!(secret('c').open(Purpose::Split, "r", &changed), None);
+            prop_assert_eq!(secret('c').open(Purpose::Split, "r", &changed, 5), None);
         }
 
         #[test]
         fn garbage_proves_nothing(sealed in ".{0,200}") {
-            prop_assert_eq!(secret('c').open(Purpose::Split, "r", &sealed), None);
+            prop_assert_eq!(secret('c').open(Purpose::Split, "r", &sealed, 5), None);
         }
     }
 }

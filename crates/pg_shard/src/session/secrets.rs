@@ -48,7 +48,7 @@ pub(crate) fn forget() {
 /// the node then refuses.
 pub(crate) fn seal(node: &NodeAddress, purpose: Purpose, role: &str, text: &str) -> String {
     match of(node) {
-        Some(secret) => secret.seal(purpose, role, text),
+        Some(secret) => secret.seal(purpose, role, text, seconds()),
         None => format!("\n{text}"),
     }
 }
@@ -71,6 +71,11 @@ fn table_of_secret() -> Option<pgrx::pg_sys::Oid> {
     table::relation_oid("pgs_catalog", "secret")
 }
 
+/// The time, in seconds since PostgreSQL's epoch.
+fn seconds() -> u64 {
+    u64::try_from(pg::server::activity::now() / 1_000_000).unwrap_or(0)
+}
+
 /// The beginning of the message of a node that does not believe an instruction.
 const NOT_PROVEN: &str = "permission denied for an instruction that no coordinator has given";
 
@@ -86,7 +91,7 @@ pub(crate) fn open(purpose: Purpose, sealed: &str) -> Result<&str, PgError> {
         table::scan(table, None, 1, Search::All, &mut |row| own = Secret::from_hex(&row.text(1)));
     }
     let role = table::role_name(table::current_role());
-    own.and_then(|secret| secret.open(purpose, &role, sealed)).ok_or_else(|| {
+    own.and_then(|secret| secret.open(purpose, &role, sealed, seconds())).ok_or_else(|| {
         PgError::new(SqlState(*b"42501"), NOT_PROVEN)
             .hint("Statements over distributed tables call such functions, with proof that a coordinator has planned them.")
     })
