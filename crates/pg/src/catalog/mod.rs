@@ -3,6 +3,9 @@
 /// Tables, catalogs and settings.
 pub mod table;
 
+/// What types are made of.
+pub mod type_parts;
+
 /// What a user's aggregate is made of.
 pub mod definition;
 

@@ -45,6 +45,8 @@ pub enum Utility {
     MaintainAll(&'static str, TablesOf),
     /// The same for tables that are not named one by one.
     DefineAll(&'static str, TablesOf),
+    /// Something that checks stored values of this domain: the command as SQL spells it.
+    CheckDomain(&'static str, Oid),
     /// DROP EXTENSION pg_shard.
     DropExtension {
         /// With CASCADE.
@@ -157,6 +159,7 @@ impl UtilityCall {
                     }
                     Utility::DefineWithKeys("ALTER TABLE", tables, keys)
                 }
+                NodeTag::T_AlterDomainStmt => check_of_domain(n.cast()),
                 NodeTag::T_RenameStmt
                     if (*n.cast::<pg_sys::RenameStmt>()).renameType
                         == pg_sys::ObjectType::OBJECT_SCHEMA =>
@@ -553,5 +556,31 @@ unsafe fn resolve_all(names: *mut pg_sys::List) -> Vec<Oid> {
             .filter_map(|name| node::cast::<pg_sys::RangeVar, _>(name, NodeTag::T_RangeVar))
             .filter_map(|name| resolve(name))
             .collect()
+    }
+}
+
+/// ALTER DOMAIN, if it has PostgreSQL look at stored values (`AlterDomainNotNull`, `AlterDomainAddConstraint`,
+/// `AlterDomainValidateConstraint`, `src/backend/commands/typecmds.c`) and the user may alter the domain.
+unsafe fn check_of_domain(alter: *mut pg_sys::AlterDomainStmt) -> Utility {
+    // SAFETY: the caller passes a live statement; the constraint is cast to the struct of its tag.
+    unsafe {
+        let command = match (*alter).subtype as u8 {
+            b'O' => "ALTER DOMAIN ... SET NOT NULL",
+            b'V' => "ALTER DOMAIN ... VALIDATE CONSTRAINT",
+            b'C' => {
+                let constraint =
+                    node::cast::<pg_sys::Constraint, _>((*alter).def, NodeTag::T_Constraint);
+                if constraint.is_none_or(|constraint| (*constraint).skip_validation) {
+                    return Utility::Other;
+                }
+                "ALTER DOMAIN ... ADD CONSTRAINT"
+            }
+            _ => return Utility::Other,
+        };
+        let name = pg_sys::makeTypeNameFromNameList((*alter).typeName);
+        let domain = pg_sys::LookupTypeNameOid(std::ptr::null_mut(), name, true);
+        let is_owner =
+            domain != Oid::INVALID && pg_sys::pg_type_ownercheck(domain, pg_sys::GetUserId());
+        if is_owner { Utility::CheckDomain(command, domain) } else { Utility::Other }
     }
 }

@@ -30,6 +30,7 @@ use crate::session::pool;
 use crate::transaction::{self, NodeFailure};
 use pg::catalog::privileged;
 use pg::catalog::table;
+use pg::catalog::type_parts;
 use pg::server::utility::{Outcome, TablesOf, Utility, UtilityCall};
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
@@ -79,6 +80,7 @@ pub(crate) fn utility(call: &mut UtilityCall) -> Result<Outcome, PgError> {
             refuse_foreign_keys(&referenced)?;
             return define(call, command, &tables, true);
         }
+        Utility::CheckDomain(command, domain) => refuse_check(command, domain)?,
         Utility::MaintainAll(command, which) => warn_left_out(command, &tables_of(&which)),
         Utility::DefineAll(command, which) => {
             return define(call, command, &tables_of(&which), false);
@@ -173,6 +175,28 @@ fn refuse_foreign_keys(referenced: &[Oid]) -> Result<(), PgError> {
         "Leave the foreign key out, and check the reference in the application.",
     )
     .detail("It would be checked against the coordinator's empty table."))
+}
+
+/// Refuses a check of stored values of a domain that distributed tables have: it would look at the coordinator's empty tables.
+fn refuse_check(command: &str, domain: Oid) -> Result<(), PgError> {
+    let mut tables = catalog::distributed_tables();
+    tables.retain(|oid| type_parts::has_values_of(*oid, domain));
+    let Some(table) = first_with_shards(&tables) else { return Ok(()) };
+    let hint = if command.contains("CONSTRAINT") && !command.contains("VALIDATE") {
+        "Add the constraint as NOT VALID, here and on the workers, and look for such values before; or make the table a local one \
+         with undistribute_table, alter the domain on all nodes, and distribute the table again."
+    } else {
+        "Make the table a local one with undistribute_table, alter the domain on all nodes, and distribute the table again with \
+         create_distributed_table."
+    };
+    Err(PgError::unsupported(
+        format!(
+            "cannot execute {command} while distributed table \"{}\" has values of the domain",
+            table.name
+        ),
+        hint,
+    )
+    .detail("The statement would check the coordinator's empty table but none of its shards."))
 }
 
 /// Warns which distributed tables a maintenance command over many tables leaves out.
