@@ -134,8 +134,11 @@ pub(crate) unsafe fn is_recheck_only(
                 if is_it { Visit::Stop } else { Visit::Into }
             })
         };
-        let mut trees: Vec<*mut pg_sys::Node> =
-            vec![(*parse).jointree.cast(), (*parse).returningList.cast()];
+        let mut trees: Vec<*mut pg_sys::Node> = vec![
+            (*parse).jointree.cast(),
+            (*parse).returningList.cast(),
+            (*parse).mergeActionList.cast(),
+        ];
         trees.extend(
             node::elements::<pg_sys::TargetEntry>((*parse).targetList)
                 .into_iter()
@@ -146,7 +149,8 @@ pub(crate) unsafe fn is_recheck_only(
     }
 }
 
-/// The columns among `wanted` that are NULL in the scan of such a join.
+/// The columns among `wanted` that are NULL in the scan of such a join, or of another table than the one that is written: who reads
+/// them needs rights that the statement does not.
 ///
 /// # Safety
 ///
@@ -156,16 +160,12 @@ pub(crate) unsafe fn unread_columns(
     wanted: &[*mut pg_sys::Node],
 ) -> Vec<*mut pg_sys::Node> {
     let mut found: Vec<*mut pg_sys::Node> = Vec::new();
-    if !remote.locks_all {
-        return found;
-    }
     for expression in wanted {
         // SAFETY: the caller vouches for the expressions.
         unsafe {
             let var = node::cast::<pg_sys::Var, _>(*expression, NodeTag::T_Var);
             if let Some(var) = var
-                && !remote.has(&*var)
-                && is_recheck_only(remote.root, var)
+                && is_unread(remote, var)
                 && !found.iter().any(|known| pg_sys::equal((*known).cast(), var.cast()))
             {
                 found.push(var.cast());
@@ -182,7 +182,7 @@ pub(crate) unsafe fn unread_columns(
 /// A live expression of the planner.
 pub(crate) unsafe fn is_unread(remote: &Remote, column: *mut pg_sys::Var) -> bool {
     // SAFETY: the caller vouches for it.
-    unsafe { remote.locks_all && !remote.has(&*column) && is_recheck_only(remote.root, column) }
+    unsafe { (remote.locks_all || remote.has(&*column)) && is_recheck_only(remote.root, column) }
 }
 
 /// The table whose rows are locked, if there is one.

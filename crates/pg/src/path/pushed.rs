@@ -205,6 +205,7 @@ pub(crate) unsafe fn plan(
                 );
                 wanted.extend(&local);
                 let mut columns = columns_in(remote, &wanted);
+                columns.retain(|column| !lock_join::is_unread(remote, column.cast()));
                 columns.extend(lock_join::unread_columns(remote, &wanted));
                 columns.into_iter().map(|expression| Yield { expression, partial: None }).collect()
             }
