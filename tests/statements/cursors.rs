@@ -139,3 +139,45 @@ fn a_cursor_over_more_rows_than_work_mem_holds_goes_forward_only() {
         "55000: cursor can only scan forward"
     );
 }
+
+/// The nodes lock, so the plan had no row marks: PostgreSQL took it for one that can go backward, and for a cursor that locks nothing.
+#[test]
+fn a_cursor_that_locks_goes_forward_only_and_says_that_it_locks() {
+    let cluster = TestCluster::up(2);
+    for schema in ["plain", "sharded"] {
+        cluster.sql(&format!(
+            "CREATE SCHEMA {schema}; CREATE TABLE {schema}.t (k int PRIMARY KEY, v int); CREATE TABLE {schema}.o (k int PRIMARY KEY, v int)"
+        ));
+    }
+    cluster.distribute("sharded.t", "k", 4, 1);
+    cluster.distribute("sharded.o", "k", 4, 1);
+    let mut sessions = ["plain", "sharded"].map(|schema| {
+        let mut session = cluster.new_session();
+        session.sql(&format!(
+            "SET search_path = {schema}, public; INSERT INTO t SELECT g, g FROM generate_series(1, 9) AS g; INSERT INTO o SELECT * FROM t"
+        ));
+        session
+    });
+    for query in [
+        "SELECT k FROM t ORDER BY k FOR UPDATE",
+        "SELECT k FROM t WHERE v < 5 ORDER BY k FOR KEY SHARE",
+        "SELECT k FROM t WHERE k = 3 FOR SHARE",
+        "SELECT k FROM t ORDER BY k LIMIT 5 FOR NO KEY UPDATE",
+        "SELECT t.k FROM t JOIN o ON o.v = t.v ORDER BY t.k FOR UPDATE OF t",
+    ] {
+        for then in [
+            "FETCH BACKWARD 1 FROM c",
+            "DELETE FROM o WHERE CURRENT OF c",
+            "FETCH 1 FROM c",
+            "UPDATE t SET v = -1 WHERE CURRENT OF c; SELECT * FROM t ORDER BY k",
+        ] {
+            let [plain, sharded] = sessions.each_mut().map(|session| {
+                session.sql(&format!("BEGIN; DECLARE c CURSOR FOR {query}; FETCH 1 FROM c"));
+                let outcome = session.try_sql(then).map_err(|error| error.line());
+                session.sql("ROLLBACK");
+                outcome
+            });
+            assert_eq!(plain, sharded, "{query}; {then}");
+        }
+    }
+}

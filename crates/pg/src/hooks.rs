@@ -251,6 +251,7 @@ unsafe extern "C-unwind" fn plan(
         // The parser marks the queries of cursors so.
         let is_cursor = options & pg_sys::CURSOR_OPT_FAST_PLAN as c_int != 0;
         let may_scroll = scrolling::is_asked_for(parse, options);
+        let locks = is_cursor && !(*parse).rowMarks.is_null();
         let (parse, exposed) = if is_cursor {
             boundary(|| Ok(cursor::expose(parse)))
         } else {
@@ -265,7 +266,7 @@ unsafe extern "C-unwind" fn plan(
             Verdict::Planned(plan) => {
                 if is_cursor {
                     boundary(|| {
-                        finish_cursor(plan.0, may_scroll, exposed);
+                        finish_cursor(plan.0, may_scroll, locks, exposed);
                         Ok(())
                     });
                 }
@@ -292,7 +293,7 @@ unsafe extern "C-unwind" fn plan(
                 if let Some(must_find) = pulled {
                     modify::take_over(planned, must_find)?;
                 }
-                finish_cursor(planned, may_scroll, exposed);
+                finish_cursor(planned, may_scroll, locks, exposed);
                 Ok(())
             });
         }
@@ -308,12 +309,16 @@ unsafe extern "C-unwind" fn plan(
 unsafe fn finish_cursor(
     planned: *mut pg_sys::PlannedStmt,
     may_scroll: bool,
+    locks: bool,
     exposed: *mut pg_sys::List,
 ) {
     // SAFETY: the caller vouches for both.
     unsafe {
         if may_scroll {
             scrolling::keep_rows(planned);
+        }
+        if locks {
+            scrolling::say_that_it_locks(planned);
         }
         if !exposed.is_null() {
             cursor::wrap(planned, exposed);

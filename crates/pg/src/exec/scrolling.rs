@@ -7,7 +7,7 @@
 
 use crate::hooks;
 use crate::sys::node;
-use pgrx::pg_sys;
+use pgrx::pg_sys::{self, NodeTag};
 
 /// What a row takes at least, where the plan knows no width.
 const LEAST_WIDTH: f64 = 64.0;
@@ -45,6 +45,25 @@ pub(crate) unsafe fn keep_rows(planned: *mut pg_sys::PlannedStmt) {
         let width = f64::from((*top).plan_width).max(LEAST_WIDTH);
         if rows * width <= f64::from(pg_sys::work_mem) * 1024.0 {
             (*planned).planTree = pg_sys::materialize_finished_plan(top);
+        }
+    }
+}
+
+/// Says of the plan of a cursor whose rows the nodes lock that it locks rows, which its own row marks would say of a local table:
+/// PostgreSQL then lets it go forward only (`PerformCursorOpen`, `src/backend/commands/portalcmds.c`).
+///
+/// # Safety
+///
+/// A finished plan over distributed tables that nobody else holds.
+pub(crate) unsafe fn say_that_it_locks(planned: *mut pg_sys::PlannedStmt) {
+    // SAFETY: the caller vouches for the plan. The executor ignores row marks of parents (`InitPlan`).
+    unsafe {
+        if (*planned).rowMarks.is_null() {
+            let mark: *mut pg_sys::PlanRowMark = node::make(NodeTag::T_PlanRowMark);
+            ((*mark).rti, (*mark).prti) = (1, 1);
+            (*mark).markType = pg_sys::RowMarkType::ROW_MARK_REFERENCE;
+            (*mark).isParent = true;
+            (*planned).rowMarks = node::list_of(&[mark]);
         }
     }
 }
