@@ -96,8 +96,9 @@ fn what_only_a_node_knows_of_a_ctid_is_refused() {
     let mut session = cluster.new_session();
     table(&mut session, "t", 1);
     for statement in [
-        "INSERT INTO t VALUES (1000, 'a', 1) RETURNING ctid",
-        "UPDATE t SET v = 'a' WHERE k = 4 RETURNING ctid",
+        "INSERT INTO t VALUES (1000, 'a', 1), (1001, 'a', 1) RETURNING ctid",
+        "UPDATE t SET v = 'a' WHERE k = 4 RETURNING ctid::text",
+        "UPDATE t SET v = 'a' WHERE x = 4 RETURNING ctid",
     ] {
         let error = session.error(statement);
         assert_eq!(error.sqlstate, "0A000", "{statement}");
@@ -116,6 +117,58 @@ fn what_only_a_node_knows_of_a_ctid_is_refused() {
             "{statement}"
         );
     }
+}
+
+/// RETURNING of a statement by key lists the `ctid` that a SELECT shows, and one that names a row leads to its shard alone.
+#[test]
+fn a_statement_by_key_returns_ctids_and_a_ctid_leads_to_one_shard() {
+    let cluster = TestCluster::up(2);
+    cluster.on_all_nodes("CREATE DOMAIN d AS text CHECK (value <> '')");
+    let mut session = cluster.new_session();
+    session.sql(
+        "CREATE TABLE t (k int PRIMARY KEY, v d); SELECT create_distributed_table('t', 'k', 12, 1); \
+         INSERT INTO t SELECT g, 'v' FROM generate_series(1, 50) AS g; \
+         PREPARE p(int) AS UPDATE t SET v = v || 'p' WHERE k = $1 RETURNING v, ctid",
+    );
+    for statement in [
+        "INSERT INTO t VALUES ({k}, 'new') RETURNING v, ctid",
+        "UPDATE t SET v = 'a' WHERE k = {k} RETURNING v, ctid",
+        "UPDATE t AS u SET v = 'b' WHERE u.k = {k} AND u.ctid <> '(9,9)' RETURNING u.v, u.ctid",
+        "INSERT INTO t VALUES ({k}, 'c') ON CONFLICT (k) DO UPDATE SET v = excluded.v || 'c' RETURNING v, ctid",
+        "EXECUTE p({k})",
+        "BEGIN; UPDATE t SET v = 'd' WHERE k = {k} RETURNING v, ctid; COMMIT",
+        "UPDATE t SET v = 'e' WHERE k = {k} RETURNING v, ctid",
+    ] {
+        for k in [101, 102, 103] {
+            let statement = statement.replace("{k}", &k.to_string());
+            if statement.contains("'(9,9)'") {
+                // One that the client brings along is compared here.
+                assert_eq!(session.error(&statement).sqlstate, "0A000");
+                continue;
+            }
+            let returned = session.text(&statement);
+            let stored = session.text(&format!("SELECT v, ctid FROM t WHERE k = {k}"));
+            assert_eq!(returned, stored, "{statement}");
+            let ctid = returned.split_once('|').expect("two columns").1;
+            assert_eq!(
+                session.text(&format!("SELECT k FROM t WHERE ctid = '{ctid}'")),
+                k.to_string()
+            );
+            let plan = session.text(&format!("EXPLAIN SELECT k FROM t WHERE ctid = '{ctid}'"));
+            assert!(plan.contains("Shards: 1 of 12"), "{plan}");
+            let deleted = format!("BEGIN; DELETE FROM t WHERE k = {k} RETURNING v, ctid; ROLLBACK");
+            assert_eq!(session.text(&deleted), stored);
+        }
+    }
+    let some = session.text("SELECT array_agg(ctid) FROM t WHERE k IN (101, 102)");
+    let plan = session.text(&format!("EXPLAIN SELECT k FROM t WHERE ctid = ANY ('{some}')"));
+    assert!(plan.contains("Shards: 2 of 12") || plan.contains("Shards: 1 of 12"), "{plan}");
+    assert_eq!(session.text(&format!("SELECT count(*) FROM t WHERE ctid = ANY ('{some}')")), "2");
+    assert_eq!(
+        session.text("SELECT count(*) FROM t WHERE ctid = NULL OR ctid = '(77,65535)'"),
+        "0"
+    );
+    assert_eq!(session.text("SELECT count(*) FROM t WHERE ctid = '(0,65535)'"), "0");
 }
 
 #[test]

@@ -25,6 +25,19 @@ pub enum KeyValue {
     Null,
     /// The hashes of the value, or of the array's values.
     Hashes(Vec<i32>),
+    /// It is no value of the column, but names shards by their indexes, which need not exist.
+    Shards(Vec<usize>),
+}
+
+impl KeyValue {
+    /// The shards that may hold such rows, in any order, some perhaps twice.
+    fn owners(self, map: &ShardMap) -> Vec<usize> {
+        match self {
+            Self::Null => Vec::new(),
+            Self::Hashes(hashes) => hashes.into_iter().flat_map(|hash| map.owners(hash)).collect(),
+            Self::Shards(shards) => shards.into_iter().filter(|shard| *shard < map.len()).collect(),
+        }
+    }
 }
 
 impl<E> Prune<E> {
@@ -59,12 +72,13 @@ impl<E> Prune<E> {
     pub fn shards(&self, map: &ShardMap, value: &mut impl FnMut(&E) -> KeyValue) -> Vec<usize> {
         // The common case costs the same however many shards there are.
         if let Self::Key(expression) = self {
-            let KeyValue::Hashes(hashes) = value(expression) else { return Vec::new() };
-            if let [hash] = hashes[..] {
+            let value = value(expression);
+            if let KeyValue::Hashes(hashes) = &value
+                && let [hash] = hashes[..]
+            {
                 return map.owners(hash);
             }
-            let mut shards: Vec<usize> =
-                hashes.into_iter().flat_map(|hash| map.owners(hash)).collect();
+            let mut shards = value.owners(map);
             shards.sort_unstable();
             shards.dedup();
             return shards;
@@ -78,10 +92,8 @@ impl<E> Prune<E> {
             Self::All => vec![true; map.len()],
             Self::Key(expression) => {
                 let mut mask = vec![false; map.len()];
-                if let KeyValue::Hashes(hashes) = value(expression) {
-                    for index in hashes.into_iter().flat_map(|hash| map.owners(hash)) {
-                        mask[index] = true;
-                    }
+                for index in value(expression).owners(map) {
+                    mask[index] = true;
                 }
                 mask
             }
@@ -107,6 +119,18 @@ mod tests {
     use crate::ids::ShardId;
     use crate::map::{HashRange, Shard};
     use proptest::prelude::*;
+
+    #[test]
+    fn named_shards_are_those_that_there_are() {
+        let map = ShardMap::new(vec![
+            Shard { id: ShardId(1), range: HashRange::new(i32::MIN, -1).unwrap() },
+            Shard { id: ShardId(2), range: HashRange::new(0, i32::MAX).unwrap() },
+        ]);
+        let prune = Prune::Key(());
+        assert_eq!(prune.shards(&map, &mut |()| KeyValue::Shards(vec![1, 7, 1])), [1]);
+        let both = prune.and(Prune::Key(()));
+        assert_eq!(both.shards(&map, &mut |()| KeyValue::Shards(vec![0, 2])), [0]);
+    }
 
     fn map(count: u32) -> ShardMap {
         let shards = HashRange::cut(count).into_iter().enumerate();

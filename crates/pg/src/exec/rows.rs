@@ -26,6 +26,8 @@ pub enum Source {
     /// The `ctid` of a row of a table with several shards: the remote result's column from this one on are its `ctid` on the
     /// node and the shard's index.
     Tid(usize, TidLayout),
+    /// The same of a row of the shard on which the statement is executed: see [`RowStore::set_shard`].
+    ShardTid(usize, TidLayout),
     /// A serialised transition state, made of its parts: the remote result's columns from this one on.
     State(StateKind, usize),
     /// No node: it is put in here, or NULL.
@@ -284,6 +286,7 @@ impl Codecs {
         values: *mut Datum,
         nulls: *mut bool,
         mut row: Row<'_>,
+        shard: usize,
     ) -> Result<(), PgError> {
         row.columns(places).map_err(|error| PgError::internal(error.to_string()))?;
         if places.len() < self.decoders.len() {
@@ -323,6 +326,12 @@ impl Codecs {
                             _ => None,
                         }
                     }
+                    Source::ShardTid(column, layout) => {
+                        match datum_by(&self.decoders[*column], *column) {
+                            Some(tid) => Some(tid::encode(tid, shard, *layout)?),
+                            None => None,
+                        }
+                    }
                     Source::Row(table, columns) => {
                         let mut datum = |column: usize| datum_by(&self.decoders[column], column);
                         Some(make_row(*table, columns, &mut datum))
@@ -356,6 +365,7 @@ fn runs_code(type_oid: Oid) -> bool {
 /// the scan has read them all. Lives no longer than the query.
 pub struct RowStore {
     pub(crate) codecs: Option<Rc<Codecs>>,
+    shard: usize,
     places: Vec<Option<Range<usize>>>,
     /// Rows that are still as they came, since decoding them may run users' code; behind those of `store`.
     undecoded: Option<Undecoded>,
@@ -378,6 +388,7 @@ impl RowStore {
     pub(crate) fn new(query_context: pg_sys::MemoryContext, descriptor: pg_sys::TupleDesc) -> Self {
         Self {
             codecs: None,
+            shard: 0,
             places: Vec::new(),
             undecoded: None,
             scratch: Default::default(),
@@ -390,6 +401,11 @@ impl RowStore {
             kept: 0,
             taken: 0,
         }
+    }
+
+    /// Tells the shard that the next rows come from.
+    pub fn set_shard(&mut self, shard: usize) {
+        self.shard = shard;
     }
 
     /// Decoding may run users' code.
@@ -407,7 +423,7 @@ impl RowStore {
         let codecs =
             self.codecs.clone().ok_or_else(|| PgError::internal("a scan without codecs"))?;
         // SAFETY: the caller vouches for the arrays.
-        unsafe { codecs.decode(&mut self.places, values, nulls, row) }
+        unsafe { codecs.decode(&mut self.places, values, nulls, row, self.shard) }
     }
 
     /// Keeps a row. Runs no code of users, so that the caller may hold whatever they may want.
@@ -553,10 +569,10 @@ pub(crate) unsafe fn decode(
         // SAFETY: the caller vouches for the arrays.
         return unsafe { rows.borrow_mut().decode(values, nulls, row) };
     }
-    let codecs = rows.borrow().codecs.clone();
+    let (codecs, shard) = (rows.borrow().codecs.clone(), rows.borrow().shard);
     let codecs = codecs.ok_or_else(|| PgError::internal("a scan without codecs"))?;
     // SAFETY: the caller vouches for the arrays.
-    unsafe { codecs.decode(&mut Vec::new(), values, nulls, row) }
+    unsafe { codecs.decode(&mut Vec::new(), values, nulls, row, shard) }
 }
 
 /// Decodes the rows that are still as they came. For the reader of a store, who holds no session and not the store itself.

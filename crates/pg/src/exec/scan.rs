@@ -8,6 +8,7 @@ use crate::exec::rows::{self, Codecs, RowStore, Source};
 use crate::path::base::Spread;
 use crate::path::numbered::Numbered;
 use crate::path::plan::PlanReader;
+use crate::path::tid;
 use crate::read::query::Key;
 use crate::sys::custom::{self, Functions, Table};
 use crate::sys::error::{PgError, SqlState, boundary};
@@ -18,6 +19,7 @@ use crate::sys::value::{Encoder, Hasher};
 use pgrx::pg_sys::{self, Datum, NodeTag, Oid};
 use protocol::{Arguments, Elements, Row};
 use shardmap::repartition::RepartitionedRows;
+use shardmap::tid::TidLayout;
 use shardmap::{KeyValue, Shard};
 use std::cell::RefCell;
 use std::ffi::{CString, c_int};
@@ -667,6 +669,11 @@ impl ScanIo {
 
     /// Codecs of a remote result whose columns are the scan's row, one to one.
     pub fn make_plain_codecs(&self, sent: usize) -> Codecs {
+        self.make_returned_codecs(sent, &[], TidLayout::for_shards(1))
+    }
+
+    /// The same where some of the columns are `ctid`s of rows of the shard that the statement is executed on.
+    pub fn make_returned_codecs(&self, sent: usize, tids: &[usize], layout: TidLayout) -> Codecs {
         // SAFETY: the slot has its descriptor since the node was initialised.
         let remote: Vec<(Oid, i32)> = unsafe {
             let descriptor = (*(*self.node).ss.ss_ScanTupleSlot).tts_tupleDescriptor;
@@ -677,7 +684,11 @@ impl ScanIo {
                 })
                 .collect()
         };
-        self.make_codecs(&remote, (0..remote.len()).map(Source::Remote).collect(), sent)
+        let source = |column: usize| match tids.contains(&column) {
+            true => Source::ShardTid(column, layout),
+            false => Source::Remote(column),
+        };
+        self.make_codecs(&remote, (0..remote.len()).map(source).collect(), sent)
     }
 
     /// All values needed can be computed: false for EXPLAIN of a generic plan, which has no parameters of the client, and if that
@@ -881,33 +892,28 @@ impl ScanIo {
                 if !key.is_array {
                     return KeyValue::Hashes(vec![hasher.hash(value)]);
                 }
-                let element =
-                    pg_sys::get_base_element_type(io.expressions[key.expression].type_oid);
-                let (mut length, mut by_value, mut align) = (0i16, false, 0);
-                pg_sys::get_typlenbyvalalign(
-                    element,
-                    &raw mut length,
-                    &raw mut by_value,
-                    &raw mut align,
-                );
-                let array =
-                    pg_sys::pg_detoast_datum(value.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
-                let (mut values, mut nulls, mut n) =
-                    (std::ptr::null_mut(), std::ptr::null_mut(), 0);
-                pg_sys::deconstruct_array(
-                    array,
-                    element,
-                    length.into(),
-                    by_value,
-                    align,
-                    &raw mut values,
-                    &raw mut nulls,
-                    &raw mut n,
-                );
-                let hashes = (0..n as usize)
-                    .filter(|i| !*nulls.add(*i))
-                    .map(|i| hasher.hash(*values.add(i)));
+                let values = array_elements(value, io.expressions[key.expression].type_oid);
+                let hashes = values.into_iter().flatten().map(|value| hasher.hash(value));
                 KeyValue::Hashes(hashes.collect())
+            }
+        })
+    }
+
+    /// The shards of the `ctid`s that a key yields, which is none of the distribution column.
+    pub fn tid_shards(&mut self, key: &Key, layout: TidLayout) -> KeyValue {
+        let Some(value) = self.evaluate(key.expression) else { return KeyValue::Null };
+        self.in_tuple_context(|_| {
+            // SAFETY: the datum is a tid, or an array of them; `Key` was made for this expression.
+            unsafe {
+                let shard = |tid: Datum| {
+                    let tid = tid::read(*tid.cast_mut_ptr::<pg_sys::ItemPointerData>());
+                    layout.decode(tid).0
+                };
+                if !key.is_array {
+                    return KeyValue::Shards(vec![shard(value)]);
+                }
+                let values = array_elements(value, pg_sys::TIDARRAYOID);
+                KeyValue::Shards(values.into_iter().flatten().map(shard).collect())
             }
         })
     }
@@ -1101,6 +1107,33 @@ impl ScanIo {
         unsafe {
             unguarded::reset((*(*self.node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory);
         }
+    }
+}
+
+/// The elements of an array, or of a domain over one.
+///
+/// # Safety
+///
+/// A value of that type.
+unsafe fn array_elements(value: Datum, type_oid: Oid) -> Vec<Option<Datum>> {
+    // SAFETY: the caller vouches for the value; the arrays that are returned are as long as told.
+    unsafe {
+        let element = pg_sys::get_base_element_type(type_oid);
+        let (mut length, mut by_value, mut align) = (0i16, false, 0);
+        pg_sys::get_typlenbyvalalign(element, &raw mut length, &raw mut by_value, &raw mut align);
+        let array = pg_sys::pg_detoast_datum(value.cast_mut_ptr()).cast::<pg_sys::ArrayType>();
+        let (mut values, mut nulls, mut n) = (std::ptr::null_mut(), std::ptr::null_mut(), 0);
+        pg_sys::deconstruct_array(
+            array,
+            element,
+            length.into(),
+            by_value,
+            align,
+            &raw mut values,
+            &raw mut nulls,
+            &raw mut n,
+        );
+        (0..n as usize).map(|i| (!*nulls.add(i)).then(|| *values.add(i))).collect()
     }
 }
 

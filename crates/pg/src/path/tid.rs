@@ -67,22 +67,47 @@ fn written(tid: Tid) -> pg_sys::ItemPointerData {
 }
 
 /// A `ctid` of the statement may go to the client, into a table, or into a function, or one may come from there; otherwise
-/// the statement only compares `ctid`s with each other.
+/// the statement only compares `ctid`s with each other. The columns of RETURNING at the `returned` places do not count.
 ///
 /// # Safety
 ///
 /// A live Query that the analyser or the rewriter made.
-pub(crate) unsafe fn is_shown(query: *mut pg_sys::Query) -> bool {
+pub(crate) unsafe fn is_shown(query: *mut pg_sys::Query, returned: &[usize]) -> bool {
     // SAFETY: the caller vouches for the tree; each node is cast to the struct of its tag.
     unsafe {
         let mut answers = writing_queries(query);
         answers.push(query);
         answers.into_iter().any(|answer| {
+            let is_top = std::ptr::eq(answer, query);
+            let shown = node::elements::<pg_sys::TargetEntry>((*answer).returningList)
+                .into_iter()
+                .enumerate()
+                .filter(|(place, _)| !(is_top && returned.contains(place)))
+                .map(|(_, entry)| entry);
             node::elements::<pg_sys::TargetEntry>((*answer).targetList)
                 .into_iter()
-                .chain(node::elements::<pg_sys::TargetEntry>((*answer).returningList))
+                .chain(shown)
                 .any(|entry| !(*entry).resjunk && has_tid((*entry).expr.cast()))
         }) || node::walk(query, &mut |n| if is_gate(n) { Visit::Stop } else { Visit::Into })
+    }
+}
+
+/// The places in a statement's RETURNING of the `ctid` of the table that it writes.
+///
+/// # Safety
+///
+/// A live Query that the analyser or the rewriter made.
+pub(crate) unsafe fn returned(query: *mut pg_sys::Query) -> Vec<usize> {
+    // SAFETY: the caller vouches for the tree.
+    unsafe {
+        let target = (*query).resultRelation;
+        let is_ctid_of_target = |entry: *mut pg_sys::TargetEntry| {
+            node::cast::<pg_sys::Var, _>((*entry).expr, NodeTag::T_Var).is_some_and(|var| {
+                is_ctid(&*var) && (*var).varno == target && (*var).varlevelsup == 0
+            })
+        };
+        let entries = node::elements::<pg_sys::TargetEntry>((*query).returningList);
+        (0..entries.len()).filter(|place| is_ctid_of_target(entries[*place])).collect()
     }
 }
 

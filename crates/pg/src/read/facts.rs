@@ -9,6 +9,7 @@ use crate::path::tid;
 use crate::print::assigned::is_assignment;
 use crate::print::insert_source::values_of;
 use crate::print::prepare::has_subquery_source;
+use crate::print::prepare::is_foldable;
 use crate::read::implied::has_unnamed_operator;
 use crate::read::lent::{self, Needs};
 use crate::read::query::{
@@ -52,6 +53,7 @@ pub(crate) unsafe fn prune_of_clauses(
         keeps_key: false,
         ctids: Vec::new(),
         shows_ctid: false,
+        returned_tids: Vec::new(),
         has_returning: false,
         has_on_conflict: false,
         null_key: false,
@@ -72,6 +74,10 @@ pub(crate) unsafe fn prune_of_clauses(
         // SAFETY: the caller vouches for the clauses.
         prune.and(unsafe { reader.prune_of(*clause, column, key) })
     });
+    let prune = clauses.iter().fold(prune, |prune, clause| {
+        // SAFETY: as above.
+        prune.and(unsafe { reader.prune_of_tid(*clause, relation) })
+    });
     (prune, prepared.expressions)
 }
 
@@ -90,6 +96,7 @@ impl Prepared {
             keeps_key: false,
             ctids: Vec::new(),
             shows_ctid: false,
+            returned_tids: Vec::new(),
             // SAFETY: the copy is live.
             has_returning: unsafe { !(*self.query).returningList.is_null() },
             // SAFETY: as above.
@@ -114,9 +121,16 @@ impl Prepared {
         unsafe {
             reader.read_query(query);
             let is_cut = |table: &Oid| tid::layout_of(*table).is_some();
-            reader.facts.shows_ctid = !reader.facts.ctids.is_empty() && tid::is_shown(query);
+            let has_ctids = !reader.facts.ctids.is_empty();
+            reader.facts.shows_ctid = has_ctids && tid::is_shown(query, &[]);
             if reader.facts.shows_ctid && reader.facts.ctids.iter().any(is_cut) {
-                reader.facts.unshippable.push(Unshippable::ShownTid);
+                let returned = tid::returned(query);
+                if returned.is_empty() || tid::is_shown(query, &returned) {
+                    reader.facts.unshippable.push(Unshippable::ShownTid);
+                } else {
+                    reader.facts.unshippable.push(Unshippable::ReturnedTid);
+                    reader.facts.returned_tids = returned;
+                }
             }
             if reader.facts.relations.iter().any(|relation| relation.user != Oid::INVALID) {
                 reader.read_needs(query);
@@ -1041,6 +1055,22 @@ impl Reader<'_> {
         let prune = unsafe { self.prune_of_node(n, column, table) };
         self.nesting -= 1;
         prune
+    }
+
+    /// What a comparison of the relation's `ctid` with a value that is known here says of the shards.
+    unsafe fn prune_of_tid(&mut self, clause: *mut pg_sys::Node, relation: u32) -> Prune<Key> {
+        let own = |var: &pg_sys::Var| var.varno as u32 == relation;
+        let init_params = self.init_params;
+        // SAFETY: a live clause of the planner.
+        unsafe {
+            let can = |value: *mut pg_sys::Node| {
+                node::tag(value) == NodeTag::T_Const || is_foldable(value, false, init_params)
+            };
+            match tid::comparison(clause, &own, &can) {
+                Some(found) => Prune::Key(Key::of_tid(self.intern(found.value), found.is_array)),
+                None => Prune::All,
+            }
+        }
     }
 
     unsafe fn prune_of_node(

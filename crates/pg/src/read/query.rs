@@ -99,6 +99,19 @@ pub struct Key {
     pub is_array: bool,
 }
 
+impl Key {
+    /// A `ctid`, which names its shard.
+    pub(crate) fn of_tid(expression: usize, is_array: bool) -> Self {
+        let none = Oid::INVALID;
+        Self { expression, hash_type: pg_sys::TIDOID, family: none, collation: none, is_array }
+    }
+
+    /// It is no value of the distribution column but a `ctid`.
+    pub fn names_shards(&self) -> bool {
+        self.family == Oid::INVALID
+    }
+}
+
 /// A distributed table in a statement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DistributedRelation {
@@ -152,6 +165,8 @@ pub enum Unshippable {
     PlacementDependent,
     /// A `ctid` of a table with several shards goes to the client, or comes from it: a node's own would be wrong.
     ShownTid,
+    /// The only such `ctid`s are those that RETURNING lists.
+    ReturnedTid,
 }
 
 /// What a statement touches and says.
@@ -179,6 +194,8 @@ pub struct Facts {
     pub ctids: Vec<Oid>,
     /// One of them may go to the client, or come from it.
     pub shows_ctid: bool,
+    /// Which columns of RETURNING are `ctid`s of the table that it writes, if no other `ctid` is shown.
+    pub returned_tids: Vec<usize>,
     /// It has a RETURNING clause.
     pub has_returning: bool,
     /// It has an ON CONFLICT clause.

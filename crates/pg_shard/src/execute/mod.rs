@@ -50,6 +50,7 @@ use pg::path::plan::PlanReader;
 use pg::print::template::Piece;
 use pg::read::query::Key;
 use pg::sys::value::Hasher;
+use shardmap::tid::TidLayout;
 use shardmap::{KeyValue, Prune};
 use std::rc::Rc;
 
@@ -70,7 +71,7 @@ pub(crate) fn begin(
         }
     }
     let codecs = compiled.codecs(|| match &compiled.plan {
-        Plan::Routed(plan) => io.make_plain_codecs(plan.sent),
+        Plan::Routed(plan) => io.make_returned_codecs(plan.sent, &plan.returned_tids, plan.layout),
         Plan::ShardScan(plan) => io.make_codecs(&plan.remote, plan.sources.clone(), plan.sent),
         Plan::InsertedRows(plan) => io.make_plain_codecs(plan.sent),
         Plan::ComputedModify(_) => io.make_plain_codecs(0),
@@ -106,7 +107,9 @@ pub(crate) fn prune(
 ) -> Result<Pruned, PgError> {
     let mut null_key = false;
     let mut failed = None;
+    let layout = TidLayout::for_shards(table.map.len());
     let shards = prune.shards(&table.map, &mut |key| match hasher(io, key) {
+        _ if key.names_shards() => io.with_row_memory(|io| io.tid_shards(key, layout)),
         Ok(hasher) => {
             let value = io.with_row_memory(|io| io.key_value(key, &hasher));
             null_key = value == KeyValue::Null && matches!(prune, Prune::Key(_));

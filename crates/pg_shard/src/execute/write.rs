@@ -86,7 +86,17 @@ impl RoutedWrite {
         let counts = plan.command.is_write();
         let (written, user) = (plan.writes.len(), plan.user);
         let target = |index| Target { tables: &tables, written, index, user, counts };
+        if shards.len() > 1 && !plan.returned_tids.is_empty() && io.decoding_runs_code() {
+            return Err(PgError::unsupported(
+                format!(
+                    "cannot return ctids of table \"{}\" and values of users' types from several shards",
+                    tables[0].name
+                ),
+                "Name one key at a time, or leave ctid out of RETURNING.",
+            ));
+        }
         let affected = if let [index] = shards[..] {
+            rows.rows.borrow_mut().set_shard(index);
             let _told = Work::begin(Kind::Write, 1);
             let one_table = tables.len() == 1 && counts;
             let pair = if alone && by_key && one_table && tables[0].unique_within_key {
@@ -117,7 +127,10 @@ impl RoutedWrite {
                 });
                 outcome
             };
-            write_shards(targets, &mut send, &mut |_, row| rows.take(row))?
+            write_shards(targets, &mut send, &mut |index, row| {
+                rows.rows.borrow_mut().set_shard(index);
+                rows.take(row)
+            })?
         };
         if plan.must_find && affected == 0 {
             return not_found(tables[0].oid);

@@ -49,6 +49,10 @@ pub(crate) struct Routed {
     pub(crate) sent: usize,
     /// It returns rows although it writes.
     pub(crate) returning: bool,
+    /// Which of their columns are `ctid`s.
+    pub(crate) returned_tids: Vec<usize>,
+    /// How these are made.
+    pub(crate) layout: TidLayout,
 }
 
 impl Routed {
@@ -139,6 +143,11 @@ impl Plan {
                 w.int(i32::from(plan.brings_row))
                     .int(i32::from(plan.spreads))
                     .int(i32::from(plan.must_find));
+                w.int(count(plan.returned_tids.len()));
+                for column in &plan.returned_tids {
+                    w.int(count(*column));
+                }
+                w.int(plan.layout.code() as i32);
                 write_prune(&mut w, &plan.prune);
                 write_template(&mut w, &plan.template);
             }
@@ -228,6 +237,8 @@ impl Plan {
                 let brings_row = reader.int() != 0;
                 let spreads = reader.int() != 0;
                 let must_find = reader.int() != 0;
+                let returned_tids = (0..read_count(reader)).map(|_| read_count(reader)).collect();
+                let layout = TidLayout::from_code(reader.int().unsigned_abs());
                 let prune = read_prune(reader);
                 let template = read_template(reader);
                 Self::Routed(Routed {
@@ -242,6 +253,8 @@ impl Plan {
                     template,
                     sent,
                     returning,
+                    returned_tids,
+                    layout,
                 })
             }
             1 => {
@@ -455,6 +468,9 @@ fn write_source(w: &mut PlanWriter, source: &Source) {
         Source::Tid(first, layout) => {
             w.int(6).int(count(*first)).int(layout.code() as i32);
         }
+        Source::ShardTid(column, layout) => {
+            w.int(7).int(count(*column)).int(layout.code() as i32);
+        }
         Source::Row(table, columns) => {
             w.int(2).oid(*table).int(count(columns.len()));
             for column in columns {
@@ -472,6 +488,9 @@ fn read_source(reader: &mut PlanReader) -> Source {
         4 => Source::Input(reader.oid(), read_count(reader)),
         5 => Source::Here,
         6 => Source::Tid(read_count(reader), TidLayout::from_code(reader.int().unsigned_abs())),
+        7 => {
+            Source::ShardTid(read_count(reader), TidLayout::from_code(reader.int().unsigned_abs()))
+        }
         _ => {
             let table = reader.oid();
             Source::Row(table, (0..read_count(reader)).map(|_| read_count(reader)).collect())

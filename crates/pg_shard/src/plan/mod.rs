@@ -156,6 +156,7 @@ fn inserts_rows(facts: &Facts) -> bool {
                 | Unshippable::CheckedView
                 | Unshippable::KeyChange
                 | Unshippable::ShownTid
+                | Unshippable::ReturnedTid
         )
     };
     facts.writes.len() == 1

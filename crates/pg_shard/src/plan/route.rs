@@ -10,6 +10,7 @@ use pg::PgError;
 use pg::catalog::table;
 use pg::read::query::{Command, Facts, InsertSource, Key, Prepared, Statement, Unshippable, Write};
 use pgrx::pg_sys::Oid;
+use shardmap::tid::TidLayout;
 use shardmap::{KeyValue, Prune};
 use std::rc::Rc;
 
@@ -35,6 +36,8 @@ pub(crate) fn decide(facts: &Facts, prepared: &Prepared) -> Option<Way> {
         Unshippable::UserFunction(_) => facts.is_write(),
         Unshippable::PlacementDependent => !replicated,
         Unshippable::NestedWrite => true,
+        // The coordinator adds the shard to what the leader returns.
+        Unshippable::ReturnedTid => facts.writes.len() == 1,
         _ => false,
     };
     if !facts.unshippable.iter().all(harmless) {
@@ -239,6 +242,10 @@ pub(crate) fn plan(
             tables.push(relation.table);
         }
     }
+    let shards = match tables.first() {
+        Some(table) => catalog::get(*table)?.map.len(),
+        None => 1,
+    };
     let routed = Routed {
         command: facts.command,
         tables,
@@ -253,6 +260,8 @@ pub(crate) fn plan(
         template,
         sent: prepared.sent,
         returning: facts.has_returning || !facts.command.is_write(),
+        returned_tids: facts.returned_tids.clone(),
+        layout: TidLayout::for_shards(shards),
     };
     let plan = Plan::Routed(routed);
     Ok(statement.plan_whole(prepared, &plan.write(), metadata.partition, scroll))
