@@ -214,8 +214,8 @@ fn what_cannot_run_says_so_with_the_tables_name() {
     let cluster = cluster_with_tables();
     cluster.sql("CREATE TABLE l (k int PRIMARY KEY, v int)");
     for statement in [
-        "ALTER TABLE t ADD COLUMN x int",
-        "CREATE INDEX ON t (v)",
+        "ALTER TABLE t DROP COLUMN k",
+        "CREATE INDEX CONCURRENTLY ON t (v)",
         "CREATE TABLE child (a int REFERENCES t)",
         "INSERT INTO t (k, v) VALUES (1, 1), (2, 2) ON CONFLICT (k) DO UPDATE SET v = (SELECT max(o.v) FROM t AS o)",
     ] {

@@ -13,7 +13,7 @@ fn what_would_miss_the_shards_is_refused_and_names_the_table() {
         4,
         2,
     );
-    cluster.sql("INSERT INTO events SELECT 'd' || i, i FROM generate_series(1, 20) AS i; CREATE TABLE plain (device text, v int); CREATE SEQUENCE numbers");
+    cluster.sql("INSERT INTO events SELECT 'd' || i, i FROM generate_series(1, 20) AS i; CREATE TABLE plain (device text, v int); CREATE TABLE plain_key (k int PRIMARY KEY); CREATE SEQUENCE numbers");
     cluster.sql(
         "CREATE VIEW seen AS SELECT * FROM events; CREATE ROLE reader; CREATE SCHEMA elsewhere; CREATE PUBLICATION of_plain FOR TABLE plain",
     );
@@ -21,29 +21,18 @@ fn what_would_miss_the_shards_is_refused_and_names_the_table() {
     cluster.sql("GRANT SELECT ON ALL TABLES IN SCHEMA elsewhere TO reader; ALTER PUBLICATION of_plain DROP TABLE plain");
     let before = cluster.text("SELECT * FROM events ORDER BY 1");
     let refused = [
-        "ALTER TABLE events ADD COLUMN w int",
-        "ALTER TABLE events DROP COLUMN v",
-        "ALTER TABLE events ALTER COLUMN v TYPE bigint",
-        "ALTER TABLE events ADD CHECK (v > 0)",
-        "ALTER TABLE events RENAME TO incidents",
-        "ALTER TABLE events RENAME COLUMN v TO w",
-        "ALTER TABLE events SET SCHEMA elsewhere",
-        "ALTER TABLE events OWNER TO reader",
-        "CREATE INDEX ON events (v)",
+        "ALTER TABLE events DROP COLUMN device CASCADE",
+        "ALTER TABLE events ALTER COLUMN device TYPE int USING 1",
+        "ALTER TABLE events ADD FOREIGN KEY (v) REFERENCES plain_key",
+        "ALTER TABLE events ADD COLUMN w int REFERENCES plain_key",
+        "ALTER TABLE events INHERIT plain",
+        "ALTER TABLE events SET TABLESPACE pg_default",
         "CREATE UNIQUE INDEX CONCURRENTLY events_v ON events (v)",
-        "DROP INDEX events_pkey",
+        "DROP INDEX CONCURRENTLY events_pkey",
         "REINDEX TABLE events",
         "CLUSTER events USING events_pkey",
         "CREATE TRIGGER t BEFORE UPDATE ON events FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()",
         "CREATE RULE r AS ON DELETE TO events DO INSTEAD NOTHING",
-        "CREATE POLICY p ON events",
-        "CREATE STATISTICS s ON device, v FROM events",
-        "GRANT SELECT ON events TO reader",
-        "REVOKE ALL ON events FROM reader",
-        "DROP DOMAIN grade CASCADE",
-        "GRANT SELECT ON ALL TABLES IN SCHEMA elsewhere, public TO reader",
-        "REVOKE SELECT ON ALL TABLES IN SCHEMA public FROM reader",
-        "REASSIGN OWNED BY postgres TO reader",
         "ALTER SCHEMA public RENAME TO former",
         "CREATE PUBLICATION p FOR TABLE plain, events",
         "CREATE PUBLICATION p FOR ALL TABLES",
