@@ -303,6 +303,29 @@ CREATE VIEW pgs_catalog.activity AS
       JOIN pg_catalog.pg_stat_activity AS b ON b.pid = a.pid AND b.backend_start = a.backend_start;
 COMMENT ON VIEW pgs_catalog.activity IS 'statements that have something under way on nodes, and how far they are';
 
+/* Transactions over nodes. The node that decides about one has a row of it here, written by the transaction itself: if it is
+   visible, the transaction has committed. Who finds a prepared transaction after a crash looks for the row that its name tells. The
+   coordinator that has begun the transaction removes the row when nobody asks any more. */
+
+CREATE TABLE pgs_catalog.decision (transaction xid8 NOT NULL, nonce bigint NOT NULL, coordinator bigint NOT NULL);
+REVOKE ALL ON pgs_catalog.decision FROM PUBLIC;
+GRANT SELECT ON pgs_catalog.decision TO PUBLIC;
+COMMENT ON TABLE pgs_catalog.decision IS 'transactions over several nodes that have committed, and for which this node has decided';
+
+/* By this number the nodes tell each other apart: servers that were made by copying one have its system identifier too. */
+
+CREATE TABLE pgs_catalog.node (identity bigint NOT NULL);
+REVOKE ALL ON pgs_catalog.node FROM PUBLIC;
+GRANT SELECT ON pgs_catalog.node TO PUBLIC;
+COMMENT ON TABLE pgs_catalog.node IS 'by which number other nodes know this one';
+INSERT INTO pgs_catalog.node
+    SELECT ('x' || pg_catalog.substr(pg_catalog.md5(pg_catalog.gen_random_uuid()::text), 1, 16))::bit(64)::bigint;
+
+CREATE FUNCTION pgs_catalog.begin_decision(coordinator bigint)
+    RETURNS text LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'begin_decision_wrapper';
+COMMENT ON FUNCTION pgs_catalog.begin_decision(bigint)
+    IS 'notes that the current transaction has committed, for whoever asks later';
+
 /* Sizes and counters of the shards. PostgreSQL's own functions and views see the coordinator's empty tables. */
 
 CREATE FUNCTION pgs_catalog.table_figures(table_oid oid)

@@ -124,7 +124,8 @@ fn a_statement_by_key_is_one_round_trip_with_all_that_goes_before_it() {
         ("BEGIN", 0),
         ("UPDATE twice SET v = v + 1 WHERE k = 7", 2),
         ("UPDATE twice SET v = v + 1 WHERE k = 7", 2),
-        ("COMMIT", 2),
+        // Both prepare, and both commit that.
+        ("COMMIT", 4),
     ];
     for round in ["first", "second"] {
         for (statement, expected) in cases {

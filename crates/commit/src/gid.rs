@@ -9,8 +9,8 @@ const PREFIX: &str = "pg_shard:1";
 /// What shows that an anchor has committed: the row that its transaction has written, if it is visible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Evidence {
-    /// The system identifier of the anchor's server.
-    pub system: u64,
+    /// By which number the anchor's node is known.
+    pub node: u64,
     /// The anchor's transaction, with its epoch.
     pub transaction: u64,
     /// A random number, which tells the transaction from another of the same number.
@@ -22,7 +22,7 @@ pub struct Evidence {
 pub struct Gid {
     /// Who decides.
     pub evidence: Evidence,
-    /// The system identifier of the server whose client has begun the transaction.
+    /// The node whose client has begun the transaction.
     pub coordinator: u64,
     /// The participant's number.
     pub number: u32,
@@ -37,9 +37,9 @@ impl Gid {
 
 impl fmt::Display for Gid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Evidence { system, transaction, nonce } = self.evidence;
+        let Evidence { node, transaction, nonce } = self.evidence;
         let (coordinator, number) = (self.coordinator, self.number);
-        write!(f, "{PREFIX}:{system}:{transaction}:{nonce}:{coordinator}:{number}")
+        write!(f, "{PREFIX}:{node}:{transaction}:{nonce}:{coordinator}:{number}")
     }
 }
 
@@ -56,7 +56,7 @@ impl FromStr for Gid {
         let mut field = || fields.next().ok_or(NotOurs);
         let gid = Self {
             evidence: Evidence {
-                system: number(field()?)?,
+                node: number(field()?)?,
                 transaction: number(field()?)?,
                 nonce: number(field()?)?,
             },
@@ -80,9 +80,9 @@ mod tests {
     proptest! {
         #[test]
         fn a_name_is_read_as_it_was_written_and_fits_in_200_bytes(
-            system: u64, transaction: u64, nonce: i64, coordinator: u64, number: u32
+            node: u64, transaction: u64, nonce: i64, coordinator: u64, number: u32
         ) {
-            let evidence = Evidence { system, transaction, nonce };
+            let evidence = Evidence { node, transaction, nonce };
             let gid = Gid { evidence, coordinator, number };
             let text = gid.to_string();
             prop_assert!(text.len() < 200);

@@ -27,6 +27,15 @@ mod activity;
 /// What was begun on which node, and how it ends.
 mod transaction;
 
+/// How several nodes commit.
+mod distributed_commit;
+
+/// What ends transactions that were left in doubt.
+mod resolver;
+
+/// Faults that tests ask for.
+mod fault;
+
 /// Placements that missed a write.
 mod health;
 
@@ -75,6 +84,7 @@ extern "C-unwind" fn _PG_init() {
     pg::time::reserve();
     pg::catalog::mark::register(mark::check_label);
     rounds::register(Rounds { rest: settings::autoanalyze_naptime, visit: ddl::keep_fresh });
+    pg::server::resolver::register(resolver::visit);
     background::set_job(health::mark_in_background);
     hooks::install(&PG_SHARD, execute::begin);
 }

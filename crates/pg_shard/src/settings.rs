@@ -7,6 +7,7 @@ static ALL_MODIFICATIONS_COMMUTATIVE: GucSetting<bool> = GucSetting::<bool>::new
 static USE_CITUSDB_SELECT_LOGIC: GucSetting<bool> = GucSetting::<bool>::new(false);
 static ENABLE_PUSHDOWN: GucSetting<bool> = GucSetting::<bool>::new(true);
 static LOG_DISTRIBUTED_STATEMENTS: GucSetting<bool> = GucSetting::<bool>::new(false);
+static FAULT_POINT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static NODE_CONNINFO: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(Some(c"sslmode=prefer"));
 static CONNECT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5000);
@@ -88,6 +89,14 @@ pub(crate) fn define() {
         GucContext::Sighup,
         GucFlags::SUPERUSER_ONLY,
     );
+    GucRegistry::define_string_guc(
+        c"pg_shard.fault_point",
+        c"Has this session die or stop at a point of a commit over several nodes; for tests of recovery.",
+        c"\"point:kill\" ends the process as a crash does, and with it all sessions of the server; \"point:pause\" stops it for a while.",
+        &FAULT_POINT,
+        GucContext::Suset,
+        GucFlags::NO_SHOW_ALL,
+    );
     GucRegistry::define_int_guc(
         c"pg_shard.connect_timeout",
         c"Time to wait for a worker to accept a connection.",
@@ -155,6 +164,11 @@ pub(crate) fn deadlock_timeout() -> Option<std::time::Duration> {
     let own = DEADLOCK_TIMEOUT.get();
     let milliseconds = if own < 0 { pg::server::waits::deadlock_timeout() } else { own };
     u64::try_from(milliseconds).ok().filter(|ms| *ms > 0).map(std::time::Duration::from_millis)
+}
+
+/// What to do at which point of a commit.
+pub(crate) fn fault_point() -> Option<String> {
+    FAULT_POINT.get().map(|text| text.to_string_lossy().into_owned())
 }
 
 /// Writers promise that their order does not matter.

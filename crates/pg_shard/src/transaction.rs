@@ -1,18 +1,15 @@
 //! Transactions over nodes: what was begun where, and how it ends.
 //!
-//! A remote transaction opens with the first statement that needs it, in the same flight, and follows the
-//! local savepoints. At commit the followers of each shard commit before its leader: whoever reads the leader
-//! then reads what a follower cannot lose any more. Transactions on several shard groups commit node by node;
-//! a crash in between leaves some of them committed.
+//! A remote transaction opens with the first statement that needs it, in the same flight, and follows the local savepoints.
+//! How several nodes commit is in [`crate::distributed_commit`].
 
 use crate::activity::{self, Kind, Work};
 use crate::catalog::{self, DistributedTable};
+use crate::distributed_commit::{self, Ended};
 use crate::execute::nested;
 use crate::health;
 use crate::naming::tell_as_table;
-use crate::session::ending::{
-    OnInterrupt, PATIENCE, commit_all, release_all, roll_back_all, run_all, stop_all,
-};
+use crate::session::ending::{PATIENCE, release_all, roll_back_all, run_all, stop_all};
 use crate::session::moment;
 use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::snapshot;
@@ -21,16 +18,18 @@ use pg::server::commit;
 use pg::server::transaction::{self, Isolation};
 use pg::{PgError, SqlState};
 use shardmap::{NodeAddress, PlacementId, ShardId};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 /// A placement that the transaction has written.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Written {
-    shard: ShardId,
-    placement: PlacementId,
-    node: NodeAddress,
-    leads: bool,
+pub(crate) struct Written {
+    /// Of which shard.
+    pub(crate) shard: ShardId,
+    /// Its id.
+    pub(crate) placement: PlacementId,
+    /// Where it is.
+    pub(crate) node: NodeAddress,
 }
 
 #[derive(Default)]
@@ -79,9 +78,8 @@ pub(crate) fn note_written(
     index: usize,
     placement: PlacementId,
     node: &NodeAddress,
-    leads: bool,
 ) {
-    let written = Written { shard: table.shard_id(index), placement, node: node.clone(), leads };
+    let written = Written { shard: table.shard_id(index), placement, node: node.clone() };
     nested::note(written.shard);
     STATE.with_borrow_mut(|state| {
         if !state.written.contains(&written) {
@@ -165,12 +163,14 @@ pub(crate) fn before_commit() -> Result<(), PgError> {
         open.into_iter().filter(|session| session.borrow().is_usable()).collect();
     check_written_nodes(&open)?;
     let wrote_any = open.iter().any(|session| session.borrow().wrote);
+    let written = STATE.with_borrow(|state| state.written.clone());
+    let commit = distributed_commit::Commit::plan(open, &written, false)?;
     if wrote_any {
         commit::make_ready()?;
         transaction::serve_interrupts();
         commit::hold_interrupts_until_end();
     }
-    commit_nodes(open)?;
+    settle(commit.run(), &written)?;
     STATE.with_borrow_mut(|state| state.written.clear());
     if wrote_any {
         pg::server::activity::note_change();
@@ -178,94 +178,31 @@ pub(crate) fn before_commit() -> Result<(), PgError> {
     Ok(())
 }
 
-/// Commits on all nodes. The first may refuse; what comes after it goes on, since what has been committed stays.
-fn commit_nodes(open: Vec<SessionRef>) -> Result<(), PgError> {
-    let written = STATE.with_borrow(|state| state.written.clone());
-    let mut committed: Vec<NodeAddress> = Vec::new();
-    let mut failed: Option<PgError> = None;
-    for group in in_order(open, &written) {
-        // Before anything is committed, a cancel can still be heard.
-        let on_interrupt = if committed.is_empty() && group.len() == 1 {
-            OnInterrupt::Cancel
-        } else {
-            OnInterrupt::Finish(PATIENCE)
-        };
-        for (session, outcome) in group.iter().zip(commit_group(&group, on_interrupt)) {
-            let (node, wrote) = (session.borrow().node.clone(), session.borrow().wrote);
-            session.borrow_mut().left_transaction();
-            let failure = match outcome {
-                Ok(()) => {
-                    committed.push(node);
-                    continue;
-                }
-                Err(failure) => failure,
-            };
-            let (cause, has_answered) = match failure {
-                Failure::Statement(error) => {
-                    // The node has rolled back, or is in a state that we do not know: it starts afresh.
-                    session.borrow_mut().give_up(error.clone());
-                    (error, true)
-                }
-                Failure::Lost(error) => (error, false),
-            };
-            if has_answered && committed.is_empty() && group.len() == 1 {
-                return Err(refused_or_stopped(cause, &node, &written));
-            }
-            if let Err(error) = settle_failed_commit(&node, wrote, &cause, &written) {
-                let error = if has_answered { refused(cause, &node, &written) } else { error };
-                if committed.is_empty() && group.len() == 1 {
-                    return Err(error);
-                }
-                // What has been committed stays. The others go on: to roll them back would leave placements that
-                // differ from those.
-                failed.get_or_insert(error);
-            }
+/// What the end of a commit means to the client.
+fn settle(ended: Ended, written: &[Written]) -> Result<(), PgError> {
+    match ended {
+        Ended::Well => Ok(()),
+        Ended::Refused(error, node) => Err(refused_or_stopped(error, &node, written)),
+        Ended::Stopped => {
+            commit::serve_held_interrupts();
+            Err(commit::stopped())
         }
+        Ended::Lost(error, node) => {
+            Err(lost_writes(&node).detail(format!("Remote message: {}", error.message())))
+        }
+        Ended::NotMarked(error) => Err(error),
+        Ended::Unknown(cause, node) => Err(unknown(&node, &cause)),
     }
-    let Some(error) = failed else { return Ok(()) };
-    let nodes: Vec<String> = committed.iter().map(|node| format!("\"{node}\"")).collect();
-    Err(match nodes.is_empty() {
-        true => error,
-        false => error.context(format!("committed on node {}", nodes.join(", "))),
-    })
 }
 
-/// The order of commits, in groups that commit at once: followers, leaders, nodes that have only been read. The very first node
-/// commits alone: while it has not, nothing is stored and it may say no.
-fn in_order(open: Vec<SessionRef>, written: &[Written]) -> Vec<Vec<SessionRef>> {
-    let leads = |node: &NodeAddress| written.iter().any(|w| w.node == *node && w.leads);
-    let follows = |node: &NodeAddress| written.iter().any(|w| w.node == *node && !w.leads);
-    // Of a serializable transaction leaders go first: they have been read, so they are the ones to find a conflict.
-    let leaders_first = transaction::isolation_level() == Isolation::Serializable;
-    let rank = |session: &SessionRef| {
-        let session = session.borrow();
-        match (follows(&session.node), leads(&session.node)) {
-            (true, false) if leaders_first => 2,
-            (true, false) => 0,
-            (_, true) => 1,
-            _ if session.wrote => 1,
-            (false, false) => 3,
-        }
-    };
-    let mut ordered: Vec<(u8, SessionRef)> =
-        open.into_iter().map(|session| (rank(&session), session)).collect();
-    ordered.sort_by_key(|(rank, _)| *rank);
-    let mut groups: Vec<(u8, Vec<SessionRef>)> = Vec::new();
-    for (at, (rank, session)) in ordered.into_iter().enumerate() {
-        match groups.last_mut() {
-            Some((same, group)) if *same == rank && at > 1 => group.push(session),
-            _ => groups.push((rank, vec![session])),
-        }
-    }
-    groups.into_iter().map(|(_, group)| group).collect()
-}
-
-fn commit_group(group: &[SessionRef], on_interrupt: OnInterrupt) -> Vec<Result<(), Failure>> {
-    for session in group {
-        // What was lost is said by the commit.
-        let _ = crate::session::stream::claim(session);
-    }
-    commit_all(group, on_interrupt)
+fn lost_writes(node: &NodeAddress) -> PgError {
+    PgError::new(
+        SqlState::CONNECTION_FAILURE,
+        format!(
+            "connection to node \"{node}\" was lost, and with it what this transaction wrote there"
+        ),
+    )
+    .hint("Nothing was committed. Run the transaction again.")
 }
 
 /// The first node has not committed: because it found something, or because the client wanted it to stop.
@@ -291,13 +228,7 @@ fn check_written_nodes(open: &[SessionRef]) -> Result<(), PgError> {
     for session in open.iter().filter(|session| session.borrow().is_out_of_step()) {
         session.borrow_mut().give_up(PgError::internal("the session is out of step"));
     }
-    Err(PgError::new(
-        SqlState::CONNECTION_FAILURE,
-        format!(
-            "connection to node \"{node}\" was lost, and with it what this transaction wrote there"
-        ),
-    )
-    .hint("Nothing was committed. Run the transaction again."))
+    Err(lost_writes(node))
 }
 
 /// Before anything is committed anywhere: a node that has hung up is found out, and so is a remote transaction
@@ -315,7 +246,7 @@ fn check_before_commit(session: &SessionRef) -> Result<(), PgError> {
     }
     if session.borrow().has_hung_up() {
         let error = PgError::new(SqlState::CONNECTION_FAILURE, "the server closed the connection");
-        let wrote = session.borrow().wrote;
+        let wrote = session.borrow().wrote || session.borrow().locked;
         session.borrow_mut().give_up(error.clone());
         let known =
             STATE.with_borrow(|state| state.written.iter().any(|written| written.node == node));
@@ -345,55 +276,48 @@ fn refused(error: PgError, node: &NodeAddress, written: &[Written]) -> PgError {
     tell_as_table(error, &named, node)
 }
 
-/// A node did not confirm its commit. Its placements are marked if others hold the same writes; otherwise
-/// nobody knows, and the user is told so.
-fn settle_failed_commit(
-    node: &NodeAddress,
-    wrote: bool,
-    cause: &PgError,
-    written: &[Written],
-) -> Result<(), PgError> {
-    let lost: Vec<&Written> = written.iter().filter(|w| w.node == *node).collect();
-    if lost.is_empty() && !wrote {
-        return Ok(());
-    }
-    let elsewhere = |shard: ShardId| written.iter().any(|w| w.shard == shard && w.node != *node);
-    let marks: Vec<_> =
-        lost.iter().filter(|w| elsewhere(w.shard)).map(|w| (w.shard, w.placement)).collect();
-    if !marks.is_empty() {
-        pg::sys::error::warning(pool::connection_failed(node, cause));
-        // Each that can be marked is, also if another is its shard's last healthy one by now, of which nobody knows then.
-        let marked = health::mark_inactive(&marks);
-        if marked.is_ok() && marks.len() == lost.len() {
-            return Ok(());
-        }
-    }
-    Err(PgError::new(
+/// A node did not confirm its commit, and nobody knows what became of it.
+fn unknown(node: &NodeAddress, cause: &PgError) -> PgError {
+    PgError::new(
         SqlState(*b"08007"),
         format!("node \"{node}\" did not confirm the commit: what this transaction wrote there may be stored or not"),
     )
     .detail(format!("Remote message: {}", cause.message()))
-    .hint("Look whether the rows are there before you run the transaction again."))
+    .hint("Look whether the rows are there before you run the transaction again.")
 }
 
-/// PREPARE TRANSACTION cannot include our nodes.
+/// Before the client's PREPARE TRANSACTION: the nodes prepare, and the local transaction decides when the client does.
 pub(crate) fn before_prepare() -> Result<(), PgError> {
-    if is_untouched() {
+    if let Some(doomed) = STATE.with_borrow_mut(|state| state.doomed.take()) {
+        return Err(doomed);
+    }
+    let open: Vec<SessionRef> =
+        pool::all().into_iter().filter(|session| session.borrow().depth > 0).collect();
+    for session in &open {
+        check_before_commit(session)?;
+    }
+    let open: Vec<SessionRef> =
+        open.into_iter().filter(|session| session.borrow().is_usable()).collect();
+    check_written_nodes(&open)?;
+    if open.is_empty() {
         return Ok(());
     }
-    Err(PgError::unsupported(
-        "cannot PREPARE a transaction that has used distributed tables",
-        "Use COMMIT.",
-    ))
+    let written = STATE.with_borrow(|state| state.written.clone());
+    let commit = distributed_commit::Commit::plan(open, &written, true)?;
+    settle(commit.run(), &written)?;
+    STATE.with_borrow_mut(|state| state.written.clear());
+    Ok(())
 }
 
 /// After the end of the local transaction: nothing stays open on the nodes. Must not fail.
-pub(crate) fn after_transaction(_committed: bool) {
+pub(crate) fn after_transaction(committed: bool) {
     crate::execute::modify::forget_waiting(0);
     crate::ddl::follow::forget();
     activity::forget();
     crate::functions::repartition::forget_sessions();
     moment::forget();
+    distributed_commit::after_transaction(committed);
+    forget_writers();
     if pool::all_at_rest() && is_untouched() {
         STATE.with_borrow_mut(|state| state.doomed = None);
         return;
@@ -430,6 +354,7 @@ pub(crate) fn before_subtransaction_commit(level: u32) -> Result<(), PgError> {
             return Err(error);
         }
         session.borrow_mut().depth = level - 1;
+        session.borrow_mut().keep_evidence_of(level);
     }
     Ok(())
 }
@@ -477,6 +402,7 @@ pub(crate) fn after_subtransaction_abort(level: u32) {
     let mut lost: Vec<NodeAddress> = Vec::new();
     for (session, rolled_back) in deep.iter_mut().zip(rolled_back) {
         session.depth = level - 1;
+        session.forget_evidence_of(level);
         session.forget_settings();
         if !rolled_back {
             lost.push(session.node.clone());
@@ -511,6 +437,49 @@ pub(crate) fn fail(failure: Failure) -> PgError {
     }
 }
 
+/// A node that the transaction has begun to write.
+struct Writer {
+    node: NodeAddress,
+    max_prepared: u32,
+}
+
+thread_local! {
+    static WRITERS: RefCell<Vec<Writer>> = const { RefCell::new(Vec::new()) };
+    /// One of them has been asked for what shows that the transaction has committed.
+    static HAS_EVIDENCE: Cell<bool> = const { Cell::new(false) };
+}
+
+fn forget_writers() {
+    WRITERS.with_borrow_mut(Vec::clear);
+    HAS_EVIDENCE.set(false);
+}
+
+/// A session is about to be told to write. As soon as there are two nodes one has to be able to decide for both, and the others
+/// to prepare: the second is asked for evidence in the flight of its first write.
+pub(crate) fn announce_write(session: &SessionRef) -> Result<(), PgError> {
+    WRITERS.with_borrow_mut(|writers| {
+        let mut session = session.borrow_mut();
+        if writers.iter().any(|known| known.node == session.node) {
+            return Ok(());
+        }
+        writers.push(Writer { node: session.node.clone(), max_prepared: session.max_prepared });
+        if writers.len() < 2 {
+            return Ok(());
+        }
+        if let Some(unable) = distributed_commit::who_cannot_prepare(
+            writers.iter().map(|known| (&known.node, known.max_prepared)),
+        ) {
+            let error = distributed_commit::cannot_prepare(unable);
+            writers.pop();
+            return Err(error);
+        }
+        if !HAS_EVIDENCE.get() {
+            HAS_EVIDENCE.set(session.want_evidence());
+        }
+        Ok(())
+    })
+}
+
 /// Something that a session does and that may break.
 pub(crate) type Attempt<'a, T> = &'a mut dyn FnMut(&SessionRef) -> Result<T, Failure>;
 
@@ -526,6 +495,7 @@ pub(crate) fn with_session<T>(
             NoSession::Unreachable(error) => NodeFailure::Unreachable(error),
             NoSession::Refused(error) => NodeFailure::Error(error),
         })?;
+        announce_write(&session).map_err(NodeFailure::Error)?;
         let had_transaction = session.borrow().depth > 0;
         match snapshot::share(&session).and_then(|()| attempt(&session)) {
             Ok(value) => return Ok((session, value)),

@@ -56,7 +56,7 @@ pub enum Ending {
     Committed,
     /// It is not.
     RolledBack,
-    /// The command was neither COMMIT nor ROLLBACK.
+    /// It was another command.
     OfAnother,
 }
 
@@ -203,11 +203,12 @@ impl Inbox {
         Row { bytes: &mut self.bytes[message.body.start..=message.body.end], length }
     }
 
-    /// What COMMIT has come to. In a transaction that has failed it rolls back, without an error.
-    pub fn ending(&self, message: &Message) -> Ending {
-        match self.body(message) {
-            b"COMMIT\0" => Ending::Committed,
-            b"ROLLBACK\0" => Ending::RolledBack,
+    /// What COMMIT, or another command that ends a transaction, has come to. In a transaction that has failed it rolls back,
+    /// without an error.
+    pub fn ending(&self, message: &Message, command: &str) -> Ending {
+        match self.body(message).strip_suffix(b"\0") {
+            Some(tag) if tag == command.as_bytes() => Ending::Committed,
+            Some(b"ROLLBACK") => Ending::RolledBack,
             _ => Ending::OfAnother,
         }
     }
@@ -435,6 +436,7 @@ mod tests {
         for (tag, ending) in [
             ("COMMIT", Ending::Committed),
             ("ROLLBACK", Ending::RolledBack),
+            ("COMMIT PREPARED", Ending::OfAnother),
             ("INSERT 0 1", Ending::OfAnother),
         ] {
             let mut inbox = Inbox::default();
@@ -442,7 +444,7 @@ mod tests {
             inbox.room()[..bytes.len()].copy_from_slice(&bytes);
             inbox.received(bytes.len());
             let done = inbox.message().expect("a message").expect("whole");
-            assert_eq!(inbox.ending(&done), ending, "{tag}");
+            assert_eq!(inbox.ending(&done, "COMMIT"), ending, "{tag}");
         }
     }
 

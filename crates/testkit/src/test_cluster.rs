@@ -74,6 +74,22 @@ impl TestCluster {
         Self { session, cluster }
     }
 
+    /// Waits until the coordinator accepts connections, after a crash, and makes a new session for `sql` and `error`.
+    pub fn reconnect(&self) {
+        let new = self.wait_for(NodeName::Coordinator);
+        *self.session() = new;
+    }
+
+    /// Waits until a node accepts connections; a session on it.
+    pub fn wait_for(&self, node: NodeName) -> Session {
+        let mut session = None;
+        wait_until("the node accepts connections", || {
+            session = Session::try_open(&config(&self.cluster, node)).ok();
+            session.is_some()
+        });
+        session.unwrap_or_else(|| unreachable!("it was waited for"))
+    }
+
     /// The coordinator's session that this cluster's own `sql` and `error` use.
     pub fn session(&self) -> MutexGuard<'_, Session> {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)

@@ -299,9 +299,9 @@ impl Link {
         self.inbox.body(message)
     }
 
-    /// What a completed COMMIT has come to.
-    pub fn ending(&self, message: &Message) -> Ending {
-        self.inbox.ending(message)
+    /// What a completed COMMIT, or another command that ends a transaction, has come to.
+    pub fn ending(&self, message: &Message, command: &str) -> Ending {
+        self.inbox.ending(message, command)
     }
 
     /// How many rows a command says it concerned.

@@ -148,3 +148,9 @@ pub fn clock() -> Duration {
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
+
+/// Waits, and serves interrupts meanwhile unless they are held.
+pub fn pause(limit: Duration) {
+    std::thread::sleep(limit);
+    pgrx::check_for_interrupts!();
+}

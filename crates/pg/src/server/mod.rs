@@ -12,11 +12,17 @@ pub mod background;
 /// Rounds through the databases, in the background.
 pub mod rounds;
 
+/// Who ends what is in doubt.
+pub mod resolver;
+
 /// Heavyweight locks on shards.
 pub mod lock;
 
 /// Who waits for whom.
 pub mod waits;
+
+/// The row by which a transaction shows that it has committed.
+pub mod decision;
 
 /// What lies between the nodes' commit and the local one.
 pub mod commit;

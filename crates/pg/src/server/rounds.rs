@@ -58,13 +58,7 @@ pub fn register(rounds: Rounds) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pg_shard_rounds(_argument: Datum) {
     let Some(rounds) = ROUNDS.get() else { return };
-    // SAFETY: a worker starts with signals blocked; the handlers are PostgreSQL's own.
-    unsafe {
-        pg_sys::pqsignal(libc::SIGHUP, Some(raw::SignalHandlerForConfigReload));
-        pg_sys::pqsignal(libc::SIGTERM, Some(raw::SignalHandlerForShutdownRequest));
-        pg_sys::BackgroundWorkerUnblockSignals();
-        pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0);
-    }
+    begin_launcher();
     let mut visited: HashMap<Oid, i64> = HashMap::new();
     let mut last = activity::now();
     loop {
@@ -78,6 +72,17 @@ pub unsafe extern "C-unwind" fn pg_shard_rounds(_argument: Datum) {
         }
         last = activity::now();
         visit_changed(&mut visited);
+    }
+}
+
+/// Makes this process, a fresh background worker, one that sees shared catalogs only and rests by [`rest`].
+pub(super) fn begin_launcher() {
+    // SAFETY: a worker starts with signals blocked; the handlers are PostgreSQL's own.
+    unsafe {
+        pg_sys::pqsignal(libc::SIGHUP, Some(raw::SignalHandlerForConfigReload));
+        pg_sys::pqsignal(libc::SIGTERM, Some(raw::SignalHandlerForShutdownRequest));
+        pg_sys::BackgroundWorkerUnblockSignals();
+        pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0);
     }
 }
 
@@ -97,7 +102,7 @@ mod raw {
 }
 
 /// Waits for a signal, or until the time is over.
-fn rest(limit: Option<Duration>) {
+pub(super) fn rest(limit: Option<Duration>) {
     const LONG: Duration = Duration::from_secs(3600);
     let milliseconds = limit.unwrap_or(LONG).min(LONG).as_millis() as i64 + 1;
     let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
@@ -141,7 +146,7 @@ fn visit_changed(visited: &mut HashMap<Oid, i64>) {
 }
 
 /// The databases that can be visited; templates are left alone, or copying them would have to wait.
-fn databases() -> Vec<Oid> {
+pub(super) fn databases() -> Vec<Oid> {
     let mut found = Vec::new();
     // SAFETY: starts and ends a transaction of this process, which has none.
     unsafe { pg_sys::StartTransactionCommand() };
@@ -158,24 +163,34 @@ fn databases() -> Vec<Oid> {
 
 /// Has a database visited and waits for the end of the visit; false if there is no room for another process.
 fn send_visitor(database: Oid) -> bool {
-    // SAFETY: a global of the process.
-    let pid = unsafe { pg_sys::MyProcPid };
-    let started = BackgroundWorkerBuilder::new("pg_shard statistics keeper")
-        .set_library("pg_shard")
-        .set_function("pg_shard_visit")
-        .set_extra(&database.to_u32().to_string())
-        .enable_spi_access()
-        .set_notify_pid(pid)
-        .set_restart_time(None)
-        .load_dynamic();
-    let Ok(visitor) = started else { return false };
+    let started = start_visitor(database, "pg_shard statistics keeper", "pg_shard_visit");
+    let Some(visitor) = started else { return false };
     while !has_ended(&visitor) {
         rest(Some(Duration::from_secs(10)));
     }
     true
 }
 
-fn has_ended(visitor: &DynamicBackgroundWorker) -> bool {
+/// Starts a visitor of a database, whose start and end wake this process; none if there is no room for another process.
+pub(super) fn start_visitor(
+    database: Oid,
+    name: &str,
+    function: &str,
+) -> Option<DynamicBackgroundWorker> {
+    // SAFETY: a global of the process.
+    let pid = unsafe { pg_sys::MyProcPid };
+    BackgroundWorkerBuilder::new(name)
+        .set_library("pg_shard")
+        .set_function(function)
+        .set_extra(&database.to_u32().to_string())
+        .enable_spi_access()
+        .set_notify_pid(pid)
+        .set_restart_time(None)
+        .load_dynamic()
+        .ok()
+}
+
+pub(super) fn has_ended(visitor: &DynamicBackgroundWorker) -> bool {
     matches!(
         visitor.pid(),
         Err(BackgroundWorkerStatus::Stopped | BackgroundWorkerStatus::PostmasterDied)
@@ -194,6 +209,11 @@ const PROC_ARRAY_LOCK: usize = 4;
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pg_shard_visit(_argument: Datum) {
     let Some(rounds) = ROUNDS.get() else { return };
+    (rounds.visit)(&begin_visit());
+}
+
+/// Makes this process, a fresh background worker, a visitor.
+pub(super) fn begin_visit() -> Visit {
     let database = BackgroundWorker::get_extra().parse().unwrap_or(0);
     // SAFETY: a worker starts with signals blocked; the handlers are PostgreSQL's own. Flags of a process are set under the
     // lock, in both places, as `vacuum_rel` (`vacuum.c`) does it.
@@ -209,7 +229,7 @@ pub unsafe extern "C-unwind" fn pg_shard_visit(_argument: Datum) {
         *(*pg_sys::ProcGlobal).statusFlags.add((*me).pgxactoff as usize) = (*me).statusFlags;
         pg_sys::LWLockRelease(lock);
     }
-    (rounds.visit)(&Visit(()));
+    Visit(())
 }
 
 /// The visit of a database.
@@ -217,6 +237,11 @@ pub unsafe extern "C-unwind" fn pg_shard_visit(_argument: Datum) {
 pub struct Visit(());
 
 impl Visit {
+    /// Waits for so long, or for somebody who wants the visit to end.
+    pub fn rest(&self, limit: Duration) {
+        rest(Some(limit));
+    }
+
     /// Shows in pg_stat_activity what is being done; nothing if it is empty.
     pub fn tell(&self, what: &str) {
         let Ok(text) = CString::new(what) else { return };

@@ -52,6 +52,8 @@ pub enum Utility {
         /// With CASCADE.
         cascade: bool,
     },
+    /// COMMIT PREPARED or ROLLBACK PREPARED.
+    EndPrepared,
     /// Nothing that concerns us.
     Other,
 }
@@ -135,6 +137,13 @@ impl UtilityCall {
                         None => Utility::Other,
                     }
                 }
+                NodeTag::T_TransactionStmt => match (*n.cast::<pg_sys::TransactionStmt>()).kind {
+                    pg_sys::TransactionStmtKind::TRANS_STMT_COMMIT_PREPARED
+                    | pg_sys::TransactionStmtKind::TRANS_STMT_ROLLBACK_PREPARED => {
+                        Utility::EndPrepared
+                    }
+                    _ => Utility::Other,
+                },
                 NodeTag::T_TruncateStmt => {
                     Utility::Truncate(resolve_all((*n.cast::<pg_sys::TruncateStmt>()).relations))
                 }

@@ -185,7 +185,7 @@ fn on_shards(table: &DistributedTable, statements: &[Template]) -> Result<(), Pg
                 statements.iter().map(|template| template.fill(id)).collect();
             let filled = filled.map_err(|error| definition_error(&error.into()))?;
             run_on(&node, &filled).map_err(|failure| failed(table, *index, &node, failure))?;
-            transaction::note_written(table, *index, *placement, &node, true);
+            transaction::note_written(table, *index, *placement, &node);
         }
     }
     Ok(())

@@ -74,7 +74,7 @@ pub(crate) fn utility(call: &mut UtilityCall) -> Result<Outcome, PgError> {
                 truncate::truncate(&table)?;
             }
         }
-        Utility::Vacuum(_) => return Ok(Outcome::ThenFinish),
+        Utility::Vacuum(_) | Utility::EndPrepared => return Ok(Outcome::ThenFinish),
         Utility::Define(command, tables) => return define(call, command, &tables, true),
         Utility::DefineWithKeys(command, tables, referenced) => {
             refuse_foreign_keys(&referenced)?;
@@ -158,6 +158,7 @@ pub(crate) fn finish_utility(call: &mut UtilityCall) -> Result<(), PgError> {
     }
     match call.read() {
         Utility::Vacuum(vacuum) => statistics::on_shards(&vacuum),
+        Utility::EndPrepared => crate::resolver::end_now(),
         _ => Ok(()),
     }
 }

@@ -49,7 +49,7 @@ pub(super) fn truncate(table: &DistributedTable) -> Result<(), PgError> {
         match super::run_on(&node, &[format!("TRUNCATE TABLE {}", names.join(", "))]) {
             Ok(()) => {
                 for (index, placement) in parts {
-                    transaction::note_written(&table, index, placement, &node, !taken[index]);
+                    transaction::note_written(&table, index, placement, &node);
                     taken[index] = true;
                 }
             }

@@ -493,7 +493,7 @@ impl Read {
             match sent {
                 Ok(()) => {
                     if self.locks() && !self.holds_locks_here(table, shards) {
-                        session.borrow_mut().wrote = true;
+                        session.borrow_mut().locked = true;
                     }
                     let head = (!self.merge_keys().is_empty()).then(|| io.new_head());
                     let rows = head.as_ref().map_or_else(|| io.rows(), |it| Rc::clone(it.store()));
@@ -906,6 +906,7 @@ fn abandon(read: &NodeRead, keeps_snapshot: bool) {
     }
     if session.depth > 0
         && (session.wrote
+            || session.locked
             || keeps_snapshot && session.snapshot.is_some()
             || pg::server::transaction::isolation_level() != Isolation::ReadCommitted)
     {

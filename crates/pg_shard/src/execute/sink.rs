@@ -212,13 +212,7 @@ impl Sink {
                 Ok(at) => {
                     let queued = self.nodes[at].session.borrow_mut().queue_copy(&sql, &data);
                     // From here on the node's loss is ours: what it has of this transaction is gone.
-                    transaction::note_written(
-                        self.table(),
-                        index,
-                        placement.id,
-                        &placement.node,
-                        leads,
-                    );
+                    transaction::note_written(self.table(), index, placement.id, &placement.node);
                     match queued {
                         Ok(number) => {
                             let lines = Rc::clone(&lines);

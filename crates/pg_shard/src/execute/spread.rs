@@ -85,7 +85,6 @@ pub(super) fn write_shards(
         });
         let Asked { part, placement, session } = asked.swap_remove(at);
         let Part { target, affected, placements } = &mut parts[part];
-        let leads = affected.is_none();
         match outcome {
             Ok(rows) => {
                 session.borrow_mut().wrote = true;
@@ -93,7 +92,7 @@ pub(super) fn write_shards(
                     told.done(1);
                 }
                 for (table, id) in target.on_node(&placement.node) {
-                    transaction::note_written(table, target.index, id, &placement.node, leads);
+                    transaction::note_written(table, target.index, id, &placement.node);
                 }
                 let expected = *affected.get_or_insert(rows);
                 if rows != expected {
@@ -206,6 +205,7 @@ fn ask(
             Err(NoSession::Refused(error)) => return Err(error),
         };
         let had_transaction = session.borrow().depth > 0;
+        transaction::announce_write(&session)?;
         let shown = age::must_show(&session, target.tables, &[target.index]);
         let sent = shown.and_then(|()| {
             request(target.index, &mut |requests| {

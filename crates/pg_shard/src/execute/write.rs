@@ -578,7 +578,7 @@ pub(crate) fn write_shard(
         match outcome {
             Ok((_, rows)) => {
                 for (table, id) in &here {
-                    transaction::note_written(table, index, *id, &placement.node, leads);
+                    transaction::note_written(table, index, *id, &placement.node);
                 }
                 let expected = *affected.get_or_insert(rows);
                 if rows != expected && target.counts {

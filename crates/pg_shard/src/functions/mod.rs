@@ -32,6 +32,7 @@ use pg::catalog::privileged;
 use pg::catalog::table;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
+pub(crate) use worker_list::read as nodes_of_list;
 
 /// The caller owns the table.
 fn check_owner(oid: Oid) -> Result<(), PgError> {

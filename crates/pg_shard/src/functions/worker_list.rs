@@ -52,7 +52,7 @@ fn read_with_lines() -> Result<Vec<(NodeAddress, u32)>, PgError> {
 }
 
 /// The list, sorted.
-pub(super) fn read() -> Result<Vec<NodeAddress>, PgError> {
+pub(crate) fn read() -> Result<Vec<NodeAddress>, PgError> {
     Ok(read_with_lines()?.into_iter().map(|(node, _)| node).collect())
 }
 

@@ -365,15 +365,15 @@ pub(crate) fn run_all(sessions: &mut [RefMut<'_, Session>], commands: &[String])
     sessions.iter().map(|session| session.is_usable() && session.error.is_none()).collect()
 }
 
-/// Commits the remote transactions of all of them at once.
-pub(crate) fn commit_all(
-    sessions: &[SessionRef],
+/// Has each session carry out its command, which ends its remote transaction or one that is prepared, all at once.
+pub(crate) fn end_all(
+    commands: &[(SessionRef, String)],
     on_interrupt: OnInterrupt,
 ) -> Vec<Result<(), Failure>> {
     let mut open: Vec<RefMut<'_, Session>> =
-        sessions.iter().map(|session| session.borrow_mut()).collect();
-    for session in &mut open {
-        session.queue_commit();
+        commands.iter().map(|(session, _)| session.borrow_mut()).collect();
+    for (session, (_, command)) in open.iter_mut().zip(commands) {
+        session.queue_end(command);
     }
     let open: Vec<&mut Session> = open.iter_mut().map(|session| &mut **session).collect();
     let outcomes = decide(open, on_interrupt, &mut |_, _| Ok(()));
@@ -446,13 +446,15 @@ impl Session {
         outcomes.pop().unwrap_or(Ok(0))
     }
 
-    /// Queues a COMMIT. It is not among the statements that a node keeps: one that has lost them (DISCARD, a pool between) would fail
-    /// just there. As a simple query it is parsed and executed with the least ado.
-    fn queue_commit(&mut self) {
+    /// Queues a command that ends a transaction. It is not among the statements that a node keeps: one that has lost them
+    /// (DISCARD, a pool between) would fail just there. As a simple query it is parsed and executed with the least ado.
+    fn queue_end(&mut self, command: &str) {
         if self.is_usable() {
             self.error = None;
-            self.commit = Commit::Asked;
-            self.link.flight().query("COMMIT");
+            let known = ["PREPARE TRANSACTION", "COMMIT PREPARED", "ROLLBACK PREPARED"];
+            let tag = known.into_iter().find(|tag| command.starts_with(tag)).unwrap_or("COMMIT");
+            self.commit = Commit::Asked(tag);
+            self.link.flight().query(command);
             self.expects.extend([Expect::Statement, Expect::Sync]);
         }
     }

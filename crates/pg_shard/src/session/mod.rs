@@ -59,11 +59,15 @@ mod statements;
 /// A statement's rows on their way in.
 pub(crate) mod stream;
 
+/// What a session says and is told when several nodes commit.
+pub(crate) mod two_phase;
+
 pub(crate) use request::{Command, Request, Sql, StatementKey, next_template};
 
 use crate::activity::Told;
 use crate::settings;
 use crate::transaction;
+use ::commit::Evidence;
 use age::Age;
 use ending::{OnInterrupt, PATIENCE};
 use pg::catalog::table::{self, OutputSettings};
@@ -132,6 +136,8 @@ enum Expect {
     Preliminary,
     /// The preparation of a statement that is kept.
     Prepare(StatementKey),
+    /// The transaction's evidence.
+    Evidence,
     /// The statement itself.
     Statement,
     /// The end.
@@ -142,7 +148,8 @@ enum Expect {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Commit {
     NotAsked,
-    Asked,
+    /// The command, as its answer names it.
+    Asked(&'static str),
     Answered(Ending),
 }
 
@@ -163,8 +170,18 @@ pub(crate) struct Session {
     link: Link,
     /// 0 outside a remote transaction, 1 inside, one more for each savepoint.
     pub(crate) depth: u32,
-    /// The remote transaction has changed something or holds locks that matter.
+    /// The remote transaction has changed something.
     pub(crate) wrote: bool,
+    /// The remote transaction holds locks that matter.
+    pub(crate) locked: bool,
+    /// How many transactions can be prepared there at once.
+    pub(crate) max_prepared: u32,
+    /// Transactions there can show that they have committed.
+    can_anchor: bool,
+    /// The next flight that begins a transaction or goes on with one has it show so.
+    wants_evidence: bool,
+    /// What the remote transaction has written to show it, and how deep it was.
+    evidence: Option<(Evidence, u32)>,
     /// Something of the remote transaction has been read.
     pub(crate) has_answered: bool,
     /// The remote transaction is there, or is about to begin, for a statement's snapshot only.
@@ -279,6 +296,11 @@ impl Session {
             link,
             depth: 0,
             wrote: false,
+            locked: false,
+            max_prepared: 0,
+            can_anchor: false,
+            wants_evidence: false,
+            evidence: None,
             has_answered: false,
             snapshot: None,
             imported: None,
@@ -644,7 +666,8 @@ impl Session {
     pub(crate) fn left_transaction(&mut self) {
         self.depth = 0;
         (self.is_held, self.commit) = (false, Commit::NotAsked);
-        self.wrote = false;
+        (self.wrote, self.locked) = (false, false);
+        (self.wants_evidence, self.evidence) = (false, None);
         self.has_answered = false;
         self.snapshot = None;
         self.stored.clear();
@@ -718,7 +741,7 @@ impl Session {
             let found = self.statements.find_command(begin.key());
             let name = StatementName::Numbered(found.number);
             if found.is_new {
-                self.link.flight().parse(name, begin.sql(), &[]);
+                self.link.flight().parse(name, &begin.sql(), &[]);
                 self.expects.push_back(Expect::Prepare(begin.key()));
             }
             self.link.flight().execute(name, &Arguments::none());
@@ -738,6 +761,7 @@ impl Session {
             self.depth += 1;
             self.queue_command(&format!("SAVEPOINT pg_shard_{}", self.depth));
         }
+        self.queue_evidence();
     }
 
     /// What has come; does not wait.
@@ -778,6 +802,10 @@ impl Session {
                         self.told.row();
                         return Ok(Some(Event::Row(message)));
                     }
+                    if matches!(self.expects.front(), Some(Expect::Evidence)) {
+                        let row = self.link.row(&message).first_text();
+                        self.note_evidence(&row.unwrap_or_default());
+                    }
                 }
                 Kind::Parsed => {
                     if matches!(self.expects.front(), Some(Expect::Prepare(_))) {
@@ -794,11 +822,14 @@ impl Session {
                         self.note_answer();
                         self.affected += self.link.affected(&message);
                         self.expects.pop_front();
-                        if self.commit == Commit::Asked {
-                            let ending = self.link.ending(&message);
+                        if let Commit::Asked(command) = self.commit {
+                            let ending = self.link.ending(&message, command);
                             self.commit = Commit::Answered(ending);
                             self.check_ending(ending)?;
                         }
+                    }
+                    Some(Expect::Evidence) => {
+                        self.expects.pop_front();
                     }
                     // A text of several commands is complete several times.
                     Some(Expect::Preliminary)

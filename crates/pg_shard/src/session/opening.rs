@@ -1,6 +1,7 @@
 //! Opening sessions: several at once, so that nodes that do not answer cost their time-out once and not once each.
 
 use super::connect::connect_all;
+use super::two_phase::ABOUT_NODE;
 use super::{Expect, Failure, NoSession, PINNED, Session, pooler};
 use crate::settings;
 use pg::net::libpq::Connection;
@@ -38,7 +39,7 @@ impl Session {
         let link = Link::new(connection).map_err(NoSession::Refused)?;
         let mut session = Self::new(node, link);
         session.link.flight().query(&format!(
-            "SELECT pg_catalog.pg_backend_pid(); {PINNED}; SET idle_session_timeout = {}",
+            "SELECT {ABOUT_NODE}; {PINNED}; SET idle_session_timeout = {}",
             settings::idle_session_timeout()
         ));
         session.expects.extend([Expect::Statement, Expect::Preliminary, Expect::Sync]);
@@ -54,7 +55,8 @@ impl Session {
             Ok(())
         });
         opened.map_err(no_session)?;
-        pooler::check(&self.node, self.link.connection().backend_pid(), &met.unwrap_or_default())?;
+        let met = self.note_node(&met.unwrap_or_default());
+        pooler::check(&self.node, self.link.connection().backend_pid(), &met)?;
         Ok(self)
     }
 }

@@ -147,7 +147,9 @@ fn add(
     if matches!(opened, Err(NoSession::Unreachable(_))) && took >= SLOW {
         avoid(node);
     }
-    let session = Rc::new(RefCell::new(opened?));
+    let mut opened = opened?;
+    crate::distributed_commit::end_what_was_left(&mut opened);
+    let session = Rc::new(RefCell::new(opened));
     SESSIONS.with_borrow_mut(|sessions| {
         sessions.push(Pooled { role, node: node.clone(), session: Rc::clone(&session) });
     });

@@ -3,6 +3,7 @@
 use pg::PgError;
 use pg::server::transaction::Isolation;
 use protocol::Arguments;
+use std::borrow::Cow;
 use std::cell::Cell;
 
 /// A statement that a node keeps prepared: the template it is made from, and for which shard.
@@ -49,12 +50,14 @@ pub(crate) enum Command {
     Begin(Isolation),
     /// BEGIN for one snapshot.
     BeginSnapshot,
+    /// The transaction is to show that it has committed.
+    Evidence,
 }
 
 impl Command {
     /// Its text.
-    pub(crate) fn sql(self) -> &'static str {
-        match self {
+    pub(crate) fn sql(self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
             Self::Begin(Isolation::ReadCommitted) => {
                 "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"
             }
@@ -63,7 +66,11 @@ impl Command {
             }
             Self::Begin(Isolation::Serializable) => "BEGIN ISOLATION LEVEL SERIALIZABLE READ WRITE",
             Self::BeginSnapshot => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-        }
+            Self::Evidence => {
+                let coordinator = pg::server::decision::identity().cast_signed();
+                return Cow::Owned(format!("SELECT pgs_catalog.begin_decision('{coordinator}')"));
+            }
+        })
     }
 
     /// Its key.
@@ -73,6 +80,7 @@ impl Command {
             Self::Begin(Isolation::RepeatableRead) => 1,
             Self::Begin(Isolation::Serializable) => 2,
             Self::BeginSnapshot => 3,
+            Self::Evidence => 4,
         };
         StatementKey { template: 0, part }
     }

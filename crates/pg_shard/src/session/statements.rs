@@ -66,8 +66,8 @@ impl Statements {
     /// Forgets the least recently used statements, so that `limit` are left with our commands among them, but not the
     /// last `in_use`.
     pub(super) fn trim(&mut self, limit: usize, in_use: usize) {
-        // A place is kept for BEGIN, which may come only after this.
-        let most = limit.saturating_sub(self.commands.len().max(1)).max(in_use);
+        // Places are kept for BEGIN and for what shows a commit, which may come only after this.
+        let most = limit.saturating_sub(self.commands.len().max(2)).max(in_use);
         while self.known.len() > most {
             self.forgotten.extend(self.known.pop_lru().map(|(_, number)| number));
         }

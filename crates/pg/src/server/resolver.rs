@@ -1,0 +1,216 @@
+//! Who ends what is in doubt: a background worker that rests until a backend wakes it, and sends a visitor to the databases where
+//! there may be something.
+//!
+//! It visits all databases when the server starts, also after a crash; those in which distributed tables were found once in
+//! every [`ROUND`]; and one in which a backend has left something behind at once. A visitor lives as long as there is something
+//! to end, and like those of [`super::rounds`] is in nobody's way.
+
+use crate::server::activity;
+use crate::server::rounds::{self, Visit};
+use pgrx::bgworkers::{BackgroundWorkerBuilder, DynamicBackgroundWorker};
+use pgrx::pg_sys::{self, Datum, Oid};
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::ptr::null_mut;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use std::time::Duration;
+
+/// How long after a visit the next one comes at the latest, in microseconds.
+const ROUND: i64 = 30_000_000;
+
+/// How soon it is tried again where there was no room for a visitor.
+const AGAIN: i64 = 1_000_000;
+
+/// Databases that are known to the launcher by other processes.
+const DATABASES: usize = 64;
+
+/// Our shared memory.
+#[repr(C)]
+struct Shared {
+    /// What wakes the launcher.
+    latch: AtomicPtr<pg_sys::Latch>,
+    /// Databases in which something was left behind.
+    wanted: [AtomicU32; DATABASES],
+    /// Databases in which there are distributed tables.
+    used: [AtomicU32; DATABASES],
+}
+
+static SHARED: AtomicPtr<Shared> = AtomicPtr::new(null_mut());
+
+const NAME: &CStr = c"pg_shard resolver";
+
+#[derive(Clone, Copy)]
+struct Previous {
+    request: pg_sys::shmem_request_hook_type,
+    startup: pg_sys::shmem_startup_hook_type,
+}
+
+static PREVIOUS: OnceLock<Previous> = OnceLock::new();
+
+static VISIT: OnceLock<fn(&Visit)> = OnceLock::new();
+
+/// Registers the launcher, if the library is being preloaded; once, when it is loaded. `visit` is what its visitors do.
+pub fn register(visit: fn(&Visit)) {
+    // SAFETY: `_PG_init` runs alone on the main thread of the postmaster; hooks are plain function pointers.
+    unsafe {
+        if VISIT.set(visit).is_err() || !pg_sys::process_shared_preload_libraries_in_progress {
+            return;
+        }
+        let previous =
+            Previous { request: pg_sys::shmem_request_hook, startup: pg_sys::shmem_startup_hook };
+        if PREVIOUS.set(previous).is_ok() {
+            pg_sys::shmem_request_hook = Some(request);
+            pg_sys::shmem_startup_hook = Some(startup);
+        }
+    }
+    BackgroundWorkerBuilder::new("pg_shard resolver launcher")
+        .set_library("pg_shard")
+        .set_function("pg_shard_resolver")
+        .enable_spi_access()
+        .set_restart_time(Some(Duration::from_secs(1)))
+        .load();
+}
+
+unsafe extern "C-unwind" fn request() {
+    // SAFETY: the postmaster calls us where shared memory may be asked for; this frame holds plain values only.
+    unsafe {
+        if let Some(Previous { request: Some(previous), .. }) = PREVIOUS.get() {
+            previous();
+        }
+        pg_sys::RequestAddinShmemSpace(size_of::<Shared>());
+    }
+}
+
+unsafe extern "C-unwind" fn startup() {
+    // SAFETY: the postmaster calls us once for each creation of shared memory, before any other process is there. The memory
+    // is as large as asked for and aligned (`ShmemAllocRaw`, `shmem.c`); all bytes zero is a valid value of it.
+    unsafe {
+        if let Some(Previous { startup: Some(previous), .. }) = PREVIOUS.get() {
+            previous();
+        }
+        let mut found = false;
+        let size = size_of::<Shared>();
+        let shared: *mut Shared =
+            pg_sys::ShmemInitStruct(NAME.as_ptr(), size, &raw mut found).cast();
+        if !found {
+            std::ptr::write_bytes(shared.cast::<u8>(), 0, size);
+            SHARED.store(shared, Ordering::Relaxed);
+        }
+    }
+}
+
+fn shared() -> Option<&'static Shared> {
+    // SAFETY: null, or what `startup` has made, which stays as long as the process; everything in it is atomic.
+    unsafe { SHARED.load(Ordering::Relaxed).as_ref() }
+}
+
+fn note(databases: &[AtomicU32; DATABASES]) {
+    // SAFETY: a global of the process.
+    let mine = unsafe { pg_sys::MyDatabaseId }.to_u32();
+    for place in databases {
+        let order = (Ordering::AcqRel, Ordering::Acquire);
+        match place.compare_exchange(0, mine, order.0, order.1) {
+            Ok(_) => return,
+            Err(known) if known == mine => return,
+            Err(_) => {}
+        }
+    }
+}
+
+/// Something was left behind in this database: somebody comes and ends it.
+pub fn wake() {
+    let Some(shared) = shared() else { return };
+    note(&shared.wanted);
+    let latch = shared.latch.load(Ordering::Acquire);
+    if !latch.is_null() {
+        // SAFETY: a latch of the array of processes, which stays where it is; whoever owns it now looks and finds nothing.
+        unsafe { pg_sys::SetLatch(latch) };
+    }
+}
+
+/// This database has distributed tables: it is visited again.
+pub fn note_used() {
+    if let Some(shared) = shared() {
+        note(&shared.used);
+    }
+}
+
+/// A database as the launcher knows it.
+#[derive(Default)]
+struct Known {
+    /// When it is visited next.
+    due: i64,
+    /// It was, since somebody has last asked for it.
+    is_visited: bool,
+    visitor: Option<DynamicBackgroundWorker>,
+}
+
+/// The entry point of the launcher.
+///
+/// # Safety
+///
+/// Called by PostgreSQL in a fresh background worker.
+#[pgrx::pg_guard]
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn pg_shard_resolver(_argument: Datum) {
+    let Some(shared) = shared() else { return };
+    rounds::begin_launcher();
+    // SAFETY: this process's own latch.
+    shared.latch.store(unsafe { pg_sys::MyLatch }, Ordering::Release);
+    let mut known: HashMap<Oid, Known> =
+        rounds::databases().into_iter().map(|oid| (oid, Known::default())).collect();
+    loop {
+        let now = activity::now();
+        for place in &shared.wanted {
+            let oid = place.swap(0, Ordering::AcqRel);
+            if oid != 0 {
+                let database = known.entry(Oid::from(oid)).or_default();
+                (database.due, database.is_visited) = (now, false);
+            }
+        }
+        for place in &shared.used {
+            let oid = place.load(Ordering::Acquire);
+            if oid != 0 {
+                known
+                    .entry(Oid::from(oid))
+                    .or_insert_with(|| Known { due: now + ROUND, ..Known::default() });
+            }
+        }
+        for (oid, database) in &mut known {
+            if database.visitor.as_ref().is_some_and(rounds::has_ended) {
+                database.visitor = None;
+            }
+            if database.visitor.is_none() && database.due <= now {
+                database.visitor =
+                    rounds::start_visitor(*oid, "pg_shard resolver", "pg_shard_resolve");
+                database.is_visited = database.visitor.is_some();
+                database.due = now + if database.is_visited { ROUND } else { AGAIN };
+            }
+        }
+        known.retain(|oid, database| {
+            database.visitor.is_some() || !database.is_visited || is_used(shared, *oid)
+        });
+        let idle = known.values().filter(|database| database.visitor.is_none());
+        let next = idle.map(|database| database.due).min().unwrap_or(now + ROUND);
+        let left = u64::try_from(next - activity::now()).unwrap_or_default();
+        rounds::rest(Some(Duration::from_micros(left)));
+    }
+}
+
+fn is_used(shared: &Shared, oid: Oid) -> bool {
+    shared.used.iter().any(|place| place.load(Ordering::Acquire) == oid.to_u32())
+}
+
+/// The entry point of a visitor.
+///
+/// # Safety
+///
+/// Called by PostgreSQL in a fresh background worker.
+#[pgrx::pg_guard]
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn pg_shard_resolve(_argument: Datum) {
+    if let Some(visit) = VISIT.get() {
+        visit(&rounds::begin_visit());
+    }
+}

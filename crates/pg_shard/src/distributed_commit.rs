@@ -1,0 +1,468 @@
+//! The commit of a transaction over several nodes.
+//!
+//! The crate `commit` decides what is done in which order; here it is done. Before the local commit all nodes prepare but the
+//! one that decides, and that one commits; where the local transaction decides, the rest follows after its commit. Whatever
+//! must be left behind is ended by the resolver ([`crate::resolver`]), and this backend waits for that before it uses the node
+//! again.
+
+use crate::fault;
+use crate::health;
+use crate::session::ending::{OnInterrupt, PATIENCE, end_all};
+use crate::session::pool::{self, SessionRef};
+use crate::session::{Failure, Session, two_phase};
+use crate::settings;
+use crate::transaction::Written;
+use ::commit::{
+    Anchor, Cause, Command, Event, Evidence, Gid, Outcome, Part, Participant, Protocol, State,
+    Transaction,
+};
+use pg::net::wait::clock;
+use pg::server::commit::should_stop;
+use pg::server::transaction::{self, Isolation};
+use pg::server::{decision, resolver};
+use pg::{PgError, SqlState};
+use pgrx::prelude::*;
+use shardmap::{NodeAddress, PlacementId, ShardId};
+use std::cell::{Cell, RefCell};
+use std::time::Duration;
+
+/// Between two attempts to do what somebody else is doing, or to reach who knows.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// How a commit has ended, before the local transaction commits.
+pub(crate) enum Ended {
+    /// All is committed, or will be with the local transaction.
+    Well,
+    /// This node has said no. Nothing is committed.
+    Refused(PgError, NodeAddress),
+    /// The client, or a time-out, has stopped it. Nothing is committed.
+    Stopped,
+    /// This node was lost, and what was written there with it. Nothing is committed.
+    Lost(PgError, NodeAddress),
+    /// A placement that was lost could not be marked. Nothing is committed.
+    NotMarked(PgError),
+    /// This node knows, and cannot be asked.
+    Unknown(PgError, NodeAddress),
+}
+
+thread_local! {
+    /// The commit that the local transaction decides.
+    static PENDING: RefCell<Option<Commit>> = const { RefCell::new(None) };
+    /// What this backend has had to leave prepared.
+    static BEHIND: RefCell<Vec<(NodeAddress, Gid)>> = const { RefCell::new(Vec::new()) };
+    static LEFT_ANY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// The commit of one transaction.
+pub(crate) struct Commit {
+    protocol: Protocol,
+    first: Vec<Command>,
+    sessions: Vec<SessionRef>,
+    written: Vec<Vec<(ShardId, PlacementId)>>,
+    evidence: Option<Evidence>,
+    /// The client has prepared the transaction, and ends it later.
+    by_client: bool,
+    /// What went wrong with whom.
+    errors: Vec<Option<PgError>>,
+    not_marked: Option<PgError>,
+}
+
+impl Commit {
+    /// Decides who decides, and if that is the local transaction has it write what shows it. If the client prepares the
+    /// transaction, `by_client`, it is the local one.
+    pub(crate) fn plan(
+        sessions: Vec<SessionRef>,
+        written: &[Written],
+        by_client: bool,
+    ) -> Result<Self, PgError> {
+        let of_node = |session: &SessionRef| {
+            let session = session.borrow();
+            let here = written.iter().filter(|known| session.wrote && known.node == session.node);
+            here.map(|known| (known.shard, known.placement)).collect()
+        };
+        let written: Vec<Vec<(ShardId, PlacementId)>> = sessions.iter().map(of_node).collect();
+        let participants =
+            sessions.iter().zip(&written).map(|(session, written)| participant(session, written));
+        let transaction = Transaction {
+            participants: participants.collect(),
+            wrote_here: decision::has_written(),
+            readers_may_refuse: transaction::isolation_level() == Isolation::Serializable,
+            by_client,
+        };
+        let anchor = transaction.anchor();
+        let evidence = match anchor {
+            Anchor::Nobody => None,
+            Anchor::Here => {
+                let recorded = decision::record(decision::identity())?;
+                let decision::Recorded { node, transaction, nonce } = recorded;
+                Some(Evidence { node, transaction, nonce })
+            }
+            Anchor::Participant(who) => sessions[who].borrow().evidence(),
+        };
+        if anchor != Anchor::Nobody {
+            resolver::note_used();
+        }
+        let errors = vec![None; sessions.len()];
+        let (protocol, first) = Protocol::begin(transaction, anchor);
+        Ok(Self {
+            protocol,
+            first,
+            sessions,
+            written,
+            evidence,
+            errors,
+            by_client,
+            not_marked: None,
+        })
+    }
+
+    /// Commits, up to what the local transaction decides.
+    pub(crate) fn run(mut self) -> Ended {
+        let first = std::mem::take(&mut self.first);
+        let must_wait = self.go_on(first);
+        if must_wait {
+            PENDING.set(Some(self));
+            return Ended::Well;
+        }
+        self.ended()
+    }
+
+    fn ended(mut self) -> Ended {
+        let mut cause = |who: usize| {
+            let error = self.errors[who].take();
+            let node = self.sessions[who].borrow().node.clone();
+            let unknown = || PgError::new(SqlState::CONNECTION_FAILURE, "the connection was lost");
+            (error.unwrap_or_else(unknown), node)
+        };
+        match self.protocol.outcome() {
+            None | Some(Outcome::Committed | Outcome::Aborted(Cause::Here)) => Ended::Well,
+            Some(Outcome::Unknown(who)) => {
+                let (error, node) = cause(who);
+                Ended::Unknown(error, node)
+            }
+            Some(Outcome::Aborted(Cause::Refused(who))) => {
+                let (error, node) = cause(who);
+                let error = explain(error, &node);
+                Ended::Refused(error, node)
+            }
+            Some(Outcome::Aborted(Cause::Lost(who))) => {
+                let (error, node) = cause(who);
+                Ended::Lost(error, node)
+            }
+            Some(Outcome::Aborted(Cause::Stopped)) => Ended::Stopped,
+            Some(Outcome::Aborted(Cause::NotMarked)) => Ended::NotMarked(
+                self.not_marked.take().unwrap_or_else(|| PgError::internal("no mark")),
+            ),
+        }
+    }
+
+    /// Carries out commands and what follows from them; true if the local transaction is to decide now.
+    fn go_on(&mut self, mut commands: Vec<Command>) -> bool {
+        while !commands.is_empty() {
+            let decides = commands.iter().any(|command| {
+                matches!(
+                    command,
+                    Command::DecideHere { .. } | Command::Commit { decides: true, .. }
+                )
+            });
+            if decides && should_stop() && self.protocol.may_stop() {
+                commands = self.protocol.on(Event::Stop);
+                continue;
+            }
+            if self.evidence.is_some() {
+                fault::point(point_of(&commands));
+            }
+            if let [Command::DecideHere { .. }] = &commands[..] {
+                return true;
+            }
+            let events = self.carry_out(&commands);
+            commands.clear();
+            for event in events {
+                commands.extend(self.protocol.on(event));
+            }
+        }
+        if self.evidence.is_some() {
+            fault::point("end");
+        }
+        false
+    }
+
+    fn carry_out(&mut self, commands: &[Command]) -> Vec<Event> {
+        let mut events = Vec::with_capacity(commands.len());
+        let mut told: Vec<(usize, bool, &Command)> = Vec::new();
+        for command in commands {
+            match command {
+                Command::Prepare { who } | Command::Commit { who, .. } => {
+                    told.push((*who, true, command));
+                }
+                Command::CommitPrepared { who, .. } | Command::RollBackPrepared { who } => {
+                    told.push((*who, false, command));
+                }
+                Command::Mark { whom } => events.push(self.mark(whom)),
+                Command::Ask { who } => events.push(Event::Told(self.ask(*who))),
+                Command::LeaveBehind { who } => self.leave_behind(*who),
+                Command::DecideHere { .. } => {}
+            }
+        }
+        if !told.is_empty() {
+            events.extend(self.tell(&told));
+        }
+        events
+    }
+
+    /// Tells nodes to end their transactions, all at once.
+    fn tell(&mut self, told: &[(usize, bool, &Command)]) -> Vec<Event> {
+        let commands: Vec<(SessionRef, String)> = told
+            .iter()
+            .map(|(who, is_open, command)| {
+                let session = &self.sessions[*who];
+                if *is_open {
+                    // What was lost is said by the commit.
+                    let _ = crate::session::stream::claim(session);
+                }
+                (SessionRef::clone(session), self.sql(*who, command))
+            })
+            .collect();
+        let on_interrupt = match told.iter().any(|(_, is_open, _)| *is_open) {
+            true if self.protocol.outcome().is_none() => OnInterrupt::Cancel,
+            _ => OnInterrupt::Finish(PATIENCE),
+        };
+        let outcomes = end_all(&commands, on_interrupt);
+        let mut events = Vec::with_capacity(told.len());
+        for ((who, is_open, command), outcome) in told.iter().zip(outcomes) {
+            let outcome = match outcome {
+                Err(Failure::Statement(error)) if !is_open => self.end_again(*who, command, error),
+                outcome => outcome,
+            };
+            events.push(self.heard(*who, *is_open, command, outcome));
+        }
+        events
+    }
+
+    fn sql(&self, who: usize, command: &Command) -> String {
+        match command {
+            Command::Prepare { .. } => format!("PREPARE TRANSACTION '{}'", self.gid(who)),
+            Command::CommitPrepared { .. } => format!("COMMIT PREPARED '{}'", self.gid(who)),
+            Command::RollBackPrepared { .. } => format!("ROLLBACK PREPARED '{}'", self.gid(who)),
+            _ => "COMMIT".to_owned(),
+        }
+    }
+
+    fn gid(&self, who: usize) -> Gid {
+        let nobody = Evidence { node: 0, transaction: 0, nonce: 0 };
+        Gid {
+            evidence: self.evidence.unwrap_or(nobody),
+            coordinator: decision::identity(),
+            number: who as u32,
+        }
+    }
+
+    /// The node does not end what is prepared: perhaps because the resolver has done it, or is about to.
+    fn end_again(&self, who: usize, command: &Command, mut error: PgError) -> Result<(), Failure> {
+        let until = clock() + PATIENCE;
+        let told = [(SessionRef::clone(&self.sessions[who]), self.sql(who, command))];
+        loop {
+            if two_phase::is_ended(&error) {
+                return Ok(());
+            }
+            if !two_phase::is_busy(&error) || clock() >= until {
+                return Err(Failure::Statement(error));
+            }
+            std::thread::sleep(PAUSE);
+            match end_all(&told, OnInterrupt::Finish(PATIENCE)).pop() {
+                Some(Err(Failure::Statement(again))) => error = again,
+                Some(outcome) => return outcome,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    fn heard(
+        &mut self,
+        who: usize,
+        is_open: bool,
+        command: &Command,
+        outcome: Result<(), Failure>,
+    ) -> Event {
+        let mut session = self.sessions[who].borrow_mut();
+        session.left_transaction();
+        match outcome {
+            Ok(()) if matches!(command, Command::Prepare { .. }) => {
+                Event::Prepared { who, clock: None }
+            }
+            Ok(()) => Event::Ended { who },
+            Err(Failure::Statement(error)) => {
+                if is_open {
+                    // The node has rolled back, or is in a state that we do not know: it starts afresh.
+                    session.give_up(error.clone());
+                }
+                self.errors[who] = Some(error);
+                Event::Refused { who }
+            }
+            Err(Failure::Lost(error)) => {
+                self.errors[who] = Some(error);
+                Event::Lost { who }
+            }
+        }
+    }
+
+    /// Marks what was written on nodes that may not have prepared it.
+    fn mark(&mut self, whom: &[usize]) -> Event {
+        for who in whom {
+            if let Some(error) = &self.errors[*who] {
+                let node = &self.sessions[*who].borrow().node;
+                pg::sys::error::warning(pool::connection_failed(node, error));
+            }
+        }
+        let lost: Vec<(ShardId, PlacementId)> =
+            whom.iter().flat_map(|who| self.written[*who].iter().copied()).collect();
+        match health::mark_inactive(&lost) {
+            Ok(()) => Event::Marked(true),
+            Err(error) => {
+                self.not_marked = Some(error);
+                Event::Marked(false)
+            }
+        }
+    }
+
+    /// Asks the anchor's server, over new connections, what became of its transaction; for a while only.
+    fn ask(&self, who: usize) -> Option<bool> {
+        let evidence = self.evidence?;
+        let node = self.sessions[who].borrow().node.clone();
+        let until = clock() + settings::connect_timeout().max(PATIENCE);
+        while clock() < until {
+            let state =
+                Session::open(&node).ok().and_then(|mut session| session.state_of(&evidence).ok());
+            if let Some(State::Ended { has_row }) = state {
+                return Some(has_row);
+            }
+            if should_stop() {
+                return None;
+            }
+            std::thread::sleep(PAUSE * 5);
+        }
+        None
+    }
+
+    fn leave_behind(&mut self, who: usize) {
+        let node = self.sessions[who].borrow().node.clone();
+        BEHIND.with_borrow_mut(|behind| behind.push((node, self.gid(who))));
+        LEFT_ANY.set(true);
+        resolver::wake();
+    }
+}
+
+/// What a commit is about to do, as tests name it.
+fn point_of(commands: &[Command]) -> &'static str {
+    match commands.first() {
+        Some(Command::Prepare { .. }) => "prepare",
+        Some(Command::Mark { .. }) => "mark",
+        Some(Command::DecideHere { .. } | Command::Commit { decides: true, .. }) => "decide",
+        Some(Command::CommitPrepared { .. }) => "finish",
+        _ => "other",
+    }
+}
+
+fn participant(session: &SessionRef, written: &[(ShardId, PlacementId)]) -> Participant {
+    let session = session.borrow();
+    let part = match (session.wrote, session.locked) {
+        (true, _) => Part::Wrote,
+        (false, true) => Part::Locked,
+        (false, false) => Part::Read,
+    };
+    Participant {
+        part,
+        shards: written.iter().map(|(shard, _)| shard.0 as u64).collect(),
+        has_evidence: session.evidence().is_some(),
+    }
+}
+
+/// After the local transaction: what it has decided is done. Must not fail.
+pub(crate) fn after_transaction(committed: bool) {
+    let Some(mut commit) = PENDING.take() else { return };
+    if commit.by_client && committed {
+        return;
+    }
+    let commands = commit.protocol.on(Event::DecidedHere(committed));
+    commit.go_on(commands);
+}
+
+/// A new session to a node where this backend has left something prepared: if it can be ended now it is, so that what the
+/// client was told is seen.
+pub(crate) fn end_what_was_left(session: &mut Session) {
+    if !LEFT_ANY.get() {
+        return;
+    }
+    let here = |(node, _): &(NodeAddress, Gid)| *node == session.node;
+    let left = BEHIND
+        .with_borrow_mut(|behind| behind.extract_if(.., |left| here(left)).collect::<Vec<_>>());
+    for (_, gid) in left {
+        wait_for_resolver(session, &gid);
+    }
+    LEFT_ANY.set(BEHIND.with_borrow(|behind| !behind.is_empty()));
+}
+
+/// Waits for a moment until somebody has ended it.
+fn wait_for_resolver(session: &mut Session, gid: &Gid) {
+    let until = clock() + PATIENCE;
+    let query = format!("SELECT 1 FROM pg_catalog.pg_prepared_xacts WHERE gid = '{gid}'");
+    resolver::wake();
+    loop {
+        let mut is_there = false;
+        let asked = session.run(&query, None, &mut |_| {
+            is_there = true;
+            Ok(())
+        });
+        if asked.is_err() || !is_there || clock() >= until {
+            return;
+        }
+        pg::net::wait::pause(PAUSE);
+    }
+}
+
+/// The node that cannot prepare, if one of those has to that cannot: all but one prepare, and all if the local server has
+/// written too.
+pub(crate) fn who_cannot_prepare<'a>(
+    writers: impl Iterator<Item = (&'a NodeAddress, u32)>,
+) -> Option<&'a NodeAddress> {
+    let mut unable = writers.filter(|(_, most)| *most == 0).map(|(node, _)| node);
+    let first = unable.next()?;
+    match decision::has_written() {
+        true => Some(first),
+        false => unable.next(),
+    }
+}
+
+/// The error for a node that cannot prepare.
+pub(crate) fn cannot_prepare(node: &NodeAddress) -> PgError {
+    PgError::new(
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        format!("node \"{node}\" cannot take part in a transaction over several nodes"),
+    )
+    .detail("The setting max_prepared_transactions is 0 there.")
+    .hint(
+        "Set max_prepared_transactions to at least max_connections on every node, and restart it.",
+    )
+}
+
+/// What a node says that has no room for a prepared transaction.
+fn explain(error: PgError, node: &NodeAddress) -> PgError {
+    if error.message() == "prepared transactions are disabled" {
+        return cannot_prepare(node);
+    }
+    if error.message() == "maximum number of prepared transactions reached" {
+        let message = format!("node \"{node}\" has no room left for a prepared transaction");
+        return PgError::new(error.sqlstate(), message)
+            .detail("Every transaction that writes on several nodes needs one for a moment.")
+            .hint("Increase max_prepared_transactions on the node, to at least max_connections.");
+    }
+    error
+}
+
+/// On the node that is to decide: its transaction writes what shows that it has committed.
+#[pg_extern]
+fn begin_decision(coordinator: i64) -> String {
+    let decision::Recorded { node, transaction, nonce } =
+        pg::sys::error::raise(decision::record(coordinator.cast_unsigned()));
+    format!("{node} {transaction} {nonce}")
+}

@@ -1,0 +1,349 @@
+//! What ends transactions that were left in doubt: a prepared transaction whose coordinator, or whose connection, is gone.
+//!
+//! A visitor ([`pg::server::resolver`]) asks the nodes what is prepared there, asks the anchor of each what became of its
+//! transaction, and ends it likewise. What is decided follows from what the anchor has stored, so that it does not matter
+//! how many look at once, nor whose transaction it was. A transaction that somebody is just about to end is left to him: its
+//! anchor's is under way, or it is young.
+//!
+//! The visitor asks again until nothing is left that can be decided and every node has answered. Then it removes the rows by
+//! which anchors have shown that they had committed, of transactions of this coordinator that nobody can ask about any more.
+
+use crate::catalog::METADATA_SCHEMA;
+use crate::functions::nodes_of_list;
+use crate::session::pool;
+use crate::session::{Failure, NoSession, Session, two_phase};
+use ::commit::{Evidence, Gid, State, Verdict, verdict};
+use pg::catalog::table::Search;
+use pg::catalog::{privileged, table};
+use pg::server::rounds::Visit;
+use pg::server::{decision, resolver};
+use pg::{PgError, SqlState};
+use shardmap::NodeAddress;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// How often it looks at what others may still end.
+const LOOKS: u32 = 6;
+
+/// What a node knows: whether it has an identity, a horizon below which no transaction is under way, and what is prepared. A
+/// transaction that is younger than half a second is told apart: somebody is about to end it.
+const QUESTION: &str = "SELECT pg_catalog.concat_ws(' ', pg_catalog.to_regclass('pgs_catalog.node') IS NOT NULL, \
+         pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())) \
+     UNION ALL \
+     SELECT pg_catalog.concat_ws(' ', gid, pg_catalog.clock_timestamp() - prepared >= '0.5s'::pg_catalog.interval) \
+       FROM pg_catalog.pg_prepared_xacts \
+      WHERE database = pg_catalog.current_database() AND gid LIKE 'pg\\_shard:1:%'";
+
+/// A node as the visitor knows it.
+struct Node {
+    address: NodeAddress,
+    session: Option<Session>,
+    /// None while it is not known; 0 if the node cannot be an anchor.
+    identity: Option<u64>,
+    horizon: u64,
+    prepared: Vec<(Gid, bool)>,
+}
+
+/// What a look has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// Nothing that can be decided.
+    Nothing,
+    /// Something young, or something that is being decided.
+    Young,
+    /// A node that does not answer, or one that could not end something.
+    Something,
+}
+
+#[derive(Default)]
+struct Round {
+    nodes: Vec<Node>,
+    /// Also what is young is ended.
+    is_urgent: bool,
+    /// What was said about failures.
+    told: HashSet<String>,
+    /// The horizons of the nodes, and this server's own, at the first look.
+    horizons: Option<(HashMap<NodeAddress, u64>, u64)>,
+}
+
+/// The visit of a database.
+pub(crate) fn visit(visit: &Visit) {
+    let mut round = Round::default();
+    let mut looks = 0;
+    loop {
+        let left = match visit.in_transaction(|| round.look()) {
+            Ok(left) => left,
+            Err(error) => {
+                pg::sys::error::log(error);
+                return;
+            }
+        };
+        looks += 1;
+        if left == Left::Nothing || left == Left::Young && looks > LOOKS {
+            break;
+        }
+        visit.tell("pg_shard: ending transactions that are in doubt");
+        visit.rest(PAUSE);
+    }
+    if let Err(error) = visit.in_transaction(|| round.clean()) {
+        pg::sys::error::log(error);
+    }
+}
+
+/// The client has ended a transaction that it had prepared: what nodes have prepared of it is ended too, if they can be reached.
+pub(crate) fn end_now() -> Result<(), PgError> {
+    let mut round = Round { is_urgent: true, ..Round::default() };
+    if round.look()? == Left::Something {
+        resolver::wake();
+    }
+    Ok(())
+}
+
+impl Round {
+    fn look(&mut self) -> Result<Left, PgError> {
+        let Some(owner) = table::relation_oid("pgs_catalog", "decision").and_then(table::owner)
+        else {
+            return Ok(Left::Nothing);
+        };
+        // A node that is silent must not keep the others waiting.
+        if !self.is_urgent {
+            privileged::set_for_transaction(c"pg_shard.connect_timeout", c"1s");
+            privileged::set_for_transaction(c"pg_shard.silence_timeout", c"1s");
+        }
+        self.find_nodes();
+        if self.nodes.is_empty() {
+            return Ok(Left::Nothing);
+        }
+        resolver::note_used();
+        pool::as_role(owner, || {
+            let mut left = Left::Nothing;
+            for at in 0..self.nodes.len() {
+                if let Err(error) = self.nodes[at].ask() {
+                    self.nodes[at].session = None;
+                    self.tell(&pool::connection_failed(&self.nodes[at].address, &error));
+                    left = Left::Something;
+                }
+            }
+            if left == Left::Nothing && self.horizons.is_none() {
+                let nodes = self.nodes.iter().map(|node| (node.address.clone(), node.horizon));
+                self.horizons = Some((nodes.collect(), decision::horizon()));
+            }
+            for at in 0..self.nodes.len() {
+                for (gid, is_old) in std::mem::take(&mut self.nodes[at].prepared) {
+                    let is_due = is_old || self.is_urgent;
+                    let of_it = if is_due { self.end(at, &gid) } else { Left::Young };
+                    if of_it != Left::Nothing && left != Left::Something {
+                        left = of_it;
+                    }
+                    self.nodes[at].prepared.push((gid, is_old));
+                }
+            }
+            Ok(left)
+        })
+    }
+
+    /// The nodes of the metadata and of the list; those that are known keep their sessions.
+    fn find_nodes(&mut self) {
+        let mut found = nodes_of_placements();
+        if !found.is_empty() {
+            found.extend(nodes_of_list().unwrap_or_default());
+        }
+        found.sort();
+        found.dedup();
+        self.nodes.retain(|node| found.contains(&node.address));
+        for address in found {
+            if !self.nodes.iter().any(|known| known.address == address) {
+                self.nodes.push(Node {
+                    address,
+                    session: None,
+                    identity: None,
+                    horizon: 0,
+                    prepared: Vec::new(),
+                });
+            }
+        }
+    }
+
+    /// Ends a prepared transaction, if its anchor's has ended.
+    fn end(&mut self, at: usize, gid: &Gid) -> Left {
+        let verdict = match self.state(&gid.evidence) {
+            Some(state) => verdict(state),
+            None => {
+                self.tell(
+                    &PgError::new(
+                        SqlState(*b"01000"),
+                        format!(
+                            "prepared transaction \"{gid}\" on node \"{}\" is in doubt",
+                            self.nodes[at].address
+                        ),
+                    )
+                    .detail("No node of this server's list is the one that has decided."),
+                );
+                return Left::Nothing;
+            }
+        };
+        let command = match verdict {
+            Verdict::Commit => "COMMIT",
+            Verdict::RollBack => "ROLLBACK",
+            Verdict::Wait => return Left::Young,
+        };
+        let node = &mut self.nodes[at];
+        let Some(session) = &mut node.session else { return Left::Something };
+        match session.run(&format!("{command} PREPARED '{gid}'"), None, &mut |_| Ok(())) {
+            Ok(_) => Left::Nothing,
+            Err(Failure::Statement(error)) if two_phase::is_ended(&error) => Left::Nothing,
+            Err(Failure::Statement(error)) if two_phase::is_busy(&error) => Left::Young,
+            Err(Failure::Statement(error)) => {
+                let error = error.context(format!("while executing on node \"{}\"", node.address));
+                self.tell(&error);
+                Left::Nothing
+            }
+            Err(Failure::Lost(_)) => Left::Something,
+        }
+    }
+
+    /// What the anchor says; none if it is no server that is known.
+    ///
+    /// A node that was copied has the identity of the other one. The row is on one of them only, by its random number; that
+    /// it is nowhere is known when all have been asked.
+    fn state(&mut self, evidence: &Evidence) -> Option<State> {
+        let mut said = Vec::new();
+        if evidence.node == decision::identity() {
+            said.push(match decision::look(evidence.transaction, evidence.nonce) {
+                decision::Known::UnderWay => State::UnderWay,
+                decision::Known::Ended { has_row } => State::Ended { has_row },
+            });
+        }
+        for node in &mut self.nodes {
+            // Not asked yet: it may be one of them.
+            if node.identity.is_none() {
+                said.push(State::Unknown);
+            } else if node.identity == Some(evidence.node) {
+                let asked = node.session.as_mut().map(|session| session.state_of(evidence));
+                said.push(match asked {
+                    Some(Ok(state)) => state,
+                    _ => State::Unknown,
+                });
+            }
+        }
+        let committed = State::Ended { has_row: true };
+        said.iter()
+            .find(|state| **state == committed)
+            .or_else(|| {
+                said.iter()
+                    .find(|state| **state != State::Ended { has_row: false })
+                    .or(said.first())
+            })
+            .copied()
+    }
+
+    /// Removes rows of this coordinator's transactions that had committed before the first look, and of which nothing is prepared
+    /// now: all their participants had prepared before they committed, and have been ended since.
+    fn clean(&mut self) -> Result<(), PgError> {
+        let Some((horizons, horizon_here)) = self.horizons.take() else { return Ok(()) };
+        let Some(owner) = table::relation_oid("pgs_catalog", "decision").and_then(table::owner)
+        else {
+            return Ok(());
+        };
+        let asked = pool::as_role(owner, || self.nodes.iter_mut().try_for_each(Node::ask));
+        if asked.is_err() {
+            return Ok(());
+        }
+        let here = decision::identity();
+        let kept: HashSet<Evidence> = self
+            .nodes
+            .iter()
+            .flat_map(|node| node.prepared.iter().map(|(gid, _)| gid.evidence))
+            .collect();
+        let spared: Vec<String> =
+            kept.iter().map(|evidence| format!("'{}'", evidence.nonce)).collect();
+        let condition = match spared.is_empty() {
+            true => String::new(),
+            false => format!(" AND nonce NOT IN ({})", spared.join(", ")),
+        };
+        let delete = |horizon: u64| {
+            format!(
+                "DELETE FROM pgs_catalog.decision WHERE coordinator = '{}' AND transaction < '{horizon}'{condition}",
+                here.cast_signed()
+            )
+        };
+        pool::as_role(owner, || {
+            for node in &mut self.nodes {
+                let horizon = horizons.get(&node.address);
+                if let (Some(session), Some(horizon)) = (&mut node.session, horizon) {
+                    // What cannot be removed now is removed on the next visit.
+                    let _ = session.run(&delete(*horizon), None, &mut |_| Ok(()));
+                }
+            }
+        });
+        privileged::run(&delete(horizon_here))
+    }
+
+    /// Says it in the server's log, once in a visit.
+    fn tell(&mut self, error: &PgError) {
+        if self.told.insert(error.message().to_owned()) {
+            pg::sys::error::log(error.clone());
+        }
+    }
+}
+
+impl Node {
+    /// Asks the node what it knows.
+    fn ask(&mut self) -> Result<(), PgError> {
+        let session = match &mut self.session {
+            Some(session) if session.is_usable() && !session.has_hung_up() => session,
+            place => {
+                let opened = Session::open(&self.address).map_err(|reason| match reason {
+                    NoSession::Unreachable(error) | NoSession::Refused(error) => error,
+                })?;
+                place.insert(opened)
+            }
+        };
+        let mut lines = Vec::new();
+        session
+            .run(QUESTION, None, &mut |row| {
+                lines.extend(row.first_text());
+                Ok(())
+            })
+            .map_err(crate::transaction::fail)?;
+        self.prepared.clear();
+        let mut lines = lines.iter().map(|line| line.split_once(' ').unwrap_or((line, "")));
+        let mut has_identity = false;
+        if let Some((has, horizon)) = lines.next() {
+            has_identity = has == "t";
+            self.horizon = horizon.parse().unwrap_or(0);
+        }
+        for (gid, is_old) in lines {
+            self.prepared.extend(gid.parse().ok().map(|gid: Gid| (gid, is_old == "t")));
+        }
+        let mut identity = 0;
+        if has_identity {
+            session
+                .run("SELECT identity FROM pgs_catalog.node", None, &mut |row| {
+                    let text = row.first_text().unwrap_or_default();
+                    identity = text.parse::<i64>().map_or(0, i64::cast_unsigned);
+                    Ok(())
+                })
+                .map_err(crate::transaction::fail)?;
+        }
+        self.identity = Some(identity);
+        Ok(())
+    }
+}
+
+/// Read from the heap: whoever ends what he has prepared needs no right to read the metadata.
+fn nodes_of_placements() -> Vec<NodeAddress> {
+    let mut found = Vec::new();
+    if let Some(placements) = table::relation_oid(METADATA_SCHEMA, "shard_placement") {
+        table::scan(placements, None, 1, Search::All, &mut |row| {
+            let node = NodeAddress { host: row.text(4).into(), port: row.int4(5) };
+            if !found.contains(&node) {
+                found.push(node);
+            }
+        });
+    }
+    found
+}

@@ -1,0 +1,113 @@
+//! What a session says and is told when several nodes commit: which part its node can take, what shows that its transaction
+//! has committed, and the commands that end it.
+
+use super::{Command, Expect, Failure, Session, StatementName};
+use ::commit::{Evidence, State};
+use pg::{PgError, SqlState};
+use protocol::Arguments;
+
+/// What a node says of itself when a session begins: its process, how many transactions can be prepared, and whether it has
+/// what shows that one has committed.
+pub(super) const ABOUT_NODE: &str = "pg_catalog.concat_ws(' ', pg_catalog.pg_backend_pid(), \
+     pg_catalog.current_setting('max_prepared_transactions'), \
+     pg_catalog.to_regprocedure('pgs_catalog.begin_decision(pg_catalog.int8)') IS NOT NULL)";
+
+impl Session {
+    /// Takes the answer to [`ABOUT_NODE`]; the number of the process.
+    pub(super) fn note_node(&mut self, about: &str) -> String {
+        let mut fields = about.split(' ');
+        let process = fields.next().unwrap_or_default().to_owned();
+        self.max_prepared = fields.next().and_then(|field| field.parse().ok()).unwrap_or(0);
+        self.can_anchor = fields.next() == Some("t");
+        process
+    }
+
+    /// Has the remote transaction write evidence in the flight that goes out next; false if the node cannot.
+    pub(crate) fn want_evidence(&mut self) -> bool {
+        self.wants_evidence = self.can_anchor;
+        self.can_anchor
+    }
+
+    pub(super) fn queue_evidence(&mut self) {
+        if !std::mem::take(&mut self.wants_evidence) {
+            return;
+        }
+        let command = Command::Evidence;
+        let found = self.statements.find_command(command.key());
+        let name = StatementName::Numbered(found.number);
+        if found.is_new {
+            self.link.flight().parse(name, &command.sql(), &[]);
+            self.expects.push_back(Expect::Prepare(command.key()));
+        }
+        self.link.flight().execute(name, &Arguments::none());
+        self.expects.push_back(Expect::Evidence);
+    }
+
+    pub(super) fn note_evidence(&mut self, row: &str) {
+        let mut fields = row.split(' ');
+        let mut evidence = || {
+            Some(Evidence {
+                node: fields.next()?.parse().ok()?,
+                transaction: fields.next()?.parse().ok()?,
+                nonce: fields.next()?.parse().ok()?,
+            })
+        };
+        self.evidence = evidence().map(|evidence| (evidence, self.depth));
+    }
+
+    /// What the remote transaction has written to show that it has committed.
+    pub(crate) fn evidence(&self) -> Option<Evidence> {
+        self.evidence.map(|(evidence, _)| evidence)
+    }
+
+    /// The savepoint of this depth has been rolled back, and with it what was written since.
+    pub(crate) fn forget_evidence_of(&mut self, depth: u32) {
+        self.evidence = self.evidence.filter(|(_, written)| *written < depth);
+    }
+
+    /// The savepoint of this depth has been released.
+    pub(crate) fn keep_evidence_of(&mut self, depth: u32) {
+        if let Some((_, written)) = &mut self.evidence {
+            *written = (*written).min(depth - 1);
+        }
+    }
+
+    /// Asks the node, which is the anchor's, about its transaction: first whether it is under way, then for its row.
+    pub(crate) fn state_of(&mut self, evidence: &Evidence) -> Result<State, Failure> {
+        let Evidence { transaction, nonce, .. } = evidence;
+        let mut is_under_way = false;
+        let status = format!("SELECT pg_catalog.pg_xact_status('{transaction}')");
+        let asked = self.run(&status, None, &mut |row| {
+            is_under_way = row.first_text().as_deref() == Some("in progress");
+            Ok(())
+        });
+        match asked {
+            // "is in the future": a crash has lost it.
+            Err(Failure::Statement(error)) if error.sqlstate() == SqlState(*b"22023") => {}
+            asked => drop(asked?),
+        }
+        if is_under_way {
+            return Ok(State::UnderWay);
+        }
+        let mut has_row = false;
+        let row = format!(
+            "SELECT 1 FROM pgs_catalog.decision WHERE transaction = '{transaction}' AND nonce = '{nonce}'"
+        );
+        self.run(&row, None, &mut |_| {
+            has_row = true;
+            Ok(())
+        })?;
+        Ok(State::Ended { has_row })
+    }
+}
+
+/// Somebody else has ended the prepared transaction.
+pub(crate) fn is_ended(error: &PgError) -> bool {
+    error.sqlstate() == SqlState(*b"42704")
+}
+
+/// Somebody else is ending it right now.
+pub(crate) fn is_busy(error: &PgError) -> bool {
+    error.sqlstate() == SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE
+        && error.message().ends_with("is busy")
+}
