@@ -5,6 +5,7 @@
 //! that must fit.
 
 mod forms;
+mod places;
 
 use forms::{FORMS, Form, Yields};
 use testkit::{Rows, Session, SqlError, TestCluster};
@@ -55,7 +56,7 @@ impl Servers {
                 rows.sort();
                 rows
             });
-            session.sql("ROLLBACK");
+            session.sql("ROLLBACK; DEALLOCATE ALL");
             answer
         })
     }

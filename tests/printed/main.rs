@@ -138,3 +138,33 @@ fn writes_of_every_shape_do_what_they_do_on_a_local_table() {
 fn reads_of_every_shape_yield_what_a_local_table_yields() {
     assert_same(READS);
 }
+
+/// What the statement around the planner's expressions reads is our own text, with no tree that it could be compared with:
+/// columns that a sub-query has been given names for. There must not be more of it without somebody noticing.
+#[test]
+fn columns_of_scans_that_are_compared_with_nothing_are_few() {
+    const MOST: usize = 130;
+    let cluster = cluster_with_tables();
+    let mut session = cluster.new_session();
+    session.sql(&format!(
+        "SET search_path = one, public; {SESSION}; SET client_min_messages = debug1"
+    ));
+    let (mut all, mut compared) = (0, 0);
+    for statement in statements(READS) {
+        session.notices();
+        outcome(&mut session, &statement, false).expect("the other tests have read it");
+        for notice in session.notices() {
+            let message = notice.content.message;
+            let Some(counts) = message.strip_prefix("compared ") else { continue };
+            let mut counts = counts.split(' ').filter_map(|word| word.parse::<usize>().ok());
+            compared += counts.next().expect("what was compared");
+            all += counts.next().expect("of how many");
+        }
+    }
+    assert!(all > 100, "{all} columns");
+    assert!(
+        all - compared <= MOST,
+        "{} of {all} columns are compared with nothing",
+        all - compared
+    );
+}

@@ -158,7 +158,7 @@ SELECT (SELECT arr FROM t i WHERE i.k = t.k)[1], k = ANY ((SELECT arr FROM t i W
 SELECT k, (timestamp '2020-01-01', date '2020-02-01') OVERLAPS (timestamp '2020-01-15', interval '1 day') FROM t WHERE k = 1;
 SELECT k, timestamp '2020-01-01' AT TIME ZONE 'UTC', timestamptz '2020-01-01 00:00+00' AT TIME ZONE interval '1 hour', timetz '10:00+00' AT TIME ZONE 'UTC' FROM t WHERE k = 1;
 SELECT COLLATION FOR (s), COLLATION FOR (s COLLATE "C"), normalize(s, NFC), s IS NFKC NORMALIZED, is_normalized(s) FROM t WHERE k = 1;
-SELECT k, xmlserialize(DOCUMENT xml '<a/>' AS varchar(3)), xmlexists('/a' PASSING ('<a/>'::xml)), xmlforest(s AS "a b", a), xmlelement(name "x y", xmlattributes(s AS "q r"), a) FROM t WHERE k = 1;
+SELECT k, xmlserialize(DOCUMENT xml '<a/>' AS varchar(9)), xmlexists('/a' PASSING ('<a/>'::xml)), xmlforest(s AS "a b", a), xmlelement(name "x y", xmlattributes(s AS "q r"), a) FROM t WHERE k = 1;
 SELECT substring(s FROM 1 FOR 1), substring('abc'::bytea FROM 2), substring(B'101' FROM 2 FOR 1), overlay('abc'::bytea PLACING 'x' FROM 1), trim(LEADING 's' FROM s), trim(TRAILING FROM s::varchar), ltrim(s, 's'), position('b'::bytea IN 'abc'::bytea), trim('\x00'::bytea FROM '\x0001'::bytea) FROM t WHERE k = 1;
 SELECT extract(epoch FROM date '2020-02-02'), extract(timezone FROM timestamptz '2020-02-02'), extract("year" FROM interval '1 year'), date_part('year', date '2020-01-01') FROM t WHERE k = 1;
 SELECT grouping(k, a % 2), k, a % 2, count(*), grouping(a % 2) FROM t WHERE k = 1 GROUP BY GROUPING SETS ((k, a % 2), (k), ROLLUP (a % 2));

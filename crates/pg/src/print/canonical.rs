@@ -283,6 +283,13 @@ pub(crate) unsafe fn settle_expression(n: *mut pg_sys::Node) {
             (*call).aggno = -1;
             (*call).aggtransno = -1;
         }
+        if let Some(list) =
+            node::cast::<pg_sys::ScalarArrayOpExpr, _>(n, NodeTag::T_ScalarArrayOpExpr)
+        {
+            // The planner has long lists looked up by a hash.
+            (*list).hashfuncid = pg_sys::InvalidOid;
+            (*list).negfuncid = pg_sys::InvalidOid;
+        }
         if let Some(row) = node::cast::<pg_sys::RowExpr, _>(n, NodeTag::T_RowExpr) {
             let names = node::elements::<pg_sys::String>((*row).colnames);
             if (1..).zip(names).all(|(n, name)| node::text_of((*name).sval) == format!("f{n}")) {
