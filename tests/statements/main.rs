@@ -15,6 +15,9 @@ mod domains;
 /// Keys of every type, in names and schemas of every kind.
 mod keys;
 
+/// FOR UPDATE with filters of the coordinator.
+mod locks;
+
 /// Functions that write what the statement is about.
 mod nested;
 

@@ -87,17 +87,21 @@ fn output(cluster: &Cluster, tester: &Path, tables: Tables, specification: &str)
     Ok(String::from_utf8_lossy(&printed.stdout).into_owned())
 }
 
-/// Replaces the function by which `isolationtester` learns that a session waits.
+/// Replaces the function by which `isolationtester` learns that a session waits. PostgreSQL calls its own by their OIDs, whatever
+/// `CREATE OR REPLACE` has made of them, so another takes the name. What a node answers at once is not taken for waiting.
 fn see_waits_on_workers(cluster: &Cluster) -> Result<()> {
     let ports: Vec<String> =
         cluster.workers().into_iter().map(|node| cluster.port(node).to_string()).collect();
     let sql = format!(
         "CREATE EXTENSION dblink SCHEMA regress_runner; \
-         CREATE OR REPLACE FUNCTION pg_catalog.pg_isolation_test_session_is_blocked(integer, integer[]) RETURNS boolean \
+         ALTER FUNCTION pg_catalog.pg_isolation_test_session_is_blocked(integer, integer[]) \
+             RENAME TO pg_isolation_test_session_is_blocked_here; \
+         CREATE FUNCTION pg_catalog.pg_isolation_test_session_is_blocked(integer, integer[]) RETURNS boolean \
          LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$ \
          BEGIN \
              IF pg_blocking_pids($1) && $2 THEN RETURN true; END IF; \
-             RETURN EXISTS (SELECT FROM pgs_catalog.activity WHERE pid = $1 AND waiting_for IS NOT NULL) AND EXISTS ( \
+             RETURN EXISTS (SELECT FROM pgs_catalog.activity WHERE pid = $1 AND waiting_for IS NOT NULL \
+                 AND since < clock_timestamp() - interval '300 ms') AND EXISTS ( \
                  SELECT FROM unnest('{{{ports}}}'::int[]) AS port, LATERAL regress_runner.dblink( \
                      format('host=127.0.0.1 port=%s user=postgres dbname={DATABASE}', port), \
                      'SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = ''Lock''') AS w(waiting int) \

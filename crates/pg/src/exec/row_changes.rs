@@ -757,7 +757,10 @@ unsafe fn fill(
 }
 
 /// ExecQual, `src/include/executor/executor.h`.
-unsafe fn holds(qual: *mut pg_sys::ExprState, context: *mut pg_sys::ExprContext) -> bool {
+pub(crate) unsafe fn holds(
+    qual: *mut pg_sys::ExprState,
+    context: *mut pg_sys::ExprContext,
+) -> bool {
     // SAFETY: the caller passes a condition and the context of its node.
     unsafe {
         if qual.is_null() {

@@ -1,17 +1,24 @@
-//! FOR UPDATE with LIMIT over several shards: as many rows are locked as are wanted.
+//! FOR UPDATE with LIMIT over several shards, or with a filter that only this server can compute: no rows are locked but those
+//! that are wanted.
 //!
-//! PostgreSQL locks below LIMIT, row by row. A scan that locks all rows that match would leave nothing to whoever asks next with
-//! SKIP LOCKED. So the rows that may be meant, the candidates, are read first, in the order that the query asks for and without
-//! being locked, by child plans that yield their `ctid`s alone. The scan then has the nodes lock as many of them as are still
+//! PostgreSQL locks below LIMIT and above filters, row by row. A scan that locks all rows that match would leave nothing to
+//! whoever asks next with SKIP LOCKED, and rows would be locked, and waited for, before a filter has seen them. So the rows that
+//! may be meant, the candidates, are read first, in the order that the query asks for and without
+//! being locked, by child plans that yield their `ctid`s and `xmin`s alone and apply all filters. The scan then has the nodes lock
+//! as many of them as are still
 //! wanted, by `ctid` and by the query's filters, until it has enough; those that others hold, or have changed, yield nothing, and
-//! the next ones are tried. The first child reads a few candidates of each node, the second, which is needed if these are not enough,
-//! all of them.
+//! the next ones are tried. If there is a LIMIT and the nodes apply all filters, the first child reads a few candidates of each
+//! node, the second, which is needed if these are not enough, all of them. Otherwise there is but one, which reads all.
+//!
+//! A node that has waited for a row locks what the row has become. As PostgreSQL looks at such a row again (EvalPlanQual), so
+//! does the scan with the filters of this server; rows that have stayed the same, by `ctid` and `xmin`, are not looked at twice.
 //!
 //! With SKIP LOCKED a node can skip what others hold by itself ([`FirstFree`]), which costs one round trip however many rows are held.
 //!
 //! The `ctid`s of a table with one placement a shard only are the same for everybody. On others only what a node can do by itself is
 //! done so.
 
+use crate::exec::row_changes;
 use crate::exec::scan::ScanIo;
 use crate::hooks;
 use crate::path::base;
@@ -19,7 +26,7 @@ use crate::path::base::SortKey;
 use crate::path::join::members;
 use crate::path::lock_join;
 use crate::path::pushed::{self, Order, Pushed, Yield};
-use crate::path::remote::{Pieces, Printer, Remote};
+use crate::path::remote::{Pieces, Printer, Remote, columns_in};
 use crate::path::sorted;
 use crate::path::tid;
 use crate::print::template::Piece;
@@ -44,12 +51,14 @@ pub struct Claim {
     pub limit: Option<usize>,
     /// See above.
     pub offset: Option<usize>,
-    /// How many candidates the first child reads of a node.
+    /// How many candidates the first child reads of a node, if there is a second.
     pub candidates: i64,
     /// How a node finds the first rows that nobody holds, with SKIP LOCKED.
     pub first_free: Option<FirstFree>,
     /// There are children that find candidates.
     pub by_place: bool,
+    /// Where `ctid` and `xmin` stand in the scan's row.
+    pub version: (usize, usize),
 }
 
 /// A statement that locks the first rows of a node that nobody holds: one that executes LIMIT above the locks, so that no row
@@ -78,13 +87,16 @@ pub(crate) struct Claiming {
     pub(crate) by_place: bool,
 }
 
-/// Nodes skip what is held.
+/// Nodes skip what is held. They cannot where this server has filters of its own.
 pub(crate) fn skips(remote: &Remote) -> bool {
-    lock_join::lock_of(remote).is_some_and(|lock| lock.ends_with("SKIP LOCKED"))
+    remote.locks_all && lock_join::lock_of(remote).is_some_and(|lock| lock.ends_with("SKIP LOCKED"))
 }
 
-/// The only path of a relation whose rows are locked below LIMIT; none if the query is another, or has an order that nodes cannot
-/// sort by.
+/// A version of a row: its `ctid` and its `xmin`.
+pub type Version = (Tid, u32);
+
+/// The only path of a relation whose rows are locked below LIMIT or above filters of this server; none if the query is another, or
+/// has an order that nodes cannot sort by.
 ///
 /// # Safety
 ///
@@ -98,7 +110,13 @@ pub(crate) unsafe fn path(
     // SAFETY: the caller vouches for the planner's structures; nodes are made with the functions for them.
     unsafe {
         let entry = base::entry_of(root, relation);
-        if !remote.locks_all || base::is_target(entry) || !is_limited(root, rel) {
+        let filters = local_filters(rel, remote);
+        let is_limited = is_limited(root, rel);
+        if base::lock_clause(entry).is_none()
+            || base::is_target(entry)
+            || !(is_limited && remote.locks_all || !filters.is_empty())
+            || !(*rel).lateral_relids.is_null()
+        {
             return None;
         }
         let keys = (*root).query_pathkeys;
@@ -108,27 +126,39 @@ pub(crate) unsafe fn path(
             return None;
         }
         let mut unlocked = (**remote).clone();
-        (unlocked.complete, unlocked.locks_all) = (true, false);
+        (unlocked.complete, unlocked.locks_all) = (filters.is_empty(), false);
         let unlocked = Rc::new(unlocked);
         let below = Pushed { is_candidates: true, ..Pushed::all(Rc::clone(&unlocked)) };
-        let order = if keys.is_null() { Vec::new() } else { sorted::order_by(rel, &below, keys)? };
+        let order = if keys.is_null() || !is_limited {
+            Vec::new()
+        } else {
+            sorted::order_by(rel, &below, keys)?
+        };
         let most = if (*root).limit_tuples > 0.0 {
             ((*root).limit_tuples as i64).saturating_mul(2).saturating_add(MORE)
         } else {
             SOME
         };
-        let place = pg_sys::SelfItemPointerAttributeNumber as i16;
-        let ctid =
-            pg_sys::makeVar(relation as i32, place, pg_sys::TIDOID, -1, pg_sys::Oid::INVALID, 0);
+        let version = version_of(relation);
         let target = pg_sys::create_empty_pathtarget();
-        pg_sys::add_column_to_pathtarget(target, ctid.cast(), 0);
+        for column in version {
+            pg_sys::add_column_to_pathtarget(target, column.cast(), 0);
+        }
         let target = pg_sys::set_pathtarget_cost_width(root, target);
+        let mut outputs: Vec<*mut pg_sys::Node> = version.map(|column| column.cast()).to_vec();
+        for column in columns_in(remote, &filters) {
+            if !outputs.iter().any(|known| pg_sys::equal((*known).cast(), column.cast())) {
+                outputs.push(column);
+            }
+        }
+        let outputs: Vec<Yield> =
+            outputs.into_iter().map(|expression| Yield { expression, partial: None }).collect();
         let claiming = base::make_path(rel, (*rel).reltarget, (*rel).rows, remote);
-        for limit in [Some(most), None].into_iter().filter(|_| by_place) {
+        let limits = if filters.is_empty() { vec![Some(most), None] } else { vec![None] };
+        for limit in limits.into_iter().filter(|_| by_place) {
             let child = base::make_path(rel, target, (*rel).rows, &unlocked);
-            let outputs = vec![Yield { expression: ctid.cast(), partial: None }];
-            let order = order.clone();
-            pushed::attach(child, Pushed { outputs: Some(outputs), order, limit, ..below.clone() });
+            let (outputs, order) = (Some(outputs.clone()), order.clone());
+            pushed::attach(child, Pushed { outputs, order, limit, ..below.clone() });
             (*claiming).custom_paths = pg_sys::lappend((*claiming).custom_paths, child.cast());
         }
         let claims = Some(Claiming { candidates: most, order, by_place });
@@ -137,8 +167,46 @@ pub(crate) unsafe fn path(
     }
 }
 
+/// `ctid` and `xmin`.
+///
+/// # Safety
+///
+/// Called while a query is planned.
+pub(crate) unsafe fn version_of(relation: u32) -> [*mut pg_sys::Var; 2] {
+    let column = |number: i32, type_oid| {
+        // SAFETY: makes a node in the planner's memory.
+        unsafe {
+            let none = pg_sys::Oid::INVALID;
+            pg_sys::makeVar(relation as i32, number as i16, type_oid, -1, none, 0)
+        }
+    };
+    [
+        column(pg_sys::SelfItemPointerAttributeNumber, pg_sys::TIDOID),
+        column(pg_sys::MinTransactionIdAttributeNumber, pg_sys::XIDOID),
+    ]
+}
+
+/// The filters of the relation that no node applies.
+unsafe fn local_filters(rel: *mut pg_sys::RelOptInfo, remote: &Remote) -> Vec<*mut pg_sys::Node> {
+    // SAFETY: the planner's live structures.
+    unsafe {
+        node::elements::<pg_sys::RestrictInfo>((*rel).baserestrictinfo)
+            .into_iter()
+            .filter(|info| !(**info).pseudoconstant && !base::is_shipped(remote, *info))
+            .map(|info| (*info).clause.cast())
+            .collect()
+    }
+}
+
 /// The query is a SELECT with LIMIT of this relation alone, each row of which is one of its own.
-unsafe fn is_limited(root: *mut pg_sys::PlannerInfo, rel: *mut pg_sys::RelOptInfo) -> bool {
+///
+/// # Safety
+///
+/// The planner's live structures.
+pub(crate) unsafe fn is_limited(
+    root: *mut pg_sys::PlannerInfo,
+    rel: *mut pg_sys::RelOptInfo,
+) -> bool {
     // SAFETY: the planner's live structures.
     unsafe {
         let parse = &*(*root).parse;
@@ -217,10 +285,16 @@ pub(crate) fn first_free(
 }
 
 impl ScanIo {
-    /// The `ctid` that a child yields next; none at its end.
-    pub fn candidate(&mut self, child: usize) -> Option<Tid> {
+    /// How many children find candidates.
+    pub fn children(&self) -> usize {
+        // SAFETY: the node's state is live.
+        unsafe { node::length((*self.node()).custom_ps) }
+    }
+
+    /// The row that a child yields next; none at its end.
+    pub fn candidate(&mut self, child: usize) -> Option<Version> {
         pgrx::check_for_interrupts!();
-        // SAFETY: the child was initialised by `begin`; its only column is a tid, and not NULL.
+        // SAFETY: the child was initialised by `begin`; its columns are a tid and an xid, and not NULL.
         unsafe {
             let child: *mut pg_sys::PlanState = node::nth((*self.node()).custom_ps, child);
             let slot = pg_sys::ExecProcNode(child);
@@ -228,7 +302,32 @@ impl ScanIo {
                 return None;
             }
             pg_sys::slot_getallattrs(slot);
-            Some(tid::read(*(*(*slot).tts_values).cast_mut_ptr::<pg_sys::ItemPointerData>()))
+            Some(version_in(slot, (0, 1)))
+        }
+    }
+
+    /// The version of the row in the scan's slot.
+    pub fn claimed_version(&self, claim: &Claim) -> Version {
+        // SAFETY: the slot is filled; the columns are those that the plan has for this.
+        unsafe { version_in(self.slot(), claim.version) }
+    }
+
+    /// Takes over the filters that the executor would apply to each row of the scan; see [`Self::passes`].
+    pub fn take_filters(&mut self) -> Filters {
+        // SAFETY: the node's state is live; without a condition the executor takes all rows.
+        unsafe {
+            let qual = std::mem::replace(&mut (*self.node()).ss.ps.qual, std::ptr::null_mut());
+            Filters(qual)
+        }
+    }
+
+    /// The row in the scan's slot passes them.
+    pub fn passes(&mut self, filters: &Filters) -> bool {
+        // SAFETY: the condition was made for this node, whose slot is filled.
+        unsafe {
+            let context = (*self.node()).ss.ps.ps_ExprContext;
+            (*context).ecxt_scantuple = self.slot();
+            row_changes::holds(filters.0, context)
         }
     }
 
@@ -251,5 +350,20 @@ impl ScanIo {
         let limit = number(claim.limit).unwrap_or(i64::MAX).max(0);
         let offset = number(claim.offset).unwrap_or(0).max(0);
         limit.saturating_add(offset).unsigned_abs()
+    }
+}
+
+/// Filters of this server for rows that are locked on nodes.
+pub struct Filters(*mut pg_sys::ExprState);
+
+/// # Safety
+///
+/// A filled slot, and the places of a tid and an xid in it that are not NULL.
+unsafe fn version_in(slot: *mut pg_sys::TupleTableSlot, (ctid, xmin): (usize, usize)) -> Version {
+    // SAFETY: the caller vouches for the slot.
+    unsafe {
+        let values = (*slot).tts_values;
+        let tid = (*values.add(ctid)).cast_mut_ptr::<pg_sys::ItemPointerData>();
+        (tid::read(*tid), (*values.add(xmin)).value() as u32)
     }
 }

@@ -220,22 +220,20 @@ pub(crate) unsafe fn plan(
             .iter()
             .map(|key| {
                 let expression = key.expression;
-                let is_it = |known: &Yield| {
-                    known.partial.is_none()
-                        && pg_sys::equal(known.expression.cast(), expression.cast())
-                };
-                let column = yields.iter().position(is_it).unwrap_or_else(|| {
-                    yields.push(Yield { expression, partial: None });
-                    yields.len() - 1
-                });
                 SortKey {
-                    column,
+                    column: place_among(&mut yields, expression),
                     operator: key.operator,
                     collation: pg_sys::exprCollation(expression),
                     nulls_first: key.nulls_first,
                 }
             })
             .collect();
+        let version = match (&pushed.claims, &remote.items[..]) {
+            (Some(_), [Item::Table(relation)]) => claim::version_of(*relation)
+                .map(|column| place_among(&mut yields, column.cast()))
+                .into(),
+            _ => (0, 0),
+        };
         let noted = verify_scan::begin();
         let mut printer = Printer::new(remote);
         let sql = with_portable_output(|| print(&pushed, &yields, &mut printer));
@@ -270,8 +268,13 @@ pub(crate) unsafe fn plan(
                     printer.expressions.len() - 1
                 })
             };
-            let (limit, offset) = (number_of((*parse).limitCount), number_of((*parse).limitOffset));
-            Claim { limit, offset, candidates: *candidates, first_free, by_place: *by_place }
+            let (limit, offset) = if claim::is_limited(root, rel) {
+                (number_of((*parse).limitCount), number_of((*parse).limitOffset))
+            } else {
+                (None, None)
+            };
+            let (candidates, by_place) = (*candidates, *by_place);
+            Claim { limit, offset, candidates, first_free, by_place, version }
         });
         let scan_list: Vec<*mut pg_sys::TargetEntry> = (1i16..)
             .zip(&yields)
@@ -313,6 +316,22 @@ pub(crate) unsafe fn plan(
         (*scan).custom_plans = plans;
         Ok(scan.cast())
     }
+}
+
+/// The place of an expression among those that a scan yields, to which it is added if it is missing.
+///
+/// # Safety
+///
+/// Live expressions of the planner.
+unsafe fn place_among(yields: &mut Vec<Yield>, expression: *mut pg_sys::Node) -> usize {
+    // SAFETY: the caller vouches for the expressions.
+    let is_it = |known: &Yield| unsafe {
+        known.partial.is_none() && pg_sys::equal(known.expression.cast(), expression.cast())
+    };
+    yields.iter().position(is_it).unwrap_or_else(|| {
+        yields.push(Yield { expression, partial: None });
+        yields.len() - 1
+    })
 }
 
 /// The node of a scan, with the expressions that it computes and the row that it yields.

@@ -1,4 +1,5 @@
-//! Rows that are locked below LIMIT: as many as are wanted, chosen from candidates that have been read without being locked.
+//! Rows that are locked below LIMIT and above filters: those that are wanted, chosen from candidates that have been read without
+//! being locked.
 //!
 //! See `pg::path::claim` for the plan. A candidate that yields nothing is held by somebody else (SKIP LOCKED) or has been changed since
 //! it was read. What it has become may still be meant, so if rows are missing at the end, the candidates are read once more, until
@@ -11,7 +12,7 @@ use crate::plan::compiled::Compiled;
 use crate::plan::data::Plan;
 use pg::PgError;
 use pg::exec::scan::{Explain, Scan, ScanIo};
-use pg::path::claim::Claim;
+use pg::path::claim::{Claim, Filters, Version};
 use pg::server::transaction::{Isolation, isolation_level};
 use shardmap::tid::{Tid, TidLayout};
 use std::collections::{BTreeSet, HashSet};
@@ -23,16 +24,29 @@ const MOST: u64 = 500;
 /// The scan.
 pub(crate) struct ClaimedRows {
     claim: Claim,
+    filters: Filters,
     compiled: Rc<Compiled>,
     read: Read,
+    /// How many rows are kept, and which of them are not meant.
+    kept: usize,
+    passed_over: HashSet<usize>,
+    emitted: usize,
     done: bool,
 }
 
 impl ClaimedRows {
     /// The scan of a plan.
-    pub(crate) fn new(claim: Claim, compiled: Rc<Compiled>) -> Self {
-        let read = Read::new(Rc::clone(&compiled));
-        Self { claim, compiled, read, done: false }
+    pub(crate) fn new(claim: Claim, compiled: Rc<Compiled>, io: &mut ScanIo) -> Self {
+        Self {
+            claim,
+            filters: io.take_filters(),
+            read: Read::new(Rc::clone(&compiled)),
+            compiled,
+            kept: 0,
+            passed_over: HashSet::new(),
+            emitted: 0,
+            done: false,
+        }
     }
 
     /// Locks the rows; they are kept.
@@ -42,11 +56,11 @@ impl ClaimedRows {
             io.rows().borrow_mut().rewind();
             return Ok(());
         }
-        let mut tried: HashSet<Tid> = HashSet::new();
+        let mut tried: HashSet<Version> = HashSet::new();
         loop {
-            let before = tried.len() as u64;
-            let left = self.claim_some(io, wanted, &mut tried)?;
-            let is_all_held = wanted - left == tried.len() as u64 - before;
+            let mut missing = false;
+            let left = self.claim_some(io, wanted, &mut tried, &mut missing)?;
+            let is_all_held = !missing;
             wanted = left;
             if wanted == 0 || is_all_held {
                 break;
@@ -77,30 +91,33 @@ impl ClaimedRows {
         Ok(!by_place)
     }
 
-    /// Goes through the candidates once; tells how many rows are still wanted.
+    /// Goes through the candidates once; tells how many rows are still wanted. Some are `missing` that were candidates.
     fn claim_some(
         &mut self,
         io: &mut ScanIo,
         mut wanted: u64,
-        tried: &mut HashSet<Tid>,
+        tried: &mut HashSet<Version>,
+        missing: &mut bool,
     ) -> Result<u64, PgError> {
-        for child in 0..2 {
+        for child in 0..io.children() {
             let mut seen = 0;
             let mut is_over = false;
             while wanted > 0 && !is_over {
-                let mut batch = Vec::new();
+                let mut batch: Vec<Version> = Vec::new();
                 while (batch.len() as u64) < wanted.min(MOST) {
-                    let Some(tid) = io.candidate(child) else {
+                    let Some(version) = io.candidate(child) else {
                         is_over = true;
                         break;
                     };
                     seen += 1;
-                    if tried.insert(tid) {
-                        batch.push(tid);
+                    if tried.insert(version) {
+                        batch.push(version);
                     }
                 }
                 if !batch.is_empty() {
-                    wanted = wanted.saturating_sub(self.lock(io, &batch)?);
+                    let (found, held) = self.lock(io, &batch, tried)?;
+                    wanted = wanted.saturating_sub(held);
+                    *missing |= found < batch.len();
                 }
             }
             // No node has more than it was asked for.
@@ -111,18 +128,39 @@ impl ClaimedRows {
         Ok(wanted)
     }
 
-    fn lock(&mut self, io: &mut ScanIo, batch: &[Tid]) -> Result<u64, PgError> {
+    /// Locks rows; tells how many have been found, and how many of these are meant.
+    fn lock(
+        &mut self,
+        io: &mut ScanIo,
+        batch: &[Version],
+        tried: &mut HashSet<Version>,
+    ) -> Result<(usize, u64), PgError> {
         let Plan::ShardScan(plan) = &self.compiled.plan else {
             return Err(PgError::internal("rows are locked without a scan"));
         };
         let shards = tables(&plan.tables)?[0].map.len();
         let layout = TidLayout::for_shards(shards);
         let shard = |tid: &Tid| if shards > 1 { layout.decode(*tid).0 } else { 0 };
-        let concerned: BTreeSet<usize> = batch.iter().map(shard).collect();
+        let concerned: BTreeSet<usize> = batch.iter().map(|(tid, _)| shard(tid)).collect();
         let concerned: Vec<usize> = concerned.into_iter().collect();
         let list: Vec<String> =
-            batch.iter().map(|tid| format!("\"({},{})\"", tid.block, tid.offset)).collect();
-        self.read.lock_rows(io, &concerned, Claimed::Places(format!("'{{{}}}'", list.join(","))))
+            batch.iter().map(|(tid, _)| format!("\"({},{})\"", tid.block, tid.offset)).collect();
+        let Self { claim, filters, read, kept, passed_over, .. } = self;
+        let (mut found, mut held) = (0, 0);
+        let mut each = |io: &mut ScanIo| {
+            found += 1;
+            let version = io.claimed_version(claim);
+            // A version that has been tried has passed the filters. Another is not to be tried as one more candidate.
+            if !tried.insert(version) || io.passes(filters) {
+                held += 1;
+            } else {
+                passed_over.insert(*kept);
+            }
+            *kept += 1;
+        };
+        let places = Claimed::Places(format!("'{{{}}}'", list.join(",")));
+        read.lock_rows(io, &concerned, places, &mut each)?;
+        Ok((found, held))
     }
 }
 
@@ -132,14 +170,23 @@ impl Scan for ClaimedRows {
             self.run(io)?;
             self.done = true;
         }
-        io.emit_kept()
+        while io.emit_kept()? {
+            self.emitted += 1;
+            if !self.passed_over.contains(&(self.emitted - 1)) {
+                return Ok(true);
+            }
+            io.pass_over();
+        }
+        Ok(false)
     }
 
     fn rescan(&mut self, io: &mut ScanIo, changed: bool) -> Result<(), PgError> {
+        self.emitted = 0;
         if changed && self.done {
             io.rows().borrow_mut().clear();
             io.read_candidates_again();
-            self.done = false;
+            self.passed_over.clear();
+            (self.kept, self.done) = (0, false);
         } else {
             io.rows().borrow_mut().rewind();
         }

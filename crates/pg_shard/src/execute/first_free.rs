@@ -98,8 +98,8 @@ impl Read {
             if wanted == 0 {
                 break;
             }
-            let locked =
-                self.lock_rows(io, &group, Claimed::First { limit: wanted, of_all: true })?;
+            let first = Claimed::First { limit: wanted, of_all: true };
+            let locked = self.lock_rows(io, &group, first, &mut |_| {})?;
             wanted = wanted.saturating_sub(locked);
         }
         Ok(wanted)

@@ -83,7 +83,7 @@ pub(crate) fn begin(
             Box::new(lookup_join::LookupJoin::new(matched, compiled))
         }
         Plan::ShardScan(plan) if let Some(claim) = plan.claim.clone() => {
-            Box::new(claim::ClaimedRows::new(claim, compiled))
+            Box::new(claim::ClaimedRows::new(claim, compiled, io))
         }
         Plan::Routed(_) | Plan::ShardScan(_) => Box::new(read::Read::new(compiled)),
         Plan::InsertedRows(plan) => Box::new(insert::InsertRows::new(plan.clone(), compiled)),

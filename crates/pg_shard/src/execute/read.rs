@@ -262,12 +262,14 @@ impl Read {
             && !(plan.is_claimed && shards.iter().all(|index| table.placements[*index].len() == 1)))
     }
 
-    /// Has the nodes lock these rows, as far as they pass the filters, and keeps those that they have locked. Tells how many they are.
+    /// Has the nodes lock these rows, as far as they pass the filters, and keeps those that they have locked; `each` is called with
+    /// each of them in the scan's slot. Tells how many they are.
     pub(super) fn lock_rows(
         &mut self,
         io: &mut ScanIo,
         shards: &[usize],
         claimed: Claimed,
+        each: &mut dyn FnMut(&mut ScanIo),
     ) -> Result<u64, PgError> {
         let tables = self.tables()?;
         (self.claimed, self.keeping) = (Some(claimed), true);
@@ -277,6 +279,7 @@ impl Read {
         let mut count = 0;
         while self.read(io)? {
             count += 1;
+            each(io);
             io.pass_over();
         }
         Ok(count)

@@ -198,6 +198,7 @@ impl Plan {
                     if let Some(first_free) = &claim.first_free {
                         write_first_free(&mut w, first_free);
                     }
+                    w.int(count(claim.version.0)).int(count(claim.version.1));
                 }
             }
             Self::InsertedRows(plan) => {
@@ -291,6 +292,7 @@ impl Plan {
                     candidates: reader.text().parse().unwrap_or(i64::MAX),
                     by_place: reader.int() != 0,
                     first_free: (reader.int() != 0).then(|| read_first_free(reader)),
+                    version: (read_count(reader), read_count(reader)),
                 });
                 Self::ShardScan(Box::new(ShardScan {
                     tables,
