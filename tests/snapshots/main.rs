@@ -5,3 +5,6 @@ mod aged;
 
 /// What is seen of transactions over several nodes.
 mod nodes;
+
+/// A bank, and who counts its money.
+mod bank;

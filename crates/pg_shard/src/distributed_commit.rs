@@ -8,18 +8,20 @@
 use crate::fault;
 use crate::health;
 use crate::session::ending::{OnInterrupt, PATIENCE, end_all};
+use crate::session::moment;
 use crate::session::pool::{self, SessionRef};
 use crate::session::{Failure, Session, two_phase};
 use crate::settings;
 use crate::transaction::Written;
 use ::commit::{
-    Anchor, Cause, Command, Event, Evidence, Gid, Outcome, Part, Participant, Protocol, State,
-    Transaction,
+    Anchor, Cause, Command, Event, Evidence, Gid, Outcome, Part, Participant, Protocol, Stamp,
+    State, Transaction,
 };
 use pg::net::wait::clock;
 use pg::server::commit::should_stop;
 use pg::server::transaction::{self, Isolation};
 use pg::server::{decision, resolver};
+use pg::time::Time;
 use pg::{PgError, SqlState};
 use pgrx::prelude::*;
 use shardmap::{NodeAddress, PlacementId, ShardId};
@@ -65,6 +67,8 @@ pub(crate) struct Commit {
     /// What went wrong with whom.
     errors: Vec<Option<PgError>>,
     not_marked: Option<PgError>,
+    /// When the deciding participant has committed, by the nodes' clock.
+    committed_at: Option<Time>,
 }
 
 impl Commit {
@@ -113,6 +117,7 @@ impl Commit {
             errors,
             by_client,
             not_marked: None,
+            committed_at: None,
         })
     }
 
@@ -172,7 +177,11 @@ impl Commit {
             if self.evidence.is_some() {
                 fault::point(point_of(&commands));
             }
-            if let [Command::DecideHere { .. }] = &commands[..] {
+            if let [Command::DecideHere { at }] = &commands[..] {
+                if let Some(at) = at.and_then(time_of) {
+                    // If the clock does not believe it, readers find the prepared parts to be of an uncertain time.
+                    let _ = pg::time::commit_at(at);
+                }
                 return true;
             }
             let events = self.carry_out(&commands);
@@ -220,6 +229,7 @@ impl Commit {
                     // What was lost is said by the commit.
                     let _ = crate::session::stream::claim(session);
                 }
+                session.borrow_mut().reported = None;
                 (SessionRef::clone(session), self.sql(*who, command))
             })
             .collect();
@@ -242,8 +252,13 @@ impl Commit {
     fn sql(&self, who: usize, command: &Command) -> String {
         match command {
             Command::Prepare { .. } => format!("PREPARE TRANSACTION '{}'", self.gid(who)),
-            Command::CommitPrepared { .. } => format!("COMMIT PREPARED '{}'", self.gid(who)),
+            Command::CommitPrepared { .. } => {
+                format!("COMMIT PREPARED '{}'{}", self.gid(who), moment::comment(self.committed_at))
+            }
             Command::RollBackPrepared { .. } => format!("ROLLBACK PREPARED '{}'", self.gid(who)),
+            Command::Commit { at, .. } => {
+                format!("COMMIT{}", moment::comment(at.and_then(time_of)))
+            }
             _ => "COMMIT".to_owned(),
         }
     }
@@ -286,9 +301,14 @@ impl Commit {
     ) -> Event {
         let mut session = self.sessions[who].borrow_mut();
         session.left_transaction();
+        let reported = session.reported.take();
         match outcome {
             Ok(()) if matches!(command, Command::Prepare { .. }) => {
-                Event::Prepared { who, clock: None }
+                Event::Prepared { who, clock: reported.map(|time| time.number() as u64) }
+            }
+            Ok(()) if matches!(command, Command::Commit { decides: true, .. }) => {
+                self.committed_at = reported;
+                Event::Ended { who }
             }
             Ok(()) => Event::Ended { who },
             Err(Failure::Statement(error)) => {
@@ -352,6 +372,11 @@ impl Commit {
     }
 }
 
+/// A node's time, as the protocol knows it.
+fn time_of(stamp: Stamp) -> Option<Time> {
+    i64::try_from(stamp).ok().and_then(Time::from_number)
+}
+
 /// What a commit is about to do, as tests name it.
 fn point_of(commands: &[Command]) -> &'static str {
     match commands.first() {
@@ -383,6 +408,7 @@ pub(crate) fn after_transaction(committed: bool) {
     if commit.by_client && committed {
         return;
     }
+    commit.committed_at = pg::time::last_commit().filter(|_| committed);
     let commands = commit.protocol.on(Event::DecidedHere(committed));
     commit.go_on(commands);
 }

@@ -91,6 +91,11 @@ impl Session {
     }
 }
 
+/// The comment that tells a node a time behind a command that ends a transaction.
+pub(crate) fn comment(at: Option<Time>) -> String {
+    at.map(|at| format!(" /* {} */", name_of(at))).unwrap_or_default()
+}
+
 /// How a portal, or a snapshot to import, is called that reads at a time.
 pub(super) fn name_of(at: Time) -> String {
     format!("pgs_at_{}", at.number())
