@@ -105,6 +105,16 @@ enum Chore {
     /// Stops at the first step that fails. The last lines are those of the tests.
     Test,
 
+    /// Clients move money between accounts of different nodes while servers are killed, for five minutes.
+    ///
+    /// At the end every account has what the transfers say that are written down, and every acknowledged one is. The
+    /// library must be built.
+    Bank {
+        /// For how many seconds.
+        #[arg(long, default_value_t = 300)]
+        seconds: u32,
+    },
+
     /// Check the structure of the code and the documents; a second, without PostgreSQL.
     ///
     /// Arrows between crates, circles of files, headers, lengths of files and functions, pointers outside of the wall,
@@ -279,6 +289,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
             rows: *rows,
         })?,
         Chore::Test => return test::run(),
+        Chore::Bank { seconds } => test::bank(*seconds)?,
         Chore::Tidy { tighten } => tidy::run(Workspace::find()?.root(), *tighten)?,
         Chore::Bench {
             what: Some(OtherBench::Tpch { scale, rounds, only, dir, no_pulling }),

@@ -50,6 +50,14 @@ pub(crate) fn run() -> Result<ExitCode> {
     run_to_the_last_line(&mut tests)
 }
 
+/// The test of the bank, for so many seconds.
+pub(crate) fn bank(seconds: u32) -> Result<()> {
+    let postgres = setup::ensure_for_tests()?;
+    let workspace = Workspace::find()?;
+    let test = ["test", "--release", "-p", "testkit", "--test", "commit", "bank"];
+    process::run(workspace.cargo(&postgres, &test).env("PGSHARD_BANK", seconds.to_string()))
+}
+
 /// The workspace's tests, with nextest if it is there.
 fn tests(workspace: &Workspace, postgres: &Postgres) -> Command {
     match process::find("cargo-nextest") {

@@ -174,7 +174,7 @@ impl Round {
             None => {
                 self.tell(
                     &PgError::new(
-                        SqlState(*b"01000"),
+                        SqlState::WARNING,
                         format!(
                             "prepared transaction \"{gid}\" on node \"{}\" is in doubt",
                             self.nodes[at].address

@@ -50,7 +50,7 @@ pub fn make_durable() {
 /// Writes the row. From here on the transaction's commit is durable.
 pub fn record(coordinator: u64) -> Result<Recorded, PgError> {
     let table = table::relation_oid("pgs_catalog", "decision").ok_or_else(|| {
-        PgError::new(SqlState(*b"42P01"), "relation \"pgs_catalog.decision\" does not exist")
+        PgError::new(SqlState::UNDEFINED_OBJECT, "relation \"pgs_catalog.decision\" does not exist")
             .hint("CREATE EXTENSION pg_shard.")
     })?;
     let mut bytes = [0u8; 8];

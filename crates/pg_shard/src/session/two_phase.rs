@@ -83,7 +83,8 @@ impl Session {
         });
         match asked {
             // "is in the future": a crash has lost it.
-            Err(Failure::Statement(error)) if error.sqlstate() == SqlState(*b"22023") => {}
+            Err(Failure::Statement(error))
+                if error.sqlstate() == SqlState::INVALID_PARAMETER_VALUE => {}
             asked => drop(asked?),
         }
         if is_under_way {
@@ -103,7 +104,7 @@ impl Session {
 
 /// Somebody else has ended the prepared transaction.
 pub(crate) fn is_ended(error: &PgError) -> bool {
-    error.sqlstate() == SqlState(*b"42704")
+    error.sqlstate() == SqlState::UNDEFINED_OBJECT
 }
 
 /// Somebody else is ending it right now.
