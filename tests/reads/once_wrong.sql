@@ -76,3 +76,8 @@ SELECT x.id, x.n FROM (SELECT id, twice(grp) AS c, count(*) OVER (PARTITION BY i
 
 -- Distinct values of a table whose only join was removed: variable not found in subplan target list.
 SELECT count(DISTINCT c.grp), bool_and(c.ok IS UNKNOWN) FROM customers c LEFT JOIN (SELECT avg(o.id) AS a FROM orders o) x ON c.score = x.a;
+
+-- A column of a join with an alias is written as one of the join, which nothing that is sent has: "invalid attnum 1 for relation".
+SELECT * FROM (single AS s CROSS JOIN places AS p) AS x (a, b, c, d, e);
+SELECT x.a, y.b FROM (single AS s JOIN places AS p ON p.id = s.n) AS x (a) LEFT JOIN (orders AS o JOIN customers AS c ON o.customer = c.id) AS y (a, b) ON y.a = x.a;
+SELECT x.a, count(*), min(x.b) FROM (single AS s JOIN customers AS c ON c.id = s.id) AS x (a, b) GROUP BY x.a ORDER BY x.a;

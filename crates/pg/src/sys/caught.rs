@@ -47,10 +47,37 @@ pub(crate) unsafe fn keeping<R>(body: impl FnOnce() -> Result<R, PgError>) -> Re
     entry.arg = (&raw mut entry).cast();
     // SAFETY: the entry is taken off before this frame ends.
     unsafe { pg_sys::error_context_stack = &raw mut entry };
-    let outcome = catch_unwind(AssertUnwindSafe(body));
-    // SAFETY: the stack is what it was.
-    unsafe { pg_sys::error_context_stack = entry.previous };
-    outcome.unwrap_or_else(|payload| Err(whole(payload)))
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Err(error)) => {
+            // SAFETY: the entry lives; nothing but this frame knows it.
+            unsafe { take_off(&raw mut entry) };
+            Err(error)
+        }
+        outcome => {
+            // SAFETY: the stack is what it was.
+            unsafe { pg_sys::error_context_stack = entry.previous };
+            outcome.unwrap_or_else(|payload| Err(whole(payload)))
+        }
+    }
+}
+
+/// Takes an entry off the stack and leaves those above it: they have not been called for an error of ours, which is about to be
+/// reported, and say where it is (COPY's line).
+///
+/// # Safety
+///
+/// The entry lives, and so do those above it.
+unsafe fn take_off(own: *mut pg_sys::ErrorContextCallback) {
+    // SAFETY: the caller vouches for the entries.
+    unsafe {
+        let mut place = &raw mut pg_sys::error_context_stack;
+        while !(*place).is_null() && *place != own {
+            place = &raw mut (**place).previous;
+        }
+        if *place == own {
+            *place = (*own).previous;
+        }
+    }
 }
 
 /// The error that a panic carries. Other panics go on, and errors that nobody has kept.
