@@ -67,6 +67,17 @@ fn savepoints_that_are_rolled_back_leave_a_transaction_that_commits_whole() {
 }
 
 #[test]
+fn a_server_that_preloads_the_library_has_room_for_prepared_transactions() {
+    let cluster = TestCluster::up_with(1, &[("max_connections", "37")]);
+    for node in cluster.nodes() {
+        let mut session = cluster.session_on(node);
+        assert_eq!(session.text("SHOW max_prepared_transactions"), "37");
+        session.sql("SELECT pg_reload_conf()");
+        assert_eq!(session.text("SHOW max_prepared_transactions"), "37");
+    }
+}
+
+#[test]
 fn a_node_without_prepared_transactions_is_named_before_a_second_node_is_written() {
     let cluster = TestCluster::up_with(2, &[("max_prepared_transactions", "0")]);
     cluster.sql("CREATE TABLE single (k int PRIMARY KEY, v int)");

@@ -11,7 +11,6 @@ use crate::node_name::NodeName;
 pub const DEFAULT_SETTINGS: &[(&str, &str)] = &[
     ("shared_preload_libraries", "pg_shard"),
     ("max_connections", "200"),
-    ("max_prepared_transactions", "200"),
     ("max_worker_processes", "32"),
     ("shared_buffers", "128MB"),
     ("log_line_prefix", "%m [%p] %q%u@%d "),

@@ -60,7 +60,6 @@ fn nodes_listen_on_consecutive_ports_with_the_settings_of_the_spec() -> TestResu
         assert_eq!(cluster.state(node)?, NodeState::Up);
         assert_eq!(ask(&cluster, node, "SHOW port")?, cluster.port(node).to_string());
         assert_eq!(ask(&cluster, node, "SHOW work_mem")?, "5MB");
-        assert_eq!(ask(&cluster, node, "SHOW max_prepared_transactions")?, "200");
         assert_eq!(Path::new(&ask(&cluster, node, "SHOW data_directory")?), cluster.data_dir(node));
     }
     let workers = fs::read_to_string(cluster.data_dir(COORDINATOR).join("pg_worker_list.conf"))?;

@@ -80,6 +80,7 @@ static PG_SHARD: PgShard = PgShard;
 #[pg_guard]
 extern "C-unwind" fn _PG_init() {
     settings::define();
+    pg::server::prepared::make_room();
     pg::server::activity::reserve();
     pg::time::reserve();
     pg::catalog::mark::register(mark::check_label);

@@ -13,9 +13,8 @@ use crate::path::pushed;
 use crate::path::repartition::Moved;
 use crate::path::subselect::Subselect;
 use crate::path::tid;
-use crate::print::prepare;
 use crate::print::template::Piece;
-use crate::print::verify_scan;
+use crate::print::{prepare, rewritten, verify_scan};
 use crate::read::facts;
 use crate::read::query::DistributionKey;
 use crate::read::shippable;
@@ -385,7 +384,7 @@ impl<'a> Printer<'a> {
             let expression = self.in_terms_of_from(expression);
             let (init_params, expressions) = (&self.init_params, &mut self.expressions);
             let own = printable(expression, init_params, self.arrays, expressions);
-            forget_spelling(own);
+            rewritten::forget_spelling(own);
             verify_scan::note(own, &self.named);
             node::text_of(pg_sys::deparse_expression(own, self.context, true, spell_cast))
         }
@@ -932,20 +931,6 @@ unsafe fn printable(
             Some(collate.cast())
         });
         if own == expression { node::copy(own) } else { own }
-    }
-}
-
-/// Has columns printed by the relation that they are of: a column of a join with an alias remembers that it was written as one of
-/// the join (`varnosyn`), which FROM has not.
-unsafe fn forget_spelling(own: *mut pg_sys::Node) {
-    // SAFETY: the caller passes a private, live copy.
-    unsafe {
-        node::walk(own, &mut |n| {
-            if let Some(var) = node::cast::<pg_sys::Var, _>(n, NodeTag::T_Var) {
-                ((*var).varnosyn, (*var).varattnosyn) = (0, 0);
-            }
-            Visit::Into
-        });
     }
 }
 

@@ -74,3 +74,21 @@ pub(crate) unsafe fn name_by_place<T>(n: *mut T, entries: *mut pg_sys::List, lev
         });
     }
 }
+
+/// Has columns printed by the relation that they are of: a column of a join with an alias remembers that it was written as one of
+/// the join (`varnosyn`), which FROM has not.
+///
+/// # Safety
+///
+/// A private, live copy of an expression.
+pub(crate) unsafe fn forget_spelling(own: *mut pg_sys::Node) {
+    // SAFETY: the caller vouches for the copy.
+    unsafe {
+        node::walk(own, &mut |n| {
+            if let Some(var) = node::cast::<pg_sys::Var, _>(n, NodeTag::T_Var) {
+                ((*var).varnosyn, (*var).varattnosyn) = (0, 0);
+            }
+            Visit::Into
+        });
+    }
+}

@@ -1,5 +1,8 @@
 //! The server around a statement: transactions, locks, workers, shared memory, utility statements.
 
+/// Room for prepared transactions.
+pub mod prepared;
+
 /// Definitions: what the statement alone says.
 pub mod alter;
 
