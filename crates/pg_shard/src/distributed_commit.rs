@@ -388,6 +388,28 @@ fn point_of(commands: &[Command]) -> &'static str {
     }
 }
 
+/// Commits node by node: the transaction has dropped the extension, and with it what would show that it has committed.
+pub(crate) fn commit_each(sessions: &[SessionRef]) -> Ended {
+    let commands: Vec<(SessionRef, String)> =
+        sessions.iter().map(|session| (SessionRef::clone(session), "COMMIT".to_owned())).collect();
+    let outcomes = end_all(&commands, OnInterrupt::Finish(PATIENCE));
+    let mut ended = Ended::Well;
+    for (session, outcome) in sessions.iter().zip(outcomes) {
+        let mut session = session.borrow_mut();
+        session.left_transaction();
+        let node = session.node.clone();
+        match outcome {
+            Ok(()) => {}
+            Err(Failure::Statement(error)) => {
+                session.give_up(error.clone());
+                ended = Ended::Refused(error, node);
+            }
+            Err(Failure::Lost(error)) => ended = Ended::Unknown(error, node),
+        }
+    }
+    ended
+}
+
 fn participant(session: &SessionRef, written: &[(ShardId, PlacementId)]) -> Participant {
     let session = session.borrow();
     let part = match (session.wrote, session.locked) {

@@ -164,13 +164,20 @@ pub(crate) fn before_commit() -> Result<(), PgError> {
     check_written_nodes(&open)?;
     let wrote_any = open.iter().any(|session| session.borrow().wrote);
     let written = STATE.with_borrow(|state| state.written.clone());
-    let commit = distributed_commit::Commit::plan(open, &written, false)?;
+    let drops_extension = wrote_any && !pg::server::decision::can_record();
+    let commit = if drops_extension {
+        None
+    } else {
+        Some(distributed_commit::Commit::plan(open.clone(), &written, false)?)
+    };
     if wrote_any {
         commit::make_ready()?;
         transaction::serve_interrupts();
         commit::hold_interrupts_until_end();
     }
-    settle(commit.run(), &written)?;
+    let ended = commit
+        .map_or_else(|| distributed_commit::commit_each(&open), distributed_commit::Commit::run);
+    settle(ended, &written)?;
     STATE.with_borrow_mut(|state| state.written.clear());
     if wrote_any {
         pg::server::activity::note_change();

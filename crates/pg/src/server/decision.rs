@@ -47,6 +47,11 @@ pub fn make_durable() {
     unsafe { pg_sys::ForceSyncCommit() };
 }
 
+/// There is a place for the row.
+pub fn can_record() -> bool {
+    table::relation_oid("pgs_catalog", "decision").is_some()
+}
+
 /// Writes the row. From here on the transaction's commit is durable.
 pub fn record(coordinator: u64) -> Result<Recorded, PgError> {
     let table = table::relation_oid("pgs_catalog", "decision").ok_or_else(|| {
