@@ -23,8 +23,11 @@ mod raw {
     use pgrx::pg_sys;
     use std::ffi::c_int;
     unsafe extern "C-unwind" {
+        /// Raises nothing: an error is being made when a callback is called.
         pub(super) fn geterrcode() -> c_int;
+        /// Plain frames: `keep` holds nothing to drop when memory is short.
         pub(super) fn CopyErrorData() -> *mut pg_sys::ErrorData;
+        /// Raises nothing: it frees.
         pub(super) fn FreeErrorData(error: *mut pg_sys::ErrorData);
     }
 }
