@@ -60,7 +60,7 @@ fn a_coordinator_that_does_not_preload_refuses_to_use_its_distributed_tables() {
 
 #[test]
 fn the_extension_is_created_without_preloading_on_workers_only() {
-    let cluster = TestCluster::up(2);
+    let cluster = TestCluster::up_with(2, &[("max_prepared_transactions", "100")]);
     for worker in cluster.workers() {
         restart_preloading(&cluster, worker, "");
     }
