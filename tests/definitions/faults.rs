@@ -104,6 +104,19 @@ fn what_a_transaction_has_changed_goes_with_it_on_all_nodes() {
     assert_eq!(session.text("SELECT count(*) FROM t"), "100");
 }
 
+/// The first table stands among the others once more, and its change went to the shards twice.
+#[test]
+fn a_statement_may_name_a_table_more_than_once() {
+    let cluster = cluster_with_table(1);
+    cluster.create_distributed("CREATE TABLE u (id int PRIMARY KEY, a int)", "u", "id", 4, 1);
+    cluster.sql("CREATE INDEX t_1 ON t (a); CREATE INDEX t_2 ON t (a); CREATE INDEX u_1 ON u (a)");
+    cluster.sql("DROP INDEX t_1, u_1, t_2");
+    for node in cluster.workers() {
+        let left = "SELECT count(*) FROM pg_class WHERE relname ~ '^[tu]_[12]_'";
+        assert_eq!(cluster.session_on(node).text(left), "0");
+    }
+}
+
 #[test]
 fn only_the_owner_changes_a_table() {
     let cluster = cluster_with_table(1);

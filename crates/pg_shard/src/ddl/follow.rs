@@ -155,7 +155,7 @@ fn apply(watched: &Watched, after: &Definition, change: &Change) -> Result<(), P
     on_shards(table, &change.then)
 }
 
-/// The table with the placements of now, and the name that the shards still have in messages.
+/// The table with the placements of now.
 fn catalog_entry(table: &Rc<DistributedTable>) -> Result<Rc<DistributedTable>, PgError> {
     catalog::forget(Some(table.oid));
     catalog::get(table.oid)

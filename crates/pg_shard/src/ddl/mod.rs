@@ -107,6 +107,7 @@ fn define(
         .filter_map(|oid| catalog::find(*oid))
         .filter(|table| !table.map.is_empty())
         .collect();
+    with_shards.sort_by_key(|table| table.oid.to_u32());
     with_shards.dedup_by_key(|table| table.oid);
     if with_shards.is_empty() {
         return Ok(Outcome::PassOn);
