@@ -108,19 +108,24 @@ impl Drop for Before {
 /// Sets what [`SETTINGS`] says, in the innermost level of settings.
 fn pin_settings() {
     for (name, value) in SETTINGS {
-        // SAFETY: settings of the server itself with values that they take; the level of settings is the caller's.
-        unsafe {
-            pg_sys::set_config_option(
-                name.as_ptr(),
-                value.as_ptr(),
-                pg_sys::GucContext::PGC_SUSET,
-                pg_sys::GucSource::PGC_S_SESSION,
-                pg_sys::GucAction::GUC_ACTION_SAVE,
-                true,
-                0,
-                false,
-            );
-        }
+        set(name, value, pg_sys::GucAction::GUC_ACTION_SAVE);
+    }
+}
+
+/// Changes a setting for as long as `action` says.
+fn set(name: &CStr, value: &CStr, action: pg_sys::GucAction::Type) {
+    // SAFETY: zero-terminated texts; the end of the level of settings, or of the transaction, puts the setting back.
+    unsafe {
+        pg_sys::set_config_option(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            action,
+            true,
+            0,
+            false,
+        );
     }
 }
 
@@ -305,19 +310,7 @@ pub(crate) fn forget_acting() {
 
 /// Sets a setting to the end of the transaction.
 pub fn set_for_transaction(name: &CStr, value: &CStr) {
-    // SAFETY: zero-terminated texts; the transaction's end puts the setting back.
-    unsafe {
-        pg_sys::set_config_option(
-            name.as_ptr(),
-            value.as_ptr(),
-            pg_sys::GucContext::PGC_SUSET,
-            pg_sys::GucSource::PGC_S_SESSION,
-            pg_sys::GucAction::GUC_ACTION_LOCAL,
-            true,
-            0,
-            false,
-        );
-    }
+    set(name, value, pg_sys::GucAction::GUC_ACTION_LOCAL);
 }
 
 /// Objects that a table's definition needs besides PostgreSQL's own, which `pg_depend` does not list: functions, types,
