@@ -241,6 +241,21 @@ enum OtherBench {
         rounds: u32,
     },
 
+    /// Reads of one moment beside transfers, and transfers beside those of one PostgreSQL.
+    Transactions {
+        /// How long a run lasts.
+        #[arg(long, value_name = "S", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+        seconds: u32,
+
+        /// How many runs each side gets; the figures are medians.
+        #[arg(long, value_name = "R", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+
+        /// Only the cases with this in their names: `read`, `by-key`, `transfer` ...
+        #[arg(long, value_name = "NAME")]
+        only: Option<String>,
+    },
+
     /// Measure COPY, INSERT of many rows and INSERT ... SELECT: rows per second of one client.
     Copy {
         /// How many reviews are loaded in a run.
@@ -312,6 +327,13 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
         Chore::Bench { what: Some(OtherBench::Queue { seconds, rounds }), .. } => {
             bench::queue::run(&bench::queue::Options { seconds: *seconds, rounds: *rounds })?;
+        }
+        Chore::Bench { what: Some(OtherBench::Transactions { seconds, rounds, only }), .. } => {
+            bench::transactions::run(&bench::transactions::Options {
+                seconds: *seconds,
+                rounds: *rounds,
+                only: only.clone(),
+            })?;
         }
         Chore::Bench { what: Some(OtherBench::Copy { rows, rounds, only, json }), .. } => {
             bench::bulk::run(&bench::bulk::Options {

@@ -41,6 +41,9 @@ mod report;
 /// TPC-H.
 pub(crate) mod tpch;
 
+/// Transactions over several nodes, and reads beside them.
+pub(crate) mod transactions;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
