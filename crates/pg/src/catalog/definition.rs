@@ -11,6 +11,7 @@
 use crate::sys::error::PgError;
 use crate::sys::node;
 use crate::sys::value::FIRST_USER_OID;
+use crate::sys::version;
 use pgrx::pg_sys::{self, Datum, Oid, SysCacheIdentifier};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
@@ -638,7 +639,7 @@ impl Parts {
                 pg_sys::TYPTYPE_COMPOSITE => {
                     let descriptor = pg_sys::lookup_rowtype_tupdesc_copy(type_oid, -1);
                     for index in 0..(*descriptor).natts as usize {
-                        let attribute = (*descriptor).attrs.as_ptr().add(index);
+                        let attribute = version::attribute(descriptor, index);
                         if (*attribute).attisdropped {
                             continue;
                         }

@@ -8,6 +8,7 @@
 use crate::catalog::privileged;
 use crate::sys::error::{PgError, SqlState};
 use crate::sys::node;
+use crate::sys::version;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::c_int;
 
@@ -124,7 +125,7 @@ unsafe fn examined(relation: pg_sys::Relation, names: &[String]) -> Vec<*mut pg_
         let descriptor = (*relation).rd_att;
         let mut columns = Vec::new();
         for index in 0..(*descriptor).natts as usize {
-            let attribute = (*descriptor).attrs.as_ptr().add(index);
+            let attribute = version::attribute(descriptor, index);
             let name = node::text_of((*attribute).attname.data.as_ptr());
             if (*attribute).attisdropped
                 || (*attribute).attstattarget == 0

@@ -4,7 +4,7 @@
 //! goes straight to the heap through an index.
 
 use crate::sys::error::PgError;
-use crate::sys::node;
+use crate::sys::{node, version};
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::{CString, c_int};
 
@@ -316,7 +316,7 @@ pub fn column_of_every_row(table: Oid) -> Option<String> {
             pg_sys::index_close(index, pg_sys::AccessShareLock as c_int);
         }
         for number in 0..(*descriptor).natts as usize {
-            let attribute = (*descriptor).attrs.as_ptr().add(number);
+            let attribute = version::attribute(descriptor, number);
             if (*attribute).attnotnull && !(*attribute).attisdropped {
                 columns.push((*attribute).attnum);
             }
@@ -372,7 +372,7 @@ pub fn column_types(table: Oid) -> Vec<Oid> {
         }
         let descriptor = (*relation).rd_att;
         let types = (0..(*descriptor).natts as usize)
-            .map(|index| &*(*descriptor).attrs.as_ptr().add(index))
+            .map(|index| &*version::attribute(descriptor, index))
             .filter(|attribute| !attribute.attisdropped)
             .flat_map(|attribute| {
                 [attribute.atttypid, pg_sys::get_element_type(attribute.atttypid)]
@@ -756,7 +756,7 @@ pub(crate) fn has_column_of_type(table: Oid, type_oid: Oid) -> bool {
         }
         let descriptor = (*relation).rd_att;
         let found = (0..(*descriptor).natts as usize)
-            .map(|index| &*(*descriptor).attrs.as_ptr().add(index))
+            .map(|index| &*version::attribute(descriptor, index))
             .any(|attribute| !attribute.attisdropped && attribute.atttypid == type_oid);
         pg_sys::RelationClose(relation);
         found
@@ -771,7 +771,7 @@ pub fn is_not_null(table: Oid, column: i16) -> bool {
         if relation.is_null() {
             return false;
         }
-        let attribute = (*(*relation).rd_att).attrs.as_ptr().add(column as usize - 1);
+        let attribute = version::attribute((*relation).rd_att, column as usize - 1);
         let is_not_null = (*attribute).attnotnull;
         pg_sys::RelationClose(relation);
         is_not_null
@@ -788,7 +788,7 @@ pub fn columns(table: Oid) -> Vec<TableColumn> {
         }
         let descriptor = (*relation).rd_att;
         let columns = (0..(*descriptor).natts as usize)
-            .map(|index| &*(*descriptor).attrs.as_ptr().add(index))
+            .map(|index| &*version::attribute(descriptor, index))
             .filter(|attribute| !attribute.attisdropped)
             .map(|attribute| TableColumn {
                 number: attribute.attnum,
@@ -827,7 +827,7 @@ pub fn row_identities(table: Oid) -> Vec<Vec<i16>> {
             if is_plain {
                 let owner = pg_sys::RelationIdGetRelation(table);
                 let fits = keys.iter().all(|column| {
-                    let attribute = (*(*owner).rd_att).attrs.as_ptr().add(*column as usize - 1);
+                    let attribute = version::attribute((*owner).rd_att, *column as usize - 1);
                     (*attribute).attnotnull
                         && (*attribute).atttypid.to_u32() < crate::sys::value::FIRST_USER_OID
                 });

@@ -1,6 +1,7 @@
 //! What types are made of.
 
 use crate::path::base::live_columns;
+use crate::sys::version;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::c_int;
 
@@ -34,7 +35,7 @@ fn parts_of(type_oid: Oid) -> Vec<Oid> {
             pg_sys::TYPTYPE_COMPOSITE => {
                 let descriptor = pg_sys::lookup_rowtype_tupdesc_copy(type_oid, -1);
                 (0..(*descriptor).natts as usize)
-                    .map(|index| &*(*descriptor).attrs.as_ptr().add(index))
+                    .map(|index| &*version::attribute(descriptor, index))
                     .filter(|attribute| !attribute.attisdropped)
                     .map(|attribute| attribute.atttypid)
                     .collect()

@@ -15,6 +15,7 @@ use crate::sys::custom::{self, Functions, Table};
 use crate::sys::error::{PgError, SqlState, boundary};
 use crate::sys::node;
 use crate::sys::unguarded::copy_datum;
+use crate::sys::version;
 use pgrx::pg_sys::{self, Datum, NodeTag, Oid};
 use std::ffi::{CString, c_int};
 
@@ -698,7 +699,7 @@ fn current_value(cursor: &str, table: Oid, column: i16) -> Result<Option<Datum>,
         {
             return Ok(None);
         }
-        let attribute = (*(*slot).tts_tupleDescriptor).attrs.as_ptr().add(place);
+        let attribute = version::attribute((*slot).tts_tupleDescriptor, place);
         let value = *(*slot).tts_values.add(place);
         Ok(Some(copy_datum(value, (*attribute).attbyval, (*attribute).attlen)))
     }

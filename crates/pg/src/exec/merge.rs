@@ -9,6 +9,7 @@ use crate::exec::scan::ScanIo;
 use crate::path::base::SortKey;
 use crate::sys::error::PgError;
 use crate::sys::unguarded::copy_datum;
+use crate::sys::version;
 use pgrx::pg_sys::{self, Datum};
 use protocol::Row;
 use std::cell::RefCell;
@@ -201,7 +202,7 @@ impl Head {
             for column in 0..held.values.len() {
                 let is_null = *(*self.slot).tts_isnull.add(column);
                 held.nulls[column] = is_null;
-                let attribute = (*store.descriptor).attrs.as_ptr().add(column);
+                let attribute = version::attribute(store.descriptor, column);
                 held.values[column] = if is_null {
                     Datum::from(0)
                 } else {

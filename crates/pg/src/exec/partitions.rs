@@ -17,6 +17,7 @@ use crate::sys::error::{PgError, SqlState, boundary};
 use crate::sys::node;
 use crate::sys::unguarded;
 use crate::sys::value::{Decoder, Encoder, Hasher};
+use crate::sys::version;
 use pgrx::pg_sys::{self, Datum, NodeTag, Oid};
 use protocol::Arguments;
 use shardmap::ShardMap;
@@ -559,7 +560,7 @@ pub unsafe extern "C-unwind" fn pg_shard_rows_of(call: pg_sys::FunctionCallInfo)
             }
             let decoders = (0..columns)
                 .map(|index| {
-                    let attribute = &*(*descriptor).attrs.as_ptr().add(index);
+                    let attribute = &*version::attribute(descriptor, index);
                     Decoder::new(attribute.atttypid, -1, true)
                 })
                 .collect();

@@ -11,8 +11,8 @@ use crate::path::modify::{OLD, SHARD};
 use crate::path::tid;
 use crate::read::query::Command;
 use crate::sys::error::{PgError, boundary};
-use crate::sys::node;
 use crate::sys::value::{Encoder, Hasher};
+use crate::sys::{node, version};
 use pgrx::pg_sys::{self, Datum, NodeTag};
 use protocol::{Arguments, Row};
 use shardmap::tid::Tid;
@@ -516,7 +516,7 @@ impl Changes {
             let descriptor = (*self.relation).rd_att;
             let encoders = (0..(*descriptor).natts as usize)
                 .map(|index| {
-                    let attribute = (*descriptor).attrs.as_ptr().add(index);
+                    let attribute = version::attribute(descriptor, index);
                     (!(*attribute).attisdropped).then(|| Encoder::new((*attribute).atttypid))
                 })
                 .collect();
@@ -636,7 +636,7 @@ impl Changes {
             let descriptor = (*self.relation).rd_att;
             let mut next = 0;
             fill(self.old, natts, |column| {
-                if (*(*descriptor).attrs.as_ptr().add(column)).attisdropped {
+                if (*version::attribute(descriptor, column)).attisdropped {
                     return None;
                 }
                 next += 1;
@@ -721,7 +721,7 @@ unsafe fn existing_rows(estate: *mut pg_sys::EState, descriptor: pg_sys::TupleDe
     unsafe {
         let mut remote = vec![(pg_sys::TIDOID, -1)];
         for index in 0..(*descriptor).natts as usize {
-            let attribute = &*(*descriptor).attrs.as_ptr().add(index);
+            let attribute = &*version::attribute(descriptor, index);
             if !attribute.attisdropped {
                 remote.push((attribute.atttypid, attribute.atttypmod));
             }

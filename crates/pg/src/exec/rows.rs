@@ -6,6 +6,7 @@ use crate::path::tid;
 use crate::sys::error::PgError;
 use crate::sys::unguarded::client_encoding;
 use crate::sys::value::{Decoder, Encoder, FIRST_USER_OID, Hasher, is_binary_safe};
+use crate::sys::version;
 use pgrx::pg_sys::{self, Datum, Oid};
 use protocol::Row;
 use shardmap::tid::TidLayout;
@@ -628,7 +629,7 @@ unsafe fn make_row(
         let mut nulls = vec![true; natts];
         let mut live = columns.iter();
         for index in 0..natts {
-            if (*(*descriptor).attrs.as_ptr().add(index)).attisdropped {
+            if (*version::attribute(descriptor, index)).attisdropped {
                 continue;
             }
             let Some(column) = live.next() else { break };

@@ -13,9 +13,9 @@ use crate::read::query::Key;
 use crate::sys::custom::{self, Functions, Table};
 use crate::sys::error::{PgError, SqlState, boundary};
 use crate::sys::node;
-use crate::sys::unguarded;
 use crate::sys::unguarded::copy_datum;
 use crate::sys::value::{Encoder, Hasher};
+use crate::sys::{unguarded, version};
 use pgrx::pg_sys::{self, Datum, NodeTag, Oid};
 use protocol::{Arguments, Elements, Row};
 use shardmap::repartition::RepartitionedRows;
@@ -546,7 +546,7 @@ impl ScanIo {
                         return vec![pg_sys::INT4OID];
                     }
                     (0..columns)
-                        .map(|index| (*(*descriptor).attrs.as_ptr().add(index)).atttypid)
+                        .map(|index| (*version::attribute(descriptor, index)).atttypid)
                         .collect()
                 })
                 .collect()
@@ -679,7 +679,7 @@ impl ScanIo {
             let descriptor = (*(*self.node).ss.ss_ScanTupleSlot).tts_tupleDescriptor;
             (0..(*descriptor).natts as usize)
                 .map(|index| {
-                    let attribute = (*descriptor).attrs.as_ptr().add(index);
+                    let attribute = version::attribute(descriptor, index);
                     ((*attribute).atttypid, (*attribute).atttypmod)
                 })
                 .collect()
@@ -1088,7 +1088,7 @@ impl ScanIo {
             let descriptor = (*child).ps_ResultTupleDesc;
             let before = pg_sys::MemoryContextSwitchTo((*(*self.node).ss.ps.state).es_query_cxt);
             let encoders = (0..(*descriptor).natts as usize)
-                .map(|index| make((*(*descriptor).attrs.as_ptr().add(index)).atttypid))
+                .map(|index| make((*version::attribute(descriptor, index)).atttypid))
                 .collect();
             pg_sys::MemoryContextSwitchTo(before);
             encoders

@@ -23,6 +23,7 @@ use crate::sys::custom::Table;
 use crate::sys::error::{PgError, boundary};
 use crate::sys::node;
 use crate::sys::value::FIRST_USER_OID;
+use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use shardmap::Prune;
 use shardmap::locus::Locus;
@@ -488,7 +489,7 @@ pub fn live_columns(table: Oid) -> Vec<(i16, Oid, i32)> {
         let relation = pg_sys::relation_open(table, pg_sys::NoLock as i32);
         let descriptor = (*relation).rd_att;
         let columns = (0..(*descriptor).natts as usize)
-            .map(|index| (*descriptor).attrs.as_ptr().add(index))
+            .map(|index| version::attribute(descriptor, index))
             .filter(|attribute| !(**attribute).attisdropped)
             .map(|attribute| ((*attribute).attnum, (*attribute).atttypid, (*attribute).atttypmod))
             .collect();

@@ -15,6 +15,7 @@ use crate::hooks;
 use crate::read::query::{Command, Lookup, Statement, write_of, writing_queries};
 use crate::sys::error::PgError;
 use crate::sys::node::{self, Visit};
+use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use std::ffi::{CStr, c_int};
 
@@ -266,7 +267,7 @@ unsafe fn for_each_column(table: Oid, mut body: impl FnMut(*const pg_sys::FormDa
         let relation = pg_sys::relation_open(table, pg_sys::NoLock as c_int);
         let descriptor = (*relation).rd_att;
         for index in 0..(*descriptor).natts as usize {
-            let attribute = (*descriptor).attrs.as_ptr().add(index);
+            let attribute = version::attribute(descriptor, index);
             if !(*attribute).attisdropped {
                 body(attribute);
             }
@@ -343,7 +344,7 @@ unsafe fn wrap(rte: *mut pg_sys::RangeTblEntry, index: c_int) {
         let relation = pg_sys::relation_open((*rte).relid, pg_sys::NoLock as c_int);
         let descriptor = (*relation).rd_att;
         for position in 0..(*descriptor).natts as usize {
-            let attribute = &*(*descriptor).attrs.as_ptr().add(position);
+            let attribute = &*version::attribute(descriptor, position);
             let value: *mut pg_sys::Expr = if attribute.attisdropped {
                 pg_sys::makeNullConst(pg_sys::INT4OID, -1, Oid::INVALID).cast()
             } else {

@@ -11,6 +11,7 @@ use crate::sys::error::PgError;
 use crate::sys::node;
 use crate::sys::unguarded;
 use crate::sys::value::Encoder;
+use crate::sys::version;
 use pgrx::pg_sys::{self, Datum, Oid};
 use protocol::Arguments;
 use std::collections::HashMap;
@@ -47,7 +48,7 @@ impl Numbered {
     pub(crate) unsafe fn types(&self, descriptor: pg_sys::TupleDesc) -> Vec<Oid> {
         let type_of = |column: &usize| {
             // SAFETY: the planner has found the columns among the child's.
-            unsafe { (*(*descriptor).attrs.as_ptr().add(*column)).atttypid }
+            unsafe { (*version::attribute(descriptor, *column)).atttypid }
         };
         self.columns.iter().map(type_of).chain([pg_sys::INT4OID]).collect()
     }

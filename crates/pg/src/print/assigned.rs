@@ -8,6 +8,7 @@
 //! own again, and the columns that are assigned together stand together.
 
 use crate::sys::node;
+use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 
 /// An entry of a target list on its way to its place.
@@ -74,7 +75,7 @@ unsafe fn default_of_generated_column(table: Oid) -> Option<*mut pg_sys::TargetE
         let relation = pg_sys::relation_open(table, pg_sys::NoLock as i32);
         let descriptor = (*relation).rd_att;
         let generated = (0..(*descriptor).natts as usize)
-            .map(|index| *(*descriptor).attrs.as_ptr().add(index))
+            .map(|index| *version::attribute(descriptor, index))
             .find(|attribute| !attribute.attisdropped && attribute.attgenerated != 0);
         pg_sys::relation_close(relation, pg_sys::NoLock as i32);
         generated.map(|attribute| {

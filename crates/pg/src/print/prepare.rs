@@ -16,6 +16,7 @@ use crate::read::query::{
 use crate::read::shippable::is_temporary;
 use crate::sys::node::{self, Visit};
 use crate::sys::value::FIRST_USER_OID;
+use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use std::collections::HashMap;
 use std::ffi::c_void;
@@ -774,7 +775,7 @@ unsafe fn expand_whole_rows(query: *mut pg_sys::Query) {
             let relation = pg_sys::relation_open((*rte).relid, pg_sys::NoLock as i32);
             let descriptor = (*relation).rd_att;
             for index in 0..(*descriptor).natts as usize {
-                let attribute = (*descriptor).attrs.as_ptr().add(index);
+                let attribute = version::attribute(descriptor, index);
                 if !(*attribute).attisdropped {
                     columns.push(pg_sys::makeVar(
                         (*var).varno,

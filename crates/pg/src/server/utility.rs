@@ -1,6 +1,7 @@
 //! Utility statements, as far as distributed tables care: COPY, and whatever changes a table's definition.
 
 use crate::sys::node;
+use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use std::ffi::c_char;
 
@@ -419,7 +420,7 @@ pub fn copied_columns(table: Oid) -> Vec<(i16, String)> {
         let relation = pg_sys::relation_open(table, pg_sys::AccessShareLock as i32);
         let descriptor = (*relation).rd_att;
         let columns = (0..(*descriptor).natts as usize)
-            .map(|index| (*descriptor).attrs.as_ptr().add(index))
+            .map(|index| version::attribute(descriptor, index))
             .filter(|attribute| !(**attribute).attisdropped && (**attribute).attgenerated == 0)
             .map(|attribute| {
                 ((*attribute).attnum, node::text_of((*attribute).attname.data.as_ptr()))

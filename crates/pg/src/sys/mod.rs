@@ -20,3 +20,6 @@ pub mod value;
 
 /// Stored values, read back.
 pub(crate) mod stored;
+
+/// What differs between PostgreSQL's versions.
+pub(crate) mod version;

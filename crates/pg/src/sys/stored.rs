@@ -8,6 +8,7 @@
 //! A known gap: fields that are rows or arrays of domains themselves, and ranges over a domain, are read by their own input
 //! functions.
 
+use super::version;
 use crate::sys::value::FIRST_USER_OID;
 use pgrx::pg_sys::{self, Datum, Oid};
 
@@ -90,7 +91,7 @@ unsafe fn row_without_domains(row: Oid) -> Option<i32> {
         let descriptor = pg_sys::lookup_rowtype_tupdesc_copy(row, -1);
         let mut has_domain = false;
         for index in 0..(*descriptor).natts as usize {
-            let attribute = &mut *(*descriptor).attrs.as_mut_ptr().add(index);
+            let attribute = &mut *version::attribute(descriptor, index);
             if attribute.attisdropped {
                 continue;
             }

@@ -10,6 +10,7 @@ use crate::sys::error::{PgError, SqlState};
 use crate::sys::node;
 use crate::sys::value::DateStyle;
 use crate::sys::value::{FIRST_USER_OID, Hasher};
+use crate::sys::version;
 use pgrx::pg_sys::{self, Oid};
 use protocol::copy::{Field, Fields, Format, Next, Record, Splitter};
 use std::borrow::Cow;
@@ -106,7 +107,7 @@ impl CopyInput {
 
     fn column_type(&self, number: i16) -> Oid {
         // SAFETY: a column of the open table.
-        unsafe { (*(*(*self.relation).rd_att).attrs.as_ptr().add(number as usize - 1)).atttypid }
+        unsafe { (*version::attribute((*self.relation).rd_att, number as usize - 1)).atttypid }
     }
 
     /// The names of the columns in the data, and the options, for a COPY of its records.
@@ -119,7 +120,7 @@ impl CopyInput {
             let numbers = &self.numbers;
             let name = |number: i16| {
                 let descriptor = (*self.relation).rd_att;
-                let attribute = (*descriptor).attrs.as_ptr().add(number as usize - 1);
+                let attribute = version::attribute(descriptor, number as usize - 1);
                 node::text_of((*attribute).attname.data.as_ptr())
             };
             let quoted = |text: *mut c_char| literal(&node::text_of(text));
@@ -401,7 +402,7 @@ impl CopyInput {
                 }
             }
             let column = number as usize - 1;
-            let attribute = (*(*self.relation).rd_att).attrs.as_ptr().add(column);
+            let attribute = version::attribute((*self.relation).rd_att, column);
             let bytes = pg_sys::palloc(text.len() + 1).cast::<u8>();
             std::ptr::copy_nonoverlapping(text.as_ptr(), bytes, text.len());
             *bytes.add(text.len()) = 0;

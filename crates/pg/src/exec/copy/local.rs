@@ -5,6 +5,7 @@ use crate::PgError;
 use crate::server::utility::copied_columns;
 use crate::sys::node;
 use crate::sys::value::{Encoder, Hasher};
+use crate::sys::version;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::c_int;
 
@@ -56,7 +57,7 @@ pub fn for_each_row(
             .into_iter()
             .map(|(number, _)| {
                 let index = number as usize - 1;
-                (index, Encoder::text((*(*descriptor).attrs.as_ptr().add(index)).atttypid))
+                (index, Encoder::text((*version::attribute(descriptor, index)).atttypid))
             })
             .collect();
         let mut values = vec![Datum::from(0); natts];

@@ -20,6 +20,7 @@ use crate::sys::error::{PgError, SqlState};
 use crate::sys::node;
 use crate::sys::value::DateStyle;
 use crate::sys::value::Hasher;
+use crate::sys::version;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::cell::RefCell;
 use std::ffi::{c_int, c_void};
@@ -110,7 +111,7 @@ impl CopyInput {
             let columns = copied_columns(table)
                 .into_iter()
                 .map(|(number, name)| {
-                    let attribute = (*(*relation).rd_att).attrs.as_ptr().add(number as usize - 1);
+                    let attribute = version::attribute((*relation).rd_att, number as usize - 1);
                     let (mut output, mut varlena) = (Oid::INVALID, false);
                     pg_sys::getTypeOutputInfo(
                         (*attribute).atttypid,
