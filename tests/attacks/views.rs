@@ -160,6 +160,46 @@ fn mappings_to_xml_read_nothing_with_the_rights_of_a_views_owner() {
     }
 }
 
+/// A record has no type that names its fields' types: the cast to json of a field's type ran as the view's owner.
+#[test]
+fn casts_to_json_of_a_records_fields_do_not_run_with_the_rights_of_a_views_owner() {
+    let spy = Spy::up(2);
+    let cluster = &spy.cluster;
+    spy.on_all_nodes_as_mallory(
+        "CREATE TYPE m.mood AS ENUM ('sad', 'happy');
+         CREATE FUNCTION m.to_json(m.mood) RETURNS json LANGUAGE plpgsql IMMUTABLE AS
+             $$BEGIN PERFORM m.note(); RETURN to_json($1::text); END$$;
+         CREATE CAST (m.mood AS json) WITH FUNCTION m.to_json(m.mood)",
+    );
+    for table in ["secret", "plain"] {
+        cluster.sql(&format!("CREATE TABLE {table} (k int PRIMARY KEY, p m.mood)"));
+    }
+    cluster.distribute("secret", "k", 4, 1);
+    for table in ["secret", "plain"] {
+        cluster.sql(&format!(
+            "INSERT INTO {table} SELECT i, 'sad' FROM generate_series(1, 12) AS i;
+             CREATE VIEW {table}_view AS SELECT * FROM {table}; GRANT ALL ON {table}_view TO mallory"
+        ));
+    }
+    let mut session = cluster.session_as("mallory");
+    for sql in [
+        "SELECT to_json(ROW(k, p)) FROM {v}",
+        "SELECT to_json(ROW(k, p)) FROM {v} WHERE k = 3",
+        "SELECT to_jsonb(ROW(k, ROW(1, p))) FROM {v} WHERE k = 3",
+        "SELECT json_agg(ROW(k, p) ORDER BY k) FROM {v}",
+        "SELECT jsonb_build_array(ROW(p)) FROM {v} WHERE k = 3",
+        "SELECT to_json(ARRAY[ROW(k, p)]) FROM {v} WHERE k = 3",
+        "SELECT row_to_json(x) FROM (SELECT k, p FROM {v}) AS x",
+        "SELECT row_to_json(x) FROM (SELECT k, p FROM {v} WHERE k = 3) AS x",
+        "SELECT k FROM {v} WHERE to_json(ROW(k, p))::text <> ''",
+        "UPDATE {v} SET k = k WHERE k = 3 RETURNING to_json(ROW(k, p))",
+        "UPDATE {v} SET p = p RETURNING to_json(ROW(k, p))",
+    ] {
+        same_as_local(&mut session, sql);
+        spy.assert_only(&["mallory"], sql);
+    }
+}
+
 /// Legal uses stay fast and right: enums of the owner, domains of his tables, functions of the caller.
 #[test]
 fn enums_and_domains_of_the_owner_work_through_his_views() {

@@ -11,6 +11,9 @@ mod array;
 /// The text and CSV formats of COPY.
 pub mod copy;
 
+/// The text form of ranges.
+pub mod ranges;
+
 /// Messages to a node.
 mod pipeline;
 

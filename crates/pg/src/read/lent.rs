@@ -118,16 +118,35 @@ fn of_type(type_oid: Oid) -> Needs {
     if is_user(type_oid) { Needs::Type(type_oid) } else { Needs::Nothing }
 }
 
-/// A function of the server may call others for the types of its arguments: their casts to json, or their output.
+/// A function of the server may call others for the types of its arguments: their casts to json, or their output, also where
+/// they are fields of a record.
 unsafe fn of_call(arguments: *mut pg_sys::List, result: Oid) -> Needs {
     // SAFETY: the caller passes a live list of expressions, or of target entries.
     unsafe {
         let takes_users_type =
             node::elements::<pg_sys::Node>(arguments).into_iter().any(|argument| {
                 let entry = node::cast::<pg_sys::TargetEntry, _>(argument, NodeTag::T_TargetEntry);
-                is_user(pg_sys::exprType(entry.map_or(argument, |entry| (*entry).expr.cast())))
+                has_users_type(entry.map_or(argument, |entry| (*entry).expr.cast()))
             });
         if takes_users_type { Needs::Code } else { of_type(result) }
+    }
+}
+
+/// A value of a user's type, or a record that may have one in it: the type of a record says nothing of its fields.
+unsafe fn has_users_type(argument: *mut pg_sys::Node) -> bool {
+    // SAFETY: the caller passes a live expression.
+    unsafe {
+        match pg_sys::exprType(argument) {
+            pg_sys::RECORDOID => {
+                match node::cast::<pg_sys::RowExpr, _>(argument, NodeTag::T_RowExpr) {
+                    Some(row) => node::elements::<pg_sys::Node>((*row).args)
+                        .into_iter()
+                        .any(|field| has_users_type(field)),
+                    None => true,
+                }
+            }
+            type_oid => is_user(type_oid) || type_oid == pg_sys::RECORDARRAYOID,
+        }
     }
 }
 

@@ -108,7 +108,7 @@ const HASH_SUPPORT_FUNCTION: i16 = 1;
 /// A function looked up once.
 ///
 /// PostgreSQL writes into it while it is called (`fn_extra`), also when calls nest; nobody holds a reference.
-struct Function(Box<UnsafeCell<pg_sys::FmgrInfo>>);
+pub(crate) struct Function(Box<UnsafeCell<pg_sys::FmgrInfo>>);
 
 impl std::fmt::Debug for Function {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -118,7 +118,7 @@ impl std::fmt::Debug for Function {
 
 impl Function {
     /// Looks it up; what it remembers lives in the current memory context, which must outlive this value.
-    fn look_up(oid: Oid) -> Self {
+    pub(crate) fn look_up(oid: Oid) -> Self {
         // SAFETY: an all-zero FmgrInfo is what fmgr_info_cxt fills.
         let info = Box::new(UnsafeCell::new(unsafe { std::mem::zeroed() }));
         // SAFETY: as above; the box does not move the struct.
@@ -126,7 +126,7 @@ impl Function {
         Self(info)
     }
 
-    fn pointer(&self) -> *mut pg_sys::FmgrInfo {
+    pub(crate) fn pointer(&self) -> *mut pg_sys::FmgrInfo {
         self.0.get()
     }
 }
@@ -292,30 +292,32 @@ impl Encoder {
 /// How values of one type arrive from a node.
 #[derive(Debug)]
 pub(crate) struct Decoder {
-    function: Function,
     plain: Option<Plain>,
-    io_parameter: Oid,
-    reading: Reading,
-    binary: bool,
+    form: Arriving,
+}
+
+#[derive(Debug)]
+enum Arriving {
+    Binary { function: Function, io_parameter: Oid, typmod: i32 },
+    Text(Reading),
 }
 
 impl Decoder {
     /// Looks the type's input function up; in the current memory context, which must outlive this value.
     pub(crate) fn new(type_oid: Oid, typmod: i32, binary: bool) -> Self {
-        let reading = Reading::of(type_oid, typmod);
-        let (mut function, mut io_parameter) = (Oid::INVALID, Oid::INVALID);
-        // SAFETY: syscache look-ups by value.
-        unsafe {
-            if binary {
-                pg_sys::getTypeBinaryInputInfo(type_oid, &raw mut function, &raw mut io_parameter);
-            } else {
-                let type_oid = reading.type_oid;
-                pg_sys::getTypeInputInfo(type_oid, &raw mut function, &raw mut io_parameter);
-            }
+        if !binary {
+            return Self { plain: None, form: Arriving::Text(Reading::of(type_oid, typmod)) };
         }
-        let plain = if binary { Plain::of(type_oid) } else { None };
-        let io_parameter = reading.parameter.unwrap_or(io_parameter);
-        Self { function: Function::look_up(function), plain, io_parameter, reading, binary }
+        let (mut function, mut io_parameter) = (Oid::INVALID, Oid::INVALID);
+        // SAFETY: a syscache look-up by value.
+        unsafe {
+            pg_sys::getTypeBinaryInputInfo(type_oid, &raw mut function, &raw mut io_parameter);
+        }
+        let function = Function::look_up(function);
+        Self {
+            plain: Plain::of(type_oid),
+            form: Arriving::Binary { function, io_parameter, typmod },
+        }
     }
 
     /// The datum of a value's bytes, in the current memory context. `bytes` has one byte more than the value,
@@ -329,28 +331,22 @@ impl Decoder {
         // SAFETY: a zero byte ends the value. Receive functions read the buffer, and keep nothing of it; what they
         // change in it they put back. Input functions get a zero-terminated text that they do not change.
         let datum = unsafe {
-            if self.binary {
-                let mut buffer = pg_sys::StringInfoData {
-                    data: bytes.as_mut_ptr().cast(),
-                    len: length as i32,
-                    maxlen: length as i32 + 1,
-                    cursor: 0,
-                };
-                pg_sys::ReceiveFunctionCall(
-                    self.function.pointer(),
-                    &raw mut buffer,
-                    self.io_parameter,
-                    self.reading.typmod,
-                )
-            } else {
-                let value = pg_sys::InputFunctionCall(
-                    self.function.pointer(),
-                    bytes.as_mut_ptr().cast(),
-                    self.io_parameter,
-                    self.reading.typmod,
-                );
-                self.reading.label(value);
-                value
+            match &self.form {
+                Arriving::Binary { function, io_parameter, typmod } => {
+                    let mut buffer = pg_sys::StringInfoData {
+                        data: bytes.as_mut_ptr().cast(),
+                        len: length as i32,
+                        maxlen: length as i32 + 1,
+                        cursor: 0,
+                    };
+                    pg_sys::ReceiveFunctionCall(
+                        function.pointer(),
+                        &raw mut buffer,
+                        *io_parameter,
+                        *typmod,
+                    )
+                }
+                Arriving::Text(reading) => reading.read(bytes.as_mut_ptr().cast()),
             }
         };
         bytes[length] = behind;
