@@ -118,7 +118,7 @@ impl Round {
             return Ok(Left::Nothing);
         }
         resolver::note_used();
-        pool::as_role(owner, || {
+        pool::logged_in_as(owner, || {
             let mut left = Left::Nothing;
             for at in 0..self.nodes.len() {
                 if let Err(error) = self.nodes[at].ask() {
@@ -248,7 +248,7 @@ impl Round {
         else {
             return Ok(());
         };
-        let asked = pool::as_role(owner, || self.nodes.iter_mut().try_for_each(Node::ask));
+        let asked = pool::logged_in_as(owner, || self.nodes.iter_mut().try_for_each(Node::ask));
         if asked.is_err() {
             return Ok(());
         }
@@ -270,7 +270,7 @@ impl Round {
                 here.cast_signed()
             )
         };
-        pool::as_role(owner, || {
+        pool::logged_in_as(owner, || {
             for node in &mut self.nodes {
                 let horizon = horizons.get(&node.address);
                 if let (Some(session), Some(horizon)) = (&mut node.session, horizon) {

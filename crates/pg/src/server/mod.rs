@@ -36,5 +36,8 @@ pub mod notifications;
 /// Transaction events.
 pub mod transaction;
 
+/// In whose name the backend acts.
+pub mod identity;
+
 /// Utility statements.
 pub mod utility;

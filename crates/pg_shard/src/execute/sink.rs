@@ -270,9 +270,10 @@ impl Sink {
         let (level, isolation) = transaction::level_for_write();
         if let Some(at) = known {
             let session = &self.nodes[at].session;
+            let is_told = pool::acting_as(self.user, || pool::is_told(session));
             let open = session.borrow();
             let is_ours = open.depth == level && open.snapshot.is_none() && open.reader.is_none();
-            if open.is_usable() && is_ours {
+            if open.is_usable() && is_ours && is_told {
                 return Ok(at);
             }
         }

@@ -1,6 +1,6 @@
 //! Opening a connection to a node: with libpq, as the role whose sessions are meant now, and what a refusal means.
 
-use super::{NoSession, deadlock, pool};
+use super::{NoSession, deadlock, identity};
 use crate::settings;
 use pg::catalog::table;
 use pg::net::libpq::{Connection, Opening};
@@ -29,7 +29,7 @@ pub(super) fn start(node: &NodeAddress) -> Result<Connection, NoSession> {
         ("host".to_owned(), node.host.to_string()),
         ("port".to_owned(), node.port.to_string()),
         ("dbname".to_owned(), table::current_database()),
-        ("user".to_owned(), pool::user()),
+        ("user".to_owned(), identity::login()),
         ("client_encoding".to_owned(), table::encoding()),
         // Nodes tell by it who serves whom: see `deadlock.rs`.
         ("application_name".to_owned(), deadlock::identity().application(&application)),
@@ -154,7 +154,7 @@ pub(super) fn classify(connection: &Connection, node: &NodeAddress) -> NoSession
         Some(code) => NoSession::Refused(
             PgError::new(code, format!("could not connect to worker \"{node}\"")).detail(message).hint(format!(
                 "Role \"{}\" and database \"{}\" must exist on the worker and be reachable with the server's own credentials.",
-                pool::user(),
+                identity::login(),
                 table::current_database()
             )),
         ),

@@ -19,6 +19,9 @@ impl Session {
 
     /// Starts `COPY ... TO STDOUT`; data follow by [`Self::get_copy`].
     pub(crate) fn start_copy_out(&mut self, sql: &str) -> Result<(), Failure> {
+        if !self.standing.is_told() {
+            self.run("SELECT", None, &mut |_| Ok(()))?;
+        }
         self.told.asks();
         self.link.flight().query(sql);
         self.flush()?;

@@ -1,4 +1,4 @@
-//! Sessions: one connection per node and user, kept for the life of the backend.
+//! Sessions: one connection per node, kept for the life of the backend.
 //!
 //! A session carries one statement at a time. Everything that a statement needs before it (settings that
 //! changed, BEGIN, savepoints, the preparation) travels in the same flight, so that it costs one round trip.
@@ -25,6 +25,9 @@ mod copy;
 
 /// Waits that nothing may interrupt.
 pub(crate) mod ending;
+
+/// In whose name nodes are asked.
+mod identity;
 
 /// Questions to several nodes while a session waits.
 mod inquiry;
@@ -70,7 +73,7 @@ use crate::transaction;
 use ::commit::Evidence;
 use age::Age;
 use ending::{OnInterrupt, PATIENCE};
-use pg::catalog::table::{self, OutputSettings};
+use identity::Standing;
 use pg::net::libpq::Cancelling;
 use pg::net::link::Link;
 use pg::net::wait::{Readiness, WaitSet, clock};
@@ -196,9 +199,8 @@ pub(crate) struct Session {
     is_ending: bool,
     /// Why the connection is broken: whoever asks again is told the same.
     lost: Option<PgError>,
-    settings: Option<OutputSettings>,
-    /// They have been told in the remote transaction, and are forgotten with it.
-    settings_are_local: bool,
+    /// Its role and its settings.
+    standing: Standing,
     /// On how many nodes of this one's host the next statement runs at once, this one included.
     pub(crate) sharers: u16,
     /// What the node has been told of that; none if it may have forgotten.
@@ -241,8 +243,8 @@ pub(crate) struct Session {
 }
 
 /// Settings that change what our statements mean, how values are read and written, or whether a session lasts: whatever is
-/// set for the role or the database on the node, they are these. Those that follow the client's are in `queue_settings`.
-const PINNED: &str = "SET search_path = pg_catalog, pg_temp; SET extra_float_digits = 3; \
+/// set for the role or the database on the node, they are these. Those that follow the client's are in `identity.rs`.
+const PINNED: &str = "SET role = none; SET search_path = pg_catalog, pg_temp; SET extra_float_digits = 3; \
     SET standard_conforming_strings = on; SET escape_string_warning = on; SET backslash_quote = safe_encoding; \
     SET array_nulls = on; SET transform_null_equals = off; SET quote_all_identifiers = off; \
     SET xmlbinary = base64; SET row_security = on; SET gin_fuzzy_search_limit = 0; SET exit_on_error = off; \
@@ -308,8 +310,7 @@ impl Session {
             age: Age::default(),
             is_ending: false,
             lost: None,
-            settings: None,
-            settings_are_local: false,
+            standing: Standing::new(),
             sharers: 1,
             known_sharers: Some(1),
             announces: false,
@@ -697,22 +698,9 @@ impl Session {
 
     fn queue_settings(&mut self) {
         self.queue_sharers();
-        let now = table::output_settings();
-        if self.settings == Some(now) {
-            return;
+        if let Some(sql) = self.standing.tell() {
+            self.queue_command(&sql);
         }
-        let calls: Vec<String> = table::FOLLOWED
-            .into_iter()
-            .map(|name| {
-                format!(
-                    "pg_catalog.set_config('{}', '{}', false)",
-                    name.to_string_lossy(),
-                    table::setting(name).replace('\'', "''")
-                )
-            })
-            .collect();
-        self.queue_command(&format!("SELECT {}", calls.join(", ")));
-        (self.settings, self.settings_are_local) = (Some(now), true);
     }
 
     /// Nodes of one host share its processors: each takes its part of the parallel workers that it may have.
@@ -729,7 +717,7 @@ impl Session {
                  (pg_catalog.current_setting('{name}')::int4 / {wanted})::text, false)"
             ));
         }
-        (self.known_sharers, self.settings_are_local) = (Some(wanted), true);
+        (self.known_sharers, self.standing.is_local) = (Some(wanted), true);
     }
 
     fn queue_transaction(&mut self, level: u32, isolation: Isolation) {
@@ -746,7 +734,7 @@ impl Session {
             }
             self.link.flight().execute(name, &Arguments::none());
             self.expects.push_back(Expect::Preliminary);
-            (self.depth, self.settings_are_local) = (1, false);
+            (self.depth, self.standing.is_local) = (1, false);
             self.age = self.imported_age.take().map_or_else(Age::now, Age::of);
             let at = match &self.snapshot {
                 Some(snapshot) => snapshot.at.filter(|_| self.can_read_at()),
@@ -980,7 +968,7 @@ impl Session {
 
     /// Begins the remote transaction (or savepoints) if need be, and sets what has changed, waiting for it.
     pub(crate) fn begin(&mut self, level: u32, isolation: Isolation) -> Result<(), Failure> {
-        if self.depth >= level && self.settings == Some(table::output_settings()) {
+        if self.depth >= level && self.standing.is_told() {
             return Ok(());
         }
         self.settle_copies();
@@ -989,7 +977,7 @@ impl Session {
 
     /// Settings made in a transaction that was rolled back are gone.
     pub(crate) fn forget_settings(&mut self) {
-        self.settings = None;
+        self.standing.forget();
         self.known_sharers = None;
     }
 }

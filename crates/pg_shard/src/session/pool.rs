@@ -1,5 +1,8 @@
-//! Which sessions there are: one per node and user, opened when first needed, kept until the backend ends.
+//! Which sessions there are: one for each node and role that logs in, opened when first needed, kept until the backend ends. In whose
+//! name a session acts is in `identity.rs`.
 
+use super::identity::{self, Wanted};
+pub(crate) use super::identity::{acting_as, logged_in_as, user};
 use super::{Failure, NoSession, Session};
 use crate::transaction;
 use pg::catalog::table;
@@ -7,7 +10,7 @@ use pg::net::wait::clock;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use shardmap::NodeAddress;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
@@ -22,7 +25,6 @@ const SLOW: Duration = Duration::from_millis(300);
 const AVOIDANCE: Duration = Duration::from_secs(10);
 
 thread_local! {
-    static ACTING: Cell<Oid> = const { Cell::new(Oid::INVALID) };
     static AVOIDED: RefCell<HashMap<NodeAddress, Duration>> = RefCell::new(HashMap::new());
     /// Nodes that writes could not reach, and when the client's statement had begun.
     static MISSED: RefCell<Vec<(i64, NodeAddress, PgError)>> = const { RefCell::new(Vec::new()) };
@@ -33,45 +35,18 @@ thread_local! {
 }
 
 struct Pooled {
+    /// The role of the log-in.
     role: Oid,
     node: NodeAddress,
     session: SessionRef,
 }
 
-/// Runs `body`, which asks for sessions, on behalf of a role: the owner of a view, whose rights count for the tables
-/// below it. Zero is the current user. `body` computes nothing for the client, who is still himself.
-///
-/// A superuser needs nobody's rights and stays in his own sessions, where he sees what his transaction has written.
-pub(crate) fn acting_as<T>(role: Oid, body: impl FnOnce() -> T) -> T {
-    if role == Oid::INVALID || role == table::current_role() || table::is_superuser() {
-        return body();
+impl Pooled {
+    /// Others do not see what the transaction has written on it.
+    fn has_written(&self) -> bool {
+        // Whoever holds it is under way.
+        self.session.try_borrow().map_or(true, |session| session.depth > 0 && session.wrote)
     }
-    as_role(role, body)
-}
-
-/// The same whatever role the current one is.
-pub(crate) fn as_role<T>(role: Oid, body: impl FnOnce() -> T) -> T {
-    struct Before(Oid);
-    impl Drop for Before {
-        fn drop(&mut self) {
-            ACTING.set(self.0);
-        }
-    }
-    let _before = Before(ACTING.replace(role));
-    body()
-}
-
-/// The role whose sessions are meant now.
-fn role() -> Oid {
-    match ACTING.get() {
-        Oid::INVALID => table::current_role(),
-        role => role,
-    }
-}
-
-/// Its name.
-pub(crate) fn user() -> String {
-    table::role_name(role())
 }
 
 /// What a connection that was closed meanwhile means to whoever wants to use it.
@@ -100,11 +75,20 @@ pub(crate) fn session_of(
 ) -> Result<SessionRef, NoSession> {
     let refuse = || transaction::doomed().map_or(Ok(()), |error| Err(NoSession::Refused(error)));
     refuse()?;
-    let role = role();
+    let wanted = identity::wanted();
+    let role = wanted.login;
     let is_wanted = |pooled: &Pooled| pooled.role == role && pooled.node == *node;
     let known = SESSIONS.with_borrow(|sessions| {
-        sessions.iter().find(|pooled| is_wanted(pooled)).map(|pooled| Rc::clone(&pooled.session))
-    });
+        let mut found = None;
+        for pooled in sessions.iter().filter(|pooled| pooled.node == *node) {
+            if pooled.role == role {
+                found = Some(Rc::clone(&pooled.session));
+            } else if pooled.has_written() {
+                return Err(NoSession::Refused(written_by_another(node, pooled.role, role)));
+            }
+        }
+        Ok(found)
+    })?;
     if let Some(session) = known {
         let good = {
             let mut session = session.borrow_mut();
@@ -120,6 +104,7 @@ pub(crate) fn session_of(
             })?;
             session.borrow_mut().leave_other_snapshot(statement);
             session.borrow_mut().settle_copies();
+            session.borrow_mut().standing.stand_in(wanted);
             if session.borrow().is_usable() {
                 return Ok(session);
             }
@@ -134,13 +119,33 @@ pub(crate) fn session_of(
     }
     match take_failed(role, node) {
         Some(reason) => Err(reason),
-        None => add(role, node, Session::open_all(std::slice::from_ref(node)).remove(0)),
+        None => add(wanted, node, Session::open_all(std::slice::from_ref(node)).remove(0)),
     }
+}
+
+/// The error for a session that would not see what the transaction has written on another.
+fn written_by_another(node: &NodeAddress, writer: Oid, role: Oid) -> PgError {
+    PgError::unsupported(
+        format!(
+            "cannot use node \"{node}\" as role \"{}\": the transaction has written there as role \"{}\"",
+            table::role_name(role),
+            table::role_name(writer)
+        ),
+        "Run what the two roles do in transactions of their own. A view or function of another owner has a session of its own to each node, \
+         which does not see what the transaction has written on the other.",
+    )
+}
+
+/// A session that was asked for before has the role and the settings that whoever asks it now wants.
+pub(crate) fn is_told(session: &SessionRef) -> bool {
+    let mut session = session.borrow_mut();
+    session.standing.stand_in(identity::wanted());
+    session.standing.is_told()
 }
 
 /// Keeps a session that was opened.
 fn add(
-    role: Oid,
+    wanted: Wanted,
     node: &NodeAddress,
     (opened, took): (Result<Session, NoSession>, Duration),
 ) -> Result<SessionRef, NoSession> {
@@ -148,10 +153,12 @@ fn add(
         avoid(node);
     }
     let mut opened = opened?;
+    opened.standing.stand_in(wanted);
     crate::distributed_commit::end_what_was_left(&mut opened);
     let session = Rc::new(RefCell::new(opened));
     SESSIONS.with_borrow_mut(|sessions| {
-        sessions.push(Pooled { role, node: node.clone(), session: Rc::clone(&session) });
+        let (role, session) = (wanted.login, Rc::clone(&session));
+        sessions.push(Pooled { role, node: node.clone(), session });
     });
     Ok(session)
 }
@@ -160,7 +167,8 @@ fn add(
 /// that fails, whoever asks for the session next in the same statement is told so.
 pub(crate) fn open_missing<'a>(nodes: impl Iterator<Item = &'a NodeAddress>) {
     FAILED.with_borrow_mut(Vec::clear);
-    let role = role();
+    let wanted = identity::wanted();
+    let role = wanted.login;
     let mut missing: Vec<NodeAddress> = Vec::new();
     SESSIONS.with_borrow(|sessions| {
         for node in nodes {
@@ -176,7 +184,7 @@ pub(crate) fn open_missing<'a>(nodes: impl Iterator<Item = &'a NodeAddress>) {
     let opened = Session::open_all(&missing);
     let now = pg::server::transaction::statement_start();
     for (node, opened) in missing.into_iter().zip(opened) {
-        if let Err(reason) = add(role, &node, opened) {
+        if let Err(reason) = add(wanted, &node, opened) {
             FAILED.with_borrow_mut(|failed| failed.push((now, role, node, reason)));
         }
     }
@@ -193,7 +201,7 @@ fn take_failed(role: Oid, node: &NodeAddress) -> Option<NoSession> {
 
 /// The node's session is in a remote transaction or has something under way.
 pub(crate) fn is_occupied(node: &NodeAddress) -> bool {
-    let role = role();
+    let role = identity::wanted().login;
     SESSIONS.with_borrow(|sessions| {
         sessions.iter().any(|pooled| {
             pooled.role == role

@@ -58,7 +58,7 @@ fn ask(node: &NodeAddress) -> Option<Secret> {
         return None;
     }
     let owner = table::owner(table_of_secret()?)?;
-    let mut session = pool::as_role(owner, || Session::open(node)).ok()?;
+    let mut session = pool::logged_in_as(owner, || Session::open(node)).ok()?;
     let mut secret = None;
     let read = session.run("SELECT secret FROM pgs_catalog.secret", None, &mut |row| {
         secret = row.first_text().as_deref().and_then(Secret::from_hex);

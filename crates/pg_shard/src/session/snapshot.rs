@@ -247,7 +247,7 @@ impl Session {
         let began = self.depth > 0;
         self.left_transaction();
         if began && self.is_usable() {
-            if self.settings_are_local {
+            if self.standing.is_local {
                 self.forget_settings();
             }
             self.end_soon("ROLLBACK");
