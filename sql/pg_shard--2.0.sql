@@ -262,6 +262,20 @@ CREATE FUNCTION pgs_catalog.act_as_owner(shard regclass)
 COMMENT ON FUNCTION pgs_catalog.act_as_owner(regclass)
     IS 'makes the rest of the subtransaction act as the owner of a table, under the restrictions of maintenance';
 
+/* On a worker: a session acts with the rights of another role, on a coordinator's word. They are commands of the client; functions are
+   refused. The session's number is in the word, so that it means nothing to any other session. */
+
+CREATE FUNCTION pgs_catalog.lending_session()
+    RETURNS text LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'lending_session_wrapper';
+COMMENT ON FUNCTION pgs_catalog.lending_session() IS 'the number by which coordinators name this session';
+CREATE FUNCTION pgs_catalog.begin_acting(instruction text)
+    RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'begin_acting_wrapper';
+COMMENT ON FUNCTION pgs_catalog.begin_acting(text)
+    IS 'has the session act as another role, on a coordinator''s word';
+CREATE FUNCTION pgs_catalog.end_acting()
+    RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'end_acting_wrapper';
+COMMENT ON FUNCTION pgs_catalog.end_acting() IS 'ends what begin_acting has begun';
+
 /* Aggregates of users in parts: a node is asked for their transition states. Told are the aggregate's signature, the types of its
    arguments, the digest of the coordinator's aggregate, and the schemas to look names up in; then come the arguments. */
 

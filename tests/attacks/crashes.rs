@@ -3,7 +3,7 @@
 use testkit::{NodeName, Session, TestCluster, wait_until};
 
 /// Puts a coordinator's proof before a text, for tests of what lies behind it.
-const SEALED: &str = "CREATE FUNCTION sealed(purpose text, role text, told text, age int DEFAULT 0) RETURNS text \
+pub(crate) const SEALED: &str = "CREATE FUNCTION sealed(purpose text, role text, told text, age int DEFAULT 0) RETURNS text \
     LANGUAGE plpgsql SECURITY DEFINER AS $$
     DECLARE
         key bytea := (SELECT decode(secret, 'hex') FROM pgs_catalog.secret) || decode(repeat('00', 32), 'hex');

@@ -4,6 +4,7 @@
 
 mod coordinator;
 mod crashes;
+mod lending;
 mod maintenance;
 mod pools;
 mod reach;

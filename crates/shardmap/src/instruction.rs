@@ -21,6 +21,8 @@ pub enum Purpose {
     Fetch,
     /// To copy a placement from another node.
     Copy,
+    /// To act as another role.
+    Lend,
 }
 
 impl Purpose {
@@ -29,6 +31,7 @@ impl Purpose {
             Self::Split => "split rows",
             Self::Fetch => "fetch rows",
             Self::Copy => "copy a placement",
+            Self::Lend => "act as another role",
         }
     }
 }

@@ -24,6 +24,9 @@ pub mod metadata;
 /// Rows that move from worker to worker.
 pub mod repartition;
 
+/// Rights that a coordinator lends to a session of a node.
+pub mod lending;
+
 /// Names in the texts of messages.
 pub mod naming;
 

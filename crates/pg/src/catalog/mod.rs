@@ -17,3 +17,6 @@ pub mod statistics;
 
 /// SQL of our own, and other roles' rights.
 pub mod privileged;
+
+/// Rights that a coordinator lends to a session of this node.
+pub mod lent;

@@ -3,7 +3,7 @@
 //! Before a commit we may still refuse; after an abort nothing may go wrong any more, so whatever our part
 //! raises there is swallowed (its sessions are closed instead).
 
-use crate::catalog::privileged;
+use crate::catalog::{lent, privileged};
 use crate::hooks;
 use crate::server::commit;
 use crate::sys::error::boundary;
@@ -38,10 +38,12 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _: *m
     unsafe {
         match event {
             XACT_EVENT_PRE_COMMIT => boundary(|| {
+                lent::check_before_commit()?;
                 hooks::planner().before_commit()?;
                 events::before_commit()
             }),
             XACT_EVENT_PRE_PREPARE => boundary(|| {
+                lent::check_before_commit()?;
                 hooks::planner().before_prepare()?;
                 events::before_prepare()
             }),
@@ -57,6 +59,7 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _: *m
                 events::after_abort();
                 commit::rolled_back();
                 privileged::forget_acting();
+                lent::forget(0);
                 quietly(|| hooks::planner().after_transaction(false));
             }
             _ => {}
@@ -80,6 +83,7 @@ unsafe extern "C-unwind" fn on_subtransaction(
             }
             SUBXACT_EVENT_ABORT_SUB => {
                 privileged::end_acting(id, true);
+                lent::forget(id);
                 quietly(|| hooks::planner().after_subtransaction_abort(nest_level()))
             }
             _ => {}

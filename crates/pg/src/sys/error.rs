@@ -46,6 +46,10 @@ impl SqlState {
     pub const TOO_MANY_CONNECTIONS: Self = Self(*b"53300");
     /// 25P02: the transaction is aborted already.
     pub const IN_FAILED_SQL_TRANSACTION: Self = Self(*b"25P02");
+    /// 42501: the caller may not.
+    pub const INSUFFICIENT_PRIVILEGE: Self = Self(*b"42501");
+    /// 25001: not in this state of the transaction.
+    pub const ACTIVE_SQL_TRANSACTION: Self = Self(*b"25001");
 
     /// The code in `text` if it has five characters of `0-9A-Z`.
     pub fn parse(text: &str) -> Option<Self> {

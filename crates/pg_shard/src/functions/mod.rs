@@ -6,6 +6,9 @@
 /// Distributing tables and creating their shards.
 mod distribute;
 
+/// A session acts as another role.
+mod lending;
+
 /// Tables that become distributed with their rows, and local again.
 mod convert;
 

@@ -5,6 +5,9 @@ use super::{Failure, Session};
 use pg::PgError;
 use protocol::{Kind, Message};
 
+/// So many bytes of COPY data travel in a message.
+pub(super) const COPY_PIECE: usize = 1024 * 1024;
+
 impl Session {
     /// The next message, waiting for it.
     fn next_message(&mut self) -> Result<Message, Failure> {
@@ -23,9 +26,16 @@ impl Session {
             self.run("SELECT", None, &mut |_| Ok(()))?;
         }
         self.told.asks();
-        self.link.flight().query(sql);
+        if !self.queue_lent_copy(sql, None) {
+            self.link.flight().query(sql);
+        }
         self.flush()?;
-        let message = self.next_message()?;
+        let message = loop {
+            let message = self.next_message()?;
+            if matches!(message.kind, Kind::CopyOut | Kind::Error | Kind::Ready(_)) {
+                break message;
+            }
+        };
         if message.kind == Kind::CopyOut {
             self.copying_out = true;
             return Ok(());
@@ -69,12 +79,14 @@ impl Session {
             return Err(failure);
         }
         self.told.asks();
-        let flight = self.link.flight();
-        flight.query(sql);
-        for piece in data.chunks(1024 * 1024) {
-            flight.copy_data(piece);
+        if !self.queue_lent_copy(sql, Some(data)) {
+            let flight = self.link.flight();
+            flight.query(sql);
+            for piece in data.chunks(COPY_PIECE) {
+                flight.copy_data(piece);
+            }
+            flight.copy_done();
         }
-        flight.copy_done();
         self.storing += 1;
         self.copies += 1;
         self.move_copies()?;

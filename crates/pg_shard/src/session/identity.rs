@@ -2,20 +2,26 @@
 //!
 //! A backend has one session for each node, whoever acts, so that all of a transaction sees what the transaction has written. It is opened
 //! as the role that the client has logged in as; SET ROLE is repeated on it. Rights that are lent without a membership,
-//! by the owner of a view or of a function that is SECURITY DEFINER, have a session of their own, opened as that owner. Such a
-//! session sees nothing that the transaction has written on another one, so it is refused where that matters (`pool.rs`).
+//! by the owner of a view or of a function that is SECURITY DEFINER, are lent to the node too, for a flight (`acting.rs`). Where
+//! a node cannot be lent rights, the owner has a session of his own. That one sees nothing of what the transaction has written on another,
+//! so it is refused where that matters (`pool.rs`).
 //!
 //! SET ROLE on a node lets functions of users go back to the role of the log-in, as it does on one server. So it is used
-//! where the client has said it, and no function that is SECURITY DEFINER is under way.
+//! where the client has said it, and no function that is SECURITY DEFINER is under way: then rights are lent even if they are the caller's own.
 
+use super::known_secrets::seconds;
 use pg::catalog::table::{self, OutputSettings};
 use pg::server::identity::{Identity, identity};
 use pgrx::pg_sys::Oid;
+use shardmap::instruction::{Purpose, Secret};
+use shardmap::lending::Lending;
 use std::cell::Cell;
 
 thread_local! {
     /// Whose rights count for what is asked now, if not the current role's.
     static LENT: Cell<Oid> = const { Cell::new(Oid::INVALID) };
+    /// Who acts on the nodes now, restricted, whoever asks.
+    static MAINTAINER: Cell<Oid> = const { Cell::new(Oid::INVALID) };
     /// As whom connections are opened now, whoever acts.
     static LOGIN: Cell<Oid> = const { Cell::new(Oid::INVALID) };
 }
@@ -27,6 +33,23 @@ pub(super) struct Wanted {
     pub(super) login: Oid,
     /// The role of SET ROLE; invalid for none.
     pub(super) set: Oid,
+    /// Who acts beyond that.
+    pub(super) acting: Option<Acting>,
+}
+
+/// A role that acts without being set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Acting {
+    pub(super) role: Oid,
+    /// For maintenance.
+    pub(super) is_restricted: bool,
+}
+
+impl Acting {
+    /// What a session of the role's own is to be.
+    pub(super) fn apart(self) -> Wanted {
+        Wanted { login: self.role, set: Oid::INVALID, acting: None }
+    }
 }
 
 struct Before(&'static std::thread::LocalKey<Cell<Oid>>, Oid);
@@ -62,6 +85,16 @@ pub(crate) fn logged_in_as<T>(role: Oid, body: impl FnOnce() -> T) -> T {
     with(&LOGIN, role, body)
 }
 
+/// Runs `body`, for which the nodes act as a table's owner under the restrictions of maintenance.
+pub(crate) fn maintaining_as<T>(owner: Oid, body: impl FnOnce() -> T) -> T {
+    with(&MAINTAINER, owner, body)
+}
+
+/// No function that runs now may take on another role.
+pub(crate) fn is_fixed() -> bool {
+    identity().is_fixed
+}
+
 /// Who acts, and the role whose rights count for what is asked now.
 fn acting() -> (Identity, Oid) {
     let who = identity();
@@ -80,22 +113,30 @@ pub(crate) fn user() -> String {
 /// What the session is to be that is asked next.
 pub(super) fn wanted() -> Wanted {
     if LOGIN.get() != Oid::INVALID {
-        return Wanted { login: LOGIN.get(), set: Oid::INVALID };
+        return Wanted { login: LOGIN.get(), set: Oid::INVALID, acting: None };
     }
     let (who, role) = acting();
+    let mut wanted = Wanted { login: who.session, set: who.set, acting: None };
     let outer = if who.set == Oid::INVALID { who.session } else { who.set };
     // With rights that are lent to it nothing is computed that users have made.
     let is_lent = LENT.get() != Oid::INVALID;
-    if role == outer && (is_lent || !who.is_fixed) {
-        Wanted { login: who.session, set: who.set }
-    } else {
-        Wanted { login: role, set: Oid::INVALID }
+    if MAINTAINER.get() != Oid::INVALID {
+        wanted.acting = Some(Acting { role: MAINTAINER.get(), is_restricted: true });
+    } else if role != outer || who.is_fixed && !is_lent {
+        wanted.acting = Some(Acting { role, is_restricted: who.is_restricted });
     }
+    wanted
+}
+
+/// What a session is to be that is opened for one purpose, beside those that there are.
+fn apart() -> Wanted {
+    let wanted = wanted();
+    wanted.acting.map_or(wanted, Acting::apart)
 }
 
 /// The name of the role as which connections are opened.
 pub(super) fn login() -> String {
-    table::role_name(wanted().login)
+    table::role_name(apart().login)
 }
 
 /// What a session has been told to be, and what it is to be.
@@ -103,6 +144,12 @@ pub(super) fn login() -> String {
 pub(super) struct Standing {
     /// The role that the next statement is to set; invalid for none.
     set: Oid,
+    /// Whose rights are lent for the next flight, by the secret of the node.
+    lent: Option<(Acting, Secret)>,
+    /// The node's number for the session, none if it does not lend; outside, that nobody has asked.
+    session: Option<Option<u64>>,
+    /// The number of the last instruction.
+    number: u64,
     /// The role that the node has been told to set; none if it may have forgotten.
     known: Option<Oid>,
     /// The settings that it has been told, likewise.
@@ -114,12 +161,60 @@ pub(super) struct Standing {
 impl Standing {
     /// That of a session that has just been opened.
     pub(super) fn new() -> Self {
-        Self { set: wanted().set, known: Some(Oid::INVALID), settings: None, is_local: false }
+        Self {
+            set: apart().set,
+            lent: None,
+            session: None,
+            number: 0,
+            known: Some(Oid::INVALID),
+            settings: None,
+            is_local: false,
+        }
     }
 
-    /// What the session is to be for whoever asks it next.
+    /// What the session is to be for whoever asks it next, with its own rights.
     pub(super) fn stand_in(&mut self, wanted: Wanted) {
-        self.set = wanted.set;
+        (self.set, self.lent) = (wanted.set, None);
+    }
+
+    /// Whose rights it is lent besides, by the secret of the node.
+    pub(super) fn lend(&mut self, acting: Acting, secret: Secret) {
+        self.lent = Some((acting, secret));
+    }
+
+    /// The session stands as it is wanted.
+    pub(super) fn is(&self, wanted: Wanted) -> bool {
+        self.set == wanted.set && self.lent.as_ref().map(|(acting, _)| *acting) == wanted.acting
+    }
+
+    /// Rights are lent.
+    pub(super) fn is_lent(&self) -> bool {
+        self.lent.is_some()
+    }
+
+    /// Whether the node can be lent rights; none if nobody has asked.
+    pub(super) fn can_be_lent(&self) -> Option<bool> {
+        self.session.map(|number| number.is_some())
+    }
+
+    /// What the node has answered to that.
+    pub(super) fn note_session(&mut self, number: Option<u64>) {
+        self.session = Some(number);
+    }
+
+    /// The instruction for the next flight, if rights are lent.
+    pub(super) fn instruction(&mut self, statements: impl Iterator<Item = u32>) -> Option<String> {
+        let (acting, secret) = self.lent.as_ref()?;
+        self.number += 1;
+        let lending = Lending {
+            session: self.session.flatten()?,
+            number: self.number,
+            is_restricted: acting.is_restricted,
+            statements: statements.collect(),
+            role: table::role_name(acting.role),
+            settings: table::FOLLOWED.into_iter().map(table::setting).collect(),
+        };
+        Some(secret.seal(Purpose::Lend, "", &lending.to_text(), seconds()))
     }
 
     /// The session has the role and the settings that it is to have.

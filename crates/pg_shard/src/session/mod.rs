@@ -11,6 +11,9 @@
 /// Snapshots that are older than a placement.
 pub(crate) mod age;
 
+/// Rights that are lent to a node for a flight.
+mod acting;
+
 /// Whether a silent node is still at work.
 pub(crate) mod alive;
 
@@ -27,7 +30,7 @@ mod copy;
 pub(crate) mod ending;
 
 /// In whose name nodes are asked.
-mod identity;
+pub(crate) mod identity;
 
 /// Questions to several nodes while a session waits.
 mod inquiry;
@@ -50,6 +53,9 @@ mod pooler;
 /// What a session is asked.
 mod request;
 
+/// Secrets that nodes have told.
+mod known_secrets;
+
 /// Proofs that a coordinator instructs a node.
 pub(crate) mod secrets;
 
@@ -62,9 +68,13 @@ mod statements;
 /// A statement's rows on their way in.
 pub(crate) mod stream;
 
+/// Role and settings that have changed.
+mod telling;
+
 /// What a session says and is told when several nodes commit.
 pub(crate) mod two_phase;
 
+pub(crate) use request::{BEGIN_ACTING, END_ACTING};
 pub(crate) use request::{Command, Request, Sql, StatementKey, next_template};
 
 use crate::activity::Told;
@@ -489,10 +499,12 @@ impl Session {
         let at = self.at.take();
         let statements = self.name_statements(requests)?;
         self.open_flight(level);
+        self.queue_lending(&statements);
         for (request, statement) in requests.iter().zip(&statements) {
             self.queue_execution(request, statement, announces, at);
             self.expects.push_back(Expect::Statement);
         }
+        self.queue_giving_back();
         self.queue_sync();
         Ok(())
     }
@@ -505,10 +517,12 @@ impl Session {
         debug_assert!(self.depth == 0, "a transaction of its own");
         let statements = self.name_statements(std::slice::from_ref(request))?;
         self.open_flight(None);
+        self.queue_lending(&statements);
         for statement in &statements {
             self.queue_execution(request, statement, false, None);
         }
         self.expects.push_back(Expect::Statement);
+        self.queue_giving_back();
         self.link.flight().flush();
         // As deep as after BEGIN: whoever ends the local transaction sees that something is open.
         (self.is_held, self.depth) = (true, 1);
@@ -641,9 +655,11 @@ impl Session {
             self.queue_transaction(level, isolation);
         }
         self.queue_settings();
+        self.queue_lending(&[]);
         for sql in statements {
             self.queue_command(sql);
         }
+        self.queue_giving_back();
         self.queue_sync();
         self.finish(&mut |_| Ok(())).map(drop)
     }
@@ -694,30 +710,6 @@ impl Session {
     fn end_quietly(&mut self) -> bool {
         let was_ending = std::mem::take(&mut self.is_ending);
         !was_ending || self.drain(PATIENCE)
-    }
-
-    fn queue_settings(&mut self) {
-        self.queue_sharers();
-        if let Some(sql) = self.standing.tell() {
-            self.queue_command(&sql);
-        }
-    }
-
-    /// Nodes of one host share its processors: each takes its part of the parallel workers that it may have.
-    fn queue_sharers(&mut self) {
-        let wanted = std::mem::replace(&mut self.sharers, 1);
-        if self.known_sharers == Some(wanted) {
-            return;
-        }
-        self.queue_command("RESET max_parallel_workers_per_gather");
-        if wanted > 1 {
-            let name = "max_parallel_workers_per_gather";
-            self.queue_command(&format!(
-                "SELECT pg_catalog.set_config('{name}', \
-                 (pg_catalog.current_setting('{name}')::int4 / {wanted})::text, false)"
-            ));
-        }
-        (self.known_sharers, self.standing.is_local) = (Some(wanted), true);
     }
 
     fn queue_transaction(&mut self, level: u32, isolation: Isolation) {
@@ -910,6 +902,9 @@ impl Session {
                 self.forget_settings();
                 if is_stale_statement(&error) {
                     self.statements.forget_all();
+                }
+                if known_secrets::is_not_proven(&error) {
+                    known_secrets::forget();
                 }
                 Err(Failure::Statement(pooler::explain(error, &self.node)))
             }

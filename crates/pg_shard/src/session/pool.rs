@@ -3,6 +3,7 @@
 
 use super::identity::{self, Wanted};
 pub(crate) use super::identity::{acting_as, logged_in_as, user};
+use super::known_secrets;
 use super::{Failure, NoSession, Session};
 use crate::transaction;
 use pg::catalog::table;
@@ -10,6 +11,7 @@ use pg::net::wait::clock;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use shardmap::NodeAddress;
+use shardmap::instruction::Secret;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -73,9 +75,35 @@ pub(crate) fn session_of(
     stale: Stale,
     statement: Option<u64>,
 ) -> Result<SessionRef, NoSession> {
+    let wanted = identity::wanted();
+    let Some(acting) = wanted.acting else { return session_in(node, stale, statement, wanted) };
+    if let Some(secret) = secret_of(node) {
+        let session = session_in(node, stale, statement, wanted)?;
+        let can_be_lent = session.borrow_mut().can_be_lent();
+        if can_be_lent.map_err(no_session)? {
+            session.borrow_mut().standing.lend(acting, secret);
+            return Ok(session);
+        }
+    }
+    session_in(node, stale, statement, acting.apart())
+}
+
+fn no_session(failure: Failure) -> NoSession {
+    match failure {
+        Failure::Lost(error) => NoSession::Unreachable(error),
+        Failure::Statement(error) => NoSession::Refused(error),
+    }
+}
+
+/// The session of the role that logs in.
+fn session_in(
+    node: &NodeAddress,
+    stale: Stale,
+    statement: Option<u64>,
+    wanted: Wanted,
+) -> Result<SessionRef, NoSession> {
     let refuse = || transaction::doomed().map_or(Ok(()), |error| Err(NoSession::Refused(error)));
     refuse()?;
-    let wanted = identity::wanted();
     let role = wanted.login;
     let is_wanted = |pooled: &Pooled| pooled.role == role && pooled.node == *node;
     let known = SESSIONS.with_borrow(|sessions| {
@@ -98,10 +126,7 @@ pub(crate) fn session_of(
                 && (stale == Stale::IsHarmless || !session.is_stale())
         };
         if good {
-            super::stream::claim(&session).map_err(|failure| match failure {
-                Failure::Lost(error) => NoSession::Unreachable(error),
-                Failure::Statement(error) => NoSession::Refused(error),
-            })?;
+            super::stream::claim(&session).map_err(no_session)?;
             session.borrow_mut().leave_other_snapshot(statement);
             session.borrow_mut().settle_copies();
             session.borrow_mut().standing.stand_in(wanted);
@@ -119,7 +144,42 @@ pub(crate) fn session_of(
     }
     match take_failed(role, node) {
         Some(reason) => Err(reason),
-        None => add(wanted, node, Session::open_all(std::slice::from_ref(node)).remove(0)),
+        None => add(wanted, node, open_all(wanted, std::slice::from_ref(node)).remove(0)),
+    }
+}
+
+fn open_all(wanted: Wanted, nodes: &[NodeAddress]) -> Vec<(Result<Session, NoSession>, Duration)> {
+    logged_in_as(wanted.login, || Session::open_all(nodes))
+}
+
+/// The secret of a node, if it tells it. It is asked by the owner of this server's own, a superuser.
+pub(super) fn secret_of(node: &NodeAddress) -> Option<Secret> {
+    known_secrets::of(node, || {
+        if seems_silent(node) {
+            return None;
+        }
+        let owner = table::owner(table_of_secret()?)?;
+        let mut session = logged_in_as(owner, || Session::open(node)).ok()?;
+        let mut secret = None;
+        let read = session.run("SELECT secret FROM pgs_catalog.secret", None, &mut |row| {
+            secret = row.first_text().as_deref().and_then(Secret::from_hex);
+            Ok(())
+        });
+        read.ok().and(secret)
+    })
+}
+
+/// This server's own.
+pub(super) fn table_of_secret() -> Option<Oid> {
+    table::relation_oid("pgs_catalog", "secret")
+}
+
+/// What a session to the node is to be as which the role logs in whose rights count.
+fn wanted_at(node: &NodeAddress) -> Wanted {
+    let wanted = identity::wanted();
+    match wanted.acting {
+        Some(acting) if secret_of(node).is_none() => acting.apart(),
+        _ => wanted,
     }
 }
 
@@ -138,9 +198,8 @@ fn written_by_another(node: &NodeAddress, writer: Oid, role: Oid) -> PgError {
 
 /// A session that was asked for before has the role and the settings that whoever asks it now wants.
 pub(crate) fn is_told(session: &SessionRef) -> bool {
-    let mut session = session.borrow_mut();
-    session.standing.stand_in(identity::wanted());
-    session.standing.is_told()
+    let session = session.borrow();
+    session.standing.is(identity::wanted()) && session.standing.is_told()
 }
 
 /// Keeps a session that was opened.
@@ -167,25 +226,31 @@ fn add(
 /// that fails, whoever asks for the session next in the same statement is told so.
 pub(crate) fn open_missing<'a>(nodes: impl Iterator<Item = &'a NodeAddress>) {
     FAILED.with_borrow_mut(Vec::clear);
-    let wanted = identity::wanted();
-    let role = wanted.login;
     let mut missing: Vec<NodeAddress> = Vec::new();
-    SESSIONS.with_borrow(|sessions| {
-        for node in nodes {
-            let is_known = sessions.iter().any(|it| it.role == role && it.node == *node);
-            if !is_known && !missing.contains(node) {
-                missing.push(node.clone());
-            }
+    let mut wanted = identity::wanted();
+    let is_known = |wanted: Wanted, node: &NodeAddress| {
+        SESSIONS.with_borrow(|sessions| {
+            sessions.iter().any(|it| it.role == wanted.login && it.node == *node)
+        })
+    };
+    for node in nodes {
+        let here = if wanted.acting.is_some() { wanted_at(node) } else { wanted };
+        // Nodes of which some can be lent rights and others not are rare.
+        if missing.is_empty() {
+            wanted = here;
         }
-    });
+        if here == wanted && !is_known(wanted, node) && !missing.contains(node) {
+            missing.push(node.clone());
+        }
+    }
     if missing.len() < 2 || transaction::doomed().is_some() {
         return;
     }
-    let opened = Session::open_all(&missing);
+    let opened = open_all(wanted, &missing);
     let now = pg::server::transaction::statement_start();
     for (node, opened) in missing.into_iter().zip(opened) {
         if let Err(reason) = add(wanted, &node, opened) {
-            FAILED.with_borrow_mut(|failed| failed.push((now, role, node, reason)));
+            FAILED.with_borrow_mut(|failed| failed.push((now, wanted.login, node, reason)));
         }
     }
 }
@@ -201,7 +266,7 @@ fn take_failed(role: Oid, node: &NodeAddress) -> Option<NoSession> {
 
 /// The node's session is in a remote transaction or has something under way.
 pub(crate) fn is_occupied(node: &NodeAddress) -> bool {
-    let role = identity::wanted().login;
+    let role = wanted_at(node).login;
     SESSIONS.with_borrow(|sessions| {
         sessions.iter().any(|pooled| {
             pooled.role == role

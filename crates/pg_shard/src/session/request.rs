@@ -5,6 +5,7 @@ use pg::server::transaction::Isolation;
 use protocol::Arguments;
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::ffi::CStr;
 
 /// A statement that a node keeps prepared: the template it is made from, and for which shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,6 +54,12 @@ pub(crate) enum Command {
     /// The transaction is to show that it has committed.
     Evidence,
 }
+
+/// The command by which a node begins to act as another role: its whole text, by which the node knows that no function calls.
+pub(crate) const BEGIN_ACTING: &CStr = c"SELECT pgs_catalog.begin_acting($1)";
+
+/// The command that ends it.
+pub(crate) const END_ACTING: &CStr = c"SELECT pgs_catalog.end_acting()";
 
 impl Command {
     /// Its text.
