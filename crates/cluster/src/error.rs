@@ -11,9 +11,9 @@ use crate::node_name::NodeName;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClusterError {
-    /// No program of PostgreSQL 15 was found.
+    /// No program of a PostgreSQL that fits was found.
     #[error(
-        "PostgreSQL 15 is not installed (looked for {looked_for}); on Debian or Ubuntu: \
+        "no PostgreSQL that fits is installed (looked for {looked_for}); on Debian or Ubuntu: \
          apt-get install postgresql-15 postgresql-server-dev-15"
     )]
     PostgresMissing {

@@ -8,6 +8,7 @@
 //! installation have the same system identifier, so do not tell nodes apart by it.
 
 use std::fs::{self, File};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -17,8 +18,11 @@ use crate::account::ServerAccount;
 use crate::error::ClusterError;
 use crate::tree;
 
-/// The version we are built for.
-const MAJOR_VERSION: &str = "15";
+/// The versions for which the extension can be built.
+const MAJOR_VERSIONS: RangeInclusive<u32> = 15..=18;
+
+/// What tells, when we are built and when we run, which `pg_config` is that of the servers.
+const PG_CONFIG: &str = "PGRX_PG_CONFIG_PATH";
 
 /// Written last into an installation: without it the copy is not complete.
 const DESCRIPTION: &str = "installation.json";
@@ -94,10 +98,13 @@ struct Layout {
     programs: PathBuf,
     libraries: PathBuf,
     shared: PathBuf,
+    /// Directories of libraries that the programs find by where they lie themselves.
+    #[serde(default)]
+    own_libraries: Vec<PathBuf>,
 }
 
 impl Installation {
-    /// A copy of the installed PostgreSQL 15 with our library in it, made in `dir` unless it is there already
+    /// A copy of the installed PostgreSQL with our library in it, made in `dir` unless it is there already
     /// and of the same version.
     ///
     /// The library and the scripts are installed every time, so that a second call brings in a new build. Servers that
@@ -188,10 +195,11 @@ impl Installation {
         account: &ServerAccount,
     ) -> Result<Self, ClusterError> {
         let installation = Self { dir: dir.to_owned(), layout };
-        let Layout { programs, libraries, shared, version: _ } = &installation.layout;
+        let Layout { programs, libraries, shared, own_libraries, version: _ } =
+            &installation.layout;
         let description = dir.join(DESCRIPTION);
         tree::remove(&description)?;
-        for original in [programs, libraries, shared] {
+        for original in [programs, libraries, shared].into_iter().chain(own_libraries) {
             let copy = installation.copy_of(original);
             tree::remove(&copy)?;
             make_open_dirs(dir, &copy)?;
@@ -226,26 +234,39 @@ impl Installation {
 }
 
 impl Layout {
-    /// The directories of the installed PostgreSQL 15.
+    /// The directories of the PostgreSQL that we are told of, or that we and the extension were built against; else of an
+    /// installed PostgreSQL 15.
     ///
     /// Debian keeps one `pg_config` a version; the one on the path may belong to a newer server.
     fn of_system() -> Result<Self, ClusterError> {
-        let candidates =
-            [format!("/usr/lib/postgresql/{MAJOR_VERSION}/bin/pg_config"), "pg_config".to_owned()];
+        let candidates: Vec<String> = [
+            std::env::var(PG_CONFIG).ok(),
+            option_env!("PGRX_PG_CONFIG_PATH").map(str::to_owned),
+            Some("/usr/lib/postgresql/15/bin/pg_config".to_owned()),
+            Some("pg_config".to_owned()),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
         candidates.iter().find_map(|program| Self::from_pg_config(program)).ok_or_else(|| {
+            let (first, last) = (MAJOR_VERSIONS.start(), MAJOR_VERSIONS.end());
             ClusterError::PostgresMissing {
-                looked_for: format!("a server of version 15 through {}", candidates.join(" and ")),
+                looked_for: format!(
+                    "a server of version {first} to {last} through {}",
+                    candidates.join(" and ")
+                ),
             }
         })
     }
 
-    /// What `pg_config` answers, if it is of our version and has a server beside it.
+    /// What `pg_config` answers, if it is of a version of ours and has a server beside it.
     fn from_pg_config(program: &str) -> Option<Self> {
         let output = Command::new(program)
             .args(["--version", "--bindir", "--pkglibdir", "--sharedir"])
             .output()
             .ok()?;
-        let layout = Self::from_answers(&String::from_utf8(output.stdout).ok()?)?;
+        let mut layout = Self::from_answers(&String::from_utf8(output.stdout).ok()?)?;
+        layout.own_libraries = own_libraries(&layout.programs);
         layout.programs.join("postgres").is_file().then_some(layout)
     }
 
@@ -254,7 +275,8 @@ impl Layout {
         let mut lines = answers.lines();
         let version = lines.next()?;
         let number = version.strip_prefix("PostgreSQL ")?;
-        if number.split(|c: char| !c.is_ascii_digit()).next()? != MAJOR_VERSION {
+        let major = number.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()?;
+        if !MAJOR_VERSIONS.contains(&major) {
             return None;
         }
         let mut directory = || lines.next().filter(|line| line.starts_with('/')).map(PathBuf::from);
@@ -263,8 +285,19 @@ impl Layout {
             programs: directory()?,
             libraries: directory()?,
             shared: directory()?,
+            own_libraries: Vec::new(),
         })
     }
+}
+
+/// Directories of libraries that programs from a Python wheel look for above themselves, in `../../../NAME.libs`.
+fn own_libraries(programs: &Path) -> Vec<PathBuf> {
+    let Some(above) = programs.ancestors().nth(3) else { return Vec::new() };
+    let entries = fs::read_dir(above).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_named = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "libs");
+    let mut found: Vec<PathBuf> = entries.filter(is_named).collect();
+    found.sort();
+    found
 }
 
 /// Makes the directories from `root` down to `path`, open to everyone whatever our umask is.
@@ -310,7 +343,7 @@ mod tests {
     #[test]
     fn another_version_is_not_taken_for_ours() {
         for version in
-            ["PostgreSQL 16.1", "PostgreSQL 150.1", "PostgreSQL 9.4.26", "pg_config: not found"]
+            ["PostgreSQL 14.1", "PostgreSQL 150.1", "PostgreSQL 9.4.26", "pg_config: not found"]
         {
             assert_eq!(
                 Layout::from_answers(&format!("{version}\n/a\n/b\n/c\n")),
@@ -322,7 +355,7 @@ mod tests {
 
     #[test]
     fn a_development_version_of_ours_will_do() {
-        assert!(Layout::from_answers("PostgreSQL 15devel\n/a\n/b\n/c\n").is_some());
+        assert!(Layout::from_answers("PostgreSQL 18devel\n/a\n/b\n/c\n").is_some());
     }
 
     #[test]
