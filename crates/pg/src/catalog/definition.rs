@@ -11,7 +11,7 @@
 use crate::sys::error::PgError;
 use crate::sys::node;
 use crate::sys::value::FIRST_USER_OID;
-use crate::sys::version;
+use crate::sys::version::{self, SearchPath};
 use pgrx::pg_sys::{self, Datum, Oid, SysCacheIdentifier};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeSet, HashMap};
@@ -113,7 +113,7 @@ pub(crate) fn named(signature: &str, inputs: &str) -> Option<Rc<Aggregate>> {
             .map(|name| {
                 let (mut type_oid, mut typmod) = (Oid::INVALID, -1);
                 let name = CString::new(name).ok()?;
-                pg_sys::parseTypeString(name.as_ptr(), &raw mut type_oid, &raw mut typmod, true);
+                version::parse_type(name.as_ptr(), &raw mut type_oid, &raw mut typmod, true);
                 (type_oid != Oid::INVALID).then_some(type_oid)
             })
             .collect::<Option<_>>()?;
@@ -153,12 +153,10 @@ fn describe(function: Oid, inputs: &[Oid]) -> Option<Aggregate> {
     // SAFETY: syscache look-ups by value. The search path is put back here, or by the end of the (sub)transaction after an
     // ERROR (`AtEOSubXact_Namespace` of `src/backend/catalog/namespace.c`).
     unsafe {
-        let path: *mut pg_sys::OverrideSearchPath =
-            pg_sys::palloc0(size_of::<pg_sys::OverrideSearchPath>()).cast();
-        (*path).addCatalog = true;
-        pg_sys::PushOverrideSearchPath(path);
+        let path = SearchPath::of(&[]);
+        let before = pg_sys::ffi::pg_guard_ffi_boundary(|| path.begin());
         let described = describe_in_catalog_path(function, inputs);
-        pg_sys::PopOverrideSearchPath();
+        pg_sys::ffi::pg_guard_ffi_boundary(|| before.end());
         described
     }
 }
@@ -168,10 +166,7 @@ unsafe fn describe_in_catalog_path(function: Oid, inputs: &[Oid]) -> Option<Aggr
     unsafe {
         let entry = Entry::find(function)?;
         let (owner, variadic) = owner_and_variadic(function)?;
-        let may = |role, what| {
-            let mode = pg_sys::AclMode::from(pg_sys::ACL_EXECUTE);
-            pg_sys::pg_proc_aclcheck(what, role, mode) == pg_sys::AclResult::ACLCHECK_OK
-        };
+        let may = |role, what| version::may_execute(what, role);
         // As `ExecInitAgg` of `src/backend/executor/nodeAgg.c` checks.
         let is_allowed = may(crate::sys::unguarded::current_role(), function)
             && may(owner, entry.transition)
@@ -293,13 +288,11 @@ pub(crate) unsafe fn begins_neutral(function: Oid, aggregate: &Aggregate) -> boo
     unsafe {
         let Some(entry) = Entry::find(function) else { return false };
         let Some((owner, _)) = owner_and_variadic(function) else { return false };
-        let mode = pg_sys::AclMode::from(pg_sys::ACL_EXECUTE);
         if aggregate.initial.is_none() && pg_sys::func_strict(entry.combine) {
             return true;
         }
         if pg_sys::func_volatile(entry.combine) as u8 != pg_sys::PROVOLATILE_IMMUTABLE
-            || pg_sys::pg_proc_aclcheck(entry.combine, owner, mode)
-                != pg_sys::AclResult::ACLCHECK_OK
+            || !version::may_execute(entry.combine, owner)
         {
             return false;
         }

@@ -14,6 +14,7 @@ use crate::catalog::table;
 use crate::server::transaction;
 use crate::sys::error::{PgError, SqlState};
 use crate::sys::node;
+use crate::sys::version;
 use pgrx::pg_sys::{self, Oid};
 use pgrx::spi::SpiClient;
 use std::cell::Cell;
@@ -45,7 +46,7 @@ const SETTINGS: [(&CStr, &CStr); 44] = [
     (c"join_collapse_limit", c"8"),
     (c"geqo", c"off"),
     (c"jit", c"off"),
-    (c"force_parallel_mode", c"off"),
+    (version::PARALLEL_FOR_TESTS, c"off"),
     (c"max_parallel_workers_per_gather", c"0"),
     (c"seq_page_cost", c"1"),
     (c"random_page_cost", c"4"),
@@ -238,8 +239,10 @@ pub(crate) unsafe fn lend_rights(query: *mut pg_sys::Query) {
     // SAFETY: the caller vouches for the Query, which is the planner's own copy.
     unsafe {
         for entry in node::elements::<pg_sys::RangeTblEntry>((*query).rtable) {
-            if (*entry).relid == table {
-                (*entry).checkAsUser = role;
+            if (*entry).relid == table
+                && let Some(rights) = version::rights(query, entry)
+            {
+                (*rights).checkAsUser = role;
             }
         }
     }

@@ -36,12 +36,9 @@ const MANY_PAGES: f64 = 100_000.0;
 
 /// Whether the current user may collect statistics of a table (`vacuum_is_relation_owner`).
 pub fn may_analyze(table: Oid) -> bool {
-    // SAFETY: reads catalogs by OID.
-    unsafe {
-        let user = pg_sys::GetUserId();
-        pg_sys::pg_class_ownercheck(table, user)
-            || pg_sys::pg_database_ownercheck(pg_sys::MyDatabaseId, user)
-    }
+    // SAFETY: reads variables of the backend.
+    let (user, database) = unsafe { (pg_sys::GetUserId(), pg_sys::MyDatabaseId) };
+    version::owns_relation(table, user) || version::owns_database(database, user)
 }
 
 /// Fetches a sample and stores what it says.
@@ -64,18 +61,8 @@ pub fn gather(known: &Known) -> Result<(), PgError> {
         pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
         privileged::Queries::ask(known.table, |queries| sample(queries, relation, known))?;
         pg_sys::PopActiveSnapshot();
-        pg_sys::vac_update_relstats(
-            relation,
-            known.pages.clamp(0.0, f64::from(u32::MAX - 1)) as pg_sys::BlockNumber,
-            known.rows,
-            0,
-            (*(*relation).rd_rel).relhasindex,
-            pg_sys::TransactionId::from_inner(0),
-            pg_sys::MultiXactId::from_inner(0),
-            std::ptr::null_mut(),
-            std::ptr::null_mut(),
-            true,
-        );
+        let pages = known.pages.clamp(0.0, f64::from(u32::MAX - 1)) as pg_sys::BlockNumber;
+        version::store_size(relation, pages, known.rows);
         pg_sys::table_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
         pg_sys::CommandCounterIncrement();
         Ok(())
@@ -94,32 +81,40 @@ unsafe fn sample(
 ) -> Result<(), PgError> {
     // SAFETY: the caller vouches for the relation; rows and columns live until the queries end.
     unsafe {
-        let mut columns = examined(relation, &known.columns);
+        let columns = examined(relation, &known.columns);
         if known.rows < 1.0 || columns.is_empty() || !known.has_sample {
             return Ok(());
         }
-        let wanted = columns.iter().map(|column| (**column).minrows).max().unwrap_or(0);
+        let wanted = columns.iter().map(|column| (*column.stats).minrows).max().unwrap_or(0);
         let (sample, rows) = queries.select(&sample_query(relation, &columns, known, wanted))?;
         let rows = rows as c_int;
         if rows == 0 {
             return Ok(());
         }
-        for (at, column) in columns.iter_mut().enumerate() {
-            (**column).rows = (*sample).vals;
-            (**column).tupDesc = (*sample).tupdesc;
-            (**column).tupattnum = at as c_int + 1;
+        for (at, column) in columns.iter().enumerate() {
+            let stats = column.stats;
+            (*stats).rows = (*sample).vals;
+            (*stats).tupDesc = (*sample).tupdesc;
+            (*stats).tupattnum = at as c_int + 1;
             // Types of users have functions of users.
             privileged::as_restricted((*(*relation).rd_rel).relowner, || {
-                compute(*column, rows, known);
+                compute(column, rows, known);
             });
-            store(known.table, *column);
+            store(known.table, column);
         }
         Ok(())
     }
 }
 
+/// A column of which statistics are computed.
+struct Column {
+    number: i16,
+    name: String,
+    stats: *mut pg_sys::VacAttrStats,
+}
+
 /// The columns that have statistics, each asked by its type what it needs (`examine_attribute`, `analyze.c`).
-unsafe fn examined(relation: pg_sys::Relation, names: &[String]) -> Vec<*mut pg_sys::VacAttrStats> {
+unsafe fn examined(relation: pg_sys::Relation, names: &[String]) -> Vec<Column> {
     // SAFETY: the relation is open; what is made is palloced in the current context, where it stays.
     unsafe {
         let descriptor = (*relation).rd_att;
@@ -128,7 +123,8 @@ unsafe fn examined(relation: pg_sys::Relation, names: &[String]) -> Vec<*mut pg_
             let attribute = version::attribute(descriptor, index);
             let name = node::text_of((*attribute).attname.data.as_ptr());
             if (*attribute).attisdropped
-                || (*attribute).attstattarget == 0
+                || version::is_virtual(attribute)
+                || version::statistics_target(attribute) == 0
                 || !names.is_empty() && !names.contains(&name)
             {
                 continue;
@@ -149,7 +145,7 @@ unsafe fn examined(relation: pg_sys::Relation, names: &[String]) -> Vec<*mut pg_
             let of_type = pg_sys::GETSTRUCT(type_tuple).cast::<pg_sys::FormData_pg_type>();
             let stats =
                 pg_sys::palloc0(size_of::<pg_sys::VacAttrStats>()).cast::<pg_sys::VacAttrStats>();
-            (*stats).attr = own;
+            version::describe_column(stats, own);
             (*stats).attrtypid = (*own).atttypid;
             (*stats).attrtypmod = (*own).atttypmod;
             (*stats).attrtype = of_type;
@@ -173,7 +169,7 @@ unsafe fn examined(relation: pg_sys::Relation, names: &[String]) -> Vec<*mut pg_
                     != 0
             };
             if has_statistics && (*stats).compute_stats.is_some() && (*stats).minrows > 0 {
-                columns.push(stats);
+                columns.push(Column { number: (*own).attnum, name, stats });
             }
         }
         columns
@@ -183,7 +179,7 @@ unsafe fn examined(relation: pg_sys::Relation, names: &[String]) -> Vec<*mut pg_
 /// The SELECT that yields about `wanted` rows of the table, each with the same chance.
 unsafe fn sample_query(
     relation: pg_sys::Relation,
-    columns: &[*mut pg_sys::VacAttrStats],
+    columns: &[Column],
     known: &Known,
     wanted: c_int,
 ) -> String {
@@ -191,9 +187,7 @@ unsafe fn sample_query(
     unsafe {
         let list: Vec<String> = columns
             .iter()
-            .map(|column| {
-                node::text_of(pg_sys::quote_identifier((*(**column).attr).attname.data.as_ptr()))
-            })
+            .map(|column| node::text_of(pg_sys::quote_identifier(node::c_text(&column.name))))
             .collect();
         let form = (*relation).rd_rel;
         let name = node::text_of(pg_sys::quote_qualified_identifier(
@@ -222,7 +216,8 @@ unsafe fn sample_query(
 }
 
 /// Has PostgreSQL compute a column's statistics.
-unsafe fn compute(column: *mut pg_sys::VacAttrStats, rows: c_int, known: &Known) {
+unsafe fn compute(described: &Column, rows: c_int, known: &Known) {
+    let Column { number, stats: column, .. } = *described;
     // SAFETY: the column is live and its sample is set; the function is the one that its type named, called as ANALYZE
     // calls it. The guard turns an ERROR in it into a panic, which unwinds our frames.
     unsafe {
@@ -233,9 +228,8 @@ unsafe fn compute(column: *mut pg_sys::VacAttrStats, rows: c_int, known: &Known)
         if !(*column).stats_valid {
             return;
         }
-        let number = (*(*column).attr).attnum;
         let options = pg_sys::ffi::pg_guard_ffi_boundary(|| {
-            raw::get_attribute_options((*(*column).attr).attrelid, c_int::from(number))
+            raw::get_attribute_options(known.table, c_int::from(number))
         });
         if !options.is_null() && (*options).n_distinct != 0.0 {
             (*column).stadistinct = (*options).n_distinct as f32;
@@ -329,19 +323,19 @@ fn float4(number: f32) -> Datum {
 }
 
 /// Puts a column's statistics into `pg_statistic` (`update_attstats`, `analyze.c`).
-unsafe fn store(table: Oid, column: *mut pg_sys::VacAttrStats) {
+unsafe fn store(table: Oid, column: &Column) {
     // SAFETY: the column is live and computed; the catalog is opened with the lock that writing it needs.
     unsafe {
-        if !(*column).stats_valid {
+        let stats = &*column.stats;
+        if !stats.stats_valid {
             return;
         }
-        let stats = &*column;
         const WIDTH: usize = pg_sys::Natts_pg_statistic as usize;
         let mut values = [Datum::from(0); WIDTH];
         let mut nulls = [false; WIDTH];
         let mut replaces = [true; WIDTH];
         let place = |number: u32| number as usize - 1;
-        let number = (*stats.attr).attnum;
+        let number = column.number;
         values[place(pg_sys::Anum_pg_statistic_starelid)] = Datum::from(table);
         values[place(pg_sys::Anum_pg_statistic_staattnum)] = Datum::from(number);
         values[place(pg_sys::Anum_pg_statistic_stainherit)] = Datum::from(false);

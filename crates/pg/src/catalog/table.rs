@@ -470,7 +470,7 @@ pub fn resolve(name: &str, lock: RelationLock) -> Oid {
     let text = node::c_text(name);
     // SAFETY: PostgreSQL's own parsing of a palloced text; errors come as panics through the guard.
     unsafe {
-        let names = pg_sys::stringToQualifiedNameList(text);
+        let names = version::qualified_name(text);
         let variable = pg_sys::makeRangeVarFromNameList(names);
         pg_sys::RangeVarGetRelidExtended(variable, lock.code(), 0, None, std::ptr::null_mut())
     }
@@ -511,8 +511,7 @@ pub fn lock_relation(table: Oid, lock: RelationLock) {
 
 /// The current user owns the table, or is a superuser or a member of its owner.
 pub fn is_owned_by_user(table: Oid) -> bool {
-    // SAFETY: catalog look-ups by value.
-    unsafe { pg_sys::pg_class_ownercheck(table, pg_sys::GetUserId()) }
+    version::owns_relation(table, current_role())
 }
 
 /// Who owns a relation; none if there is no such relation.
@@ -532,11 +531,7 @@ pub fn owner(table: Oid) -> Option<Oid> {
 
 /// The current user has the right to TRUNCATE the table.
 pub fn may_truncate(table: Oid) -> bool {
-    // SAFETY: catalog look-ups by value.
-    unsafe {
-        pg_sys::pg_class_aclcheck(table, pg_sys::GetUserId(), pg_sys::ACL_TRUNCATE)
-            == pg_sys::AclResult::ACLCHECK_OK
-    }
+    version::has_right(table, pg_sys::ACL_TRUNCATE)
 }
 
 /// The current user has the right to SELECT some column of the table at least.

@@ -159,7 +159,7 @@ unsafe fn compare(
                     0,
                 )
                 .cast(),
-                first_place(target, &columns, inner),
+                first_place(query, target, &columns, inner),
             ));
             (*query).hasSubLinks = true;
         } else {
@@ -167,11 +167,7 @@ unsafe fn compare(
                 conditions.push(equal(own(number, *column), current(*column)));
             }
         }
-        for column in columns {
-            let attribute = c_int::from(column) - pg_sys::FirstLowInvalidHeapAttributeNumber;
-            (*target).selectedCols = pg_sys::bms_add_member((*target).selectedCols, attribute);
-        }
-        (*target).requiredPerms |= pg_sys::ACL_SELECT;
+        version::add_select(query, target, &columns);
         let all =
             pg_sys::makeBoolExpr(pg_sys::BoolExprType::AND_EXPR, node::list_of(&conditions), -1);
         (*(*query).jointree).quals = if conditions.len() == 1 { conditions[0] } else { all.cast() };
@@ -181,6 +177,7 @@ unsafe fn compare(
 
 /// `(SELECT ctid FROM table WHERE ... LIMIT 1)`: of rows that are the same in every letter any one will do.
 unsafe fn first_place(
+    outer: *mut pg_sys::Query,
     target: *mut pg_sys::RangeTblEntry,
     columns: &[i16],
     conditions: Vec<*mut pg_sys::Node>,
@@ -192,26 +189,19 @@ unsafe fn first_place(
         (*entry).alias = std::ptr::null_mut();
         (*entry).inFromCl = true;
         (*entry).rellockmode = pg_sys::AccessShareLock as c_int;
-        (*entry).requiredPerms = pg_sys::ACL_SELECT;
-        (*entry).insertedCols = std::ptr::null_mut();
-        (*entry).updatedCols = std::ptr::null_mut();
-        (*entry).extraUpdatedCols = std::ptr::null_mut();
-        (*entry).selectedCols = std::ptr::null_mut();
-        for column in columns.iter().copied().chain([pg_sys::SelfItemPointerAttributeNumber as i16])
-        {
-            let attribute = c_int::from(column) - pg_sys::FirstLowInvalidHeapAttributeNumber;
-            (*entry).selectedCols = pg_sys::bms_add_member((*entry).selectedCols, attribute);
-        }
+        let inner: *mut pg_sys::Query = node::make(NodeTag::T_Query);
+        let checked_as = version::checked_as(outer, target);
+        version::begin_rights(inner, entry, checked_as);
+        let place = pg_sys::SelfItemPointerAttributeNumber as i16;
+        version::add_select(inner, entry, &[columns, &[place]].concat());
         let from: *mut pg_sys::RangeTblRef = node::make(NodeTag::T_RangeTblRef);
         (*from).rtindex = 1;
-        let inner: *mut pg_sys::Query = node::make(NodeTag::T_Query);
         (*inner).commandType = pg_sys::CmdType::CMD_SELECT;
         (*inner).canSetTag = true;
         (*inner).rtable = node::list_of(&[entry]);
         let filter =
             pg_sys::makeBoolExpr(pg_sys::BoolExprType::AND_EXPR, node::list_of(&conditions), -1);
         (*inner).jointree = pg_sys::makeFromExpr(node::list_of(&[from]), filter.cast());
-        let place = pg_sys::SelfItemPointerAttributeNumber as i16;
         let place = pg_sys::makeVar(1, place, pg_sys::TIDOID, -1, Oid::INVALID, 0);
         let output = pg_sys::makeTargetEntry(place.cast(), 1, node::c_text("ctid"), false);
         (*inner).targetList = node::list_of(&[output]);
@@ -362,7 +352,7 @@ pub(crate) unsafe fn expose(parse: *mut pg_sys::Query) -> (*mut pg_sys::Query, *
             let relid = (*entry).relid;
             let Some(key) = hooks::planner().distribution(relid) else { return nothing };
             let (columns, _) = identity(relid, key.column);
-            if !may_read(entry, &columns) {
+            if !may_read(version::checked_as(copy, entry), relid, &columns) {
                 return nothing;
             }
             described.extend([relid.to_u32().cast_signed(), columns.len() as i32]);
@@ -394,14 +384,14 @@ pub(crate) unsafe fn expose(parse: *mut pg_sys::Query) -> (*mut pg_sys::Query, *
 }
 
 /// The role may read these columns: on the workers it needs that right.
-unsafe fn may_read(entry: *mut pg_sys::RangeTblEntry, columns: &[i16]) -> bool {
-    // SAFETY: the caller passes an entry of a table; the rest are look-ups by value.
+fn may_read(checked_as: Oid, relid: Oid, columns: &[i16]) -> bool {
+    // SAFETY: look-ups by value.
     unsafe {
-        let user = match (*entry).checkAsUser {
+        let user = match checked_as {
             Oid::INVALID => pg_sys::GetUserId(),
             user => user,
         };
-        let (relid, select) = ((*entry).relid, pg_sys::ACL_SELECT as pg_sys::AclMode);
+        let select = pg_sys::ACL_SELECT as pg_sys::AclMode;
         let allowed = pg_sys::AclResult::ACLCHECK_OK;
         pg_sys::pg_class_aclcheck(relid, user, select) == allowed
             || columns.iter().all(|column| {

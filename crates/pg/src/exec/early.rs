@@ -15,6 +15,7 @@
 use crate::exec::scan;
 use crate::sys::error::boundary;
 use crate::sys::node;
+use crate::sys::version::walkers;
 use crate::time::aged;
 use pgrx::pg_sys::{self, NodeTag};
 use std::ffi::{CStr, c_int, c_void};
@@ -23,9 +24,7 @@ use std::sync::OnceLock;
 mod raw {
     //! Not among pgrx' bindings, so without its guard: the frames that call them hold nothing to drop.
     use pgrx::pg_sys;
-    use std::ffi::{c_int, c_void};
-    pub(super) type Walker =
-        unsafe extern "C-unwind" fn(*mut pg_sys::PlanState, *mut c_void) -> bool;
+    use std::ffi::c_int;
     unsafe extern "C-unwind" {
         /// Plain frames: the hook holds nothing to drop.
         pub(super) fn standard_ExecutorStart(query: *mut pg_sys::QueryDesc, flags: c_int);
@@ -33,12 +32,6 @@ mod raw {
         pub(super) fn standard_ExecutorFinish(query: *mut pg_sys::QueryDesc);
         /// Plain frames: the hook holds nothing to drop.
         pub(super) fn standard_ExecutorEnd(query: *mut pg_sys::QueryDesc);
-        /// Plain frames: those of `find`, up to the guard of `scans`.
-        pub(super) fn planstate_tree_walker(
-            state: *mut pg_sys::PlanState,
-            walker: Walker,
-            context: *mut c_void,
-        ) -> bool;
     }
 }
 
@@ -242,6 +235,6 @@ unsafe extern "C-unwind" fn find(state: *mut pg_sys::PlanState, found: *mut c_vo
         if let Some(custom) = scan::of_ours(state) {
             (*found.cast::<Vec<*mut pg_sys::CustomScanState>>()).push(custom);
         }
-        raw::planstate_tree_walker(state, find, found)
+        walkers::planstate_tree_walker(state, find, found)
     }
 }

@@ -15,6 +15,7 @@ use crate::catalog::definition::{self, Aggregate};
 use crate::sys::error::{PgError, SqlState, boundary};
 use crate::sys::node;
 use crate::sys::value::{DateStyle, FIRST_USER_OID};
+use crate::sys::version::{self, SearchPath};
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::{CStr, c_int};
 
@@ -39,10 +40,6 @@ mod raw {
             call: pg_sys::FunctionCallInfo,
             context: *mut pg_sys::MemoryContext,
         ) -> c_int;
-        /// Plain frames: those of the aggregates' functions hold nothing to drop.
-        pub(super) fn PushOverrideSearchPath(path: *mut pg_sys::OverrideSearchPath);
-        /// Plain frames: those of the aggregates' functions hold nothing to drop.
-        pub(super) fn PopOverrideSearchPath();
     }
 }
 
@@ -63,8 +60,8 @@ struct Prepared {
     length: c_int,
     output: pg_sys::FmgrInfo,
     serial: pg_sys::FmgrInfo,
-    /// Where names in the functions of users are looked up; null for functions of the server.
-    path: *mut pg_sys::OverrideSearchPath,
+    /// Where names in the functions of users are looked up; none for functions of the server.
+    path: Option<SearchPath>,
 }
 
 /// The state of one group.
@@ -171,13 +168,14 @@ unsafe fn advance(
         (*own).fncollation = (*call).fncollation;
         (*own).isnull = false;
         let function = (*prepared).transition.fn_addr.unwrap_unchecked();
-        let mut value = if (*prepared).path.is_null() {
-            function(own)
-        } else {
-            raw::PushOverrideSearchPath((*prepared).path);
-            let value = function(own);
-            raw::PopOverrideSearchPath();
-            value
+        let mut value = match (*prepared).path {
+            None => function(own),
+            Some(path) => {
+                let before = path.begin();
+                let value = function(own);
+                before.end();
+                value
+            }
         };
         // As `ExecAggTransReparent` of the same file does.
         let is_null = (*own).isnull;
@@ -297,7 +295,7 @@ unsafe fn input_types(aggregate: &Aggregate) -> Result<Vec<Oid>, PgError> {
             let (mut type_oid, mut typmod) = (Oid::INVALID, -1);
             let name = node::c_text(name);
             // SAFETY: a zero-terminated text that was printed here.
-            unsafe { pg_sys::parseTypeString(name, &raw mut type_oid, &raw mut typmod, false) };
+            unsafe { version::parse_type(name, &raw mut type_oid, &raw mut typmod, false) };
             Ok(type_oid)
         })
         .collect()
@@ -350,36 +348,28 @@ unsafe fn prepare_in_context(
             }
         }
         let has_names = aggregate.functions.iter().any(|it| it.to_u32() >= FIRST_USER_OID);
-        (*prepared).path = if has_names { search_path(schemas) } else { std::ptr::null_mut() };
+        (*prepared).path = has_names.then(|| search_path(schemas));
         Ok(prepared)
     }
 }
 
 /// The search path of these schemas, as far as they are here and the user may look into them.
-unsafe fn search_path(schemas: &str) -> *mut pg_sys::OverrideSearchPath {
+unsafe fn search_path(schemas: &str) -> SearchPath {
+    let mut found = Vec::new();
     // SAFETY: the text is a private copy, into which the names point; look-ups by value.
     unsafe {
-        let path: *mut pg_sys::OverrideSearchPath =
-            pg_sys::palloc0(size_of::<pg_sys::OverrideSearchPath>()).cast();
-        (*path).addCatalog = true;
         let mut names = std::ptr::null_mut();
         if pg_sys::SplitIdentifierString(node::c_text(schemas), ',' as _, &raw mut names) {
             for name in node::elements::<std::ffi::c_char>(names) {
                 let schema = pg_sys::get_namespace_oid(name, true);
-                let mode = pg_sys::AclMode::from(pg_sys::ACL_USAGE);
                 let user = crate::sys::unguarded::current_role();
-                if schema == Oid::from(pg_sys::PG_CATALOG_NAMESPACE) {
-                    (*path).addCatalog = false;
-                } else if schema == Oid::INVALID
-                    || pg_sys::pg_namespace_aclcheck(schema, user, mode)
-                        != pg_sys::AclResult::ACLCHECK_OK
-                {
-                    continue;
+                let is_catalog = schema == Oid::from(pg_sys::PG_CATALOG_NAMESPACE);
+                if is_catalog || schema != Oid::INVALID && version::may_use_schema(schema, user) {
+                    found.push(schema);
                 }
-                (*path).schemas = pg_sys::lappend_oid((*path).schemas, schema);
             }
         }
-        path
+        SearchPath::of(&found)
     }
 }
 

@@ -262,15 +262,7 @@ impl Splitting {
 
     fn write_chunk(&mut self, bytes: &[u8]) -> Result<(), PgError> {
         // SAFETY: an open temporary file and bytes that are only read.
-        let written = unsafe {
-            pg_sys::FileWrite(
-                self.file,
-                bytes.as_ptr().cast_mut().cast(),
-                bytes.len() as c_int,
-                self.written as i64,
-                pg_sys::PG_WAIT_EXTENSION,
-            )
-        };
+        let written = unsafe { version::write_file(self.file, bytes, self.written as i64) };
         if usize::try_from(written) != Ok(bytes.len()) {
             return Err(could_not("write", &io::Error::last_os_error()));
         }

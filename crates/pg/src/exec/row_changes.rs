@@ -221,7 +221,7 @@ impl ScanIo {
                     };
                 sets.push(numbers((*action).updateColnos));
                 actions.push(Action {
-                    matched: (*action).matched,
+                    matched: version::merge_match(action) == version::MergeMatch::Matched,
                     command,
                     qual: pg_sys::ExecInitQual((*action).qual.cast(), ps),
                     projection,
@@ -660,7 +660,7 @@ impl Changes {
             (*context).ecxt_scantuple = self.old;
             (*context).ecxt_innertuple = excluded;
             (*context).ecxt_outertuple = std::ptr::null_mut();
-            self.check(self.updating, pg_sys::WCOKind::WCO_VIEW_CONFLICT_CHECK, self.old);
+            self.check(self.updating, version::EXISTING_ROW_OF_VIEW, self.old);
             if !holds(condition, context) {
                 return Change::Nothing;
             }

@@ -235,8 +235,6 @@ mod raw {
             access: pg_sys::ExecScanAccessMtd,
             recheck: pg_sys::ExecScanRecheckMtd,
         ) -> *mut pg_sys::TupleTableSlot;
-        /// Raises nothing: compares two variables (`src/backend/libpq/pqcomm.c`).
-        pub(super) fn pq_buffer_has_data() -> bool;
         /// Raises nothing: asked only if the buffer has data, it reads no more.
         pub(super) fn pq_peekbyte() -> std::ffi::c_int;
     }
@@ -1025,7 +1023,7 @@ impl ScanIo {
                 return false;
             }
             portal.cplan.is_null()
-                || (raw::pq_buffer_has_data() && raw::pq_peekbyte() == c_int::from(b'S'))
+                || (version::has_read_more() && raw::pq_peekbyte() == c_int::from(b'S'))
         }
     }
 

@@ -4,6 +4,7 @@
 //! through Rust as a panic; whoever waits keeps its state consistent before it does.
 
 use crate::net::watch::Watch;
+use crate::sys::version;
 use pgrx::pg_sys;
 use std::cell::RefCell;
 use std::ffi::c_int;
@@ -31,8 +32,7 @@ impl WaitSet {
     pub fn new(sockets: &[(c_int, Readiness)]) -> Self {
         // SAFETY: on the main thread of a backend with a latch; the set lives in TopMemoryContext until Drop.
         unsafe {
-            let raw =
-                pg_sys::CreateWaitEventSet(pg_sys::TopMemoryContext, sockets.len() as c_int + 2);
+            let raw = version::lasting_wait_set(sockets.len() as c_int + 2);
             let list = sockets.iter().map(|(socket, _)| *socket).collect();
             let set = Self { raw, sockets: list, watch: RefCell::default() };
             for (index, (socket, readiness)) in sockets.iter().enumerate() {

@@ -18,6 +18,7 @@ use crate::hooks;
 use crate::path::remote::Remote;
 use crate::sys::node;
 use crate::sys::value::FIRST_USER_OID;
+use crate::sys::version::{self, SearchPath};
 use pgrx::pg_sys::{self, Datum, NodeTag, Oid};
 use std::ffi::c_int;
 use std::rc::Rc;
@@ -302,10 +303,7 @@ unsafe fn takes_one_collation(aggregate: *mut pg_sys::Aggref) -> bool {
 unsafe fn schemas() -> String {
     // SAFETY: reads the backend's search path; names are palloced.
     unsafe {
-        let path = pg_sys::GetOverrideSearchPath(pg_sys::CurrentMemoryContext);
-        let schemas = (*path).schemas;
-        let names = (0..node::length(schemas)).filter_map(|index| {
-            let schema = (*(*schemas).elements.add(index)).oid_value;
+        let names = SearchPath::schemas().into_iter().filter_map(|schema| {
             let name = pg_sys::get_namespace_name(schema);
             (!name.is_null()).then(|| node::text_of(pg_sys::quote_identifier(name)))
         });
@@ -354,7 +352,7 @@ fn form_of(function: Oid, state: Oid, result: Oid) -> Option<Form> {
         pg_sys::F_INT2_AVG_ACCUM | pg_sys::F_INT4_AVG_ACCUM => Some(Form::CountAndSum),
         pg_sys::F_FLOAT4_ACCUM | pg_sys::F_FLOAT8_ACCUM => Some(Form::Moments),
         pg_sys::F_FLOAT8_REGR_ACCUM => Some(Form::Pairs),
-        pg_sys::F_INTERVAL_ACCUM => Some(Form::IntervalSum),
+        function if version::is_interval_array(function) => Some(Form::IntervalSum),
         pg_sys::F_INT8_AVG_ACCUM => Some(Form::Internal(StateKind::Sum)),
         pg_sys::F_NUMERIC_AVG_ACCUM => Some(Form::Internal(StateKind::NumericSum)),
         pg_sys::F_INT2_ACCUM | pg_sys::F_INT4_ACCUM => Some(Form::Internal(StateKind::Squares)),

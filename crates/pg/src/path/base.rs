@@ -284,7 +284,8 @@ unsafe fn base(
         if !(*rte).tablesample.is_null() {
             check_sample(root, (*rte).tablesample)?;
         }
-        let (conditions, clauses, all_shipped) = conditions_of(root, rel, rti, (*rte).checkAsUser);
+        let user = version::checked_as((*root).parse, rte);
+        let (conditions, clauses, all_shipped) = conditions_of(root, rel, rti, user);
         let locks = lock_clause(rte).is_some();
         let is_sharded = planner.shard_count(table) != 1;
         let locus = if is_sharded { Locus::by((rti, key.column)) } else { Locus::Everywhere };
@@ -298,7 +299,7 @@ unsafe fn base(
             hash: HashedBy { family: key.family, collation: key.collation },
             filters,
             tables: vec![table],
-            user: (*rte).checkAsUser,
+            user,
             stand_ins: Vec::new(),
             work,
             before: 0.0,

@@ -23,7 +23,6 @@ use crate::exec::scan::ScanIo;
 use crate::hooks;
 use crate::path::base;
 use crate::path::base::SortKey;
-use crate::path::join::members;
 use crate::path::lock_join;
 use crate::path::pushed::{self, Order, Pushed, Yield};
 use crate::path::remote::{Pieces, Printer, Remote, columns_in};
@@ -31,6 +30,7 @@ use crate::path::sorted;
 use crate::path::tid;
 use crate::print::template::Piece;
 use crate::sys::node;
+use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag};
 use shardmap::tid::Tid;
 use std::rc::Rc;
@@ -229,7 +229,7 @@ pub(crate) unsafe fn is_limited(
             && !parse.hasWindowFuncs
             && !parse.hasTargetSRFs
             && (*rel).lateral_relids.is_null()
-            && members((*root).all_baserels).len() == 1
+            && version::relations_of(root, (*root).all_baserels).len() == 1
     }
 }
 

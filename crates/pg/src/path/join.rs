@@ -17,6 +17,7 @@ use crate::path::tid;
 use crate::read::facts::{is_deterministic, strip_relabel};
 use crate::sys::error::boundary;
 use crate::sys::node::{self, Visit};
+use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use shardmap::locus::{JoinKind, Locus};
 use std::rc::Rc;
@@ -154,7 +155,7 @@ pub(crate) unsafe fn broadcast(
         if columns.len() < node::length((*(*path).pathtarget).exprs) {
             path = only_columns(root, rel, path, &columns);
         }
-        let relations = members((*rel).relids);
+        let relations = version::relations_of(root, (*rel).relids);
         let table = *other.tables.first()?;
         let spread = node::elements::<pg_sys::RestrictInfo>(clauses)
             .into_iter()
@@ -227,20 +228,6 @@ pub(crate) unsafe fn travels(var: &pg_sys::Var) -> bool {
     }
 }
 
-/// The relations of a set.
-pub(crate) unsafe fn members(set: pg_sys::Relids) -> Vec<u32> {
-    let mut found = Vec::new();
-    let mut relation = -1;
-    loop {
-        // SAFETY: the caller passes a live set of relations, whose numbers are positive.
-        relation = unsafe { pg_sys::bms_next_member(set, relation) };
-        if relation < 0 {
-            return found;
-        }
-        found.push(relation as u32);
-    }
-}
-
 /// Nothing about the query or the relation keeps joins here.
 unsafe fn may_join(root: *mut pg_sys::PlannerInfo, rel: *mut pg_sys::RelOptInfo) -> bool {
     // SAFETY: the planner's live structures.
@@ -285,22 +272,14 @@ pub(crate) unsafe fn changes_with_outer_rows(
                 })
             })
         };
-        let mut relation = -1;
-        loop {
-            relation = pg_sys::bms_next_member((*rel).relids, relation);
-            if relation < 0 {
-                return false;
-            }
-            let base = pg_sys::find_base_rel(root, relation);
+        version::relations_of(root, (*rel).relids).into_iter().any(|relation| {
+            let base = pg_sys::find_base_rel(root, relation as i32);
             let is_table =
-                (*base::entry_of(root, relation as u32)).rtekind == pg_sys::RTEKind::RTE_RELATION;
-            if !is_table
+                (*base::entry_of(root, relation)).rtekind == pg_sys::RTEKind::RTE_RELATION;
+            !is_table
                 || mentions_outer((*base).baserestrictinfo)
                 || mentions_outer((*base).joininfo)
-            {
-                return true;
-            }
-        }
+        })
     }
 }
 
@@ -603,16 +582,8 @@ pub(crate) unsafe fn has_placeholder_in(root: *mut pg_sys::PlannerInfo, side: &R
     unsafe {
         node::elements::<pg_sys::PlaceHolderInfo>((*root).placeholder_list).into_iter().any(
             |info| {
-                let mut relation = -1;
-                loop {
-                    relation = pg_sys::bms_next_member((*info).ph_eval_at, relation);
-                    if relation < 0 {
-                        return true;
-                    }
-                    if !side.covers(relation as u32) {
-                        return false;
-                    }
-                }
+                let relations = version::relations_of(root, (*info).ph_eval_at);
+                relations.into_iter().all(|relation| side.covers(relation))
             },
         )
     }

@@ -11,11 +11,12 @@
 //! here, for the changes are not made by a ModifyTable node: these columns are NULL.
 
 use crate::path::base;
-use crate::path::join::{broadcast, join, members};
+use crate::path::join::{broadcast, join};
 use crate::path::pushed::{self, Pushed};
 use crate::path::remote::{self, Item, Remote};
 use crate::path::tid;
 use crate::sys::node::{self, Visit};
+use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag};
 use shardmap::locus::JoinKind;
 use std::rc::Rc;
@@ -42,7 +43,9 @@ pub(crate) unsafe fn concerns(
         };
         !rechecks
             && (*rel).lateral_relids.is_null()
-            && members((*rel).relids).into_iter().any(|relation| locks(root, relation))
+            && version::relations_of(root, (*rel).relids)
+                .into_iter()
+                .any(|relation| locks(root, relation))
     }
 }
 

@@ -14,7 +14,7 @@ use crate::hooks;
 use crate::path::base::{self, ROUND_TRIP, ShardScan, SortKey, TRANSFER};
 use crate::path::join::{
     MOST_BROADCAST, MOST_BROADCAST_BYTES, changes_with_outer_rows, equal_column,
-    has_placeholder_in, is_asked_after, members, spread_by, travels,
+    has_placeholder_in, is_asked_after, spread_by, travels,
 };
 use crate::path::pushed::{Sql, make_scan, place_of};
 use crate::path::remote::{
@@ -25,6 +25,7 @@ use crate::print::template::with_portable_output;
 use crate::print::verify_scan;
 use crate::sys::error::{PgError, boundary};
 use crate::sys::node::{self, Visit};
+use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use shardmap::locus::JoinKind;
 use std::rc::Rc;
@@ -253,7 +254,7 @@ unsafe fn join(
             return None;
         }
 
-        let relations = members((*outer).relids);
+        let relations = version::relations_of(root, (*outer).relids);
         let spread = infos.iter().find_map(|info| spread_by((**info).clause.cast(), &keys, right));
         let mut columns = keys.clone();
         let first = *relations.first()? as i32;

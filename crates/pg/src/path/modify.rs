@@ -323,7 +323,7 @@ unsafe fn copy_rows_of_others(
             }
             for (index, rte) in entries.into_iter().enumerate() {
                 if is_wrapped(index, rte) {
-                    wrap(rte, index as c_int + 1);
+                    wrap(level, rte, index as c_int + 1);
                 }
             }
         }
@@ -332,7 +332,7 @@ unsafe fn copy_rows_of_others(
 }
 
 /// Makes a sub-query of a table's range table entry.
-unsafe fn wrap(rte: *mut pg_sys::RangeTblEntry, index: c_int) {
+unsafe fn wrap(level: *mut pg_sys::Query, rte: *mut pg_sys::RangeTblEntry, index: c_int) {
     // SAFETY: the caller passes an entry of a private, live copy; the nodes are made with the structs of their tags.
     unsafe {
         let inner: *mut pg_sys::RangeTblEntry = node::copy(rte);
@@ -376,9 +376,8 @@ unsafe fn wrap(rte: *mut pg_sys::RangeTblEntry, index: c_int) {
         (*rte).inh = false;
         (*rte).tablesample = std::ptr::null_mut();
         (*rte).securityQuals = std::ptr::null_mut();
-        (*rte).requiredPerms = 0;
-        (*rte).checkAsUser = Oid::INVALID;
-        (*rte).selectedCols = std::ptr::null_mut();
+        version::move_rights(inner, level, query);
+        version::drop_rights(rte);
     }
 }
 
@@ -460,7 +459,7 @@ unsafe fn taken_over(
         hooks::planner().distribution((*target).relid)?;
         let described = ModifyTarget {
             table: (*target).relid,
-            user: (*target).checkAsUser,
+            user: version::planned_checked_as(planned, target),
             command: match (*write).operation {
                 pg_sys::CmdType::CMD_INSERT => Command::Insert,
                 pg_sys::CmdType::CMD_UPDATE => Command::Update,

@@ -4,6 +4,7 @@
 use crate::exec::scan;
 use crate::read::query::{Prepared, Statement};
 use crate::sys::node;
+use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 
 /// Writes the private part of a plan.
@@ -230,12 +231,14 @@ impl Statement {
                     for rte in
                         node::elements::<pg_sys::RangeTblEntry>((*n.cast::<pg_sys::Query>()).rtable)
                     {
-                        if (*rte).rtekind == pg_sys::RTEKind::RTE_RELATION {
+                        if version::is_checked(rte) {
                             let own: *mut pg_sys::RangeTblEntry =
                                 node::make(NodeTag::T_RangeTblEntry);
                             std::ptr::copy_nonoverlapping(rte, own, 1);
                             (*own).tablesample = std::ptr::null_mut();
                             (*own).securityQuals = std::ptr::null_mut();
+                            (*own).subquery = std::ptr::null_mut();
+                            version::plan_rights(plan, n.cast(), own);
                             entries.push(own);
                         }
                     }

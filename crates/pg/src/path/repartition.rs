@@ -16,6 +16,7 @@ use crate::path::remote::{HashedBy, Item, Remote};
 use crate::read::facts::{is_deterministic, strip_relabel};
 use crate::sys::node;
 use crate::sys::value::{FIRST_USER_OID, Hasher, is_binary_safe, type_name};
+use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use shardmap::locus::{JoinKind, Key, Locus};
 use std::rc::Rc;
@@ -166,15 +167,7 @@ unsafe fn moved(
     unsafe {
         let remote = side.remote;
         let rows = (*side.rel).rows.max(1.0);
-        let mut relations = Vec::new();
-        let mut relation = -1;
-        loop {
-            relation = pg_sys::bms_next_member((*side.rel).relids, relation);
-            if relation < 0 {
-                break;
-            }
-            relations.push(relation as u32);
-        }
+        let relations = version::relations_of(remote.root, (*side.rel).relids);
         let handling = rows * (HANDLING + HANDLING_COLUMN * columns.len() as f64);
         let mut splitting = remote.clone();
         splitting.work += handling;

@@ -15,6 +15,7 @@ use crate::path::pushed::{self, Order, Pushed};
 use crate::path::remote::Item;
 use crate::path::upper;
 use crate::sys::node;
+use crate::sys::version;
 use pgrx::pg_sys::{self, Oid};
 
 /// More orders than these are not offered for a relation.
@@ -57,13 +58,7 @@ pub(crate) unsafe fn beside(
         }
         for class in joined_by(root, rel) {
             let family = (*(*(*class).ec_opfamilies).elements).oid_value;
-            let key = pg_sys::make_canonical_pathkey(
-                root,
-                class,
-                family,
-                pg_sys::BTLessStrategyNumber as i32,
-                false,
-            );
+            let key = version::ascending_key(root, class, family);
             let keys = pg_sys::lappend(std::ptr::null_mut(), key.cast());
             let is_known = |(known, _): &(*mut pg_sys::List, f64)| {
                 pg_sys::compare_pathkeys(*known, keys) == pg_sys::PathKeysComparison::PATHKEYS_EQUAL
@@ -147,7 +142,7 @@ pub(crate) unsafe fn order_by(
                             && below.remote.can_compute(expression, false)
                     })?;
                 let expression: *mut pg_sys::Node = (*member).em_expr.cast();
-                let strategy = i16::try_from((*key).pk_strategy).ok()?;
+                let strategy = version::strategy(key)?;
                 let operator = pg_sys::get_opfamily_member(
                     (*key).pk_opfamily,
                     (*member).em_datatype,

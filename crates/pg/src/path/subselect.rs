@@ -10,6 +10,7 @@ use crate::path::base;
 use crate::path::pushed::{self, Pushed};
 use crate::path::remote::{Column, Condition, Item, Remote};
 use crate::sys::node::{self, Visit};
+use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag};
 use shardmap::locus::{Key, Locus};
 use std::rc::Rc;
@@ -215,8 +216,11 @@ pub(crate) unsafe fn hand_over_tables(root: *mut pg_sys::PlannerInfo) {
             node::elements::<pg_sys::RangeTblEntry>((*(*root).parse).rtable).into_iter().enumerate()
         {
             match (*entry).rtekind {
-                pg_sys::RTEKind::RTE_RELATION => hand_over(all, entry),
+                pg_sys::RTEKind::RTE_RELATION => hand_over(all, (*root).parse, entry),
                 pg_sys::RTEKind::RTE_SUBQUERY if !(*entry).subquery.is_null() => {
+                    if version::is_checked(entry) {
+                        hand_over(all, (*root).parse, entry);
+                    }
                     let rel = if index + 1 < (*root).simple_rel_array_size as usize {
                         *(*root).simple_rel_array.add(index + 1)
                     } else {
@@ -240,8 +244,8 @@ unsafe fn hand_over_unplanned(all: *mut pg_sys::PlannerGlobal, query: *mut pg_sy
         node::walk(query, &mut |n| {
             if let Some(level) = node::cast::<pg_sys::Query, _>(n, NodeTag::T_Query) {
                 for entry in node::elements::<pg_sys::RangeTblEntry>((*level).rtable) {
-                    if (*entry).rtekind == pg_sys::RTEKind::RTE_RELATION {
-                        hand_over(all, entry);
+                    if version::is_checked(entry) {
+                        hand_over(all, level, entry);
                     }
                 }
             }
@@ -250,12 +254,18 @@ unsafe fn hand_over_unplanned(all: *mut pg_sys::PlannerGlobal, query: *mut pg_sy
     }
 }
 
-unsafe fn hand_over(all: *mut pg_sys::PlannerGlobal, entry: *mut pg_sys::RangeTblEntry) {
+unsafe fn hand_over(
+    all: *mut pg_sys::PlannerGlobal,
+    query: *mut pg_sys::Query,
+    entry: *mut pg_sys::RangeTblEntry,
+) {
     // SAFETY: live structures of the planner; lists of the planner's own kind.
     unsafe {
         let own: *mut pg_sys::RangeTblEntry = node::copy(entry);
         (*own).tablesample = std::ptr::null_mut();
         (*own).securityQuals = std::ptr::null_mut();
+        (*own).subquery = std::ptr::null_mut();
+        version::plan_rights_of_all(all, query, own);
         (*all).finalrtable = pg_sys::lappend((*all).finalrtable, own.cast());
         (*all).relationOids = pg_sys::lappend_oid((*all).relationOids, (*own).relid);
     }

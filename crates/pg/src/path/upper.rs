@@ -12,6 +12,7 @@ use crate::path::remote::{self, Column, Remote};
 use crate::path::window;
 use crate::sys::error::boundary;
 use crate::sys::node::{self, Visit};
+use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use std::ffi::c_void;
 use std::rc::Rc;
@@ -1086,15 +1087,7 @@ pub(crate) unsafe fn direction(
 ) -> Option<bool> {
     // SAFETY: a live clause; syscache look-ups by value.
     unsafe {
-        let (mut family, mut input, mut strategy) = (Oid::INVALID, Oid::INVALID, 0i16);
-        if !pg_sys::get_ordering_op_properties(
-            (*clause).sortop,
-            &raw mut family,
-            &raw mut input,
-            &raw mut strategy,
-        ) {
-            return None;
-        }
+        let (family, strategy) = version::ordering((*clause).sortop)?;
         let usual = pg_sys::GetDefaultOpClass(pg_sys::exprType(expression), pg_sys::BTREE_AM_OID);
         if usual == Oid::INVALID || pg_sys::get_opclass_family(usual) != family {
             return None;

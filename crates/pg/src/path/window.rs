@@ -14,6 +14,7 @@ use crate::path::remote::{Column, Pieces, Printer, Remote};
 use crate::path::upper::{column_of, direction, is_free_of_columns, nulls_of, plain_path};
 use crate::sys::node::{self, Visit};
 use crate::sys::value::FIRST_USER_OID;
+use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 
 /// Windows, shard by shard.
@@ -88,6 +89,7 @@ pub(crate) unsafe fn windows(
         let targets = (*root).processed_tlist;
         let mut windows = Windows { grouped, clauses, targets, conditions: Vec::new(), unread };
         let mut used: Vec<*mut pg_sys::WindowClause> = Vec::new();
+        let mut functions = Vec::new();
         for part in &parts {
             let Some(function) = node::cast::<pg_sys::WindowFunc, _>(*part, NodeTag::T_WindowFunc)
             else {
@@ -96,6 +98,7 @@ pub(crate) unsafe fn windows(
                 }
                 continue;
             };
+            functions.push(function);
             let Some(clause) = windows.of(function) else { return };
             if !can_call(function, &below.remote, is_grouped) {
                 return;
@@ -111,7 +114,7 @@ pub(crate) unsafe fn windows(
             return;
         }
         for clause in &used {
-            for condition in node::elements::<pg_sys::Node>((**clause).runCondition) {
+            for condition in version::run_conditions(*clause, &functions) {
                 let Some(condition) = readable_condition(condition, &below.remote) else { return };
                 if !has_equal(&parts, condition.1.cast()) {
                     return;

@@ -6,6 +6,7 @@
 //! flags that tell what a tree contains. All that goes; whatever is left counts, also what nobody has thought of here.
 
 use crate::sys::node::{self, Visit};
+use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag};
 use std::ffi::c_int;
 use std::ptr::null_mut;
@@ -20,6 +21,7 @@ pub(crate) unsafe fn canonical(query: *mut pg_sys::Query, folded: bool) -> *mut 
     // SAFETY: the caller vouches for the query; the copy is private.
     unsafe {
         let own = node::copy(query);
+        version::flatten_groups(own, true);
         settle(own, folded);
         own
     }
@@ -32,7 +34,7 @@ unsafe fn settle(query: *mut pg_sys::Query, folded: bool) {
     unsafe {
         let entries = node::elements::<pg_sys::RangeTblEntry>((*query).rtable);
         if entries.iter().any(|entry| (**entry).rtekind == pg_sys::RTEKind::RTE_JOIN) {
-            replace_parts(query, &|part| pg_sys::flatten_join_alias_vars(query, part));
+            replace_parts(query, &|part| version::flatten_joins(query, part));
         }
         replace_parts(query, &|part| without_lengths(part));
         if folded {
@@ -233,6 +235,7 @@ unsafe fn queries_below(query: *mut pg_sys::Query) -> Vec<*mut pg_sys::Query> {
 unsafe fn settle_nodes(query: *mut pg_sys::Query) {
     // SAFETY: the caller passes a private, live Query; each node is cast to the struct of its tag.
     unsafe {
+        version::drop_all_rights(query);
         let mut whole_rows = Vec::new();
         for_each_whole_row(query, &mut |number| whole_rows.push(number));
         for (number, entry) in (1..).zip(node::elements::<pg_sys::RangeTblEntry>((*query).rtable)) {
@@ -278,6 +281,7 @@ pub(crate) unsafe fn settle_expression(n: *mut pg_sys::Node) {
             // That of its column, or of what was sent for it.
             (*var).vartypmod = -1;
         }
+        version::forget_nulling(n);
         if let Some(call) = node::cast::<pg_sys::Aggref, _>(n, NodeTag::T_Aggref) {
             (*call).aggtranstype = pg_sys::InvalidOid;
             (*call).aggno = -1;
@@ -338,7 +342,7 @@ unsafe fn for_each_whole_row(query: *mut pg_sys::Query, visit: &mut dyn FnMut(c_
     }
 }
 
-/// An entry without names, unless the row that they make is read as a whole, and without rights.
+/// An entry without names, unless the row that they make is read as a whole.
 unsafe fn settle_entry(entry: *mut pg_sys::RangeTblEntry, is_row: bool) {
     // SAFETY: the caller passes a private, live entry.
     unsafe {
@@ -358,12 +362,6 @@ unsafe fn settle_entry(entry: *mut pg_sys::RangeTblEntry, is_row: bool) {
             (*entry).tablesample = null_mut();
         }
         (*entry).inFromCl = false;
-        (*entry).requiredPerms = 0;
-        (*entry).checkAsUser = pg_sys::InvalidOid;
-        (*entry).selectedCols = null_mut();
-        (*entry).insertedCols = null_mut();
-        (*entry).updatedCols = null_mut();
-        (*entry).extraUpdatedCols = null_mut();
     }
 }
 

@@ -9,6 +9,7 @@ use crate::print::assigned::below_implicit_casts;
 use crate::read::query::{Statement, writing_queries};
 use crate::sys::error::PgError;
 use crate::sys::node::{self, Visit};
+use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag};
 use std::collections::HashSet;
 
@@ -111,6 +112,9 @@ unsafe fn take_rows_from_sub_query(query: *mut pg_sys::Query) -> Result<(), PgEr
             let is_below = used.contains(&(index + 1));
             // What a rule brings along is marked as not written in FROM, and would not be printed.
             (*rte).inFromCl |= is_below;
+            if is_below {
+                version::move_rights(rte, query, rows);
+            }
             above.push(if is_below { no_entry() } else { rte });
             below.push(if is_below { rte } else { no_entry() });
         }

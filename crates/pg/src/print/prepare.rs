@@ -28,6 +28,7 @@ impl Statement {
         // SAFETY: a live Query of the planner hook.
         unsafe {
             let query = node::copy(self.parse);
+            version::flatten_groups(query, true);
             for writing in writing_queries(query) {
                 untangle(writing);
                 complete_values_lists(writing, true);
@@ -654,7 +655,8 @@ unsafe fn complete_source_query(query: *mut pg_sys::Query) {
         if visible == columns.len() && columns.iter().enumerate().all(is_in_place) {
             return;
         }
-        let inner: *mut pg_sys::RangeTblEntry = node::copy(rte);
+        let whole: *mut pg_sys::Query = node::make(NodeTag::T_Query);
+        let inner = version::copy_entry(rte, query, whole);
         let below = (*inner).subquery.cast();
         pg_sys::ffi::pg_guard_ffi_boundary(|| raw::IncrementVarSublevelsUp(below, 1, 1));
         (*inner).inFromCl = true;
@@ -684,9 +686,9 @@ unsafe fn complete_source_query(query: *mut pg_sys::Query) {
         }
         let from: *mut pg_sys::RangeTblRef = node::make(NodeTag::T_RangeTblRef);
         (*from).rtindex = 1;
-        let whole: *mut pg_sys::Query = node::make(NodeTag::T_Query);
         (*whole).commandType = pg_sys::CmdType::CMD_SELECT;
         (*whole).canSetTag = true;
+        version::drop_rights(rte);
         (*whole).rtable = node::list_of(&[inner]);
         (*whole).jointree = pg_sys::makeFromExpr(node::list_of(&[from]), std::ptr::null_mut());
         (*whole).hasSubLinks = (*query).hasSubLinks;

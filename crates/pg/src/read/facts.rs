@@ -8,8 +8,7 @@
 use crate::path::tid;
 use crate::print::assigned::is_assignment;
 use crate::print::insert_source::values_of;
-use crate::print::prepare::has_subquery_source;
-use crate::print::prepare::is_foldable;
+use crate::print::prepare::{has_subquery_source, is_foldable};
 use crate::read::implied::has_unnamed_operator;
 use crate::read::lent::{self, Needs};
 use crate::read::query::{
@@ -22,6 +21,7 @@ use crate::read::shippable::{
 };
 use crate::sys::node::{self, Visit};
 use crate::sys::value::{FIRST_USER_OID, Hasher};
+use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use shardmap::prune::Prune;
 use shardmap::route::Equalities;
@@ -271,7 +271,7 @@ impl Reader<'_> {
                         self.facts.relations.push(DistributedRelation {
                             table: (*rte).relid,
                             column,
-                            user: (*rte).checkAsUser,
+                            user: version::checked_as(query, rte),
                         });
                         if !(*rte).securityQuals.is_null() || !(*query).withCheckOptions.is_null() {
                             self.facts.unshippable.push(if (*query).hasRowSecurity {
@@ -1189,7 +1189,7 @@ unsafe fn inserts(query: *mut pg_sys::Query) -> bool {
     unsafe {
         node::elements::<pg_sys::MergeAction>((*query).mergeActionList)
             .into_iter()
-            .any(|action| !(*action).matched)
+            .any(|action| version::merge_match(action) == version::MergeMatch::NotByTarget)
     }
 }
 

@@ -9,6 +9,7 @@
 use crate::read::shippable::functions_of;
 use crate::sys::node::{self, Visit};
 use crate::sys::value::FIRST_USER_OID;
+use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 
 /// Functions of the server with no error in them, beside those that it calls leakproof.
@@ -239,7 +240,7 @@ unsafe fn compares(operator: Oid, arguments: &[*mut pg_sys::Node]) -> bool {
                 && !matches!(of, pg_sys::RECORDOID | pg_sys::RECORDARRAYOID)
         };
         arguments.iter().all(is_plain)
-            && (!pg_sys::get_op_btree_interpretation(operator).is_null()
+            && (version::is_in_btree(operator)
                 || pg_sys::op_hashjoinable(operator, pg_sys::exprType(arguments[0])))
     }
 }

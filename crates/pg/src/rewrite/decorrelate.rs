@@ -19,6 +19,7 @@ use crate::read::query::Statement;
 use crate::rewrite::lateral;
 use crate::rewrite::sublink;
 use crate::sys::node::{self, Visit};
+use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use std::ffi::c_int;
 
@@ -41,6 +42,7 @@ impl Statement {
                 return None;
             }
             let copy: *mut pg_sys::Query = node::copy(self.parse);
+            version::flatten_groups(copy, false);
             let mut queries: Vec<*mut pg_sys::Query> = Vec::new();
             node::walk(copy, &mut |n| {
                 if node::tag(n) == NodeTag::T_Query {
@@ -52,6 +54,9 @@ impl Statement {
             let mut changed = false;
             for query in queries.into_iter().rev() {
                 changed |= rewrite_query(query, is_distributed);
+            }
+            if changed {
+                version::settle_nulling(copy);
             }
             changed.then_some(Statement { parse: copy })
         }
@@ -94,6 +99,7 @@ unsafe fn rewrite_query(query: *mut pg_sys::Query, is_distributed: &dyn Fn(Oid) 
             || !(*query).rowMarks.is_null()
             || !(*query).setOperations.is_null()
             || (*query).jointree.is_null()
+            || version::has_group_entry(query)
         {
             return false;
         }
@@ -458,7 +464,7 @@ pub(crate) unsafe fn restriction(
         let inside: *mut pg_sys::Query = node::make(NodeTag::T_Query);
         (*inside).commandType = pg_sys::CmdType::CMD_SELECT;
         (*inside).canSetTag = true;
-        (*inside).rtable = node::list_of(&[node::copy(entry)]);
+        (*inside).rtable = node::list_of(&[version::copy_entry(entry, query, inside)]);
         let reference: *mut pg_sys::RangeTblRef = node::make(NodeTag::T_RangeTblRef);
         (*reference).rtindex = 1;
         let condition = filters

@@ -24,6 +24,7 @@ use crate::rewrite::decorrelate::{
 };
 use crate::sys::node::{self, Visit};
 use crate::sys::value::FIRST_USER_OID;
+use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid, SubLinkType};
 use std::ffi::c_int;
 
@@ -672,9 +673,7 @@ impl Grouped {
                 .into_iter()
                 .zip(node::elements::<pg_sys::RangeTblEntry>((*other).rtable));
             for (own, others) in pairs {
-                // Rights are checked column by column.
-                (*own).selectedCols =
-                    pg_sys::bms_add_members((*own).selectedCols, (*others).selectedCols);
+                version::add_selected((below, own), (other, others));
             }
             let mut columns = Vec::new();
             for aggregate in aggregates {
@@ -713,7 +712,7 @@ unsafe fn without_list(below: *mut pg_sys::Query) -> *mut pg_sys::Query {
         (*copy).hasDistinctOn = false;
         (*copy).hasAggs = false;
         for entry in node::elements::<pg_sys::RangeTblEntry>((*copy).rtable) {
-            (*entry).selectedCols = std::ptr::null_mut();
+            version::clear_selected(copy, entry);
         }
         copy
     }

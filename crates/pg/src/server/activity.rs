@@ -10,6 +10,7 @@
 //!
 //! Without `shared_preload_libraries` there is no shared memory of ours, and nothing is told.
 
+use crate::sys::version;
 use pgrx::pg_sys::{self, Oid};
 use std::cell::{Cell, UnsafeCell};
 use std::ffi::CStr;
@@ -265,9 +266,7 @@ fn slots() -> &'static [Slot] {
 
 /// This backend's slot.
 pub fn mine() -> Option<&'static Slot> {
-    // SAFETY: a global of the backend.
-    let id = unsafe { pg_sys::MyBackendId };
-    slots().get(usize::try_from(id).ok()?.checked_sub(1)?)
+    slots().get(version::backend_index()?)
 }
 
 /// When the client's last message came; nothing changes it before the next.

@@ -9,6 +9,7 @@
 use crate::catalog::table::{self, Search};
 use crate::server::activity;
 use crate::sys::error::{PgError, caught};
+use crate::sys::version;
 use pgrx::bgworkers::{
     BackgroundWorker, BackgroundWorkerBuilder, BackgroundWorkerStatus, DynamicBackgroundWorker,
 };
@@ -79,8 +80,8 @@ pub unsafe extern "C-unwind" fn pg_shard_rounds(_argument: Datum) {
 pub(super) fn begin_launcher() {
     // SAFETY: a worker starts with signals blocked; the handlers are PostgreSQL's own.
     unsafe {
-        pg_sys::pqsignal(libc::SIGHUP, Some(raw::SignalHandlerForConfigReload));
-        pg_sys::pqsignal(libc::SIGTERM, Some(raw::SignalHandlerForShutdownRequest));
+        version::handle_signal(libc::SIGHUP, Some(raw::SignalHandlerForConfigReload));
+        version::handle_signal(libc::SIGTERM, Some(raw::SignalHandlerForShutdownRequest));
         pg_sys::BackgroundWorkerUnblockSignals();
         pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0);
     }
@@ -218,8 +219,8 @@ pub(super) fn begin_visit() -> Visit {
     // SAFETY: a worker starts with signals blocked; the handlers are PostgreSQL's own. Flags of a process are set under the
     // lock, in both places, as `vacuum_rel` (`vacuum.c`) does it.
     unsafe {
-        pg_sys::pqsignal(libc::SIGTERM, Some(raw::die));
-        pg_sys::pqsignal(libc::SIGINT, Some(raw::StatementCancelHandler));
+        version::handle_signal(libc::SIGTERM, Some(raw::die));
+        version::handle_signal(libc::SIGINT, Some(raw::StatementCancelHandler));
         pg_sys::BackgroundWorkerUnblockSignals();
         pg_sys::BackgroundWorkerInitializeConnectionByOid(Oid::from(database), Oid::INVALID, 0);
         let lock = &raw mut (*pg_sys::MainLWLockArray.add(PROC_ARRAY_LOCK)).lock;

@@ -589,8 +589,7 @@ unsafe fn check_of_domain(alter: *mut pg_sys::AlterDomainStmt) -> Utility {
         };
         let name = pg_sys::makeTypeNameFromNameList((*alter).typeName);
         let domain = pg_sys::LookupTypeNameOid(std::ptr::null_mut(), name, true);
-        let is_owner =
-            domain != Oid::INVALID && pg_sys::pg_type_ownercheck(domain, pg_sys::GetUserId());
+        let is_owner = domain != Oid::INVALID && version::owns_type(domain, pg_sys::GetUserId());
         if is_owner { Utility::CheckDomain(command, domain) } else { Utility::Other }
     }
 }

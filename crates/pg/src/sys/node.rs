@@ -3,6 +3,7 @@
 //! All of it is `unsafe` in the same way: a pointer must be a live node or list of this backend, and lists
 //! hold pointers unless said otherwise. Only the wall uses these.
 
+use super::version::walkers;
 use pgrx::pg_sys::{self, NodeTag};
 use std::any::Any;
 use std::ffi::{CStr, CString, c_char, c_void};
@@ -173,55 +174,21 @@ unsafe extern "C-unwind" fn step(node: *mut pg_sys::Node, context: *mut c_void) 
         // one on every other level, are gone through here as the walker would, to take less of the stack.
         Visit::Into => unsafe {
             match tag(node) {
-                NodeTag::T_Query => raw::query_tree_walker(node.cast(), Some(step), context, 0),
+                NodeTag::T_Query => walkers::query_tree_walker(node.cast(), Some(step), context, 0),
                 NodeTag::T_List => {
                     raw::check_stack_depth();
                     let list: *const pg_sys::List = node.cast();
                     (0..length(list)).any(|index| step(nth(list, index), context))
                 }
-                _ => raw::expression_tree_walker(node, Some(step), context),
+                _ => walkers::expression_tree_walker(node, Some(step), context),
             }
         },
     }
 }
 
 mod raw {
-    //! The walkers, called without pgrx' guard, of which one stands around the whole walk. A guard at each level would take
-    //! much of the stack, and no panic may pass one.
-    use pgrx::pg_sys;
-    use std::ffi::{c_int, c_void};
-    type Walker = Option<unsafe extern "C-unwind" fn(*mut pg_sys::Node, *mut c_void) -> bool>;
-    type Mutator =
-        Option<unsafe extern "C-unwind" fn(*mut pg_sys::Node, *mut c_void) -> *mut pg_sys::Node>;
+    //! Called without pgrx' guard.
     unsafe extern "C-unwind" {
-        /// Plain frames: those of `step`, up to the guard of `walk`.
-        pub(super) fn query_tree_walker(
-            query: *mut pg_sys::Query,
-            walker: Walker,
-            context: *mut c_void,
-            flags: c_int,
-        ) -> bool;
-        /// Plain frames: those of `step`, up to the guard of `walk`.
-        pub(super) fn expression_tree_walker(
-            node: *mut pg_sys::Node,
-            walker: Walker,
-            context: *mut c_void,
-        ) -> bool;
-        /// Plain frames: those of `rewrite_step`, up to the guard of `rewrite`.
-        // PostgreSQL declares mutators without a prototype; this is the signature that it calls them with
-        // (`src/include/nodes/nodeFuncs.h`).
-        pub(super) fn query_tree_mutator(
-            query: *mut pg_sys::Query,
-            mutator: Mutator,
-            context: *mut c_void,
-            flags: c_int,
-        ) -> *mut pg_sys::Query;
-        /// Plain frames: those of `rewrite_step`, up to the guard of `rewrite`.
-        pub(super) fn expression_tree_mutator(
-            node: *mut pg_sys::Node,
-            mutator: Mutator,
-            context: *mut c_void,
-        ) -> *mut pg_sys::Node;
         /// Plain frames: those of `step`, and the guard's of `check_depth`.
         pub(super) fn check_stack_depth();
         /// Raises nothing: compares an address.
@@ -286,9 +253,9 @@ unsafe extern "C-unwind" fn rewrite_step(
     // SAFETY: the node is live.
     unsafe {
         if tag(node) == NodeTag::T_Query {
-            raw::query_tree_mutator(node.cast(), Some(rewrite_step), context, 0).cast()
+            walkers::query_tree_mutator(node.cast(), Some(rewrite_step), context, 0).cast()
         } else {
-            raw::expression_tree_mutator(node, Some(rewrite_step), context)
+            walkers::expression_tree_mutator(node, Some(rewrite_step), context)
         }
     }
 }

@@ -10,6 +10,7 @@
 
 use super::{aged, shared};
 use crate::catalog::table;
+use crate::sys::version;
 use pgrx::bgworkers::BackgroundWorkerBuilder;
 use pgrx::pg_sys::{self, Datum};
 use std::collections::VecDeque;
@@ -132,8 +133,8 @@ pub unsafe extern "C-unwind" fn pg_shard_horizon(_argument: Datum) {
     // SAFETY: a worker starts with signals blocked; the handlers are PostgreSQL's own. Its one transaction lasts as long as it does, and
     // takes no snapshot but those that are registered here.
     unsafe {
-        pg_sys::pqsignal(libc::SIGHUP, Some(raw::SignalHandlerForConfigReload));
-        pg_sys::pqsignal(libc::SIGTERM, Some(raw::SignalHandlerForShutdownRequest));
+        version::handle_signal(libc::SIGHUP, Some(raw::SignalHandlerForConfigReload));
+        version::handle_signal(libc::SIGTERM, Some(raw::SignalHandlerForShutdownRequest));
         pg_sys::BackgroundWorkerUnblockSignals();
         pg_sys::BackgroundWorkerInitializeConnection(std::ptr::null(), std::ptr::null(), 0);
         with_processes(pg_sys::LWLockMode::LW_EXCLUSIVE, || {
@@ -146,7 +147,7 @@ pub unsafe extern "C-unwind" fn pg_shard_horizon(_argument: Datum) {
         pg_sys::pgstat_report_xact_timestamp(0);
         let mut latest = pg_sys::SnapshotData::default();
         let mut kept: VecDeque<pg_sys::Snapshot> = VecDeque::new();
-        shared::set_holder((*pg_sys::MyProc).pgprocno, pg_sys::MyProcPid);
+        shared::set_holder(version::process_number(), pg_sys::MyProcPid);
         loop {
             let is_wanted = is_configured() || shared::was_read_within(IDLE);
             if is_wanted {

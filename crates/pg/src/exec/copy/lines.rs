@@ -4,13 +4,13 @@
 //! input functions heed. [`CopyInput::lines`] says when; otherwise rows are parsed here. What a worker would put for
 //! `now` and its like is put here, so that all placements hold the same.
 
-use super::state::{self, FROM_CLIENT, State};
 use super::{CopyInput, per_tuple_context};
 use crate::sys::error::{PgError, SqlState};
 use crate::sys::node;
 use crate::sys::value::DateStyle;
 use crate::sys::value::{FIRST_USER_OID, Hasher};
 use crate::sys::version;
+use crate::sys::version::copy_state::{self as state, FROM_CLIENT, State};
 use pgrx::pg_sys::{self, Oid};
 use protocol::copy::{Field, Fields, Format, Next, Record, Splitter};
 use std::borrow::Cow;
@@ -147,7 +147,7 @@ impl CopyInput {
                 }
             }
             if (*state).need_transcoding {
-                let encoding = pg_sys::pg_encoding_to_char((*state).file_encoding);
+                let encoding = version::encoding_name((*state).file_encoding);
                 list.push(format!("ENCODING {}", literal(&node::text_of(encoding))));
             }
             (numbers.iter().copied().map(name).collect(), format!(" WITH ({})", list.join(", ")))

@@ -143,13 +143,7 @@ pub fn empty(table: Oid) {
     unsafe {
         let relation = pg_sys::table_open(table, pg_sys::NoLock as c_int);
         let relids = pg_sys::lappend_oid(std::ptr::null_mut(), table);
-        pg_sys::ExecuteTruncateGuts(
-            node::list_of(&[relation]),
-            relids,
-            std::ptr::null_mut(),
-            pg_sys::DropBehavior::DROP_RESTRICT,
-            false,
-        );
+        version::truncate(node::list_of(&[relation]), relids);
         pg_sys::table_close(relation, pg_sys::NoLock as c_int);
     }
 }

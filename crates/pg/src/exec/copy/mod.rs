@@ -10,9 +10,6 @@ mod lines;
 /// Rows of a table of this server.
 pub mod local;
 
-/// PostgreSQL's state of a COPY.
-mod state;
-
 pub use lines::Lines;
 
 use crate::server::utility::{UtilityCall, copied_columns};
@@ -20,7 +17,7 @@ use crate::sys::error::{PgError, SqlState};
 use crate::sys::node;
 use crate::sys::value::DateStyle;
 use crate::sys::value::Hasher;
-use crate::sys::version;
+use crate::sys::version::{self, copy_state as state};
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::cell::RefCell;
 use std::ffi::{c_int, c_void};
@@ -65,16 +62,12 @@ impl CopyInput {
                 false,
                 false,
             );
-            let entry = (*item).p_rte;
-            (*entry).requiredPerms = pg_sys::ACL_INSERT;
             let numbers =
                 pg_sys::CopyGetAttnums((*relation).rd_att, relation, (*statement).attlist);
-            for index in 0..node::length(numbers) {
-                let number = (*(*numbers).elements.add(index)).int_value;
-                let member = number - pg_sys::FirstLowInvalidHeapAttributeNumber;
-                (*entry).insertedCols = pg_sys::bms_add_member((*entry).insertedCols, member);
-            }
-            pg_sys::ExecCheckRTPerms((*parse).p_rtable, true);
+            let numbers: Vec<c_int> = (0..node::length(numbers))
+                .map(|index| (*(*numbers).elements.add(index)).int_value)
+                .collect();
+            version::check_insert(parse, item, &numbers);
             if pg_sys::check_enable_rls(table, Oid::INVALID, false)
                 == pg_sys::CheckEnableRlsResult::RLS_ENABLED as c_int
             {
@@ -124,9 +117,7 @@ impl CopyInput {
                 })
                 .collect();
             push_error_context(state);
-            let numbers = (0..node::length(numbers))
-                .map(|index| (*(*numbers).elements.add(index)).int_value as i16)
-                .collect();
+            let numbers = numbers.into_iter().map(|number| number as i16).collect();
             Ok(Self {
                 relation,
                 state,
@@ -322,7 +313,7 @@ unsafe fn check_freeze(
             ));
         }
         let now = pg_sys::GetCurrentSubTransactionId();
-        if (*relation).rd_createSubid != now && (*relation).rd_newRelfilenodeSubid != now {
+        if (*relation).rd_createSubid != now && version::rewritten_in(relation) != now {
             return Err(PgError::new(
                 SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
                 "cannot perform COPY FREEZE because the table was not created or truncated in the current subtransaction",

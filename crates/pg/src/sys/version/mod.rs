@@ -3,6 +3,37 @@
 //! Callers do not know which version they are compiled for: outside of this folder no `cfg` names a version. A function has
 //! the meaning that PostgreSQL 15 gives it, or that of the later version where 15 does not know the thing.
 
+/// A COPY FROM that is running, as PostgreSQL keeps it.
+pub(crate) mod copy_state;
+mod planner;
+mod queries;
+mod rights;
+mod search_path;
+mod server;
+mod trees;
 mod tuples;
+/// Walks over trees.
+pub(crate) mod walkers;
 
-pub(crate) use tuples::attribute;
+pub(crate) use planner::{
+    ascending_key, flatten_joins, is_in_btree, is_interval_array, ordering, run_conditions,
+    strategy,
+};
+pub(crate) use queries::{
+    EXISTING_ROW_OF_VIEW, MergeMatch, merge_match, parse_type, qualified_name,
+};
+pub(crate) use rights::{
+    add_select, add_selected, begin_rights, check_insert, checked_as, clear_selected, copy_entry,
+    drop_all_rights, drop_rights, has_right, is_checked, may_execute, may_use_schema, move_rights,
+    owns_database, owns_relation, owns_type, plan_rights, plan_rights_of_all, planned_checked_as,
+    rights,
+};
+pub(crate) use search_path::SearchPath;
+pub(crate) use server::{
+    PARALLEL_FOR_TESTS, backend_index, encoding_name, handle_signal, has_read_more,
+    lasting_wait_set, process_number, rewritten_in, store_size, truncate, write_file,
+};
+pub(crate) use trees::{
+    flatten_groups, forget_nulling, has_group_entry, relations_of, settle_nulling,
+};
+pub(crate) use tuples::{attribute, describe_column, is_virtual, statistics_target};
