@@ -5,7 +5,7 @@
 //! in a comment behind a statement (`-- 26`), and an error that a comment tells (`-- ERROR:  ...`). Of shell
 //! blocks those lines count that kill and start workers and run pgbench.
 
-use testkit::{NodeName, Script, TestCluster};
+use testkit::{NodeName, Script, TestCluster, wait_until};
 
 /// What `-f` names in the shell blocks, as the tutorial writes it there.
 const PGBENCH_SCRIPT: &str =
@@ -105,7 +105,7 @@ fn play_shell(cluster: &TestCluster, line: &str) {
 fn play(page: &str) {
     let file = format!("{}/../../docs/tutorial/{page}", env!("CARGO_MANIFEST_DIR"));
     let page = std::fs::read_to_string(file).expect("the book has this page");
-    let cluster = TestCluster::up(4);
+    let cluster = TestCluster::up_with(4, &[("pg_shard.repair_naptime", "1s")]);
     let blocks = blocks(&page);
     for (number, block) in blocks.iter().enumerate() {
         let output = blocks.get(number + 1).filter(|next| next.language.is_empty());
@@ -115,12 +115,11 @@ fn play(page: &str) {
             _ => {}
         }
     }
-    assert_eq!(
+    wait_until("all placements are healthy", || {
         cluster.text(
-            "SELECT count(*) FROM pgs_distribution_metadata.shard_placement WHERE shard_state <> 1"
-        ),
-        "0"
-    );
+            "SELECT count(*) FROM pgs_distribution_metadata.shard_placement WHERE shard_state <> 1",
+        ) == "0"
+    });
 }
 
 #[test]

@@ -8,6 +8,8 @@
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use cluster::{Cluster, ClusterError, ClusterSpec, NodeName};
@@ -86,15 +88,8 @@ FROM pgs_distribution_metadata.shard_placement
 WHERE shard_state = 3
 ORDER BY shard_id";
 
-const REPAIR: &str = "\
-SELECT t1.shard_id,
-       master_copy_shard_placement(t1.shard_id, t2.node_name, t2.node_port, t1.node_name, t1.node_port)
-FROM pgs_distribution_metadata.shard_placement t1,
-     pgs_distribution_metadata.shard_placement t2
-WHERE t1.shard_id = t2.shard_id
-  AND t1.shard_state = 3
-  AND t2.shard_state = 1
-ORDER BY t1.shard_id";
+/// How long a repair may take.
+const REPAIR_TIME: Duration = Duration::from_secs(60);
 
 const INACTIVE_SHARDS: &str = "SELECT DISTINCT shard_id FROM pgs_distribution_metadata.shard_placement WHERE shard_state <> 1 ORDER BY 1";
 
@@ -300,23 +295,27 @@ impl Story {
         render::chapter("The worker comes back");
         render::while_busy("Starting it", || self.cluster.start(VICTIM))?;
         render::event(&format!("{VICTIM} runs again, with the data it had when it was killed."));
-        if self.inactive_shards()?.len() < missed.len() {
-            render::tell(
-                "The background worker has begun to repair by itself; this asks for what is left:",
-            );
-        } else {
-            render::tell(
-                "One statement copies every inactive placement from a healthy one of the same shard:",
-            );
-        }
-        self.show(REPAIR)?;
-        self.show(PLACEMENTS_PER_NODE)?;
-        let inactive = self.inactive_shards()?;
-        ensure!(
-            inactive.is_empty(),
-            "placements of the shards {} are still inactive",
-            inactive.join(", ")
+        render::tell(
+            "A background worker notices that and sends it the rows that it has missed. Nobody has to ask:",
         );
+        let is_repaired = || -> Result<()> {
+            let deadline = Instant::now() + REPAIR_TIME;
+            loop {
+                let inactive = self.inactive_shards()?;
+                if inactive.is_empty() {
+                    return Ok(());
+                }
+                ensure!(
+                    Instant::now() < deadline,
+                    "placements of {} of {} shards are still inactive",
+                    inactive.len(),
+                    missed.len()
+                );
+                thread::sleep(Duration::from_millis(100));
+            }
+        };
+        render::while_busy("Waiting for the repair", is_repaired)?;
+        self.show(PLACEMENTS_PER_NODE)?;
         self.show(COUNT)
     }
 

@@ -8,6 +8,7 @@ use crate::catalog;
 use pg::catalog::privileged;
 use pg::server::background;
 use pg::server::lock::{self, Mode, ShardLock};
+use pg::server::resolver;
 use pg::server::transaction;
 use pg::{PgError, SqlState};
 use pgrx::prelude::*;
@@ -30,6 +31,7 @@ pub(crate) fn mark_inactive(placements: &[(ShardId, PlacementId)]) -> Result<(),
         let ids: Vec<String> = batch.iter().map(|(_, placement)| placement.0.to_string()).collect();
         background::run("pg_shard placement marker", &ids.join(","))?;
     }
+    resolver::note_stale();
     transaction::accept_invalidations();
     catalog::forget(None);
     for (shard, placement) in placements {

@@ -39,6 +39,9 @@ mod fault;
 /// Placements that missed a write.
 mod health;
 
+/// Placements that become healthy again.
+mod repair;
+
 /// Workers' errors in the table's own names.
 mod naming;
 
@@ -63,6 +66,7 @@ use pg::path::modify::ModifyTarget;
 use pg::path::plan::{BoundParameters, PlanWriter};
 use pg::read::query::{DistributionKey, Statement};
 use pg::server::background;
+use pg::server::resolver::Visits;
 use pg::server::rounds::{self, Rounds};
 use pg::server::utility::{Outcome, UtilityCall};
 use pgrx::pg_sys::Oid;
@@ -85,7 +89,7 @@ extern "C-unwind" fn _PG_init() {
     pg::time::reserve();
     pg::catalog::mark::register(mark::check_label);
     rounds::register(Rounds { rest: settings::autoanalyze_naptime, visit: ddl::keep_fresh });
-    pg::server::resolver::register(resolver::visit);
+    pg::server::resolver::register(Visits { resolve: resolver::visit, repair: repair::visit });
     background::set_job(health::mark_in_background);
     hooks::install(&PG_SHARD, execute::begin);
 }

@@ -10,6 +10,7 @@
 
 use crate::catalog::METADATA_SCHEMA;
 use crate::functions::nodes_of_list;
+use crate::repair;
 use crate::session::pool;
 use crate::session::{Failure, NoSession, Session, two_phase};
 use ::commit::{Evidence, Gid, State, Verdict, verdict};
@@ -88,7 +89,10 @@ pub(crate) fn visit(visit: &Visit) {
         visit.tell("pg_shard: ending transactions that are in doubt");
         visit.rest(PAUSE);
     }
-    if let Err(error) = visit.in_transaction(|| round.clean()) {
+    let ended = visit
+        .in_transaction(|| round.clean())
+        .and_then(|()| visit.in_transaction(repair::send_if_stale));
+    if let Err(error) = ended {
         pg::sys::error::log(error);
     }
 }

@@ -29,6 +29,7 @@ pub(crate) enum ReadConsistency {
 static READ_CONSISTENCY: GucSetting<ReadConsistency> =
     GucSetting::<ReadConsistency>::new(ReadConsistency::Local);
 static VERIFY_SQL: GucSetting<bool> = GucSetting::<bool>::new(false);
+static REPAIR_NAPTIME: GucSetting<i32> = GucSetting::<i32>::new(2);
 static AUTOANALYZE_NAPTIME: GucSetting<i32> = GucSetting::<i32>::new(60);
 
 /// Defines them; once, when the library is loaded.
@@ -128,16 +129,6 @@ pub(crate) fn define() {
         GucFlags::default(),
     );
     GucRegistry::define_int_guc(
-        c"pg_shard.autoanalyze_naptime",
-        c"Time between looks at how much the shards have changed since their statistics were brought.",
-        c"Where it is more than autovacuum's settings let pass, they are brought again. Zero, or autovacuum = off, for never.",
-        &AUTOANALYZE_NAPTIME,
-        0,
-        86_400,
-        GucContext::Sighup,
-        GucFlags::UNIT_S,
-    );
-    GucRegistry::define_int_guc(
         c"pg_shard.deadlock_timeout",
         c"Time to wait for a worker before looking for a deadlock over several servers.",
         c"-1 is deadlock_timeout. Zero looks for none.",
@@ -156,6 +147,31 @@ pub(crate) fn define() {
         3_600_000,
         GucContext::Userset,
         GucFlags::UNIT_MS,
+    );
+    define_naptimes();
+}
+
+/// How often background workers look.
+fn define_naptimes() {
+    GucRegistry::define_int_guc(
+        c"pg_shard.autoanalyze_naptime",
+        c"Time between looks at how much the shards have changed since their statistics were brought.",
+        c"Where it is more than autovacuum's settings let pass, they are brought again. Zero, or autovacuum = off, for never.",
+        &AUTOANALYZE_NAPTIME,
+        0,
+        86_400,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"pg_shard.repair_naptime",
+        c"Time between looks whether inactive placements can be repaired.",
+        c"They are repaired as soon as their nodes are back. Zero leaves repairs to master_copy_shard_placement.",
+        &REPAIR_NAPTIME,
+        0,
+        86_400,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
     );
 }
 
@@ -206,6 +222,12 @@ pub(crate) fn autoanalyze_naptime() -> Option<std::time::Duration> {
     let seconds = u64::try_from(AUTOANALYZE_NAPTIME.get()).ok().filter(|seconds| *seconds > 0)?;
     let is_on = pg::catalog::table::setting(c"autovacuum") == "on";
     is_on.then(|| std::time::Duration::from_secs(seconds))
+}
+
+/// Between two looks whether placements can be repaired; none if nobody but the user repairs.
+pub(crate) fn repair_naptime() -> Option<std::time::Duration> {
+    let seconds = u64::try_from(REPAIR_NAPTIME.get()).ok().filter(|seconds| *seconds > 0)?;
+    Some(std::time::Duration::from_secs(seconds))
 }
 
 /// How many statements a session keeps prepared on its worker.

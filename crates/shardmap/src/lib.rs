@@ -6,6 +6,9 @@
 /// What tables and their shards are made of.
 pub mod definition;
 
+/// How two placements of a shard differ.
+pub mod difference;
+
 /// Ids and addresses as types.
 pub mod ids;
 

@@ -64,6 +64,7 @@ impl TestCluster {
             .set("shared_buffers", "32MB")
             // Plans change with statistics: a test says when they are brought.
             .set("pg_shard.autoanalyze_naptime", "0")
+            .set("pg_shard.repair_naptime", "0")
             // Whatever a test sends is parsed again and compared with what was meant.
             .set("pg_shard.verify_sql", "on");
         let spec = settings.iter().fold(spec, |spec, (name, value)| spec.set(*name, *value));

@@ -3,6 +3,9 @@
 /// Tables, catalogs and settings.
 pub mod table;
 
+/// What roles may do.
+pub mod role;
+
 /// What types are made of.
 pub mod type_parts;
 

@@ -1,9 +1,9 @@
-//! Who ends what is in doubt: a background worker that rests until a backend wakes it, and sends a visitor to the databases where
-//! there may be something.
+//! Who ends what is in doubt and repairs what is stale: a background worker that rests until a backend wakes it, and sends
+//! visitors to the databases where there may be something.
 //!
-//! It visits all databases when the server starts, also after a crash; those in which distributed tables were found once in
-//! every [`ROUND`]; and one in which a backend has left something behind at once. A visitor lives as long as there is something
-//! to end, and like those of [`super::rounds`] is in nobody's way.
+//! The resolver visits all databases when the server starts, also after a crash; those in which distributed tables were found once in
+//! every [`ROUND`]; and one in which a backend has left something behind at once. The repairer is sent for. A visitor lives as long
+//! as there is something to do, and like those of [`super::rounds`] is in nobody's way.
 
 use crate::server::activity;
 use crate::server::rounds::{self, Visit};
@@ -34,6 +34,8 @@ struct Shared {
     wanted: [AtomicU32; DATABASES],
     /// Databases in which there are distributed tables.
     used: [AtomicU32; DATABASES],
+    /// Databases in which there are stale placements.
+    stale: [AtomicU32; DATABASES],
 }
 
 static SHARED: AtomicPtr<Shared> = AtomicPtr::new(null_mut());
@@ -48,13 +50,22 @@ struct Previous {
 
 static PREVIOUS: OnceLock<Previous> = OnceLock::new();
 
-static VISIT: OnceLock<fn(&Visit)> = OnceLock::new();
+/// What visitors do.
+#[derive(Clone, Copy)]
+pub struct Visits {
+    /// Ends what is in doubt in a database.
+    pub resolve: fn(&Visit),
+    /// Repairs what is stale there.
+    pub repair: fn(&Visit),
+}
 
-/// Registers the launcher, if the library is being preloaded; once, when it is loaded. `visit` is what its visitors do.
-pub fn register(visit: fn(&Visit)) {
+static VISITS: OnceLock<Visits> = OnceLock::new();
+
+/// Registers the launcher, if the library is being preloaded; once, when it is loaded.
+pub fn register(visits: Visits) {
     // SAFETY: `_PG_init` runs alone on the main thread of the postmaster; hooks are plain function pointers.
     unsafe {
-        if VISIT.set(visit).is_err() || !pg_sys::process_shared_preload_libraries_in_progress {
+        if VISITS.set(visits).is_err() || !pg_sys::process_shared_preload_libraries_in_progress {
             return;
         }
         let previous =
@@ -122,10 +133,23 @@ fn note(databases: &[AtomicU32; DATABASES]) {
 pub fn wake() {
     let Some(shared) = shared() else { return };
     note(&shared.wanted);
-    let latch = shared.latch.load(Ordering::Acquire);
-    if !latch.is_null() {
-        // SAFETY: a latch of the array of processes, which stays where it is; whoever owns it now looks and finds nothing.
-        unsafe { pg_sys::SetLatch(latch) };
+    shared.wake();
+}
+
+/// This database has a stale placement: somebody comes and repairs it.
+pub fn note_stale() {
+    let Some(shared) = shared() else { return };
+    note(&shared.stale);
+    shared.wake();
+}
+
+impl Shared {
+    fn wake(&self) {
+        let latch = self.latch.load(Ordering::Acquire);
+        if !latch.is_null() {
+            // SAFETY: a latch of the array of processes, which stays where it is; whoever owns it now looks and finds nothing.
+            unsafe { pg_sys::SetLatch(latch) };
+        }
     }
 }
 
@@ -144,6 +168,33 @@ struct Known {
     /// It was, since somebody has last asked for it.
     is_visited: bool,
     visitor: Option<DynamicBackgroundWorker>,
+    /// It has stale placements, which nobody has been sent to.
+    is_stale: bool,
+    repairer: Option<DynamicBackgroundWorker>,
+}
+
+impl Known {
+    /// Forgets visitors that have gone, and sends for those that are due.
+    fn send(&mut self, oid: Oid, now: i64) {
+        let is_gone = |visitor: &Option<DynamicBackgroundWorker>| {
+            visitor.as_ref().is_some_and(rounds::has_ended)
+        };
+        if is_gone(&self.visitor) {
+            self.visitor = None;
+        }
+        if self.visitor.is_none() && self.due <= now {
+            self.visitor = rounds::start_visitor(oid, "pg_shard resolver", "pg_shard_resolve");
+            self.is_visited = self.visitor.is_some();
+            self.due = now + if self.is_visited { ROUND } else { AGAIN };
+        }
+        if is_gone(&self.repairer) {
+            self.repairer = None;
+        }
+        if self.repairer.is_none() && self.is_stale {
+            self.repairer = rounds::start_visitor(oid, "pg_shard repairer", "pg_shard_repair");
+            self.is_stale = self.repairer.is_none();
+        }
+    }
 }
 
 /// The entry point of the launcher.
@@ -177,19 +228,21 @@ pub unsafe extern "C-unwind" fn pg_shard_resolver(_argument: Datum) {
                     .or_insert_with(|| Known { due: now + ROUND, ..Known::default() });
             }
         }
-        for (oid, database) in &mut known {
-            if database.visitor.as_ref().is_some_and(rounds::has_ended) {
-                database.visitor = None;
-            }
-            if database.visitor.is_none() && database.due <= now {
-                database.visitor =
-                    rounds::start_visitor(*oid, "pg_shard resolver", "pg_shard_resolve");
-                database.is_visited = database.visitor.is_some();
-                database.due = now + if database.is_visited { ROUND } else { AGAIN };
+        for place in &shared.stale {
+            let oid = place.swap(0, Ordering::AcqRel);
+            if oid != 0 {
+                let begin = || Known { due: now + ROUND, ..Known::default() };
+                known.entry(Oid::from(oid)).or_insert_with(begin).is_stale = true;
             }
         }
+        for (oid, database) in &mut known {
+            database.send(*oid, now);
+        }
         known.retain(|oid, database| {
-            database.visitor.is_some() || !database.is_visited || is_used(shared, *oid)
+            database.visitor.is_some()
+                || database.repairer.is_some()
+                || !database.is_visited
+                || is_used(shared, *oid)
         });
         let idle = known.values().filter(|database| database.visitor.is_none());
         let next = idle.map(|database| database.due).min().unwrap_or(now + ROUND);
@@ -210,7 +263,20 @@ fn is_used(shared: &Shared, oid: Oid) -> bool {
 #[pgrx::pg_guard]
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pg_shard_resolve(_argument: Datum) {
-    if let Some(visit) = VISIT.get() {
-        visit(&rounds::begin_visit());
+    if let Some(visits) = VISITS.get() {
+        (visits.resolve)(&rounds::begin_visit());
+    }
+}
+
+/// The entry point of a visitor who repairs.
+///
+/// # Safety
+///
+/// Called by PostgreSQL in a fresh background worker.
+#[pgrx::pg_guard]
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn pg_shard_repair(_argument: Datum) {
+    if let Some(visits) = VISITS.get() {
+        (visits.repair)(&rounds::begin_visit());
     }
 }

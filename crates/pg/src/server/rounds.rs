@@ -216,21 +216,16 @@ pub unsafe extern "C-unwind" fn pg_shard_visit(_argument: Datum) {
 /// Makes this process, a fresh background worker, a visitor.
 pub(super) fn begin_visit() -> Visit {
     let database = BackgroundWorker::get_extra().parse().unwrap_or(0);
-    // SAFETY: a worker starts with signals blocked; the handlers are PostgreSQL's own. Flags of a process are set under the
-    // lock, in both places, as `vacuum_rel` (`vacuum.c`) does it.
+    // SAFETY: a worker starts with signals blocked; the handlers are PostgreSQL's own.
     unsafe {
         version::handle_signal(libc::SIGTERM, Some(raw::die));
         version::handle_signal(libc::SIGINT, Some(raw::StatementCancelHandler));
         pg_sys::BackgroundWorkerUnblockSignals();
         pg_sys::BackgroundWorkerInitializeConnectionByOid(Oid::from(database), Oid::INVALID, 0);
-        let lock = &raw mut (*pg_sys::MainLWLockArray.add(PROC_ARRAY_LOCK)).lock;
-        pg_sys::LWLockAcquire(lock, pg_sys::LWLockMode::LW_EXCLUSIVE);
-        let me = pg_sys::MyProc;
-        (*me).statusFlags |= pg_sys::PROC_IS_AUTOVACUUM as u8;
-        *(*pg_sys::ProcGlobal).statusFlags.add((*me).pgxactoff as usize) = (*me).statusFlags;
-        pg_sys::LWLockRelease(lock);
     }
-    Visit(())
+    let visit = Visit(());
+    visit.yields(true);
+    visit
 }
 
 /// The visit of a database.
@@ -238,6 +233,20 @@ pub(super) fn begin_visit() -> Visit {
 pub struct Visit(());
 
 impl Visit {
+    /// Whether somebody who waits for a lock of ours for `deadlock_timeout` has us cancelled.
+    pub fn yields(&self, yields: bool) {
+        // SAFETY: flags of a process are set under the lock, in both places, as `vacuum_rel` (`vacuum.c`) does it.
+        unsafe {
+            let lock = &raw mut (*pg_sys::MainLWLockArray.add(PROC_ARRAY_LOCK)).lock;
+            pg_sys::LWLockAcquire(lock, pg_sys::LWLockMode::LW_EXCLUSIVE);
+            let me = pg_sys::MyProc;
+            let flag = pg_sys::PROC_IS_AUTOVACUUM as u8;
+            (*me).statusFlags = (*me).statusFlags & !flag | if yields { flag } else { 0 };
+            *(*pg_sys::ProcGlobal).statusFlags.add((*me).pgxactoff as usize) = (*me).statusFlags;
+            pg_sys::LWLockRelease(lock);
+        }
+    }
+
     /// Waits for so long, or for somebody who wants the visit to end.
     pub fn rest(&self, limit: Duration) {
         rest(Some(limit));

@@ -44,6 +44,14 @@ impl SqlState {
     pub const PROGRAM_LIMIT_EXCEEDED: Self = Self(*b"54000");
     /// 53300: a server has no connection slot left.
     pub const TOO_MANY_CONNECTIONS: Self = Self(*b"53300");
+    /// 00000: no error.
+    pub const SUCCESSFUL_COMPLETION: Self = Self(*b"00000");
+    /// 25001: not in a transaction that has begun.
+    pub const ACTIVE_SQL_TRANSACTION: Self = Self(*b"25001");
+    /// 42809: the object is of another kind.
+    pub const WRONG_OBJECT_TYPE: Self = Self(*b"42809");
+    /// 22000: an argument names nothing.
+    pub const DATA_EXCEPTION: Self = Self(*b"22000");
     /// 25P02: the transaction is aborted already.
     pub const IN_FAILED_SQL_TRANSACTION: Self = Self(*b"25P02");
     /// 42501: the caller may not.

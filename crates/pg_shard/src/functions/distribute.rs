@@ -377,7 +377,7 @@ struct Nodes {
 
 /// Answered by a server with what no other one answers, whatever names and ports lead to it. Copies of a data directory
 /// have one system identifier; they listen on ports of their own, or run on other machines since another microsecond.
-pub(super) const SERVER: &str = "SELECT pg_catalog.concat_ws(' ', s.system_identifier, \
+pub(crate) const SERVER: &str = "SELECT pg_catalog.concat_ws(' ', s.system_identifier, \
      EXTRACT(epoch FROM pg_catalog.pg_postmaster_start_time()), pg_catalog.current_setting('port')) \
      FROM pg_catalog.pg_control_system() s";
 

@@ -15,7 +15,7 @@ mod convert;
 /// Columns as node-tree texts.
 mod columns;
 
-/// Copying a healthy placement over a stale one.
+/// Calls that repair placements.
 mod repair;
 
 /// Rows that moved here.
@@ -30,15 +30,15 @@ mod time;
 /// `pg_worker_list.conf`.
 mod worker_list;
 
-pub(crate) use distribute::create_extension;
+pub(crate) use distribute::{SERVER, create_extension};
 use pg::catalog::privileged;
 use pg::catalog::table;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
-pub(crate) use worker_list::read as nodes_of_list;
+pub(crate) use worker_list::{read as nodes_of_list, same_server};
 
 /// The caller owns the table.
-fn check_owner(oid: Oid) -> Result<(), PgError> {
+pub(crate) fn check_owner(oid: Oid) -> Result<(), PgError> {
     if table::is_owned_by_user(oid) {
         return Ok(());
     }
@@ -54,7 +54,7 @@ fn given<T>(argument: Option<T>, name: &str) -> Result<T, PgError> {
 }
 
 /// Runs SQL on the metadata with the extension's rights.
-fn change_metadata(sql: &str) -> Result<(), PgError> {
+pub(crate) fn change_metadata(sql: &str) -> Result<(), PgError> {
     privileged::run(sql)
 }
 

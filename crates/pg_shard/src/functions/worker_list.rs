@@ -57,7 +57,7 @@ pub(crate) fn read() -> Result<Vec<NodeAddress>, PgError> {
 }
 
 /// The error for two addresses of one server: it would wait for itself, and a shard's placements would be one.
-pub(super) fn same_server(one: &NodeAddress, other: &NodeAddress) -> PgError {
+pub(crate) fn same_server(one: &NodeAddress, other: &NodeAddress) -> PgError {
     let message = format!("workers \"{one}\" and \"{other}\" are the same server");
     PgError::new(SqlState(*b"F0000"), message).hint("Name each worker once.")
 }

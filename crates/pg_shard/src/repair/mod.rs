@@ -1,0 +1,13 @@
+//! Repair: placements that missed writes become equal to healthy ones of their shards, when asked and by themselves.
+
+/// Comparing placements.
+mod compare;
+
+/// Making one equal to another.
+mod placement;
+
+/// Repairs that nobody has asked for.
+mod visit;
+
+pub(crate) use placement::{CONSULT_LOGS, Instruction, repair};
+pub(crate) use visit::{send_if_stale, visit};

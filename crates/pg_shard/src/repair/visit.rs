@@ -1,0 +1,236 @@
+//! Repairs that nobody has asked for: a visitor ([`pg::server::resolver`]) comes to a database with inactive placements and stays
+//! until there are none. It repairs each as soon as its node is back, those first whose shards have the fewest healthy placements.
+//!
+//! Whoever waits for a lock of the visitor's for `deadlock_timeout` has it cancelled, as autovacuum is; so writers are never kept
+//! for long. A repair that was cancelled several times is needed more than that, and then keeps its locks.
+
+use super::placement::{Done, approach, repair};
+use crate::catalog;
+use crate::settings;
+use pg::catalog::privileged;
+use pg::catalog::role;
+use pg::server::resolver;
+use pg::server::rounds::Visit;
+use pg::{PgError, SqlState};
+use pgrx::pg_sys::Oid;
+use shardmap::{NodeAddress, ShardId};
+use std::collections::{HashMap, HashSet};
+use std::time::{Duration, Instant};
+
+/// How long a node that has failed is left alone at the most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// After so many cancelled repairs of a placement the next one keeps its locks.
+const CANCELS: u32 = 3;
+
+/// A placement that can be repaired.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Stale {
+    shard: ShardId,
+    oid: Oid,
+    owner: Oid,
+    name: String,
+    source: NodeAddress,
+    target: NodeAddress,
+}
+
+/// A node that has failed.
+struct Pause {
+    until: Instant,
+    length: Duration,
+}
+
+#[derive(Default)]
+struct Repairs {
+    pauses: HashMap<NodeAddress, Pause>,
+    cancels: HashMap<(ShardId, NodeAddress), u32>,
+    /// What was said about failures.
+    said: HashSet<String>,
+}
+
+/// Inactive placements that have a healthy one beside them. Where several are healthy the first is the source.
+const STALE: &str = "SELECT p.shard_id, c.oid, c.relowner, c.relname::text, h.node_name, h.node_port::int4, p.node_name, p.node_port::int4 \
+    FROM pgs_distribution_metadata.shard_placement AS p \
+    JOIN pgs_distribution_metadata.shard AS s ON s.id OPERATOR(pg_catalog.=) p.shard_id \
+    JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) s.relation_id AND c.relkind OPERATOR(pg_catalog.=) 'r' \
+    JOIN LATERAL (SELECT o.node_name, o.node_port, pg_catalog.count(*) OVER () AS healthy \
+                    FROM pgs_distribution_metadata.shard_placement AS o \
+                   WHERE o.shard_id OPERATOR(pg_catalog.=) p.shard_id AND o.shard_state OPERATOR(pg_catalog.=) 1 \
+                   ORDER BY o.id LIMIT 1) AS h ON true \
+   WHERE p.shard_state OPERATOR(pg_catalog.=) 3 \
+   ORDER BY h.healthy, p.shard_id, p.id";
+
+fn stale() -> Result<Vec<Stale>, PgError> {
+    if catalog::metadata().is_none() {
+        return Ok(Vec::new());
+    }
+    let mut found = Vec::new();
+    privileged::read_catalogs(|client| {
+        for row in client.select(STALE, None, &[])? {
+            let text =
+                |number| Ok::<_, pgrx::spi::Error>(row.get::<String>(number)?.unwrap_or_default());
+            let node = |number| {
+                Ok::<_, pgrx::spi::Error>(NodeAddress {
+                    host: text(number)?.as_str().into(),
+                    port: row.get(number + 1)?.unwrap_or(0),
+                })
+            };
+            let (Some(shard), Some(oid), Some(owner)) = (row.get(1)?, row.get(2)?, row.get(3)?)
+            else {
+                continue;
+            };
+            found.push(Stale {
+                shard: ShardId(shard),
+                oid,
+                owner,
+                name: text(4)?,
+                source: node(5)?,
+                target: node(7)?,
+            });
+        }
+        Ok::<(), pgrx::spi::Error>(())
+    })
+    .map_err(|error| PgError::internal(error.to_string()))?;
+    Ok(found)
+}
+
+/// Sends for the visitor if there is anything for him to do, in a transaction.
+pub(crate) fn send_if_stale() -> Result<(), PgError> {
+    if settings::repair_naptime().is_some() && !stale()?.is_empty() {
+        resolver::note_stale();
+    }
+    Ok(())
+}
+
+/// The visit of a database.
+pub(crate) fn visit(visit: &Visit) {
+    let mut repairs = Repairs::default();
+    while let Some(naptime) = settings::repair_naptime() {
+        match visit.in_transaction(stale) {
+            Ok(stale) if stale.is_empty() => return,
+            Ok(stale) => {
+                for placement in &stale {
+                    repairs.attempt(visit, placement);
+                }
+            }
+            Err(error) => {
+                pg::sys::error::log(error);
+                return;
+            }
+        }
+        visit.tell("pg_shard: waiting for nodes with inactive placements");
+        visit.rest(naptime);
+    }
+}
+
+impl Repairs {
+    fn attempt(&mut self, visit: &Visit, stale: &Stale) {
+        let now = Instant::now();
+        for node in [&stale.target, &stale.source] {
+            if self.pauses.get(node).is_some_and(|pause| pause.until > now) {
+                return;
+            }
+        }
+        visit.tell(&format!(
+            "pg_shard: repairing shard {} of table {} on node {}",
+            stale.shard.0, stale.name, stale.target
+        ));
+        let key = (stale.shard, stale.target.clone());
+        let cancels = self.cancels.get(&key).copied().unwrap_or(0);
+        // What fails here fails below too, or did no harm.
+        let before = visit.in_transaction(|| stale.acting(approach));
+        if before.as_ref().is_err_and(|error| error.sqlstate() == SqlState::QUERY_CANCELED) {
+            self.cancels.insert(key, cancels + 1);
+            return;
+        }
+        visit.yields(cancels < CANCELS);
+        let outcome = visit.in_transaction(|| stale.acting(repair));
+        visit.yields(true);
+        match outcome {
+            Ok(done) => {
+                self.cancels.remove(&key);
+                self.pauses.remove(&stale.target);
+                stale.log(done, before.ok().flatten());
+            }
+            Err(error) if error.sqlstate() == SqlState::QUERY_CANCELED => {
+                self.cancels.insert(key, cancels + 1);
+            }
+            Err(error) => {
+                self.pause(&stale.target);
+                self.say(&stale.failed(&error));
+            }
+        }
+    }
+
+    /// Leaves a node alone for a while, which doubles with each failure.
+    fn pause(&mut self, node: &NodeAddress) {
+        let first = settings::repair_naptime().unwrap_or_default();
+        let length =
+            self.pauses.get(node).map_or(first, |pause| (pause.length * 2).min(LONGEST_PAUSE));
+        self.pauses.insert(node.clone(), Pause { until: Instant::now() + length, length });
+    }
+
+    /// Says it in the server's log, once in a visit.
+    fn say(&mut self, error: &PgError) {
+        if self.said.insert(error.message().to_owned()) {
+            pg::sys::error::log(error.clone());
+        }
+    }
+}
+
+/// [`repair`] or [`approach`].
+type Step<T> = fn(ShardId, &NodeAddress, &NodeAddress) -> Result<T, PgError>;
+
+impl Stale {
+    /// Runs a step as the owner, if he may log in on the nodes.
+    fn acting<T>(&self, step: Step<T>) -> Result<T, PgError> {
+        // A node that is silent must not keep the others waiting.
+        privileged::set_for_transaction(c"pg_shard.connect_timeout", c"1s");
+        let run = || step(self.shard, &self.source, &self.target);
+        if role::can_log_in(self.owner) {
+            privileged::as_restricted(self.owner, run)
+        } else {
+            run()
+        }
+    }
+
+    fn log(&self, done: Done, before: Option<Done>) {
+        let detail = match (before, done) {
+            (_, Done::Whole) => "All rows were copied.".to_owned(),
+            (
+                Some(Done::Rows { sent, removed }),
+                Done::Rows { sent: sent_last, removed: removed_last },
+            ) => format!(
+                "{} rows were sent and {} removed, {} of them while writers waited.",
+                sent + sent_last,
+                removed + removed_last,
+                sent_last + removed_last
+            ),
+            (_, Done::Rows { sent, removed }) => {
+                format!("{sent} rows were sent and {removed} removed.")
+            }
+        };
+        pg::sys::error::log(
+            PgError::new(
+                SqlState::SUCCESSFUL_COMPLETION,
+                format!(
+                    "repaired shard {} of table \"{}\" on node \"{}\"",
+                    self.shard.0, self.name, self.target
+                ),
+            )
+            .detail(detail),
+        );
+    }
+
+    fn failed(&self, error: &PgError) -> PgError {
+        let said = error.detail_text().map_or_else(String::new, |detail| format!(": {detail}"));
+        PgError::new(
+            error.sqlstate(),
+            format!("could not repair inactive placements on node \"{}\": {}", self.target, error.message()),
+        )
+        .detail(format!(
+            "The first is shard {} of table \"{}\"{said} It will be tried again, and not be told again while the reason stays the same.",
+            self.shard.0, self.name
+        ))
+    }
+}

@@ -1,0 +1,7 @@
+//! Placements that missed writes: repaired when asked and by themselves, by rows that differ where that is possible.
+
+/// What travels when a placement is repaired.
+mod difference;
+
+/// Repairs that nobody asks for.
+mod unasked;
