@@ -340,6 +340,31 @@ CREATE FUNCTION pgs_catalog.begin_decision(coordinator bigint)
 COMMENT ON FUNCTION pgs_catalog.begin_decision(bigint)
     IS 'notes that the current transaction has committed, for whoever asks later';
 
+CREATE FUNCTION pgs_catalog.in_doubt_transactions(
+        OUT node_name text, OUT node_port integer, OUT gid text, OUT prepared text, OUT decision text)
+    RETURNS SETOF record LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'in_doubt_transactions_wrapper';
+REVOKE EXECUTE ON FUNCTION pgs_catalog.in_doubt_transactions() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION pgs_catalog.in_doubt_transactions() TO pg_monitor;
+COMMENT ON FUNCTION pgs_catalog.in_doubt_transactions()
+    IS 'transactions that are prepared on nodes, and what the nodes that decide say of them';
+
+CREATE VIEW pgs_catalog.in_doubt AS
+    SELECT node_name, node_port, gid, prepared::pg_catalog.timestamptz AS prepared,
+           pg_catalog.clock_timestamp() - prepared::pg_catalog.timestamptz AS age, decision,
+           CASE decision WHEN 'commit' THEN 'COMMIT' ELSE 'ROLLBACK' END || pg_catalog.format(' PREPARED %L', gid) AS command
+      FROM pgs_catalog.in_doubt_transactions();
+REVOKE ALL ON pgs_catalog.in_doubt FROM PUBLIC;
+GRANT SELECT ON pgs_catalog.in_doubt TO pg_monitor;
+COMMENT ON VIEW pgs_catalog.in_doubt
+    IS 'transactions over nodes that are prepared somewhere, and the command that ends each on its node';
+
+CREATE FUNCTION pgs_catalog.check_placements(
+        table_name regclass, repair boolean DEFAULT false, OUT shard_id bigint, OUT node_name text, OUT node_port integer,
+        OUT rows_missing bigint, OUT rows_surplus bigint)
+    RETURNS SETOF record LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'check_placements_wrapper';
+COMMENT ON FUNCTION pgs_catalog.check_placements(regclass, boolean)
+    IS 'placements that differ from the first healthy one of their shard, and by how many rows; repairs them if asked';
+
 /* Sizes and counters of the shards. PostgreSQL's own functions and views see the coordinator's empty tables. */
 
 CREATE FUNCTION pgs_catalog.table_figures(table_oid oid)

@@ -83,14 +83,25 @@ fn a_placement_is_repaired_as_the_owner_of_its_table() {
         "INSERT INTO m.t (k, b, d, a, c) SELECT i, 'b' || i, 'd', '{x,y}', ROW(i, 'z')::m.comp FROM generate_series(1, 20) AS i",
     );
     spy.assert_only(&["mallory"], "her own statements");
-    cluster.sql(
-        "UPDATE pgs_distribution_metadata.shard_placement SET shard_state = 3 WHERE id IN (SELECT max(id) FROM pgs_distribution_metadata.shard_placement GROUP BY shard_id)",
-    );
-    assert_eq!(cluster.repair("m.t"), 2);
-    spy.assert_ran("repair by a superuser");
-    spy.assert_only(&["mallory"], "repair by a superuser");
-    assert_complete(&spy);
-    assert_eq!(cluster.unhealthy("m.t"), 0);
+    // Rows that differ are sent; a placement that is gone is made anew.
+    for damage in ["TRUNCATE", "DROP TABLE"] {
+        for placement in cluster.placements("m.t").iter().filter(|placement| placement.id % 2 == 0)
+        {
+            let statement =
+                format!("SET SESSION AUTHORIZATION mallory; {damage} m.t_{}", placement.shard);
+            cluster.session_on(placement.node).sql(&statement);
+        }
+        cluster.sql(
+            "UPDATE pgs_distribution_metadata.shard_placement SET shard_state = 3 WHERE id % 2 = 0",
+        );
+        spy.assert_only(&["mallory"], "the damage");
+        assert_eq!(cluster.repair("m.t"), 2);
+        let what = format!("repair by a superuser after {damage}");
+        spy.assert_ran(&what);
+        spy.assert_only(&["mallory"], &what);
+        assert_complete(&spy);
+        assert_eq!(cluster.unhealthy("m.t"), 0);
+    }
     // A view in the place of the healthy shard is no shard.
     let placements = cluster.placements("m.t");
     let (good, bad) = (&placements[0], &placements[1]);

@@ -9,6 +9,9 @@ mod bank;
 /// Transactions that the client prepares.
 mod prepared;
 
+/// What is prepared, for whoever looks.
+mod in_doubt;
+
 /// What a client is told, and what it sees.
 mod answers;
 

@@ -5,3 +5,6 @@ mod difference;
 
 /// Repairs that nobody asks for.
 mod unasked;
+
+/// Looking whether placements are equal.
+mod check;

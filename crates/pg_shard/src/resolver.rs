@@ -34,7 +34,7 @@ const LOOKS: u32 = 6;
 const QUESTION: &str = "SELECT pg_catalog.concat_ws(' ', pg_catalog.to_regclass('pgs_catalog.node') IS NOT NULL, \
          pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())) \
      UNION ALL \
-     SELECT pg_catalog.concat_ws(' ', gid, pg_catalog.clock_timestamp() - prepared >= '0.5s'::pg_catalog.interval) \
+     SELECT pg_catalog.concat_ws(' ', gid, pg_catalog.clock_timestamp() - prepared >= '0.5s'::pg_catalog.interval, prepared) \
        FROM pg_catalog.pg_prepared_xacts \
       WHERE database = pg_catalog.current_database() AND gid LIKE 'pg\\_shard:1:%'";
 
@@ -45,7 +45,26 @@ struct Node {
     /// None while it is not known; 0 if the node cannot be an anchor.
     identity: Option<u64>,
     horizon: u64,
-    prepared: Vec<(Gid, bool)>,
+    prepared: Vec<Prepared>,
+}
+
+/// A prepared transaction, as its node tells it.
+struct Prepared {
+    gid: Gid,
+    /// Nobody is about to end it.
+    is_old: bool,
+    /// When it was prepared, as text.
+    since: String,
+}
+
+/// A prepared transaction, for whoever looks.
+pub(crate) struct InDoubt {
+    pub(crate) node: NodeAddress,
+    pub(crate) gid: String,
+    /// When it was prepared, as text.
+    pub(crate) since: String,
+    /// What has been decided; none if no known node is the one that decides.
+    pub(crate) verdict: Option<Verdict>,
 }
 
 /// What a look has found.
@@ -106,6 +125,31 @@ pub(crate) fn end_now() -> Result<(), PgError> {
     Ok(())
 }
 
+/// What is prepared on the nodes, and what has been decided about it. A node that cannot be asked is warned of.
+pub(crate) fn in_doubt() -> Result<Vec<InDoubt>, PgError> {
+    let mut round = Round::default();
+    round.find_nodes();
+    for node in &mut round.nodes {
+        if let Err(error) = node.ask() {
+            node.session = None;
+            pg::sys::error::warning(pool::connection_failed(&node.address, &error));
+        }
+    }
+    let mut found = Vec::new();
+    for at in 0..round.nodes.len() {
+        for prepared in std::mem::take(&mut round.nodes[at].prepared) {
+            let verdict = round.state(&prepared.gid.evidence).map(verdict);
+            found.push(InDoubt {
+                node: round.nodes[at].address.clone(),
+                gid: prepared.gid.to_string(),
+                since: prepared.since,
+                verdict,
+            });
+        }
+    }
+    Ok(found)
+}
+
 impl Round {
     fn look(&mut self) -> Result<Left, PgError> {
         let Some(owner) = table::relation_oid("pgs_catalog", "decision").and_then(table::owner)
@@ -136,13 +180,13 @@ impl Round {
                 self.horizons = Some((nodes.collect(), decision::horizon()));
             }
             for at in 0..self.nodes.len() {
-                for (gid, is_old) in std::mem::take(&mut self.nodes[at].prepared) {
-                    let is_due = is_old || self.is_urgent;
-                    let of_it = if is_due { self.end(at, &gid) } else { Left::Young };
+                for prepared in std::mem::take(&mut self.nodes[at].prepared) {
+                    let is_due = prepared.is_old || self.is_urgent;
+                    let of_it = if is_due { self.end(at, &prepared.gid) } else { Left::Young };
                     if of_it != Left::Nothing && left != Left::Something {
                         left = of_it;
                     }
-                    self.nodes[at].prepared.push((gid, is_old));
+                    self.nodes[at].prepared.push(prepared);
                 }
             }
             Ok(left)
@@ -260,7 +304,7 @@ impl Round {
         let kept: HashSet<Evidence> = self
             .nodes
             .iter()
-            .flat_map(|node| node.prepared.iter().map(|(gid, _)| gid.evidence))
+            .flat_map(|node| node.prepared.iter().map(|prepared| prepared.gid.evidence))
             .collect();
         let spared: Vec<String> =
             kept.iter().map(|evidence| format!("'{}'", evidence.nonce)).collect();
@@ -320,8 +364,13 @@ impl Node {
             has_identity = has == "t";
             self.horizon = horizon.parse().unwrap_or(0);
         }
-        for (gid, is_old) in lines {
-            self.prepared.extend(gid.parse().ok().map(|gid: Gid| (gid, is_old == "t")));
+        for (gid, rest) in lines {
+            let (is_old, since) = rest.split_once(' ').unwrap_or((rest, ""));
+            self.prepared.extend(gid.parse().ok().map(|gid: Gid| Prepared {
+                gid,
+                is_old: is_old == "t",
+                since: since.to_owned(),
+            }));
         }
         let mut identity = 0;
         if has_identity {

@@ -21,6 +21,9 @@ mod repair;
 /// Rows that moved here.
 pub(crate) mod repartition;
 
+/// Transactions that are prepared on nodes.
+mod in_doubt;
+
 /// Sizes and counters of the shards.
 mod sizes;
 

@@ -12,6 +12,7 @@ use pg::exec::copy::{self, CopySource};
 use pg::server::utility::copied_columns;
 use pg::sys::error::raise;
 use pg::{PgError, SqlState};
+use pgrx::pg_sys::Oid;
 use pgrx::prelude::*;
 use shardmap::instruction::Purpose;
 use shardmap::{NodeAddress, ShardId};
@@ -27,6 +28,32 @@ fn master_copy_shard_placement(
     let source = NodeAddress { host: source_node_name.into(), port: source_node_port };
     let target = NodeAddress { host: target_node_name.into(), port: target_node_port };
     raise(repair::repair(ShardId(shard_id), &source, &target).map(drop));
+}
+
+/// Placements that differ from the first healthy one of their shard: shard, node, and how many rows they lack and have in surplus; NULL
+/// where the two are defined differently, or too many rows differ.
+#[allow(clippy::type_complexity, reason = "the columns stand where SQL's function has them")]
+#[pg_extern]
+fn check_placements(
+    table_name: Oid,
+    repairs: bool,
+) -> TableIterator<
+    'static,
+    (
+        name!(shard_id, i64),
+        name!(node_name, String),
+        name!(node_port, i32),
+        name!(rows_missing, Option<i64>),
+        name!(rows_surplus, Option<i64>),
+    ),
+> {
+    let count = |rows: usize| i64::try_from(rows).unwrap_or(i64::MAX);
+    let rows = raise(repair::check(table_name, repairs)).into_iter().map(|found| {
+        let (missing, surplus) = found.rows.unzip();
+        let node = found.node;
+        (found.shard.0, node.host.to_string(), node.port, missing.map(count), surplus.map(count))
+    });
+    TableIterator::new(rows.collect::<Vec<_>>())
 }
 
 #[pg_extern]

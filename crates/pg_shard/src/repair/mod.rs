@@ -3,11 +3,15 @@
 /// Comparing placements.
 mod compare;
 
+/// Looking whether they are equal.
+mod check;
+
 /// Making one equal to another.
 mod placement;
 
 /// Repairs that nobody has asked for.
 mod visit;
 
+pub(crate) use check::check;
 pub(crate) use placement::{CONSULT_LOGS, Instruction, repair};
 pub(crate) use visit::{send_if_stale, visit};

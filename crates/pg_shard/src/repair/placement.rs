@@ -171,10 +171,16 @@ enum Snapshots {
     OfTransaction,
 }
 
+/// In whose sessions rows are compared: the owner's. A superuser's would run the functions of a view that stands in the shard's
+/// place. None if the owner may not log in, or his session would wait for what ours has locked.
+pub(super) fn reader(oid: Oid) -> Result<Option<Oid>, PgError> {
+    let owner = table::owner_of(oid)?;
+    let is_usable =
+        owner == table::current_role() || role::can_log_in(owner) && transaction::is_untouched();
+    Ok(is_usable.then_some(owner))
+}
+
 /// Sends and removes rows until the target has those of the source; none if they cannot be compared, or too many differ.
-///
-/// Rows are read and changed as the owner of the table, if he may log in: a view in the shard's place must not run in the name of
-/// a superuser. Otherwise the whole placement is copied, as maintenance of its owner.
 fn same_rows(
     oid: Oid,
     shard: ShardId,
@@ -182,13 +188,8 @@ fn same_rows(
     target: &NodeAddress,
     snapshots: Snapshots,
 ) -> Result<Option<Done>, PgError> {
-    let owner = table::owner_of(oid)?;
     let is_untouched = transaction::is_untouched();
-    // A second session would wait for what the first one has locked.
-    let is_usable = owner == table::current_role() || role::can_log_in(owner) && is_untouched;
-    if !is_usable {
-        return Ok(None);
-    }
+    let Some(owner) = reader(oid)? else { return Ok(None) };
     let table = catalog::get(oid)?;
     let Some(index) = (0..table.map.len()).find(|index| table.shard_id(*index) == shard) else {
         return Ok(None);
@@ -216,7 +217,7 @@ fn same_rows(
 }
 
 /// Removes and sends the rows.
-fn apply(pair: &Pair<'_>, difference: &Difference) -> Result<(), PgError> {
+pub(super) fn apply(pair: &Pair<'_>, difference: &Difference) -> Result<(), PgError> {
     let shard = pair.table.shard_name(pair.index);
     let problem = "could not copy shard data";
     let of_target = |failure| failed(problem, pair.target, failure);
@@ -357,7 +358,7 @@ fn extension_schema(node: &NodeAddress) -> Result<String, NodeFailure> {
     Ok(ask()?.unwrap_or_else(|| "public".to_owned()))
 }
 
-fn failed(what: &str, node: &NodeAddress, failure: NodeFailure) -> PgError {
+pub(super) fn failed(what: &str, node: &NodeAddress, failure: NodeFailure) -> PgError {
     let error = match failure {
         NodeFailure::Unreachable(error) => {
             pg::sys::error::warning(pool::connection_failed(node, &error));
