@@ -64,11 +64,39 @@ pub(crate) fn acting<T>(
         }
     }
     let value = body()?;
-    for node in begun {
-        let release = ["RELEASE SAVEPOINT pgs_owner".to_owned()];
-        ddl::run_on(&node, &release).map_err(|failure| cannot_act(table, &node, failure))?;
-    }
+    release(table, &begun.iter().collect::<Vec<_>>())?;
     Ok(value)
+}
+
+/// Runs `body` with the sessions to these nodes acting as the owner of the table, whose shard of that number both have.
+///
+/// Returns none, without having run it, if a node lacks the extension and cannot have it.
+pub(crate) fn acting_on<T>(
+    table: &DistributedTable,
+    index: usize,
+    nodes: &[&NodeAddress],
+    body: impl FnOnce() -> Result<T, PgError>,
+) -> Result<Option<T>, PgError> {
+    if table::owner_of(table.oid)? == table::current_role() {
+        return body().map(Some);
+    }
+    for (number, node) in nodes.iter().enumerate() {
+        let begun = begin(node, &table.shard_name(index));
+        if !begun.map_err(|failure| cannot_act(table, node, failure))? {
+            release(table, &nodes[..number])?;
+            return Ok(None);
+        }
+    }
+    let value = body()?;
+    release(table, nodes)?;
+    Ok(Some(value))
+}
+
+fn release(table: &DistributedTable, nodes: &[&NodeAddress]) -> Result<(), PgError> {
+    let release = ["RELEASE SAVEPOINT pgs_owner".to_owned()];
+    nodes.iter().try_for_each(|node| {
+        ddl::run_on(node, &release).map_err(|failure| cannot_act(table, node, failure))
+    })
 }
 
 /// Has a node act as the owner of a shard; false if it lacks the extension and cannot have it.

@@ -3,13 +3,13 @@
 //! They are, unless something went wrong that nobody has noticed: a disk that lost writes, a backup put in place, somebody who wrote to a shard
 //! on its worker. Each shard is compared beside its writers; one that seems to differ is compared once more while they wait.
 
-use super::compare::{Comparison, Pair};
-use super::placement::{apply, failed, reader};
+use super::compare::Pair;
+use super::placement::apply;
 use crate::catalog;
 use crate::functions::check_owner;
-use crate::session::pool;
+use crate::owner;
+use pg::PgError;
 use pg::server::lock::{Mode, ShardLock, lock_shard};
-use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use shardmap::{NodeAddress, PlacementState, ShardId};
 
@@ -26,14 +26,6 @@ pub(crate) fn check(oid: Oid, repairs: bool) -> Result<Vec<Finding>, PgError> {
     check_owner(oid)?;
     let table = catalog::get(oid)?;
     table.check()?;
-    let owner = reader(oid)?.ok_or_else(|| {
-        PgError::new(
-            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("cannot compare the placements of table \"{}\"", table.name),
-        )
-        .detail("Placements are compared as the table's owner, in a transaction of its own.")
-        .hint("Call the function as the owner, or make the owner a role that can log in.")
-    })?;
     let mut found = Vec::new();
     for index in 0..table.map.len() {
         let healthy: Vec<NodeAddress> =
@@ -41,19 +33,14 @@ pub(crate) fn check(oid: Oid, repairs: bool) -> Result<Vec<Finding>, PgError> {
         let Some((leader, others)) = healthy.split_first() else { continue };
         for node in others {
             let pair = Pair { table: &table, index, source: leader, target: node, isolation: None };
-            found.extend(pool::as_role(owner, || one(&pair, repairs))?);
+            found.extend(one(&pair, repairs)?);
         }
     }
     Ok(found)
 }
 
 fn one(pair: &Pair<'_>, repairs: bool) -> Result<Option<Finding>, PgError> {
-    let compare = || {
-        let problem = "could not compare placements";
-        pair.compare().map_err(|(side, failure)| failed(problem, pair.node(side), failure))
-    };
-    let is_equal = |comparison: &Comparison| matches!(comparison, Comparison::Rows(difference) if difference.is_empty());
-    if is_equal(&compare()?) {
+    if is_equal(compare(pair, false)?) {
         return Ok(None);
     }
     let shard = pair.table.shard_id(pair.index);
@@ -68,18 +55,23 @@ fn one(pair: &Pair<'_>, repairs: bool) -> Result<Option<Finding>, PgError> {
     if !is_healthy(pair.source) || !is_healthy(pair.target) {
         return Ok(None);
     }
-    let comparison = compare()?;
-    if is_equal(&comparison) {
-        return Ok(None);
-    }
-    let rows = match &comparison {
-        Comparison::Rows(difference) => {
-            if repairs {
-                apply(pair, difference)?;
-            }
-            Some((difference.missing.len(), difference.surplus.len()))
+    let rows = compare(pair, repairs)?;
+    Ok((!is_equal(rows)).then(|| Finding { shard, node: pair.target.clone(), rows }))
+}
+
+fn is_equal(rows: Option<(usize, usize)>) -> bool {
+    rows == Some((0, 0))
+}
+
+/// How many rows the target lacks and has in surplus; none if that cannot be said.
+fn compare(pair: &Pair<'_>, repairs: bool) -> Result<Option<(usize, usize)>, PgError> {
+    let Some(rows) = pair.rows()? else { return Ok(None) };
+    let found = owner::acting_on(pair.table, pair.index, &[pair.source, pair.target], || {
+        let Some(difference) = pair.difference(rows)? else { return Ok(None) };
+        if repairs {
+            apply(pair, &difference)?;
         }
-        Comparison::Whole => None,
-    };
-    Ok(Some(Finding { shard, node: pair.target.clone(), rows }))
+        Ok(Some((difference.missing.len(), difference.surplus.len())))
+    })?;
+    Ok(found.flatten())
 }

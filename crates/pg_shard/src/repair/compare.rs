@@ -9,12 +9,15 @@ use crate::naming::tell_as_table;
 use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::{Failure, NoSession, Request, Sql};
 use crate::transaction::{self, NodeFailure};
-use pg::PgError;
 use pg::catalog::table::{column_type, columns};
 use pg::server::transaction::Isolation;
+use pg::{PgError, SqlState};
 use protocol::Arguments;
 use shardmap::NodeAddress;
 use shardmap::difference::{Difference, Digest, Row, buckets_for};
+
+/// Where more may be found.
+pub(crate) const CONSULT_LOGS: &str = "Consult recent messages in the server logs for details.";
 
 /// A shard, and the nodes of two of its placements.
 #[derive(Clone, Copy)]
@@ -25,24 +28,6 @@ pub(super) struct Pair<'a> {
     pub(super) target: &'a NodeAddress,
     /// For a snapshot that holds over several statements.
     pub(super) isolation: Option<(u32, Isolation)>,
-}
-
-/// Which of the two.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
-    Source,
-    Target,
-}
-
-/// A failure, and whose it was.
-pub(super) type Failed = (Side, NodeFailure);
-
-/// What the two placements are to each other.
-pub(super) enum Comparison {
-    /// They hold the same rows but for these.
-    Rows(Difference),
-    /// They cannot be compared row by row, or it would not pay: the target is made anew.
-    Whole,
 }
 
 /// What a placement is, as one line: how many rows it may have, whether its rows can be changed without any effect beside it, and
@@ -83,91 +68,90 @@ impl Description {
 }
 
 impl Pair<'_> {
-    pub(super) fn node(&self, side: Side) -> &NodeAddress {
-        match side {
-            Side::Source => self.source,
-            Side::Target => self.target,
-        }
-    }
-
-    /// Compares what the two placements hold now.
-    pub(super) fn compare(&self) -> Result<Comparison, Failed> {
-        let shard = self.table.shard_name(self.index);
-        let question = format!("{DEFINITION}{})", literal(&shard));
-        let [source, target] = self.ask_both(&question, &question)?.map(|lines| {
+    /// How many rows the placements may have; none if they cannot be compared row by row.
+    pub(super) fn rows(&self) -> Result<Option<u64>, PgError> {
+        let question = format!("{DEFINITION}{})", literal(&self.shard()));
+        let [source, target] = self.ask_both(&question)?.map(|lines| {
             lines.first().and_then(|line| Description::parse(line)).filter(|it| it.is_plain)
         });
-        let (Some(source), Some(target)) = (source, target) else { return Ok(Comparison::Whole) };
-        if source.definition != target.definition {
-            return Ok(Comparison::Whole);
-        }
-        let mask = buckets_for(source.rows.max(target.rows)) - 1;
+        let (Some(source), Some(target)) = (source, target) else { return Ok(None) };
+        let is_alike = source.definition == target.definition;
+        Ok(is_alike.then_some(source.rows.max(target.rows)))
+    }
+
+    /// Compares what the two placements hold now, which are about so many rows; none if too many differ.
+    ///
+    /// The sessions act as the owner: whatever stands in the shard's place by now runs functions of nobody else.
+    pub(super) fn difference(&self, rows: u64) -> Result<Option<Difference>, PgError> {
+        let (rows_of, mask) = (hashed(self.table, &self.shard()), buckets_for(rows) - 1);
         let question = format!(
-            "SELECT concat_ws(' ', h & {mask}, count(*), sum(h)) FROM ({}) AS r GROUP BY h & {mask}",
-            hashed(self.table, &shard)
+            "SELECT concat_ws(' ', h & {mask}, count(*), sum(h)) FROM ({rows_of}) AS r GROUP BY h & {mask}"
         );
-        let [source, target] = self.ask_both(&question, &question)?.map(|lines| {
+        let [source, target] = self.ask_both(&question)?.map(|lines| {
             let mut digest = Digest::default();
             lines.iter().all(|line| digest.add(line)).then_some(digest)
         });
-        let (Some(source), Some(target)) = (source, target) else { return Ok(Comparison::Whole) };
+        let (Some(source), Some(target)) = (source, target) else { return Ok(None) };
         let differing = source.differing(&target);
         if differing.is_empty() {
-            return Ok(Comparison::Rows(Difference::default()));
+            return Ok(Some(Difference::default()));
         }
         // To name rows and to look for them costs more than to copy them when it is about many.
         if source.rows_in(&differing) > 1000 + source.rows() / 4 {
-            return Ok(Comparison::Whole);
+            return Ok(None);
         }
         let list: Vec<String> = differing.iter().map(u64::to_string).collect();
         let question = format!(
-            "SELECT concat_ws(' ', h, place) FROM ({}) AS r WHERE h & {mask} = ANY ('{{{}}}')",
-            hashed(self.table, &shard),
+            "SELECT concat_ws(' ', h, place) FROM ({rows_of}) AS r WHERE h & {mask} = ANY ('{{{}}}')",
             list.join(",")
         );
         let [source, target] = self
-            .ask_both(&question, &question)?
+            .ask_both(&question)?
             .map(|lines| lines.iter().filter_map(|line| Row::parse(line)).collect::<Vec<Row>>());
-        Ok(Comparison::Rows(Difference::of(source, target)))
+        Ok(Some(Difference::of(source, target)))
+    }
+
+    fn shard(&self) -> String {
+        self.table.shard_name(self.index)
     }
 
     /// Asks both nodes; each answers by lines.
-    fn ask_both(&self, source: &str, target: &str) -> Result<[Vec<String>; 2], Failed> {
-        let first = self.ask(Side::Source, source)?;
-        let second = self.ask(Side::Target, target)?;
-        Ok([self.answer(Side::Source, &first)?, self.answer(Side::Target, &second)?])
+    fn ask_both(&self, question: &str) -> Result<[Vec<String>; 2], PgError> {
+        let ask = |node| self.ask(node, question).map_err(|failure| not_compared(node, failure));
+        let (first, second) = (ask(self.source)?, ask(self.target)?);
+        let answer = |node, session| {
+            self.answer(node, session).map_err(|failure| not_compared(node, failure))
+        };
+        Ok([answer(self.source, &first)?, answer(self.target, &second)?])
     }
 
-    fn ask(&self, side: Side, sql: &str) -> Result<SessionRef, Failed> {
-        let session = pool::session(self.node(side), Stale::Matters).map_err(|reason| {
-            let failure = match reason {
-                NoSession::Unreachable(error) => NodeFailure::Unreachable(error),
-                NoSession::Refused(error) => NodeFailure::Error(error),
-            };
-            (side, failure)
+    fn ask(&self, node: &NodeAddress, sql: &str) -> Result<SessionRef, NodeFailure> {
+        let session = pool::session(node, Stale::Matters).map_err(|reason| match reason {
+            NoSession::Unreachable(error) => NodeFailure::Unreachable(error),
+            NoSession::Refused(error) => NodeFailure::Error(error),
         })?;
         let arguments = Arguments::none();
         let request = Request { sql: Sql::Once(sql), types: &[], arguments: &arguments };
         let level = self.isolation.or_else(|| transaction::level_for_read(&session.borrow()));
         let sent = session.borrow_mut().send(&request, level);
-        sent.map_err(|failure| self.failed(side, failure))?;
+        sent.map_err(|failure| self.failed(node, failure))?;
         Ok(session)
     }
 
-    fn answer(&self, side: Side, session: &SessionRef) -> Result<Vec<String>, Failed> {
+    fn answer(&self, node: &NodeAddress, session: &SessionRef) -> Result<Vec<String>, NodeFailure> {
         let mut lines = Vec::new();
         let outcome = session.borrow_mut().finish(&mut |row| {
             lines.extend(row.first_text());
             Ok(())
         });
-        outcome.map_err(|failure| self.failed(side, failure))?;
+        outcome.map_err(|failure| self.failed(node, failure))?;
         Ok(lines)
     }
 
     /// What a COPY of the source yields.
     pub(super) fn copy_out(&self, sql: &str) -> Result<Vec<u8>, NodeFailure> {
-        let session = self.ask(Side::Source, "SELECT").map_err(|(_, failure)| failure)?;
-        self.answer(Side::Source, &session).map_err(|(_, failure)| failure)?;
+        let session = self.ask(self.source, "SELECT")?;
+        self.answer(self.source, &session)?;
         let mut session = session.borrow_mut();
         let mut rows = Vec::new();
         let mut read = || {
@@ -180,24 +164,25 @@ impl Pair<'_> {
                 rows.extend(piece);
             }
         };
-        read().map_err(|failure| self.failed(Side::Source, failure).1)?;
+        read().map_err(|failure| self.failed(self.source, failure))?;
         Ok(rows)
     }
 
-    fn failed(&self, side: Side, failure: Failure) -> Failed {
-        let failure = match failure {
+    fn failed(&self, node: &NodeAddress, failure: Failure) -> NodeFailure {
+        match failure {
             Failure::Lost(error) => {
                 pool::discard_broken();
                 NodeFailure::Unreachable(error)
             }
-            Failure::Statement(error) => NodeFailure::Error(self.tell(error, side)),
-        };
-        (side, failure)
+            Failure::Statement(error) => {
+                NodeFailure::Error(tell_as_table(error, &[(self.table, self.index)], node))
+            }
+        }
     }
+}
 
-    fn tell(&self, error: PgError, side: Side) -> PgError {
-        tell_as_table(error, &[(self.table, self.index)], self.node(side))
-    }
+fn not_compared(node: &NodeAddress, failure: NodeFailure) -> PgError {
+    failed("could not compare placements", node, failure)
 }
 
 /// Types whose hash tells values apart that look different, by OID: bool, bytea, "char", name, int8, int2, int4, text, oid,
@@ -228,4 +213,18 @@ fn hashed(table: &DistributedTable, shard: &str) -> String {
         false => format!("hash_record_extended(ROW({}), {of_others})", exact.join(", ")),
     };
     format!("SELECT {hash} AS h, pgs_row.ctid AS place FROM ONLY {shard} AS pgs_row")
+}
+
+/// What a node's failure is to whoever wants a placement repaired or compared.
+pub(super) fn failed(what: &str, node: &NodeAddress, failure: NodeFailure) -> PgError {
+    let error = match failure {
+        NodeFailure::Unreachable(error) => {
+            pg::sys::error::warning(pool::connection_failed(node, &error));
+            error
+        }
+        NodeFailure::Error(error) => error,
+    };
+    PgError::new(SqlState::INTERNAL_ERROR, what)
+        .detail(format!("Node \"{node}\" said: {}", error.message()))
+        .hint(CONSULT_LOGS)
 }

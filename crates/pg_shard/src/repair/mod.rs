@@ -13,5 +13,6 @@ mod placement;
 mod visit;
 
 pub(crate) use check::check;
-pub(crate) use placement::{CONSULT_LOGS, Instruction, repair};
+pub(crate) use compare::CONSULT_LOGS;
+pub(crate) use placement::{Instruction, repair};
 pub(crate) use visit::{send_if_stale, visit};

@@ -5,17 +5,17 @@
 //! [`approach`] can be called before: it does nearly all of the work beside them, and leaves to the repair what they have changed
 //! since.
 
-use super::compare::{Comparison, Pair};
+use super::compare::{Pair, failed};
 use crate::catalog::{self, Placement};
 use crate::ddl;
 use crate::functions::{self, change_metadata, check_owner, literal, same_server};
+use crate::owner;
 use crate::plan;
 use crate::session::Failure;
 use crate::session::capabilities;
 use crate::session::pool;
 use crate::session::secrets;
 use crate::transaction::{self, NodeFailure};
-use pg::catalog::role;
 use pg::catalog::table::{self, RelationLock};
 use pg::server::lock::{Mode, ShardLock, lock_shard};
 use pg::server::transaction::Isolation;
@@ -25,8 +25,6 @@ use pgrx::pg_sys::Oid;
 use shardmap::difference::Difference;
 use shardmap::instruction::Purpose;
 use shardmap::{NodeAddress, PlacementState, ShardId};
-
-pub(crate) const CONSULT_LOGS: &str = "Consult recent messages in the server logs for details.";
 
 /// How many rows travel, or are named, at a time.
 const BATCH: usize = 5000;
@@ -171,15 +169,6 @@ enum Snapshots {
     OfTransaction,
 }
 
-/// In whose sessions rows are compared: the owner's. A superuser's would run the functions of a view that stands in the shard's
-/// place. None if the owner may not log in, or his session would wait for what ours has locked.
-pub(super) fn reader(oid: Oid) -> Result<Option<Oid>, PgError> {
-    let owner = table::owner_of(oid)?;
-    let is_usable =
-        owner == table::current_role() || role::can_log_in(owner) && transaction::is_untouched();
-    Ok(is_usable.then_some(owner))
-}
-
 /// Sends and removes rows until the target has those of the source; none if they cannot be compared, or too many differ.
 fn same_rows(
     oid: Oid,
@@ -188,8 +177,6 @@ fn same_rows(
     target: &NodeAddress,
     snapshots: Snapshots,
 ) -> Result<Option<Done>, PgError> {
-    let is_untouched = transaction::is_untouched();
-    let Some(owner) = reader(oid)? else { return Ok(None) };
     let table = catalog::get(oid)?;
     let Some(index) = (0..table.map.len()).find(|index| table.shard_id(*index) == shard) else {
         return Ok(None);
@@ -201,19 +188,14 @@ fn same_rows(
         }
     };
     let pair = Pair { table: &table, index, source, target, isolation };
-    pool::as_role(owner, || match pair.compare() {
-        Ok(Comparison::Rows(difference)) => {
-            apply(&pair, &difference)?;
-            let (sent, removed) = (difference.missing.len(), difference.surplus.len());
-            Ok(Some(Done::Rows { sent, removed }))
-        }
-        Ok(Comparison::Whole) => Ok(None),
-        // The owner cannot connect, or cannot read what stands there.
-        Err((_, NodeFailure::Error(_))) if is_untouched && isolation.is_none() => Ok(None),
-        Err((side, failure)) => {
-            Err(failed("could not compare placements", pair.node(side), failure))
-        }
-    })
+    let Some(rows) = pair.rows()? else { return Ok(None) };
+    let done = owner::acting_on(&table, index, &[source, target], || {
+        let Some(difference) = pair.difference(rows)? else { return Ok(None) };
+        apply(&pair, &difference)?;
+        let (sent, removed) = (difference.missing.len(), difference.surplus.len());
+        Ok(Some(Done::Rows { sent, removed }))
+    })?;
+    Ok(done.flatten())
 }
 
 /// Removes and sends the rows.
@@ -356,17 +338,4 @@ fn extension_schema(node: &NodeAddress) -> Result<String, NodeFailure> {
     let create = "CREATE EXTENSION IF NOT EXISTS pg_shard SCHEMA public".to_owned();
     ddl::run_on(node, &[as_worker, create])?;
     Ok(ask()?.unwrap_or_else(|| "public".to_owned()))
-}
-
-pub(super) fn failed(what: &str, node: &NodeAddress, failure: NodeFailure) -> PgError {
-    let error = match failure {
-        NodeFailure::Unreachable(error) => {
-            pg::sys::error::warning(pool::connection_failed(node, &error));
-            error
-        }
-        NodeFailure::Error(error) => error,
-    };
-    PgError::new(SqlState::INTERNAL_ERROR, what)
-        .detail(format!("Node \"{node}\" said: {}", error.message()))
-        .hint(CONSULT_LOGS)
 }
