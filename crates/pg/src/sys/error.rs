@@ -46,8 +46,6 @@ impl SqlState {
     pub const TOO_MANY_CONNECTIONS: Self = Self(*b"53300");
     /// 00000: no error.
     pub const SUCCESSFUL_COMPLETION: Self = Self(*b"00000");
-    /// 25001: not in a transaction that has begun.
-    pub const ACTIVE_SQL_TRANSACTION: Self = Self(*b"25001");
     /// 42809: the object is of another kind.
     pub const WRONG_OBJECT_TYPE: Self = Self(*b"42809");
     /// 22000: an argument names nothing.
