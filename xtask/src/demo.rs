@@ -149,7 +149,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     story.tell()?;
     render::demo_is_over(
         &story.cluster.psql_line(NodeName::Coordinator),
-        &workspace.release_dir().join("pgshard"),
+        &workspace.release_dir(&postgres).join("pgshard"),
         story.cluster.dir(),
         options.dir == default_dir(),
     );

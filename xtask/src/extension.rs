@@ -39,18 +39,18 @@ impl ExtensionFiles {
 
 /// The command that compiles the library and `pgshard`.
 pub(crate) fn build_command(workspace: &Workspace, postgres: &Postgres) -> Command {
-    workspace
-        .cargo(postgres, &["build", "--release", "--package", "pg_shard", "--package", "cluster"])
+    let packages = ["build", "--release", "--package", "pg_shard", "--package", "cluster"];
+    workspace.cargo_with_extension(postgres, &packages, &[])
 }
 
 /// Compiles the library and `pgshard`, and says where the files are.
 pub(crate) fn build(workspace: &Workspace, postgres: &Postgres) -> Result<ExtensionFiles> {
     process::run(&mut build_command(workspace, postgres))?;
-    files(workspace)
+    files(workspace, postgres)
 }
 
 /// Where the files are.
-pub(crate) fn files(workspace: &Workspace) -> Result<ExtensionFiles> {
+pub(crate) fn files(workspace: &Workspace, postgres: &Postgres) -> Result<ExtensionFiles> {
     let sql_dir = workspace.root().join("sql");
     let entries =
         fs::read_dir(&sql_dir).with_context(|| format!("cannot read {}", sql_dir.display()))?;
@@ -66,7 +66,7 @@ pub(crate) fn files(workspace: &Workspace) -> Result<ExtensionFiles> {
         .collect();
     scripts.sort();
     Ok(ExtensionFiles {
-        library: workspace.release_dir().join("libpg_shard.so"),
+        library: workspace.release_dir(postgres).join("libpg_shard.so"),
         control: sql_dir.join("pg_shard.control"),
         scripts,
         copy_program: workspace.root().join("scripts/copy_to_distributed_table"),

@@ -3,6 +3,8 @@
 //! This program is what a fresh machine runs first, so it builds with nothing but Rust: no PostgreSQL header, no libpq.
 //! It installs what the others need, and then drives cargo, the cluster library and PostgreSQL's own programs.
 
+/// Servers that the distribution does not have.
+mod servers;
 /// What the machine must have.
 mod setup;
 
@@ -61,13 +63,20 @@ use crate::workspace::Workspace;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
 struct Arguments {
+    /// The release of PostgreSQL, 15 to 18 [default: that of the configured pg_config, else 15].
+    ///
+    /// A server that neither this machine nor its package sources have is fetched into the build directory, where each
+    /// release has a directory of its own.
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u32).range(15..=18))]
+    pg: Option<u32>,
+
     #[command(subcommand)]
     chore: Chore,
 }
 
 #[derive(Debug, Subcommand)]
 enum Chore {
-    /// Install what is missing to build and test: PostgreSQL 15 with its headers, libpq, libclang, clients.
+    /// Install what is missing to build and test: PostgreSQL with its headers, libpq, libclang, clients.
     ///
     /// As root on Debian and Ubuntu the packages are installed with apt; as another user the one command to type is
     /// printed. No database cluster is created, and nothing else of the system is touched. When all is there already,
@@ -285,6 +294,9 @@ fn main() -> ExitCode {
 
 /// Does the chore.
 fn run(arguments: &Arguments) -> Result<ExitCode> {
+    if let Some(release) = arguments.pg {
+        setup::choose(release);
+    }
     match &arguments.chore {
         Chore::Setup => {
             let postgres = setup::ensure_for_tests()?;

@@ -10,16 +10,40 @@
 //! drop-in file, which is there only while apt runs.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::{env, fmt, fs};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{process, render};
+use crate::{process, render, servers};
 
-/// The release of PostgreSQL that the extension is built for.
-const RELEASE: &str = "15";
+/// The releases of PostgreSQL that the extension can be built for.
+pub(crate) const RELEASES: RangeInclusive<u32> = 15..=18;
+
+/// The one that plain cargo builds it for.
+pub(crate) const DEFAULT_RELEASE: u32 = 15;
+
+/// The one that the command line names.
+static WANTED: OnceLock<u32> = OnceLock::new();
+
+/// Has everything be about this release.
+pub(crate) fn choose(release: u32) {
+    // Once, when the command line has been read.
+    let _ = WANTED.set(release);
+}
+
+/// The release that everything is about: the one that was named, else that of the configured `pg_config`.
+fn wanted() -> u32 {
+    WANTED.get().copied().unwrap_or_else(|| {
+        let configured = env::var_os(Postgres::VARIABLE).map(PathBuf::from);
+        configured
+            .and_then(|program| Postgres::at(&program).ok())
+            .map_or(DEFAULT_RELEASE, |postgres| postgres.release)
+    })
+}
 
 /// Where Debian's scripts read whether to create a cluster when a server is installed.
 const CREATECLUSTER_DIR: &str = "/etc/postgresql-common/createcluster.d";
@@ -28,6 +52,7 @@ const CREATECLUSTER_DIR: &str = "/etc/postgresql-common/createcluster.d";
 #[derive(Clone, Debug)]
 pub(crate) struct Postgres {
     pg_config: PathBuf,
+    release: u32,
     facts: HashMap<String, String>,
 }
 
@@ -35,29 +60,34 @@ impl Postgres {
     /// The environment variable through which pgrx and our build scripts are told which `pg_config` to ask.
     pub(crate) const VARIABLE: &str = "PGRX_PG_CONFIG_PATH";
 
-    /// The first `pg_config` of our release: the configured one, Debian's, the one in `PATH`.
-    fn find() -> Option<Self> {
+    /// The first `pg_config` of the release: the configured one, the distribution's, the one in `PATH`, a fetched one.
+    fn find(release: u32) -> Option<Self> {
         let configured = env::var_os(Self::VARIABLE).map(PathBuf::from);
-        let debians = PathBuf::from(format!("/usr/lib/postgresql/{RELEASE}/bin/pg_config"));
-        [configured, Some(debians), process::find("pg_config")]
+        let debians = PathBuf::from(format!("/usr/lib/postgresql/{release}/bin/pg_config"));
+        let red_hats = PathBuf::from(format!("/usr/pgsql-{release}/bin/pg_config"));
+        let places = [configured, Some(debians), Some(red_hats), process::find("pg_config")];
+        places
             .into_iter()
             .flatten()
-            .find_map(|it| Self::at(&it).ok())
+            .chain(servers::fetched(release))
+            .find_map(|it| Self::at(&it).ok().filter(|found| found.release == release))
     }
 
-    /// The installation that `pg_config` belongs to; an error if it is of another release.
+    /// The installation that `pg_config` belongs to; an error if it is of a release that we cannot be built for.
     pub(crate) fn at(pg_config: &Path) -> Result<Self> {
         let answer = process::output_of(&mut Command::new(pg_config))
             .with_context(|| format!("{} is not a pg_config program", pg_config.display()))?;
         let facts = facts_of(&answer);
         let version = facts.get("VERSION").map_or("an unknown program", String::as_str);
-        if !is_our_release(version) {
+        let Some(release) = release_of(version).filter(|release| RELEASES.contains(release)) else {
             bail!(
-                "{} belongs to {version}; pg_shard needs PostgreSQL {RELEASE}: give the pg_config of that release",
-                pg_config.display()
+                "{} belongs to {version}; pg_shard needs PostgreSQL {} to {}: give the pg_config of such a release",
+                pg_config.display(),
+                RELEASES.start(),
+                RELEASES.end()
             );
-        }
-        Ok(Self { pg_config: pg_config.to_owned(), facts })
+        };
+        Ok(Self { pg_config: pg_config.to_owned(), release, facts })
     }
 
     /// The installation that `pg_config` belongs to, under the name by which it is known already.
@@ -67,6 +97,16 @@ impl Postgres {
     pub(crate) fn known_or_at(known: Self, pg_config: &Path) -> Result<Self> {
         let named = Self::at(pg_config)?;
         Ok(if named.facts == known.facts { known } else { named })
+    }
+
+    /// The release: 15 and so on.
+    pub(crate) fn release(&self) -> u32 {
+        self.release
+    }
+
+    /// It is one of [`servers`].
+    fn is_fetched(&self) -> bool {
+        servers::fetched(self.release).is_some_and(|program| program == self.pg_config)
     }
 
     /// The program itself.
@@ -114,12 +154,10 @@ fn facts_of(text: &str) -> HashMap<String, String> {
     pairs.map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned())).collect()
 }
 
-/// Whether a version, as `pg_config` gives it, names our release.
-fn is_our_release(version: &str) -> bool {
-    version
-        .strip_prefix("PostgreSQL ")
-        .and_then(|rest| rest.strip_prefix(RELEASE))
-        .is_some_and(|rest| !rest.starts_with(|next: char| next.is_ascii_digit()))
+/// The release of a version as `pg_config` gives it.
+fn release_of(version: &str) -> Option<u32> {
+    let number = version.strip_prefix("PostgreSQL ")?;
+    number.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 /// Something that the build or the clusters need.
@@ -155,10 +193,10 @@ impl Need {
     const OF_CLIENTS: &[Self] = &[Self::Python, Self::Node, Self::Npm, Self::Jdk, Self::JdbcDriver];
 
     /// The Debian package that brings it.
-    fn package(self) -> &'static str {
-        match self {
-            Self::Server => "postgresql-15",
-            Self::ServerHeaders => "postgresql-server-dev-15",
+    fn package(self, release: u32) -> String {
+        let fixed = match self {
+            Self::Server => return format!("postgresql-{release}"),
+            Self::ServerHeaders => return format!("postgresql-server-dev-{release}"),
             Self::Libpq => "libpq-dev",
             Self::Libclang => "libclang-dev",
             Self::Clang => "clang",
@@ -169,7 +207,8 @@ impl Need {
             Self::Npm => "npm",
             Self::Jdk => "default-jdk-headless",
             Self::JdbcDriver => "libpostgresql-jdbc-java",
-        }
+        };
+        fixed.to_owned()
     }
 
     /// Whether it is there.
@@ -181,6 +220,10 @@ impl Need {
             }
             Self::ServerHeaders => {
                 postgres.is_some_and(|it| it.has("INCLUDEDIR-SERVER", "postgres.h"))
+            }
+            // That of a fetched server is nowhere that the linker looks.
+            Self::Libpq if postgres.is_some_and(|it| it.is_fetched()) => {
+                process::output_of(Command::new("pkg-config").args(["--exists", "libpq"])).is_ok()
             }
             Self::Libpq => postgres.is_some_and(|it| {
                 it.has("INCLUDEDIR", "libpq-fe.h") && it.has("LIBDIR", "libpq.so")
@@ -204,7 +247,7 @@ impl Need {
 impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Server => "PostgreSQL 15 (server, psql, pgbench)",
+            Self::Server => "the PostgreSQL server with psql and pgbench",
             Self::ServerHeaders => "its server headers",
             Self::Libpq => "libpq with its header",
             Self::Libclang => "libclang",
@@ -257,18 +300,24 @@ pub(crate) fn ensure_for_tests() -> Result<Postgres> {
 
 /// Finds `needs`, installing what is missing where we may.
 fn ensure_all(needs: &[Need]) -> Result<Postgres> {
-    let postgres = Postgres::find();
+    let release = wanted();
+    let mut postgres = Postgres::find(release);
+    let is_missing = |need: &Need, postgres: &Option<Postgres>| !need.is_met(postgres.as_ref());
+    if is_missing(&Need::ServerHeaders, &postgres) && !is_packaged(release) {
+        servers::fetch(release)?;
+        postgres = Postgres::find(release);
+    }
     let missing: Vec<Need> =
-        needs.iter().copied().filter(|need| !need.is_met(postgres.as_ref())).collect();
+        needs.iter().copied().filter(|need| is_missing(need, &postgres)).collect();
     if missing.is_empty()
         && let Some(postgres) = postgres
     {
         return Ok(postgres);
     }
     render::missing(&missing.iter().map(ToString::to_string).collect::<Vec<_>>());
-    install(&missing)?;
+    install(&missing, release)?;
 
-    let postgres = Postgres::find();
+    let postgres = Postgres::find(release);
     let still_missing: Vec<String> = needs
         .iter()
         .filter(|need| !need.is_met(postgres.as_ref()))
@@ -276,7 +325,7 @@ fn ensure_all(needs: &[Need]) -> Result<Postgres> {
         .collect();
     postgres.filter(|_| still_missing.is_empty()).with_context(|| {
         format!(
-            "apt is done, but still missing: {}; if PostgreSQL 15 is in an unusual place, set {} to its pg_config",
+            "apt is done, but still missing: {}; if PostgreSQL {release} is in an unusual place, set {} to its pg_config",
             still_missing.join(", "),
             Postgres::VARIABLE
         )
@@ -284,12 +333,12 @@ fn ensure_all(needs: &[Need]) -> Result<Postgres> {
 }
 
 /// Installs the packages for `missing`, or says how to.
-fn install(missing: &[Need]) -> Result<()> {
-    let packages: Vec<&str> = missing.iter().map(|need| need.package()).collect();
+fn install(missing: &[Need], release: u32) -> Result<()> {
+    let packages: Vec<String> = missing.iter().map(|need| need.package(release)).collect();
     if process::find("apt-get").is_none() {
         bail!(
             "this is not Debian or Ubuntu, so these have to be installed by hand: {}; \
-             if PostgreSQL 15 is in an unusual place, set {} to its pg_config",
+             if PostgreSQL {release} is in an unusual place, set {} to its pg_config",
             missing.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
             Postgres::VARIABLE
         );
@@ -309,7 +358,7 @@ fn install(missing: &[Need]) -> Result<()> {
 }
 
 /// What someone who is not root has to type.
-fn line_for_a_person(packages: &[&str]) -> String {
+fn line_for_a_person(packages: &[String]) -> String {
     format!(
         "sudo sh -c 'apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends {}'",
         packages.join(" ")
@@ -327,6 +376,11 @@ fn apt(arguments: &[&str]) -> Command {
 fn is_available(package: &str) -> bool {
     process::output_of(Command::new("apt-cache").args(["show", "--quiet", package]))
         .is_ok_and(|text| text.contains("Version:"))
+}
+
+/// The distribution has packages of that release's server, or nothing else could bring it.
+fn is_packaged(release: u32) -> bool {
+    release == DEFAULT_RELEASE || is_available(&format!("postgresql-server-dev-{release}"))
 }
 
 /// Debian 12 has PostgreSQL 15; for other releases the project's own package archive has it.
@@ -387,13 +441,14 @@ mod tests {
 
     #[test]
     fn the_release_is_recognised_with_and_without_a_vendors_suffix() {
-        for version in
-            ["PostgreSQL 15.20", "PostgreSQL 15.20 (Debian 15.20-0+deb12u1)", "PostgreSQL 15beta1"]
-        {
-            assert!(is_our_release(version), "{version}");
-        }
-        for version in ["PostgreSQL 14.15", "PostgreSQL 150.1", "PostgreSQL 1.5", "pg_config 15"] {
-            assert!(!is_our_release(version), "{version}");
+        for (version, release) in [
+            ("PostgreSQL 15.20", Some(15)),
+            ("PostgreSQL 18.6 (Debian 18.6-1.pgdg12+1)", Some(18)),
+            ("PostgreSQL 17beta1", Some(17)),
+            ("PostgreSQL 150.1", Some(150)),
+            ("pg_config 15", None),
+        ] {
+            assert_eq!(release_of(version), release, "{version}");
         }
     }
 
@@ -426,7 +481,7 @@ mod tests {
 
     #[test]
     fn every_package_is_named_in_the_line_to_type() {
-        let packages: Vec<&str> = Need::TO_BUILD.iter().map(|need| need.package()).collect();
+        let packages: Vec<String> = Need::TO_BUILD.iter().map(|need| need.package(15)).collect();
         assert_eq!(
             line_for_a_person(&packages),
             "sudo sh -c 'apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y \

@@ -33,9 +33,10 @@ pub(crate) fn run() -> Result<ExitCode> {
 
     let checks = [
         workspace.cargo(&postgres, &["fmt", "--all", "--check"]),
-        workspace.cargo(
+        workspace.cargo_with_extension(
             &postgres,
-            &["clippy", "--release", "--workspace", "--all-targets", "--", "--deny", "warnings"],
+            &["clippy", "--release", "--workspace", "--all-targets"],
+            &["--", "--deny", "warnings"],
         ),
         extension::build_command(&workspace, &postgres),
     ];
@@ -61,8 +62,13 @@ pub(crate) fn bank(seconds: u32) -> Result<()> {
 /// The workspace's tests, with nextest if it is there.
 fn tests(workspace: &Workspace, postgres: &Postgres) -> Command {
     match process::find("cargo-nextest") {
-        Some(_) => workspace.cargo(postgres, &["nextest", "run", "--release", "--workspace"]),
-        None => workspace.cargo(postgres, &["test", "--release", "--workspace"]),
+        Some(_) => {
+            let run = ["nextest", "run", "--release", "--workspace"];
+            workspace.cargo_with_extension(postgres, &run, &[])
+        }
+        None => {
+            workspace.cargo_with_extension(postgres, &["test", "--release", "--workspace"], &[])
+        }
     }
 }
 

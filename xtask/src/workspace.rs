@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use crate::process;
-use crate::setup::Postgres;
+use crate::setup::{DEFAULT_RELEASE, Postgres};
 
 /// The workspace this program belongs to.
 #[derive(Debug, Deserialize)]
@@ -39,9 +39,17 @@ impl Workspace {
         &self.root
     }
 
-    /// The directory of release builds, where the extension's library appears.
-    pub(crate) fn release_dir(&self) -> PathBuf {
-        self.target.join("release")
+    /// The directory of release builds against `postgres`, where the extension's library appears.
+    pub(crate) fn release_dir(&self, postgres: &Postgres) -> PathBuf {
+        self.target_for(postgres).join("release")
+    }
+
+    /// Each release of PostgreSQL has a build directory of its own, so that none compiles another's anew.
+    fn target_for(&self, postgres: &Postgres) -> PathBuf {
+        match postgres.release() {
+            DEFAULT_RELEASE => self.target.clone(),
+            release => self.target.join(format!("pg{release}")),
+        }
     }
 
     /// `cargo ARGUMENTS` at the root, building against `postgres`.
@@ -51,7 +59,26 @@ impl Workspace {
             .current_dir(&self.root)
             .args(arguments)
             .env(Postgres::VARIABLE, postgres.pg_config());
+        if postgres.release() != DEFAULT_RELEASE {
+            command.env("CARGO_TARGET_DIR", self.target_for(postgres));
+        }
         command
+    }
+
+    /// The same for a chore that compiles the extension too: with the features of the release, behind `first`.
+    pub(crate) fn cargo_with_extension(
+        &self,
+        postgres: &Postgres,
+        first: &[&str],
+        rest: &[&str],
+    ) -> Command {
+        let feature = format!("pg_shard/pg{}", postgres.release());
+        let mut arguments = first.to_vec();
+        if postgres.release() != DEFAULT_RELEASE {
+            arguments.extend(["--no-default-features", "--features", &feature]);
+        }
+        arguments.extend(rest);
+        self.cargo(postgres, &arguments)
     }
 }
 

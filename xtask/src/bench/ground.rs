@@ -37,7 +37,7 @@ pub(crate) fn bring_up(settings: &[(&str, &str)]) -> Result<DownOnDrop> {
     render::say(&format!(
         "Measuring on a cluster in {}; if this is interrupted, take it down with: {} down --dir {0}",
         dir.display(),
-        workspace.release_dir().join("pgshard").display(),
+        workspace.release_dir(&postgres).join("pgshard").display(),
     ));
     let cluster = render::while_busy("Starting a coordinator and four workers", || {
         Cluster::up_from(&spec, &files.artifacts())

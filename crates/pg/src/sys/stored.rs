@@ -312,7 +312,7 @@ unsafe fn range_of(text: &CStr, range: Oid, below: &Reading) -> Datum {
         let mut lower = bound(parts.as_ref().map(|parts| &parts.0), true);
         let mut upper = bound(parts.as_ref().map(|parts| &parts.1), false);
         let is_empty = parts.is_none();
-        Datum::from(pg_sys::range_serialize(known, &raw mut lower, &raw mut upper, is_empty))
+        Datum::from(version::make_range(known, &mut lower, &mut upper, is_empty))
     }
 }
 

@@ -20,7 +20,7 @@ pub(crate) use planner::{
     strategy,
 };
 pub(crate) use queries::{
-    EXISTING_ROW_OF_VIEW, MergeMatch, merge_match, parse_type, qualified_name,
+    EXISTING_ROW_OF_VIEW, MergeMatch, make_range, merge_match, parse_type, qualified_name,
 };
 pub(crate) use rights::{
     add_select, add_selected, begin_rights, check_insert, checked_as, clear_selected, copy_entry,

@@ -1,4 +1,4 @@
-//! Query trees, the parser, and names.
+//! Query trees, the parser, names and values.
 
 use pgrx::pg_sys::{self, Oid};
 use std::ffi::{c_char, c_int};
@@ -96,6 +96,30 @@ pub(crate) unsafe fn parse_type(
             if !pg_sys::parseTypeString(name, type_oid, typmod, soft) {
                 *type_oid = Oid::INVALID;
             }
+        }
+    }
+}
+
+/// A range of these bounds; raises PostgreSQL's error if the lower one is above the upper one.
+///
+/// # Safety
+///
+/// The entry of a range type in the cache of types, and bounds of its subtype.
+pub(crate) unsafe fn make_range(
+    known: *mut pg_sys::TypeCacheEntry,
+    lower: &mut pg_sys::RangeBound,
+    upper: &mut pg_sys::RangeBound,
+    is_empty: bool,
+) -> *mut pg_sys::RangeType {
+    // SAFETY: the caller vouches for the type and the bounds.
+    unsafe {
+        #[cfg(feature = "pg15")]
+        {
+            pg_sys::range_serialize(known, lower, upper, is_empty)
+        }
+        #[cfg(not(feature = "pg15"))]
+        {
+            pg_sys::range_serialize(known, lower, upper, is_empty, std::ptr::null_mut())
         }
     }
 }
