@@ -8,7 +8,6 @@
 use crate::fault;
 use crate::health;
 use crate::session::ending::{OnInterrupt, PATIENCE, end_all};
-use crate::session::moment;
 use crate::session::pool::{self, SessionRef};
 use crate::session::{Failure, Session, two_phase};
 use crate::settings;
@@ -67,8 +66,14 @@ pub(crate) struct Commit {
     /// What went wrong with whom.
     errors: Vec<Option<PgError>>,
     not_marked: Option<PgError>,
+    /// The transaction must not commit before, as readers have been promised.
+    not_before: Option<Time>,
     /// When the deciding participant has committed, by the nodes' clock.
     committed_at: Option<Time>,
+    /// The latest time that a node has reported.
+    latest: Option<Time>,
+    /// Something may be left prepared.
+    leaves_behind: bool,
 }
 
 impl Commit {
@@ -117,7 +122,10 @@ impl Commit {
             errors,
             by_client,
             not_marked: None,
+            not_before: None,
             committed_at: None,
+            latest: None,
+            leaves_behind: false,
         })
     }
 
@@ -177,8 +185,11 @@ impl Commit {
             if self.evidence.is_some() {
                 fault::point(point_of(&commands));
             }
+            if decides && self.evidence.is_some() && !self.by_client {
+                self.begin_decision(&commands);
+            }
             if let [Command::DecideHere { at }] = &commands[..] {
-                if let Some(at) = at.and_then(time_of) {
+                if let Some(at) = self.not_before.or(at.and_then(time_of)) {
                     // If the clock does not believe it, readers find the prepared parts to be of an uncertain time.
                     let _ = pg::time::commit_at(at);
                 }
@@ -193,7 +204,22 @@ impl Commit {
         if self.evidence.is_some() {
             fault::point("end");
         }
+        let committed_at = self.committed_at.or(self.latest);
+        committed_at.into_iter().for_each(pg::time::acknowledge);
+        if self.not_before.take().is_some() {
+            let is_known = !matches!(self.protocol.outcome(), None | Some(Outcome::Unknown(_)));
+            pg::time::end_decision(is_known && !self.leaves_behind);
+        }
         false
+    }
+
+    /// Readers who come now read before this transaction commits.
+    fn begin_decision(&mut self, commands: &[Command]) {
+        let least = commands.iter().find_map(|command| match command {
+            Command::DecideHere { at } | Command::Commit { decides: true, at, .. } => *at,
+            _ => None,
+        });
+        self.not_before = pg::time::begin_decision(least.and_then(time_of).unwrap_or_default());
     }
 
     fn carry_out(&mut self, commands: &[Command]) -> Vec<Event> {
@@ -229,7 +255,9 @@ impl Commit {
                     // What was lost is said by the commit.
                     let _ = crate::session::stream::claim(session);
                 }
-                session.borrow_mut().reported = None;
+                let mut open = session.borrow_mut();
+                (open.reported, open.is_deciding) = (None, self.evidence.is_some());
+                drop(open);
                 (SessionRef::clone(session), self.sql(*who, command))
             })
             .collect();
@@ -253,11 +281,16 @@ impl Commit {
         match command {
             Command::Prepare { .. } => format!("PREPARE TRANSACTION '{}'", self.gid(who)),
             Command::CommitPrepared { .. } => {
-                format!("COMMIT PREPARED '{}'{}", self.gid(who), moment::comment(self.committed_at))
+                format!(
+                    "COMMIT PREPARED '{}'{}",
+                    self.gid(who),
+                    pg::time::comment(self.committed_at)
+                )
             }
             Command::RollBackPrepared { .. } => format!("ROLLBACK PREPARED '{}'", self.gid(who)),
-            Command::Commit { at, .. } => {
-                format!("COMMIT{}", moment::comment(at.and_then(time_of)))
+            Command::Commit { at, decides, .. } => {
+                let not_before = self.not_before.filter(|_| *decides);
+                format!("COMMIT{}", pg::time::comment(not_before.or(at.and_then(time_of))))
             }
             _ => "COMMIT".to_owned(),
         }
@@ -301,13 +334,16 @@ impl Commit {
     ) -> Event {
         let mut session = self.sessions[who].borrow_mut();
         session.left_transaction();
+        session.is_deciding = false;
         let reported = session.reported.take();
+        self.latest = self.latest.max(reported);
         match outcome {
             Ok(()) if matches!(command, Command::Prepare { .. }) => {
                 Event::Prepared { who, clock: reported.map(|time| time.number() as u64) }
             }
             Ok(()) if matches!(command, Command::Commit { decides: true, .. }) => {
                 self.committed_at = reported;
+                reported.into_iter().for_each(pg::time::decided);
                 Event::Ended { who }
             }
             Ok(()) => Event::Ended { who },
@@ -365,6 +401,7 @@ impl Commit {
     }
 
     fn leave_behind(&mut self, who: usize) {
+        self.leaves_behind = true;
         let node = self.sessions[who].borrow().node.clone();
         BEHIND.with_borrow_mut(|behind| behind.push((node, self.gid(who))));
         LEFT_ANY.set(true);
@@ -431,6 +468,7 @@ pub(crate) fn after_transaction(committed: bool) {
         return;
     }
     commit.committed_at = pg::time::last_commit().filter(|_| committed);
+    commit.committed_at.into_iter().for_each(pg::time::decided);
     let commands = commit.protocol.on(Event::DecidedHere(committed));
     commit.go_on(commands);
 }

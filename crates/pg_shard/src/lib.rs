@@ -6,6 +6,9 @@
 /// What the metadata say.
 mod catalog;
 
+/// COMMIT PREPARED by the client.
+mod client_decision;
+
 /// What a distributed table carries itself.
 mod mark;
 

@@ -9,6 +9,7 @@
 //! which anchors have shown that they had committed, of transactions of this coordinator that nobody can ask about any more.
 
 use crate::catalog::METADATA_SCHEMA;
+use crate::client_decision;
 use crate::functions::nodes_of_list;
 use crate::repair;
 use crate::session::pool;
@@ -18,6 +19,7 @@ use pg::catalog::table::Search;
 use pg::catalog::{privileged, table};
 use pg::server::rounds::Visit;
 use pg::server::{decision, resolver};
+use pg::time::Time;
 use pg::{PgError, SqlState};
 use shardmap::NodeAddress;
 use std::collections::{HashMap, HashSet};
@@ -83,6 +85,10 @@ struct Round {
     nodes: Vec<Node>,
     /// Also what is young is ended.
     is_urgent: bool,
+    /// When what is decided has committed, if that is known.
+    at: Option<Time>,
+    /// What was prepared when something had been left in doubt so many times; what is left of it.
+    suspects: Option<(u64, HashSet<Gid>)>,
     /// What was said about failures.
     told: HashSet<String>,
     /// The horizons of the nodes, and this server's own, at the first look.
@@ -94,15 +100,20 @@ pub(crate) fn visit(visit: &Visit) {
     let mut round = Round::default();
     let mut looks = 0;
     loop {
-        let left = match visit.in_transaction(|| round.look()) {
-            Ok(left) => left,
+        let left_before = pg::time::left_in_doubt();
+        let looked = visit.in_transaction(|| {
+            let left = round.look()?;
+            Ok((left, left != Left::Something && round.has_suspects(left_before)))
+        });
+        let (left, has_suspects) = match looked {
+            Ok(found) => found,
             Err(error) => {
                 pg::sys::error::log(error);
                 return;
             }
         };
         looks += 1;
-        if left == Left::Nothing || left == Left::Young && looks > LOOKS {
+        if left == Left::Nothing && !has_suspects || left != Left::Something && looks > LOOKS {
             break;
         }
         visit.tell("pg_shard: ending transactions that are in doubt");
@@ -118,10 +129,13 @@ pub(crate) fn visit(visit: &Visit) {
 
 /// The client has ended a transaction that it had prepared: what nodes have prepared of it is ended too, if they can be reached.
 pub(crate) fn end_now() -> Result<(), PgError> {
-    let mut round = Round { is_urgent: true, ..Round::default() };
-    if round.look()? == Left::Something {
+    let at = client_decision::time();
+    let mut round = Round { is_urgent: true, at, ..Round::default() };
+    let left = round.look()?;
+    if left == Left::Something {
         resolver::wake();
     }
+    client_decision::end(left == Left::Nothing);
     Ok(())
 }
 
@@ -193,6 +207,29 @@ impl Round {
         })
     }
 
+    /// Something of what this coordinator has left in doubt may not be ended. All nodes have answered. What is prepared now and decided
+    /// later is known to whoever decides it; what somebody may have decided before was prepared when this was first asked.
+    fn has_suspects(&mut self, left: u64) -> bool {
+        let here = decision::identity();
+        let is_ours = |gid: &&Gid| {
+            gid.coordinator == here && !(gid.evidence.node == here && is_under_way(&gid.evidence))
+        };
+        let prepared = self.nodes.iter().flat_map(|node| node.prepared.iter().map(|it| &it.gid));
+        let now: HashSet<Gid> = prepared.filter(is_ours).copied().collect();
+        let suspects = match self.suspects.take() {
+            Some((known, suspects)) if known == left => {
+                suspects.intersection(&now).copied().collect()
+            }
+            _ => now,
+        };
+        let has_some = !suspects.is_empty();
+        self.suspects = Some((left, suspects));
+        if !has_some {
+            pg::time::nothing_in_doubt(left);
+        }
+        has_some
+    }
+
     /// The nodes of the metadata and of the list; those that are known keep their sessions.
     fn find_nodes(&mut self) {
         let mut found = nodes_of_placements();
@@ -238,9 +275,17 @@ impl Round {
             Verdict::RollBack => "ROLLBACK",
             Verdict::Wait => return Left::Young,
         };
+        // The decision was seen before: whoever has decided did so no later than by any clock that has heard of it.
+        let by = pg::time::latest().map(pg::time::comment_by);
         let node = &mut self.nodes[at];
         let Some(session) = &mut node.session else { return Left::Something };
-        match session.run(&format!("{command} PREPARED '{gid}'"), None, &mut |_| Ok(())) {
+        let when = match verdict {
+            Verdict::Commit => {
+                self.at.map(|at| pg::time::comment(Some(at))).or(by).unwrap_or_default()
+            }
+            _ => String::new(),
+        };
+        match session.run(&format!("{command} PREPARED '{gid}'{when}"), None, &mut |_| Ok(())) {
             Ok(_) => Left::Nothing,
             Err(Failure::Statement(error)) if two_phase::is_ended(&error) => Left::Nothing,
             Err(Failure::Statement(error)) if two_phase::is_busy(&error) => Left::Young,
@@ -385,6 +430,11 @@ impl Node {
         self.identity = Some(identity);
         Ok(())
     }
+}
+
+/// A transaction of this server that has not ended, nor been decided.
+fn is_under_way(evidence: &Evidence) -> bool {
+    decision::look(evidence.transaction, evidence.nonce) == decision::Known::UnderWay
 }
 
 /// Read from the heap: whoever ends what he has prepared needs no right to read the metadata.

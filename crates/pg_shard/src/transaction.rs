@@ -5,6 +5,7 @@
 
 use crate::activity::{self, Kind, Work};
 use crate::catalog::{self, DistributedTable};
+use crate::client_decision;
 use crate::distributed_commit::{self, Ended};
 use crate::execute::nested;
 use crate::health;
@@ -323,6 +324,8 @@ pub(crate) fn after_transaction(committed: bool) {
     activity::forget();
     crate::functions::repartition::forget_sessions();
     moment::forget();
+    // If it was not said what became of it an error has come between.
+    client_decision::end(false);
     distributed_commit::after_transaction(committed);
     forget_writers();
     if pool::all_at_rest() && is_untouched() {

@@ -55,6 +55,12 @@ impl Time {
         Self(self.0.saturating_add(micros << COUNT_BITS))
     }
 
+    /// So much earlier.
+    pub fn minus(self, duration: Duration) -> Self {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX >> COUNT_BITS);
+        Self(self.0.saturating_sub(micros << COUNT_BITS))
+    }
+
     /// How much later this is than `other`; zero if it is not.
     pub fn since(self, other: Self) -> Duration {
         Duration::from_micros(self.0.saturating_sub(other.0) >> COUNT_BITS)

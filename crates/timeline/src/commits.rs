@@ -6,8 +6,8 @@
 //!
 //! Three rules make a snapshot of the past safe, and they hold by what is answered here:
 //!
-//! * *Age only.* Nothing is ever shown that is not committed: a reader waits for what is in flight or in doubt and may be older
-//!   than its time.
+//! * *Age only.* Nothing is ever shown that is not committed. What is in flight gets a time after the reader's, since nobody has
+//!   been told its time yet. A reader waits for what is in doubt and may be older than its time.
 //! * *Hide a suffix.* Whatever has a later time than the reader's is hidden, without exception. A transaction that has seen
 //!   another has a later time, since its time is taken from the clock after the other's was.
 //! * *Hold the horizon.* The server must not have removed what hidden transactions replaced. What has left the ring cannot be
@@ -93,6 +93,8 @@ pub struct Doubt {
     has_children: bool,
     /// Other servers take part, and its time is that of all of them. Otherwise it gets one when it is committed here.
     is_shared: bool,
+    /// By which number the coordinator is known; 0 if it is not.
+    coordinator: u64,
     /// It does not commit before.
     low: Time,
     gid: Gid,
@@ -232,16 +234,17 @@ impl<'a> Timeline<'a> {
         Some(self.head.clock)
     }
 
-    /// It has become visible, or was aborted.
-    pub fn end_commit(&mut self, xid: u32, has_committed: bool) {
+    /// It has become visible, or was aborted. Tells its time, which is not before the one of [`Self::begin_commit`].
+    pub fn end_commit(&mut self, xid: u32, has_committed: bool) -> Option<Time> {
         let flights = &mut self.flights[..self.head.flights];
-        let Some(at) = flights.iter().position(|flight| flight.xid == xid) else { return };
+        let at = flights.iter().position(|flight| flight.xid == xid)?;
         let flight = flights[at];
         flights[at] = flights[flights.len() - 1];
         self.head.flights -= 1;
         if has_committed {
             self.note(flight.xid, flight.has_children, Span::exact(flight.time));
         }
+        Some(flight.time)
     }
 
     fn note(&mut self, xid: u32, has_children: bool, span: Span) {
@@ -254,18 +257,18 @@ impl<'a> Timeline<'a> {
         self.head.commits += 1;
     }
 
-    /// A transaction is about to be prepared. `is_shared` says that others take part, so that it commits at a time that is
+    /// A transaction is about to be prepared. If others take part, it is of this `coordinator`, and commits at a time that is
     /// agreed with them and is not before the one returned. None if there is no room.
     pub fn begin_prepare(
         &mut self,
         xid: u32,
         has_children: bool,
         gid: Gid,
-        is_shared: bool,
+        coordinator: Option<u64>,
         own: Time,
     ) -> Option<Time> {
         let low = self.tick(own);
-        self.add_doubt(xid, has_children, gid, is_shared, low).then_some(low)
+        self.add_doubt(xid, has_children, gid, coordinator, low).then_some(low)
     }
 
     fn add_doubt(
@@ -273,11 +276,12 @@ impl<'a> Timeline<'a> {
         xid: u32,
         has_children: bool,
         gid: Gid,
-        is_shared: bool,
+        coordinator: Option<u64>,
         low: Time,
     ) -> bool {
         let Some(doubt) = self.doubts.get_mut(self.head.doubts) else { return false };
-        *doubt = Doubt { xid, has_children, is_shared, low, gid };
+        let (is_shared, coordinator) = (coordinator.is_some(), coordinator.unwrap_or(0));
+        *doubt = Doubt { xid, has_children, is_shared, coordinator, low, gid };
         self.head.doubts += 1;
         true
     }
@@ -287,15 +291,15 @@ impl<'a> Timeline<'a> {
         self.head.knows_prepared
     }
 
-    /// Tells of all prepared transactions, unless somebody has before: number, name, and whether others take part.
-    pub fn tell_prepared(&mut self, prepared: impl Iterator<Item = (u32, Gid, bool)>) {
+    /// Tells of all prepared transactions, unless somebody has before: number, name, and the coordinator if others take part.
+    pub fn tell_prepared(&mut self, prepared: impl Iterator<Item = (u32, Gid, Option<u64>)>) {
         if self.head.knows_prepared {
             return;
         }
         self.head.knows_prepared = true;
-        for (xid, gid, is_shared) in prepared {
+        for (xid, gid, coordinator) in prepared {
             if self.doubt_of(xid).is_none() {
-                self.add_doubt(xid, true, gid, is_shared, Time::ZERO);
+                self.add_doubt(xid, true, gid, coordinator, Time::ZERO);
             }
         }
     }
@@ -328,6 +332,18 @@ impl<'a> Timeline<'a> {
         self.tick(own)
     }
 
+    /// A prepared transaction has committed elsewhere at that time, which the clock has heard.
+    pub fn agree(&mut self, xid: u32, time: Time) {
+        if let Some(at) = self.doubt_of(xid) {
+            self.doubts[at].low = self.doubts[at].low.max(time);
+        }
+    }
+
+    /// The name of a prepared transaction.
+    pub fn name_of(&self, xid: u32) -> Option<Gid> {
+        self.doubt_of(xid).map(|at| self.doubts[at].gid)
+    }
+
     /// It has become visible. Where others take part, it has committed there at the `agreed` time, which the clock had heard before; of
     /// a server that does not know when, it is at least known that it was not after that server's clock (`is_exact` is false
     /// then). Without any it is taken for granted that this server's clock is not behind. `begun` is from
@@ -345,10 +361,11 @@ impl<'a> Timeline<'a> {
     }
 
     /// Whether a snapshot that is taken from now on can be made one of time `at`. From then on whatever commits gets a later
-    /// time.
+    /// time. What is in doubt of the coordinator `but` commits later, as that coordinator has promised.
     pub fn may_read(
         &mut self,
         at: Time,
+        but: Option<u64>,
         own: Time,
         is_in_progress: &mut dyn FnMut(u32) -> bool,
     ) -> Answer {
@@ -358,12 +375,18 @@ impl<'a> Timeline<'a> {
         if at < self.head.floor {
             return Answer::Refused(Refusal::TooOld);
         }
-        let flights = self.flights[..self.head.flights].iter();
-        let mut flying = flights.filter(|flight| flight.time <= at).map(|flight| flight.xid);
-        if let Some(xid) = flying.find(|xid| is_in_progress(*xid)) {
-            return Answer::Wait(xid);
+        // Nobody has seen what is in progress, nor been told its time: it commits after the reader's. Whoever sees it later
+        // commits later still, as the clock has gone on.
+        for flight in &mut self.flights[..self.head.flights] {
+            if flight.time <= at && is_in_progress(flight.xid) {
+                flight.time = at.next();
+                self.head.clock = self.head.clock.max(flight.time);
+            }
         }
         for doubt in &self.doubts[..self.head.doubts] {
+            if doubt.is_shared && but.is_some_and(|but| but != 0 && but == doubt.coordinator) {
+                continue;
+            }
             match (is_in_progress(doubt.xid), doubt.is_shared) {
                 // Whatever its time will be, it is later.
                 (_, true) if doubt.low > at => {}

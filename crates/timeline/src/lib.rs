@@ -15,5 +15,10 @@ mod clock;
 /// Recent commits.
 mod commits;
 
+/// What a coordinator is deciding.
+mod decisions;
+
 pub use clock::Time;
 pub use commits::{Answer, Commit, Doubt, Flight, Gid, Head, Hidden, Refusal, Span, Timeline};
+pub use decisions::Head as DecisionsHead;
+pub use decisions::{Chosen, Decision, Decisions};

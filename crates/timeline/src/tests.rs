@@ -40,7 +40,7 @@ impl Owned {
     }
 
     fn answer(&mut self, at: Time) -> Answer {
-        self.timeline().may_read(at, own(0), &mut |_| true)
+        self.timeline().may_read(at, None, own(0), &mut |_| true)
     }
 }
 
@@ -64,16 +64,56 @@ fn what_commits_after_a_read_has_a_later_time() {
 }
 
 #[test]
-fn a_reader_waits_for_whoever_commits_before_its_time() {
+fn what_is_committing_gets_a_time_after_the_reader_who_finds_it() {
     let mut server = Owned::new(8);
     let time = server.timeline().begin_commit(10, false, Time::ZERO, own(0)).unwrap();
-    assert_eq!(server.answer(time), Answer::Wait(10));
     assert_eq!(server.answer(time.previous()), Answer::Ready);
     assert_eq!(server.hidden(time.previous()), Ok(vec![10]));
-    server.timeline().end_commit(10, true);
     assert_eq!(server.answer(time), Answer::Ready);
+    assert_eq!(server.hidden(time), Ok(vec![10]));
+    // Whoever has seen it commits later.
+    assert_eq!(server.timeline().end_commit(10, true), Some(time.next()));
+    let dependent = server.commit(11);
+    assert!(dependent > time.next());
+    assert_eq!(server.hidden(time), Ok(vec![10, 11]));
+    assert_eq!(server.hidden(time.next()), Ok(vec![11]));
+}
+
+#[test]
+fn what_is_visible_and_not_noted_yet_keeps_its_time() {
+    let mut server = Owned::new(8);
+    let time = server.timeline().begin_commit(10, false, Time::ZERO, own(0)).unwrap();
+    assert_eq!(server.timeline().may_read(time, None, own(0), &mut |_| false), Answer::Ready);
     assert_eq!(server.hidden(time), Ok(vec![]));
-    assert_eq!(server.hidden(time.previous()), Ok(vec![10]));
+    assert_eq!(server.timeline().end_commit(10, true), Some(time));
+}
+
+#[test]
+fn what_its_coordinator_has_promised_to_commit_later_is_not_waited_for() {
+    let mut server = Owned::new(8);
+    let low = server.timeline().begin_prepare(10, false, gid("a"), Some(7), own(0)).unwrap();
+    assert_eq!(server.answer(low), Answer::Wait(10));
+    let except = |server: &mut Owned, coordinator| {
+        server.timeline().may_read(low, Some(coordinator), own(0), &mut |_| true)
+    };
+    assert_eq!(except(&mut server, 8), Answer::Wait(10));
+    assert_eq!(except(&mut server, 7), Answer::Ready);
+    assert_eq!(server.hidden(low), Ok(vec![10]));
+    let begun = server.timeline().begin_prepared(own(10));
+    server.timeline().hear(low.next(), own(0)).unwrap();
+    server.timeline().agree(10, low.next());
+    assert_eq!(server.answer(low), Answer::Ready);
+    server.timeline().end_prepared(10, Some(low.next()), true, begun);
+    assert_eq!(server.hidden(low), Ok(vec![10]));
+    assert_eq!(server.hidden(low.next()), Ok(vec![]));
+}
+
+#[test]
+fn nobody_is_excepted_by_a_number_that_no_coordinator_has() {
+    let mut server = Owned::new(8);
+    let low = server.timeline().begin_prepare(10, false, gid("a"), Some(0), own(0)).unwrap();
+    let answer = server.timeline().may_read(low, Some(0), own(0), &mut |_| true);
+    assert_eq!(answer, Answer::Wait(10));
 }
 
 #[test]
@@ -88,14 +128,14 @@ fn a_transaction_that_was_aborted_is_neither_waited_for_nor_hidden() {
 #[test]
 fn a_prepared_transaction_is_waited_for_until_it_has_ended_and_shows_at_the_agreed_time() {
     let mut server = Owned::new(8);
-    let low = server.timeline().begin_prepare(10, true, gid("a"), true, own(0)).unwrap();
+    let low = server.timeline().begin_prepare(10, true, gid("a"), Some(7), own(0)).unwrap();
     assert_eq!(server.answer(low.previous()), Answer::Ready);
     let agreed = low.next().next();
     server.timeline().hear(agreed.next(), own(0)).unwrap();
     let begun = server.timeline().begin_prepared(own(0));
     // COMMIT PREPARED may still fail.
     assert_eq!(server.answer(low), Answer::Wait(10));
-    let at = server.timeline().may_read(low, own(0), &mut |_| false);
+    let at = server.timeline().may_read(low, None, own(0), &mut |_| false);
     assert_eq!(at, Answer::WaitForNote(10));
     server.timeline().end_prepared(10, Some(agreed), true, begun);
     assert_eq!(server.answer(low), Answer::Ready);
@@ -106,7 +146,7 @@ fn a_prepared_transaction_is_waited_for_until_it_has_ended_and_shows_at_the_agre
 #[test]
 fn where_nobody_knows_the_agreed_time_readers_between_are_refused() {
     let mut server = Owned::new(8);
-    let low = server.timeline().begin_prepare(10, false, gid("a"), true, own(0)).unwrap();
+    let low = server.timeline().begin_prepare(10, false, gid("a"), Some(7), own(0)).unwrap();
     let begun = server.timeline().begin_prepared(own(10));
     server.timeline().end_prepared(10, None, false, begun);
     let now = server.timeline().clock();
@@ -121,7 +161,7 @@ fn a_time_before_the_prepare_or_in_the_future_is_not_an_agreed_one() {
     for wrong in [own(0), own(900_000)] {
         let mut server = Owned::new(8);
         server.commit(9);
-        let low = server.timeline().begin_prepare(10, false, gid("a"), true, own(0)).unwrap();
+        let low = server.timeline().begin_prepare(10, false, gid("a"), Some(7), own(0)).unwrap();
         let begun = server.timeline().begin_prepared(own(10));
         server.timeline().end_prepared(10, Some(wrong), true, begun);
         assert_eq!(server.hidden(low), Err(Refusal::Unsure));
@@ -131,12 +171,12 @@ fn a_time_before_the_prepare_or_in_the_future_is_not_an_agreed_one() {
 #[test]
 fn a_prepared_transaction_of_this_server_alone_keeps_nobody_waiting() {
     let mut server = Owned::new(8);
-    let low = server.timeline().begin_prepare(10, false, gid("xa"), false, own(0)).unwrap();
+    let low = server.timeline().begin_prepare(10, false, gid("xa"), None, own(0)).unwrap();
     let later = low.next();
     assert_eq!(server.answer(later), Answer::Ready);
     let begun = server.timeline().begin_prepared(own(0));
     assert_eq!(server.answer(begun), Answer::Ready);
-    let at = server.timeline().may_read(begun, own(0), &mut |_| false);
+    let at = server.timeline().may_read(begun, None, own(0), &mut |_| false);
     assert_eq!(at, Answer::WaitForNote(10));
     server.timeline().end_prepared(10, None, false, begun);
     assert_eq!(server.hidden(later.previous()), Ok(vec![10]));
@@ -147,8 +187,8 @@ fn a_prepared_transaction_of_this_server_alone_keeps_nobody_waiting() {
 fn what_was_prepared_before_a_restart_is_waited_for_at_any_time() {
     let mut server = Owned::new(8);
     assert!(!server.timeline().knows_prepared());
-    server.timeline().tell_prepared([(7, gid("old"), true)].into_iter());
-    server.timeline().tell_prepared([(8, gid("gone"), true)].into_iter());
+    server.timeline().tell_prepared([(7, gid("old"), Some(7))].into_iter());
+    server.timeline().tell_prepared([(8, gid("gone"), Some(7))].into_iter());
     assert_eq!(server.timeline().prepared(&gid("gone")), None);
     assert_eq!(server.timeline().prepared(&gid("old")), Some(7));
     assert_eq!(server.answer(own(0)), Answer::Wait(7));
@@ -191,9 +231,11 @@ fn there_is_room_for_so_many_and_no_more() {
     let mut server = Owned::new(2);
     for xid in 0..4 {
         assert!(server.timeline().begin_commit(xid, false, Time::ZERO, own(0)).is_some());
-        assert!(server.timeline().begin_prepare(9 + xid, false, gid("x"), true, own(0)).is_some());
+        assert!(
+            server.timeline().begin_prepare(9 + xid, false, gid("x"), Some(7), own(0)).is_some()
+        );
     }
     assert!(server.timeline().begin_commit(5, false, Time::ZERO, own(0)).is_none());
-    assert!(server.timeline().begin_prepare(20, false, gid("x"), true, own(0)).is_none());
+    assert!(server.timeline().begin_prepare(20, false, gid("x"), Some(7), own(0)).is_none());
     assert!(Gid::new(&[b'x'; 201]).is_none());
 }

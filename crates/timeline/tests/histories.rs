@@ -2,9 +2,16 @@
 //! writes, and readers of a time. A server is modelled by what is committed and what is in progress on it.
 
 use std::time::Duration;
-use timeline::{Answer, Commit, Doubt, Flight, Gid, Head, Refusal, Time, Timeline};
+use timeline::{
+    Answer, Chosen, Commit, Decision, Decisions, DecisionsHead, Doubt, Flight, Gid, Head, Refusal,
+    Time, Timeline,
+};
 
 const COMMITS: usize = 6;
+
+/// The coordinator, and its database.
+const COORDINATOR: u64 = 7;
+const DATABASE: u32 = 1;
 
 /// A server: its timeline's memory, and what PostgreSQL would know.
 #[derive(Clone)]
@@ -63,22 +70,36 @@ impl Server {
 enum Actor {
     /// Writes on one server.
     Local { xid: u32, server: usize, step: usize },
-    /// Writes on two: the second prepares, the first is the anchor. Without a time when `forgets`.
+    /// Writes on two: the second prepares, the first is the anchor. When the coordinator `forgets`, a resolver ends it, which
+    /// does not know the time.
     Transfer { xid: u32, servers: [usize; 2], step: usize, low: Time, agreed: Time, forgets: bool },
     /// Reads all servers at one time, one after the other.
-    Reader { step: usize, at: Time, acknowledged: Vec<u32>, views: Vec<Vec<u32>>, is_refused: bool },
+    Reader {
+        step: usize,
+        chosen: Chosen,
+        acknowledged: Vec<u32>,
+        views: Vec<Vec<u32>>,
+        is_refused: bool,
+    },
 }
 
 #[derive(Clone)]
 struct World {
     servers: Vec<Server>,
-    /// The coordinator's clock, and what it has acknowledged.
+    /// What the coordinator is deciding, the latest commit that it has acknowledged, and all that it has acknowledged.
+    decisions: (DecisionsHead, Vec<Decision>),
     clock: Time,
     acknowledged: Vec<u32>,
+    /// How many transactions the coordinator has left in doubt.
+    forgotten: usize,
     tick: i64,
 }
 
 impl World {
+    fn decisions(&mut self) -> Decisions<'_> {
+        Decisions::new(&mut self.decisions.0, &mut self.decisions.1)
+    }
+
     fn acknowledge(&mut self, xid: u32, time: Time) {
         self.clock = self.clock.max(time);
         self.acknowledged.push(xid);
@@ -89,7 +110,7 @@ impl Actor {
     fn is_done(&self) -> bool {
         match self {
             Self::Local { step, .. } => *step == 3,
-            Self::Transfer { step, .. } => *step == 7,
+            Self::Transfer { step, .. } => *step == 9,
             Self::Reader { is_refused, step, .. } => *is_refused || *step > 100,
         }
     }
@@ -110,8 +131,7 @@ impl Actor {
                     }
                     1 => server.show(*xid),
                     _ => {
-                        server.timeline().end_commit(*xid, true);
-                        let time = server.timeline().clock();
+                        let time = server.timeline().end_commit(*xid, true).unwrap();
                         world.acknowledge(*xid, time);
                     }
                 }
@@ -120,7 +140,7 @@ impl Actor {
             Self::Transfer { xid, servers, step, low, agreed, forgets } => {
                 let [anchor, other] = *servers;
                 let clock_of_anchor = world.servers[anchor].timeline().clock();
-                let at = if matches!(*step, 1..=3) { anchor } else { other };
+                let at = if matches!(*step, 2..=4) { anchor } else { other };
                 let server = &mut world.servers[at];
                 let own = server.own(tick);
                 let gid = Gid::new(&xid.to_le_bytes()).unwrap();
@@ -128,46 +148,73 @@ impl Actor {
                     0 => {
                         server.in_progress.push(*xid);
                         server.note_seen(*xid);
-                        *low =
-                            server.timeline().begin_prepare(*xid, false, gid, true, own).unwrap();
+                        let begun = server.timeline().begin_prepare(
+                            *xid,
+                            false,
+                            gid,
+                            Some(COORDINATOR),
+                            own,
+                        );
+                        *low = begun.unwrap();
                     }
                     1 => {
+                        *agreed = world.decisions().begin(*xid, DATABASE, *low).unwrap();
+                    }
+                    2 => {
                         server.in_progress.push(*xid);
                         server.note_seen(*xid);
-                        server.timeline().hear(*low, own).unwrap();
-                        *agreed = server.timeline().begin_commit(*xid, false, *low, own).unwrap();
+                        server.timeline().hear(*agreed, own).unwrap();
+                        server.timeline().begin_commit(*xid, false, *agreed, own).unwrap();
                     }
-                    2 => server.show(*xid),
-                    3 => server.timeline().end_commit(*xid, true),
-                    4 => {
+                    3 => server.show(*xid),
+                    4 => *agreed = server.timeline().end_commit(*xid, true).unwrap(),
+                    5 if *forgets => {
+                        world.decisions().end(*xid, false);
+                        world.forgotten += 1;
+                    }
+                    5 => world.decisions().decide(*xid, *agreed),
+                    6 => {
                         // Whoever does not know the time asks the anchor for its clock.
                         let known = if *forgets { clock_of_anchor } else { *agreed };
                         server.timeline().hear(known, own).unwrap();
+                        if !*forgets {
+                            server.timeline().agree(*xid, known);
+                        }
                         (*low, *agreed) = (server.timeline().begin_prepared(own), known);
                     }
-                    5 => server.show(*xid),
+                    7 => server.show(*xid),
                     _ => {
                         server.timeline().end_prepared(*xid, Some(*agreed), !*forgets, *low);
                         let time = server.timeline().clock();
                         world.acknowledge(*xid, time.max(*agreed));
+                        world.forgotten -= usize::from(*forgets);
+                        if !*forgets {
+                            world.decisions().end(*xid, true);
+                        } else if world.forgotten == 0 {
+                            let left = world.decisions().left();
+                            world.decisions().settle(DATABASE, left);
+                        }
                     }
                 }
                 *step += 1;
             }
-            Self::Reader { step, at, acknowledged, views, is_refused } => {
+            Self::Reader { step, chosen, acknowledged, views, is_refused } => {
                 if *step == 0 {
-                    world.clock = world.clock.max(Time::of_micros(1_000_000_000 + tick));
-                    (*at, *acknowledged) = (world.clock, world.acknowledged.clone());
+                    let (least, now) = (world.clock, Time::of_micros(1_000_000_000 + tick));
+                    *chosen = world.decisions().choose(DATABASE, least, now);
+                    *acknowledged = world.acknowledged.clone();
                     *step = 1;
                     return true;
                 }
+                let at = &chosen.at;
+                let but = chosen.is_settled.then_some(COORDINATOR);
                 let reached = views.len() - usize::from(*step == 3);
                 let server = &mut world.servers[reached];
                 let own = server.own(tick);
                 if *step == 1 {
                     let in_progress = server.in_progress.clone();
-                    match server.timeline().may_read(*at, own, &mut |it| in_progress.contains(&it))
-                    {
+                    let is_in_progress = &mut |it| in_progress.contains(&it);
+                    match server.timeline().may_read(*at, but, own, is_in_progress) {
                         Answer::Ready => *step = 2,
                         Answer::Wait(_) | Answer::WaitForNote(_) | Answer::TooEarly => {
                             return false;
@@ -205,18 +252,20 @@ impl Actor {
 
     /// What a reader that has ended has seen.
     fn check(&self, transfers: &[(u32, [usize; 2])]) {
-        let Self::Reader { at, acknowledged, views, is_refused: false, .. } = self else { return };
+        let Self::Reader { chosen, acknowledged, views, is_refused: false, .. } = self else {
+            return;
+        };
         for (xid, [one, other]) in transfers {
             assert_eq!(
                 views[*one].contains(xid),
                 views[*other].contains(xid),
-                "half of {xid} was seen at {at:?}: {views:?}"
+                "half of {xid} was seen at {chosen:?}: {views:?}"
             );
         }
         for xid in acknowledged {
             assert!(
                 views.iter().any(|view| view.contains(xid)),
-                "{xid} had been acknowledged, and is not seen at {at:?}: {views:?}"
+                "{xid} had been acknowledged, and is not seen at {chosen:?}: {views:?}"
             );
         }
     }
@@ -233,7 +282,7 @@ fn local(xid: u32, server: usize) -> Actor {
 fn reader() -> Actor {
     Actor::Reader {
         step: 0,
-        at: Time::ZERO,
+        chosen: Chosen { at: Time::ZERO, is_settled: false, is_clean: false },
         acknowledged: Vec::new(),
         views: Vec::new(),
         is_refused: false,
@@ -241,12 +290,16 @@ fn reader() -> Actor {
 }
 
 fn world(skews: &[i64]) -> World {
-    World {
+    let mut world = World {
+        decisions: (DecisionsHead::default(), vec![Decision::default(); 8]),
         servers: skews.iter().map(|skew| Server::new(*skew)).collect(),
         clock: Time::of_micros(1_000_000_000 + skews.iter().copied().max().unwrap_or(0)),
         acknowledged: Vec::new(),
+        forgotten: 0,
         tick: 0,
-    }
+    };
+    world.decisions().settle(DATABASE, 0);
+    world
 }
 
 fn transfers(actors: &[Actor]) -> Vec<(u32, [usize; 2])> {
@@ -297,8 +350,9 @@ fn a_reader_sees_a_local_write_that_follows_a_transfer_only_with_it() {
     let mut tally = (0, 0);
     let mut world = world(&[0, 5]);
     let mut begun = transfer(10, [0, 1], false);
-    begun.act(&mut world);
-    begun.act(&mut world);
+    for _ in 0..3 {
+        begun.act(&mut world);
+    }
     every_order(&world, &[begun, local(11, 0), reader()], &mut tally);
     assert!(tally.0 > 10_000 && tally.1 == 0, "{tally:?}");
 }

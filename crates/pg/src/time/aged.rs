@@ -7,21 +7,23 @@
 //! [`super::horizon`] and by `install`.
 //!
 //! A statement says by the name of its portal at what time it reads: `pgs_at_` and the number. The coordinator so asks without
-//! another message. Anybody may do so: no time that he can name shows what was not committed, nor harms others.
+//! another message. Behind another underscore it may give the number by which it is known: it promises that whatever is in doubt of
+//! its transactions commits later. Anybody may do so: no name shows what was not committed, nor harms others.
 
-use super::{horizon, refused, shared};
+use super::{Reading, horizon, refused, shared};
 use crate::sys::error::{PgError, SqlState};
 use pgrx::pg_sys::{self, TransactionId};
+use pgrx::prelude::PgTryBuilder;
 use std::cell::RefCell;
 use std::ffi::{CStr, c_char, c_int};
 use std::time::{Duration, Instant};
 use timeline::{Answer, Gid, Hidden, Refusal, Time};
 
-/// What the name of a portal, or of a snapshot to import, begins with if a time follows.
-const PREFIX: &[u8] = b"pgs_at_";
-
 /// How long the end of a prepared transaction is waited for to be noted, once it is visible.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a reader waits for everything together.
+const LONGEST: Duration = Duration::from_secs(10);
 
 thread_local! {
     static HIDDEN: RefCell<Vec<Hidden>> = const { RefCell::new(Vec::new()) };
@@ -48,8 +50,13 @@ fn is_in_progress(xid: u32) -> bool {
     unsafe { raw::TransactionIdIsInProgress(TransactionId::from(xid)) }
 }
 
-fn time_of(name: &[u8]) -> Option<Time> {
-    number_of(name.strip_prefix(PREFIX)?)
+fn reading_of(name: &[u8]) -> Option<Reading> {
+    let rest = std::str::from_utf8(name.strip_prefix(super::NAME.as_bytes())?).ok()?;
+    let (number, but) = match rest.split_once('_') {
+        Some((number, but)) => (number, Some(but.parse().ok()?)),
+        None => (rest, None),
+    };
+    Some(Reading { at: Time::from_number(number.parse().ok()?)?, but, is_unclean: false })
 }
 
 fn number_of(digits: &[u8]) -> Option<Time> {
@@ -63,7 +70,7 @@ pub(super) fn time_in(text: &[u8]) -> Option<(Time, bool)> {
     let at = inner[start..].windows(3).rposition(|three| three == b"/* ")?;
     let name = &inner[start + at + 3..];
     let by = || number_of(name.strip_prefix(b"pgs_by_")?);
-    time_of(name).map(|time| (time, true)).or_else(|| by().map(|time| (time, false)))
+    reading_of(name).map(|reading| (reading.at, true)).or_else(|| by().map(|time| (time, false)))
 }
 
 /// Has a statement that is about to be executed read at the time that its portal's name says.
@@ -75,11 +82,11 @@ pub(crate) unsafe fn swap(query: *mut pg_sys::QueryDesc) -> Result<(), PgError> 
     // SAFETY: the caller vouches for the query; its snapshot is registered with the current owner (`CreateQueryDesc`,
     // `pquery.c`), and will be given up there.
     unsafe {
-        let Some(at) = time_of_portal(query) else { return Ok(()) };
+        let Some(reading) = reading_of_portal(query) else { return Ok(()) };
         if pg_sys::XactIsoLevel as u32 > pg_sys::XACT_READ_COMMITTED || !shared::is_there() {
             return Ok(());
         }
-        let aged = take(at)?;
+        let aged = take(reading)?;
         let before = (*query).snapshot;
         (*aged).curcid = (*before).curcid;
         (*query).snapshot = pg_sys::RegisterSnapshot(aged);
@@ -89,16 +96,19 @@ pub(crate) unsafe fn swap(query: *mut pg_sys::QueryDesc) -> Result<(), PgError> 
 }
 
 /// The time of a portal's own statement; those of functions that it calls have none.
-unsafe fn time_of_portal(query: *mut pg_sys::QueryDesc) -> Option<Time> {
+unsafe fn reading_of_portal(query: *mut pg_sys::QueryDesc) -> Option<Reading> {
     // SAFETY: reads the backend's globals; the portal and its name are live.
     unsafe {
         let portal = pg_sys::ActivePortal;
-        if portal.is_null() || (*portal).name.is_null() || *(*portal).name != PREFIX[0] as c_char {
+        if portal.is_null()
+            || (*portal).name.is_null()
+            || *(*portal).name != super::NAME.as_bytes()[0] as c_char
+        {
             return None;
         }
-        let time = time_of(CStr::from_ptr((*portal).name).to_bytes())?;
+        let reading = reading_of(CStr::from_ptr((*portal).name).to_bytes())?;
         let is_its_own = pg_sys::list_member_ptr((*portal).stmts, (*query).plannedstmt.cast());
-        is_its_own.then_some(time)
+        is_its_own.then_some(reading)
     }
 }
 
@@ -123,9 +133,9 @@ pub(crate) unsafe fn import(statement: *mut pg_sys::PlannedStmt) -> Result<bool,
         }
         let name: *mut pg_sys::A_Const = (*(*(*tree).args).elements).ptr_value.cast();
         let text = CStr::from_ptr((*name).val.sval.sval);
-        let Some(at) = time_of(text.to_bytes()) else { return Ok(false) };
+        let Some(reading) = reading_of(text.to_bytes()) else { return Ok(false) };
         check_transaction()?;
-        let aged = take(at)?;
+        let aged = take(reading)?;
         // On the stack it keeps what it needs, while PostgreSQL makes it the transaction's.
         pg_sys::PushActiveSnapshot(aged);
         pg_sys::RestoreTransactionSnapshot(aged, pg_sys::MyProc.cast());
@@ -194,9 +204,10 @@ fn too_far() -> PgError {
 }
 
 /// A snapshot of time `at`, valid until the next is made.
-fn take(at: Time) -> Result<pg_sys::Snapshot, PgError> {
+fn take(reading: Reading) -> Result<pg_sys::Snapshot, PgError> {
+    let at = reading.at;
     horizon::want();
-    wait_for(at)?;
+    wait_for(reading)?;
     // SAFETY: PostgreSQL fills the snapshot, which lives as long as the backend; nobody else uses it.
     let snapshot = unsafe { pg_sys::GetSnapshotData(OWN.with(|own| own.0.get())) };
     HIDDEN.with_borrow_mut(|hidden| {
@@ -225,25 +236,23 @@ fn error_of(refusal: Refusal) -> PgError {
     }
 }
 
-/// Waits until a snapshot can be made one of that time.
-fn wait_for(at: Time) -> Result<(), PgError> {
+/// Waits until a snapshot can be made one of that time; not for ever.
+fn wait_for(reading: Reading) -> Result<(), PgError> {
     learn_prepared()?;
+    let mut since = None;
     let mut noting: Option<(u32, Instant)> = None;
     loop {
         let answer = shared::with(|timeline| {
-            timeline.may_read(at, shared::own_clock(), &mut is_in_progress)
+            let (at, own) = (reading.at, shared::own_clock());
+            timeline.may_read(at, reading.but, own, &mut is_in_progress)
         });
+        if matches!(answer, Some(Answer::Ready) | None) {
+            return Ok(());
+        }
+        let waited = since.get_or_insert_with(Instant::now).elapsed();
+        let left = LONGEST.saturating_sub(waited);
         match answer {
-            Some(Answer::Ready) | None => return Ok(()),
-            // SAFETY: waits as for a row's writer; serves interrupts and finds deadlocks.
-            Some(Answer::Wait(xid)) => unsafe {
-                pg_sys::XactLockTableWait(
-                    TransactionId::from(xid),
-                    std::ptr::null_mut(),
-                    std::ptr::null_mut(),
-                    pg_sys::XLTW_Oper::XLTW_None,
-                );
-            },
+            Some(Answer::Wait(xid)) => wait_for_end(xid, left)?,
             Some(Answer::WaitForNote(xid)) => {
                 let since = match noting {
                     Some((known, since)) if known == xid => since,
@@ -255,10 +264,55 @@ fn wait_for(at: Time) -> Result<(), PgError> {
                 }
                 nap(1);
             }
-            Some(Answer::TooEarly) => nap(5),
             Some(Answer::Refused(refusal)) => return Err(error_of(refusal)),
+            _ if left.is_zero() => return Err(too_far()),
+            _ => nap(5),
         }
     }
+}
+
+/// Waits as for a row's writer: others see for whom, and deadlocks are found.
+fn wait_for_end(xid: u32, limit: Duration) -> Result<(), PgError> {
+    let limit = c_int::try_from(limit.as_millis()).unwrap_or(c_int::MAX).max(1);
+    let name = shared::with(|timeline| timeline.name_of(xid)).flatten();
+    let name = name.map_or_else(String::new, |it| String::from_utf8_lossy(it.name()).into_owned());
+    // SAFETY: reads a variable of the backend's.
+    let own = unsafe { pg_sys::LockTimeout };
+    let is_ours = own == 0 || own > limit;
+    // SAFETY: writes it; it is put back whatever happens.
+    let set = |limit: c_int| unsafe { pg_sys::LockTimeout = limit };
+    if is_ours {
+        set(limit);
+    }
+    // What is raised is raised on: the wait is cleaned up where the statement ends.
+    PgTryBuilder::new(|| {
+        // SAFETY: waits for the transaction's lock on its own number.
+        unsafe {
+            pg_sys::XactLockTableWait(
+                TransactionId::from(xid),
+                std::ptr::null_mut(),
+                std::ptr::null_mut(),
+                pg_sys::XLTW_Oper::XLTW_None,
+            );
+        }
+        Ok(())
+    })
+    .catch_when(pgrx::PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE, |cause| match is_ours {
+        true => Err(undecided(&name)),
+        false => cause.rethrow(),
+    })
+    .finally(|| set(own))
+    .execute()
+}
+
+fn undecided(name: &str) -> PgError {
+    let seconds = LONGEST.as_secs();
+    PgError::new(
+        SqlState::LOCK_NOT_AVAILABLE,
+        format!("prepared transaction \"{name}\" has not been ended for {seconds} s"),
+    )
+    .detail("What it has written may belong to the moment that is read.")
+    .hint("It is ended as soon as the node that has decided it can be reached; pgs_catalog.in_doubt on the coordinator shows it.")
 }
 
 /// Whoever has ended a prepared transaction has not noted it: an error must have come between.
@@ -351,9 +405,9 @@ pub(super) fn learn_prepared() -> Result<(), PgError> {
     if shared::with(|timeline| timeline.knows_prepared()) != Some(false) {
         return Ok(());
     }
-    let found: Vec<(u32, Gid, bool)> = prepared()
+    let found: Vec<(u32, Gid, Option<u64>)> = prepared()
         .into_iter()
-        .filter_map(|(xid, gid)| Some((xid, Gid::new(&gid)?, super::events::is_shared(&gid))))
+        .filter_map(|(xid, gid)| Some((xid, Gid::new(&gid)?, super::events::coordinator_of(&gid))))
         .collect();
     shared::with(|timeline| timeline.tell_prepared(found.iter().copied()));
     Ok(())

@@ -93,8 +93,8 @@ pub(crate) fn after_commit() {
     LEAST.set(Time::ZERO);
     let xid = REPORTED.replace(0);
     if xid != 0 {
-        shared::with(|timeline| timeline.end_commit(xid, true));
-        note_last(TIME.get());
+        let time = shared::with(|timeline| timeline.end_commit(xid, true)).flatten();
+        note_last(time.unwrap_or_else(|| TIME.get()));
     }
 }
 
@@ -112,9 +112,12 @@ pub(crate) fn after_abort() {
     }
 }
 
-/// A prepared transaction of this name is part of a larger one.
-pub(super) fn is_shared(gid: &[u8]) -> bool {
-    gid.starts_with(SHARED_GID)
+/// The coordinator of a prepared transaction of this name, if it is part of a larger one; 0 if it is not known. The crate
+/// `commit` makes the names.
+pub(super) fn coordinator_of(gid: &[u8]) -> Option<u64> {
+    let rest = gid.strip_prefix(SHARED_GID)?;
+    let field = std::str::from_utf8(rest).ok().and_then(|rest| rest.split(':').nth(5));
+    Some(field.and_then(|field| field.parse().ok()).unwrap_or(0))
 }
 
 /// It is about to be prepared, and nothing of ours will keep it from that.
@@ -123,9 +126,9 @@ pub(crate) fn before_prepare() -> Result<(), PgError> {
     // SAFETY: PostgreSQL does the same in a moment.
     let xid = unsafe { pg_sys::GetCurrentTransactionId() }.into_inner();
     let has_children = has_children();
-    let is_part = is_shared(gid.name());
+    let coordinator = coordinator_of(gid.name());
     let begun = shared::with(|timeline| {
-        timeline.begin_prepare(xid, has_children, gid, is_part, shared::own_clock())
+        timeline.begin_prepare(xid, has_children, gid, coordinator, shared::own_clock())
     });
     let Some(time) = begun.flatten() else { return Err(no_room()) };
     REPORTED.set(xid);
@@ -166,7 +169,13 @@ pub(crate) unsafe fn before_utility(
     // SAFETY: the caller vouches; the tree's tag says what it is.
     unsafe {
         let tree = (*statement).utilityStmt;
-        if tree.is_null() || (*tree).type_ != pg_sys::NodeTag::T_TransactionStmt {
+        if tree.is_null() {
+            return Ok(None);
+        }
+        if (*tree).type_ == pg_sys::NodeTag::T_VariableSetStmt {
+            tell_clock_to_coordinator(tree.cast());
+        }
+        if (*tree).type_ != pg_sys::NodeTag::T_TransactionStmt {
             return Ok(None);
         }
         let tree: *mut pg_sys::TransactionStmt = tree.cast();
@@ -202,6 +211,17 @@ pub(crate) unsafe fn before_utility(
     }
 }
 
+/// A session that wants to hear of commits is told the clock first: whatever has been acknowledged before was not later, also if nobody
+/// remembers it.
+unsafe fn tell_clock_to_coordinator(tree: *mut pg_sys::VariableSetStmt) {
+    // SAFETY: the caller vouches for the statement.
+    let is_meant =
+        unsafe { !(*tree).name.is_null() && CStr::from_ptr((*tree).name) == super::TELL_COMMITS };
+    if is_meant && let Some(now) = super::now() {
+        tell(now);
+    }
+}
+
 fn begin_finish(gid: Gid, commits: bool) -> Result<Option<Finish>, PgError> {
     let agreed = AGREED.take();
     if let Some((time, _)) = agreed {
@@ -210,6 +230,9 @@ fn begin_finish(gid: Gid, commits: bool) -> Result<Option<Finish>, PgError> {
     aged::learn_prepared()?;
     Ok(shared::with(|timeline| {
         let xid = timeline.prepared(&gid)?;
+        if let Some((time, true)) = agreed {
+            timeline.agree(xid, time);
+        }
         let begun = timeline.begin_prepared(shared::own_clock());
         Some(Finish { xid, commits, begun, agreed })
     })

@@ -20,7 +20,10 @@ pub(crate) mod shared;
 use crate::sys::error::{PgError, SqlState};
 pub use events::{commit_at, commit_prepared_at, last_commit};
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_sys};
+use std::ffi::CStr;
 pub use timeline::Time;
+
+const TELL_COMMITS: &CStr = c"pg_shard.tell_commits";
 
 static TELLS_COMMITS: GucSetting<bool> = GucSetting::<bool>::new(false);
 static IS_KEPT: GucSetting<bool> = GucSetting::<bool>::new(true);
@@ -29,7 +32,7 @@ static IS_NOT_KEPT: GucSetting<bool> = GucSetting::<bool>::new(false);
 /// Takes what is needed; once, when the library is loaded.
 pub fn reserve() {
     GucRegistry::define_bool_guc(
-        c"pg_shard.tell_commits",
+        TELL_COMMITS,
         c"Tells the client when its transactions have committed.",
         c"Set by coordinators in their sessions to nodes: commit times are reported as a parameter of the session.",
         &TELLS_COMMITS,
@@ -65,11 +68,97 @@ pub fn now() -> Option<Time> {
     shared::with(|timeline| timeline.now(shared::own_clock()))
 }
 
-/// A time at which statements that begin now can read on all servers: nothing that this server has acknowledged is later. None if
-/// the library is not preloaded.
-pub fn read_time() -> Option<Time> {
+/// A time for a read on several servers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// The time.
+    pub at: Time,
+    /// What this coordinator has in doubt commits later: nodes need not wait for it.
+    pub but: Option<u64>,
+    /// Something may be left in doubt by a crash or a failure.
+    pub is_unclean: bool,
+}
+
+impl Reading {
+    /// How a portal, or a snapshot to import, is called that reads so.
+    pub fn name(&self) -> String {
+        let number = self.at.number();
+        match self.but {
+            Some(coordinator) => format!("{NAME}{number}_{coordinator}"),
+            None => format!("{NAME}{number}"),
+        }
+    }
+}
+
+/// The comment that tells a node a time behind a command that ends a transaction.
+pub fn comment(at: Option<Time>) -> String {
+    at.map(|at| format!(" /* {NAME}{} */", at.number())).unwrap_or_default()
+}
+
+/// The same if it is only known that the transaction has committed by then.
+pub fn comment_by(by: Time) -> String {
+    format!(" /* pgs_by_{} */", by.number())
+}
+
+/// What the name of a portal, or of a snapshot to import, begins with if a time follows.
+const NAME: &str = "pgs_at_";
+
+/// A time at which statements that begin now can read on all servers: nothing that this server has acknowledged is later. It is
+/// that of the clock if `must_be_now`. None if the library is not preloaded.
+pub fn read_time(must_be_now: bool, coordinator: u64) -> Option<Reading> {
     let now = now()?;
-    Some(shared::acknowledged().max(now))
+    let acknowledged = shared::acknowledged();
+    let least = if must_be_now { acknowledged.max(now) } else { acknowledged };
+    let chosen = shared::with_decisions(|it| it.choose(database(), least, now))?;
+    let but = (chosen.is_settled && coordinator != 0).then_some(coordinator);
+    Some(Reading { at: chosen.at, but, is_unclean: !chosen.is_clean })
+}
+
+/// Nothing that this server knows of has committed later.
+pub fn latest() -> Option<Time> {
+    Some(shared::acknowledged().max(now()?))
+}
+
+fn database() -> u32 {
+    // SAFETY: a global of the process.
+    unsafe { pg_sys::MyDatabaseId }.to_u32()
+}
+
+/// By which this process is known among those that decide.
+fn owner() -> u32 {
+    // SAFETY: a global of the process.
+    unsafe { pg_sys::MyProcPid }.cast_unsigned()
+}
+
+fn is_alive(pid: u32) -> bool {
+    // SAFETY: looks for a process; raises nothing (`BackendPidGetProc`, `procarray.c`).
+    unsafe { !pg_sys::BackendPidGetProc(pid.cast_signed()).is_null() }
+}
+
+/// A transaction over several nodes is about to be decided: it must not commit before the time returned, nor before `least`.
+pub fn begin_decision(least: Time) -> Option<Time> {
+    shared::with_decisions(|it| it.begin(owner(), database(), least)).flatten()
+}
+
+/// It has committed at that time.
+pub fn decided(time: Time) {
+    shared::with_decisions(|it| it.decide(owner(), time));
+}
+
+/// All nodes have done what was decided, or else something is left in doubt.
+pub fn end_decision(is_done: bool) {
+    shared::with_decisions(|it| it.end(owner(), is_done));
+}
+
+/// How often something was left in doubt, by now.
+pub fn left_in_doubt() -> u64 {
+    shared::with_decisions(|it| it.end_of_the_dead(&mut is_alive));
+    shared::with_decisions(|it| it.left()).unwrap_or(0)
+}
+
+/// Nothing is in doubt of the transactions of this database, unless something was left since [`left_in_doubt`] was that.
+pub fn nothing_in_doubt(left: u64) {
+    shared::with_decisions(|it| it.settle(database(), left));
 }
 
 /// A node has reported that a transaction has committed at that time, which is about to be acknowledged.

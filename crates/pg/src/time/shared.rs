@@ -11,17 +11,18 @@ use std::ptr::null_mut;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicPtr, Ordering};
 use std::time::Duration;
-use timeline::{Commit, Doubt, Flight, Head, Time, Timeline};
+use timeline::{Commit, Decision, Decisions, DecisionsHead, Doubt, Flight, Head, Time, Timeline};
 
 /// How many commits are remembered; a power of two.
 const COMMITS: usize = 16_384;
 
 const NAME: &CStr = c"pg_shard timeline";
 
-/// What stands before the arrays of flights, doubts and commits.
+/// What stands before the arrays of flights, doubts, commits and decisions.
 #[repr(C, align(64))]
 struct Shared {
     head: Head,
+    decisions: DecisionsHead,
     flights: usize,
     doubts: usize,
     /// The process that holds the horizon: its place among PostgreSQL's, and its number.
@@ -99,6 +100,7 @@ fn bytes() -> usize {
         + flights * size_of::<Flight>()
         + doubts * size_of::<Doubt>()
         + COMMITS * size_of::<Commit>()
+        + flights * size_of::<Decision>()
 }
 
 unsafe extern "C-unwind" fn request() {
@@ -155,11 +157,30 @@ unsafe fn timeline<'a>(shared: *mut Shared) -> Timeline<'a> {
     }
 }
 
+/// # Safety
+///
+/// As for [`timeline`].
+unsafe fn decisions<'a>(shared: *mut Shared) -> Decisions<'a> {
+    // SAFETY: the array follows that of commits, and has as many places as that of flights; see `timeline`.
+    unsafe {
+        let flights: *mut Flight = shared.add(1).cast();
+        let doubts: *mut Doubt = flights.add((*shared).flights).cast();
+        let commits: *mut Commit = doubts.add((*shared).doubts).cast();
+        let decisions: *mut Decision = commits.add(COMMITS).cast();
+        Decisions::new(
+            &mut (*shared).decisions,
+            std::slice::from_raw_parts_mut(decisions, (*shared).flights),
+        )
+    }
+}
+
 const _: () = assert!(
     size_of::<Shared>().is_multiple_of(8)
         && size_of::<Flight>().is_multiple_of(8)
         && size_of::<Doubt>().is_multiple_of(8)
+        && size_of::<Commit>().is_multiple_of(8)
         && align_of::<Commit>() <= 8
+        && align_of::<Decision>() <= 8
         && align_of::<Flight>() <= 8
         && align_of::<Doubt>() <= 8
 );
@@ -172,16 +193,27 @@ pub(super) fn is_there() -> bool {
 /// Runs `body` on the timeline, under its lock. `body` must be short, must not panic, and holds nothing that needs dropping if an
 /// ERROR may pass over it.
 pub(crate) fn with<T>(body: impl FnOnce(&mut Timeline<'_>) -> T) -> Option<T> {
+    // SAFETY: the lock makes us the only user.
+    locked(|shared| body(&mut unsafe { timeline(shared) }))
+}
+
+/// The same for the decisions of this server.
+pub(super) fn with_decisions<T>(body: impl FnOnce(&mut Decisions<'_>) -> T) -> Option<T> {
+    // SAFETY: the lock makes us the only user.
+    locked(|shared| body(&mut unsafe { decisions(shared) }))
+}
+
+fn locked<T>(body: impl FnOnce(*mut Shared) -> T) -> Option<T> {
     let shared = SHARED.load(Ordering::Relaxed);
     if shared.is_null() {
         return None;
     }
     let lock = LOCK.load(Ordering::Relaxed);
-    // SAFETY: both are what `startup` has made, and stay as long as the process. The lock makes us the only user; an ERROR, and a
-    // panic that becomes one, has PostgreSQL release it.
+    // SAFETY: both are what `startup` has made, and stay as long as the process. An ERROR, and a panic that becomes one, has
+    // PostgreSQL release the lock.
     unsafe {
         raw::LWLockAcquire(lock, pg_sys::LWLockMode::LW_EXCLUSIVE);
-        let value = body(&mut timeline(shared));
+        let value = body(shared);
         raw::LWLockRelease(lock);
         Some(value)
     }

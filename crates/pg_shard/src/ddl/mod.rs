@@ -25,6 +25,7 @@ pub(crate) mod shard_definition;
 pub(crate) use self::fresh_statistics::keep_fresh;
 pub(crate) use self::statistics::ask_nodes;
 use crate::catalog::{self, DistributedTable};
+use crate::client_decision;
 use crate::mark;
 use crate::session::pool;
 use crate::transaction::{self, NodeFailure};
@@ -74,7 +75,11 @@ pub(crate) fn utility(call: &mut UtilityCall) -> Result<Outcome, PgError> {
                 truncate::truncate(&table)?;
             }
         }
-        Utility::Vacuum(_) | Utility::EndPrepared => return Ok(Outcome::ThenFinish),
+        Utility::Vacuum(_) => return Ok(Outcome::ThenFinish),
+        Utility::EndPrepared => {
+            client_decision::begin();
+            return Ok(Outcome::ThenFinish);
+        }
         Utility::Define(command, tables) => return define(call, command, &tables, true),
         Utility::DefineWithKeys(command, tables, referenced) => {
             refuse_foreign_keys(&referenced)?;

@@ -33,7 +33,7 @@ use pg::path::base::{ShardScan, SortKey};
 use pg::print::template::Piece;
 use pg::read::query::{Command, Key};
 use pg::server::transaction::Isolation;
-use pg::time::Time;
+use pg::time::Reading;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use protocol::{Arguments, Message};
@@ -64,7 +64,7 @@ pub(crate) struct Read {
     /// It asked before rows were wanted: what it yields is of that moment.
     is_early: bool,
     /// When it reads, on all nodes, if it is the statement's only scan and asks several.
-    at: Option<Time>,
+    at: Option<Reading>,
     /// Something of what has come was handed on: it cannot be read at another time any more.
     has_yielded: bool,
     /// How often a time was refused.
@@ -339,7 +339,7 @@ impl Read {
     }
 
     /// The time of a scan that asks several nodes, if it is the statement's only one and locks nothing.
-    pub(super) fn own_time(&self, table: &DistributedTable, shards: &[usize]) -> Option<Time> {
+    pub(super) fn own_time(&self, table: &DistributedTable, shards: &[usize]) -> Option<Reading> {
         if self.shared.is_some() || self.locks() || self.is_read_anew() || !table.spreads(shards) {
             return None;
         }

@@ -88,7 +88,7 @@ use pg::net::libpq::Cancelling;
 use pg::net::link::Link;
 use pg::net::wait::{Readiness, WaitSet, clock};
 use pg::server::transaction::Isolation;
-use pg::time::Time;
+use pg::time::{Reading, Time};
 use pg::{PgError, SqlState};
 use pool::SessionRef;
 use protocol::{Arguments, Ending, Kind, Message, Row, StatementName, TransactionStatus};
@@ -96,7 +96,6 @@ use shardmap::NodeAddress;
 use snapshot::Snapshot;
 use statements::Statements;
 use std::collections::VecDeque;
-use std::ffi::CStr;
 use std::time::Duration;
 use stream::Stream;
 
@@ -248,8 +247,12 @@ pub(crate) struct Session {
     keeps_time: bool,
     /// The commit time that the node has reported last.
     pub(crate) reported: Option<Time>,
+    /// What the node reports is not acknowledged yet: the transaction is committed when all nodes have.
+    pub(crate) is_deciding: bool,
     /// The next statement reads at this time.
-    pub(crate) at: Option<Time>,
+    pub(crate) at: Option<Reading>,
+    /// What is under way is read at a time.
+    is_at_time: bool,
 }
 
 /// Settings that change what our statements mean, how values are read and written, or whether a session lasts: whatever is
@@ -262,9 +265,6 @@ const PINNED: &str = "SET role = none; SET search_path = pg_catalog, pg_temp; SE
     SET default_transaction_deferrable = off; SET default_transaction_isolation = 'read committed'; \
     SET client_connection_check_interval = '2s'; SET statement_timeout = 0; SET lock_timeout = 0; \
     SET idle_in_transaction_session_timeout = 0; SET pg_shard.tell_commits = on";
-
-/// The setting by which a node says that it can be asked for what was committed at a time.
-const KEEPS_TIME: &CStr = c"pg_shard.keeps_time";
 
 /// The error for a statement that is stored and whose rows cannot be had.
 fn not_returned(cause: &PgError) -> PgError {
@@ -302,7 +302,7 @@ pub(crate) fn wait_for_any(sessions: &[&SessionRef]) -> Result<(), (usize, Failu
 
 impl Session {
     fn new(node: &NodeAddress, mut link: Link) -> Self {
-        let keeps_time = link.connection().parameter(KEEPS_TIME).as_deref() == Some("on");
+        let keeps_time = moment::is_kept(&mut link);
         Self {
             node: node.clone(),
             link,
@@ -342,7 +342,9 @@ impl Session {
             told: Told::new(node),
             keeps_time,
             reported: None,
+            is_deciding: false,
             at: None,
+            is_at_time: false,
         }
     }
 
@@ -500,6 +502,7 @@ impl Session {
         let statements = self.name_statements(requests)?;
         self.open_flight(level);
         self.queue_lending(&statements);
+        self.is_at_time = at.or(self.snapshot.as_ref().and_then(|it| it.at)).is_some();
         for (request, statement) in requests.iter().zip(&statements) {
             self.queue_execution(request, statement, announces, at);
             self.expects.push_back(Expect::Statement);
@@ -608,13 +611,13 @@ impl Session {
         request: &Request<'_>,
         statement: &Named,
         announces: bool,
-        at: Option<Time>,
+        at: Option<Reading>,
     ) {
         if let Some(text) = &statement.parse {
             self.link.flight().parse(statement.name, text, request.types);
             self.expects.extend(statement.key.map(Expect::Prepare));
         }
-        let portal = at.map(moment::name_of).unwrap_or_default();
+        let portal = at.map(|at| at.name()).unwrap_or_default();
         let flight = self.link.flight();
         flight.bind_in(&portal, statement.name, request.arguments);
         if announces {
@@ -733,7 +736,7 @@ impl Session {
                 None => self.transaction_time(),
             };
             let imported = self.imported.take();
-            if let Some(name) = at.map(moment::name_of).or(imported) {
+            if let Some(name) = at.map(|at| at.name()).or(imported) {
                 self.queue_command(&format!("SET TRANSACTION SNAPSHOT '{name}'"));
             }
         }
@@ -829,10 +832,7 @@ impl Session {
                     return Err(self.lose(error));
                 }
                 Kind::Ready(status) => {
-                    if let Some(time) = self.link.take_commit_time().and_then(Time::from_number) {
-                        pg::time::acknowledge(time);
-                        self.reported = Some(time);
-                    }
+                    self.note_time();
                     self.told.has_answered();
                     self.status = status;
                     self.forget_unprepared();

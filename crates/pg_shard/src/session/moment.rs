@@ -15,16 +15,32 @@
 
 use super::Session;
 use crate::settings::{self, ReadConsistency};
+use pg::net::link::Link;
+use pg::net::wait::clock;
 use pg::server::transaction::{self, Isolation};
-use pg::time::{self, Time};
+use pg::server::{decision, resolver};
+use pg::time::{self, Reading, Time};
 use pg::{PgError, SqlState};
 use std::cell::Cell;
+use std::time::Duration;
 
 thread_local! {
     /// When the client's transaction reads.
-    static TRANSACTION: Cell<Option<Time>> = const { Cell::new(None) };
+    static TRANSACTION: Cell<Option<Reading>> = const { Cell::new(None) };
+    /// This backend has learned from nodes what may be later than all that was acknowledged.
+    static MUST_BE_NOW: Cell<bool> = const { Cell::new(false) };
+    /// When the resolver was last asked to look what is in doubt.
+    static HAS_ASKED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
     /// The client has been warned.
     static HAS_WARNED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// How long the resolver has until it is asked again.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The node says that it can be asked for what was committed at a time.
+pub(super) fn is_kept(link: &mut Link) -> bool {
+    link.connection().parameter(c"pg_shard.keeps_time").as_deref() == Some("on")
 }
 
 fn is_wanted() -> bool {
@@ -32,17 +48,27 @@ fn is_wanted() -> bool {
 }
 
 /// A time for a statement that begins now, if statements have times of their own.
-pub(crate) fn of_statement() -> Option<Time> {
+pub(crate) fn of_statement() -> Option<Reading> {
     let has_own = transaction::isolation_level() == Isolation::ReadCommitted;
-    (has_own && is_wanted()).then(time::read_time).flatten()
+    (has_own && is_wanted()).then(choose).flatten()
+}
+
+fn choose() -> Option<Reading> {
+    let chosen = time::read_time(MUST_BE_NOW.replace(false), decision::identity());
+    if chosen.is_some_and(|chosen| chosen.is_unclean) && HAS_ASKED.get() + PATIENCE < clock() {
+        // Nodes wait for all that is in doubt, until somebody has looked.
+        HAS_ASKED.set(clock());
+        resolver::wake();
+    }
+    chosen
 }
 
 /// The time of the client's transaction, if it has one.
-fn of_transaction() -> Option<Time> {
+fn of_transaction() -> Option<Reading> {
     if transaction::isolation_level() != Isolation::RepeatableRead || !is_wanted() {
         return None;
     }
-    let at = TRANSACTION.get().or_else(time::read_time);
+    let at = TRANSACTION.get().or_else(choose);
     TRANSACTION.set(at);
     at
 }
@@ -70,8 +96,22 @@ pub(crate) fn explain(error: PgError) -> PgError {
 
 impl Session {
     /// The time of the client's transaction, if the remote one that is about to begin can have it.
-    pub(super) fn transaction_time(&self) -> Option<Time> {
+    pub(super) fn transaction_time(&self) -> Option<Reading> {
         of_transaction().filter(|_| self.can_read_at())
+    }
+
+    /// A node has answered: what it has reported, if it is committed everywhere, and what it has shown are seen by what is read
+    /// next.
+    pub(super) fn note_time(&mut self) {
+        if let Some(time) = self.link.take_commit_time().and_then(Time::from_number) {
+            if !self.is_deciding {
+                time::acknowledge(time);
+            }
+            self.reported = Some(time);
+        }
+        if !std::mem::take(&mut self.is_at_time) {
+            MUST_BE_NOW.set(true);
+        }
     }
 
     /// The node can be asked for a time. If not, the client is warned once.
@@ -89,14 +129,4 @@ impl Session {
         }
         self.keeps_time
     }
-}
-
-/// The comment that tells a node a time behind a command that ends a transaction.
-pub(crate) fn comment(at: Option<Time>) -> String {
-    at.map(|at| format!(" /* {} */", name_of(at))).unwrap_or_default()
-}
-
-/// How a portal, or a snapshot to import, is called that reads at a time.
-pub(super) fn name_of(at: Time) -> String {
-    format!("pgs_at_{}", at.number())
 }

@@ -24,7 +24,7 @@ use super::{Expect, Failure, Session, stream};
 use pg::exec::row_changes::Execution;
 use pg::exec::scan::ScanIo;
 use pg::server::transaction::{self, Isolation};
-use pg::time::Time;
+use pg::time::Reading as ReadingTime;
 use pg::{PgError, SqlState};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -47,7 +47,7 @@ struct Reading {
     /// A node's snapshot was lost after it had answered.
     is_torn: bool,
     /// When it reads, on all nodes.
-    at: Option<Time>,
+    at: Option<ReadingTime>,
 }
 
 /// A scan's part in its statement's snapshots.
@@ -90,7 +90,7 @@ impl Shared {
     }
 
     /// When the statement reads, on all nodes.
-    pub(crate) fn time(&self) -> Option<Time> {
+    pub(crate) fn time(&self) -> Option<ReadingTime> {
         READING.with_borrow(|reading| {
             reading.iter().find(|known| known.number == self.number).and_then(|known| known.at)
         })
@@ -198,7 +198,7 @@ pub(crate) struct Snapshot {
     /// Something has been read by it.
     pub(crate) has_answered: bool,
     /// When it is to be of.
-    pub(super) at: Option<Time>,
+    pub(super) at: Option<ReadingTime>,
 }
 
 impl Snapshot {

@@ -3,6 +3,7 @@
 
 use super::{Command, Expect, Failure, Session, StatementName};
 use ::commit::{Evidence, State};
+use pg::time::Time;
 use pg::{PgError, SqlState};
 use protocol::Arguments;
 
@@ -91,11 +92,14 @@ impl Session {
             return Ok(State::UnderWay);
         }
         let mut has_row = false;
+        // The transaction has committed no later than by the clock now.
         let row = format!(
-            "SELECT 1 FROM pgs_catalog.decision WHERE transaction = '{transaction}' AND nonce = '{nonce}'"
+            "SELECT pgs_catalog.clock() FROM pgs_catalog.decision WHERE transaction = '{transaction}' AND nonce = '{nonce}'"
         );
-        self.run(&row, None, &mut |_| {
+        self.run(&row, None, &mut |row| {
             has_row = true;
+            let clock = row.first_text().and_then(|text| text.parse().ok());
+            clock.and_then(Time::from_number).into_iter().for_each(pg::time::acknowledge);
             Ok(())
         })?;
         Ok(State::Ended { has_row })
