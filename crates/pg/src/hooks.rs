@@ -7,9 +7,10 @@
 use crate::catalog::privileged;
 use crate::exec::cursor;
 use crate::exec::early;
-use crate::exec::row_changes::{self, Execution};
+use crate::exec::execution::{self, Ends, Execution};
 use crate::exec::scan::{self, BeginScan};
 use crate::exec::scrolling;
+use crate::exec::triggers;
 use crate::path::base::{self, ShardScan};
 use crate::path::join;
 use crate::path::modify::{self, ModifyTarget};
@@ -206,7 +207,10 @@ pub fn install(extension: &'static dyn Extension, begin: BeginScan) {
             Some(function_changed),
             pg_sys::Datum::from(0),
         );
-        row_changes::install();
+        execution::install(Ends {
+            send: |execution| planner().finish(execution),
+            forget: triggers::finish,
+        });
         early::install();
         transaction::register();
     }

@@ -1,10 +1,11 @@
 //! COPY FROM a client or a file into a distributed table.
 //!
 //! Each record goes to its shard as the client wrote it, if the workers read it as this server would; otherwise
-//! PostgreSQL parses the rows here and they travel in COPY's text format. The whole COPY is one transaction on every
+//! PostgreSQL parses the rows here, triggers fire, and they travel in COPY's text format. The whole COPY is one transaction on every
 //! node, so a bad line leaves nothing behind.
 
 use crate::catalog::{self, DistributedTable};
+use crate::execute::pending;
 use crate::execute::sink::Sink;
 use pg::PgError;
 use pg::exec::copy::{CopyInput, Lines};
@@ -24,7 +25,8 @@ pub(crate) fn copy_from(call: &mut UtilityCall, oid: Oid) -> Result<(), PgError>
         .ok_or_else(|| {
             PgError::internal("the distribution column's type has lost its hash function")
         })?;
-    let rows = match input.lines(table.key.column)? {
+    let lines = if input.fires_triggers() { None } else { input.lines(table.key.column)? };
+    let rows = match lines {
         Some(mut lines) => hand_on(&mut input, &mut lines, &table, &hasher)?,
         None => parse(&mut input, &table, &hasher)?,
     };
@@ -65,19 +67,26 @@ fn parse(
     table: &Rc<DistributedTable>,
     hasher: &Hasher,
 ) -> Result<u64, PgError> {
-    let mut sink = Sink::new(Rc::clone(table), Oid::INVALID, &input.column_names(), String::new());
+    let sink = Sink::new(Rc::clone(table), Oid::INVALID, &input.column_names(), String::new());
+    let sink = pending::share(sink);
     let mut rows = 0;
+    input.begin_statement();
     while input.read_row() {
+        if !input.before_row() {
+            continue;
+        }
         let hash = input.hash(table.key.column, hasher).map_or_else(|| table.hash_of_null(), Ok)?;
-        let added = sink.add(hash, |batch| {
+        let added = sink.borrow_mut().add(hash, |batch| {
             batch.note_line(1, input.line_number());
             input.line(&mut batch.data);
             Ok(())
         });
         added.inspect_err(|_| input.forget_line())?;
+        input.after_row()?;
         rows += 1;
     }
     input.forget_line();
-    sink.finish()?;
+    sink.borrow_mut().finish()?;
+    input.end_statement();
     Ok(rows)
 }

@@ -62,7 +62,7 @@ mod functions;
 
 use pg::PgError;
 use pg::catalog::table;
-use pg::exec::row_changes::Execution;
+use pg::exec::execution::Execution;
 use pg::hooks::{self, Extension, Verdict};
 use pg::path::base::ShardScan;
 use pg::path::modify::ModifyTarget;

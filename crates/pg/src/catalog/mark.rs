@@ -1,9 +1,10 @@
 //! What PostgreSQL itself keeps with a table that is distributed: an access method, and a security label.
 //!
-//! The access method is PostgreSQL's heap under another name. Whoever opens a table of it calls our handler, which loads the
+//! The access method is PostgreSQL's heap under another name, which also finds the rows of triggers ([`trigger_rows`]). Whoever opens a table of it calls our handler, which loads the
 //! library where it was not preloaded, and refuses: no session gets at the coordinator's empty table without our hooks.
 //! The label is dumped with the table, by its name, and goes with it when it is dropped.
 
+use crate::exec::trigger_rows;
 use crate::sys::error::{PgError, SqlState, boundary};
 use crate::sys::node;
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -81,37 +82,48 @@ pub fn set_label(table: Oid, label: Option<&str>) {
     }
 }
 
-/// The access method of tables, if it is there; none for a table of another one.
+/// The table has our access method.
 pub fn has_access_method(table: Oid) -> bool {
-    // SAFETY: syscache look-ups; the tuple is released after its field is copied.
+    let method = access_method(table);
+    method != Oid::INVALID
+        && method != pg_sys::HEAP_TABLE_AM_OID
+        // SAFETY: a syscache look-up by a static name.
+        && method == unsafe { pg_sys::get_am_oid(NAME.as_ptr(), true) }
+}
+
+/// The table's access method is neither ours nor the heap, which [`NAME`] stands for; or it has none.
+pub fn has_foreign_method(table: Oid) -> bool {
+    access_method(table) != pg_sys::HEAP_TABLE_AM_OID && !has_access_method(table)
+}
+
+fn access_method(table: Oid) -> Oid {
+    // SAFETY: a syscache look-up; the tuple is released after its field is copied.
     unsafe {
         let tuple = pg_sys::SearchSysCache1(
             pg_sys::SysCacheIdentifier::RELOID as c_int,
             Datum::from(table),
         );
         if tuple.is_null() {
-            return false;
+            return Oid::INVALID;
         }
         let method = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>()).relam;
         pg_sys::ReleaseSysCache(tuple);
-        method != Oid::INVALID
-            && method != pg_sys::HEAP_TABLE_AM_OID
-            && method == pg_sys::get_am_oid(NAME.as_ptr(), true)
+        method
     }
 }
 
-/// `pgs_catalog.table_handler`: the heap's own functions.
+/// `pgs_catalog.table_handler`: the heap's own functions, but for what triggers need.
 ///
 /// # Safety
 ///
 /// Called by PostgreSQL, when it reads a relation's definition.
 #[unsafe(no_mangle)]
 pub unsafe extern "C-unwind" fn pg_shard_table_handler(_: pg_sys::FunctionCallInfo) -> Datum {
-    // SAFETY: PostgreSQL calls; this frame holds nothing. The routine's address is that of a constant of the server.
+    // SAFETY: PostgreSQL calls; this frame holds nothing. The routine lives as long as the process.
     unsafe {
         boundary(|| {
             if is_preloaded() {
-                Ok(Datum::from(pg_sys::GetHeapamTableAmRoutine()))
+                Ok(Datum::from(trigger_rows::routine()))
             } else {
                 Err(not_preloaded("cannot use distributed tables: pg_shard is not preloaded"))
             }

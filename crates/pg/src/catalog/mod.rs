@@ -6,6 +6,9 @@ pub mod table;
 /// What roles may do.
 pub mod role;
 
+/// The triggers of a table.
+pub mod trigger;
+
 /// What types are made of.
 pub mod type_parts;
 

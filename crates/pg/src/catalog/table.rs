@@ -54,6 +54,11 @@ impl Row {
         self.datum(column).map_or(0, |datum| datum.value() as i64)
     }
 
+    /// A smallint column.
+    pub fn int2(&self, column: i16) -> i16 {
+        self.datum(column).map_or(0, |datum| datum.value() as i16)
+    }
+
     /// An integer column.
     pub fn int4(&self, column: i16) -> i32 {
         self.datum(column).map_or(0, |datum| datum.value() as i32)
@@ -153,14 +158,6 @@ pub fn inherits(table: Oid) -> bool {
     let has = |column| has_row(PG_INHERITS, None, column, table, &|_| true);
     // `inhrelid`, `inhparent`.
     has(1) || has(2)
-}
-
-/// The table has triggers that users have made.
-pub fn has_triggers(table: Oid) -> bool {
-    let is_users = |row: &Row| !row.bool(pg_sys::Anum_pg_trigger_tgisinternal as i16);
-    let index = Some(Oid::from(pg_sys::TriggerRelidNameIndexId));
-    let relation = pg_sys::Anum_pg_trigger_tgrelid;
-    has_row(pg_sys::TriggerRelationId, index, relation, table, &is_users)
 }
 
 /// The table has rules.

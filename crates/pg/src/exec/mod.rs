@@ -24,8 +24,17 @@ pub(crate) mod scrolling;
 /// Scans that ask before their first row is fetched.
 pub(crate) mod early;
 
+/// Executions of statements, and their ends.
+pub mod execution;
+
 /// The rows of such a write, as changes.
 pub mod row_changes;
+
+/// Triggers of distributed tables.
+pub mod triggers;
+
+/// Rows that AFTER triggers will ask for.
+pub(crate) mod trigger_rows;
 
 /// Rows that a node keeps for others, in parts.
 pub mod partitions;

@@ -2,22 +2,29 @@
 //!
 //! [`Changes`] takes them apart as `src/backend/executor/nodeModifyTable.c` does: actions of MERGE, ON CONFLICT, WITH CHECK
 //! OPTION, generated columns and RETURNING are PostgreSQL's own expressions, evaluated here in the node's contexts. The
-//! extension sends the changes; those that wait for the rest of their statement are sent in the hook of its end.
+//! extension sends the changes. Triggers fire in between ([`super::triggers`]).
 
+use crate::exec::execution::Execution;
 use crate::exec::rows::{Codecs, RowStore, Source};
 use crate::exec::scan::ScanIo;
-use crate::hooks;
+use crate::exec::triggers::Triggers;
 use crate::path::modify::{OLD, SHARD};
 use crate::path::tid;
 use crate::read::query::Command;
-use crate::sys::error::{PgError, boundary};
+use crate::sys::error::PgError;
 use crate::sys::value::{Encoder, Hasher};
 use crate::sys::{node, version};
 use pgrx::pg_sys::{self, Datum, NodeTag};
-use protocol::{Arguments, Row};
+use protocol::Arguments;
 use shardmap::tid::Tid;
 use shardmap::tid::TidLayout;
 use std::ffi::{CStr, c_int};
+
+/// Triggers that fire in between.
+mod firing;
+
+/// ON CONFLICT.
+mod conflicts;
 
 mod raw {
     //! Not among pgrx' bindings, so without its guard: the caller puts it around what may raise an error.
@@ -30,42 +37,8 @@ mod raw {
             slot: *mut pg_sys::TupleTableSlot,
             command: pg_sys::CmdType::Type,
         );
-        /// Plain frames: the hook holds nothing to drop.
-        pub(super) fn standard_ExecutorFinish(query: *mut pg_sys::QueryDesc);
     }
 }
-
-/// Whoever had the hook of the end of execution before us.
-static PREVIOUS_FINISH: std::sync::OnceLock<pg_sys::ExecutorFinish_hook_type> =
-    std::sync::OnceLock::new();
-
-/// Installs the hook in which changes that waited for the rest of their statement are sent.
-///
-/// # Safety
-///
-/// Once per process, from `_PG_init`.
-pub(crate) unsafe fn install() {
-    // SAFETY: the caller vouches; hooks are plain function pointers.
-    unsafe {
-        let _ = PREVIOUS_FINISH.set(pg_sys::ExecutorFinish_hook);
-        pg_sys::ExecutorFinish_hook = Some(finish);
-    }
-}
-
-unsafe extern "C-unwind" fn finish(query: *mut pg_sys::QueryDesc) {
-    // SAFETY: PostgreSQL's own argument, passed on unchanged; this frame holds plain values only.
-    unsafe {
-        match PREVIOUS_FINISH.get() {
-            Some(Some(previous)) => previous(query),
-            _ => raw::standard_ExecutorFinish(query),
-        }
-        boundary(|| hooks::planner().finish(Execution((*query).estate.addr())));
-    }
-}
-
-/// One execution of a statement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Execution(usize);
 
 /// What is to be done for a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,13 +112,14 @@ pub struct Changes {
     returning: *mut pg_sys::ProjectionInfo,
     actions: Vec<Action>,
     conflict: Option<Conflict>,
+    triggers: Option<Triggers>,
 }
 
 impl ScanIo {
     /// Which execution of which statement this is.
     pub fn execution(&self) -> Execution {
         // SAFETY: the node is live.
-        Execution(unsafe { (*self.node()).ss.ps.state.addr() })
+        Execution::of(unsafe { (*self.node()).ss.ps.state })
     }
 
     /// Prepares to read the changes of a write that was taken over; when the scan begins.
@@ -254,6 +228,10 @@ impl ScanIo {
                 })
             };
 
+            let command = command_of(write);
+            let merges: Vec<_> = actions.iter().map(|action| deed_of(action.command)).collect();
+            let triggers = Triggers::open(estate, inserting, command, &merges);
+
             let child: *mut pg_sys::PlanState = node::nth((*custom).custom_ps, 0);
             let columns = (*(*child).plan).targetlist;
             let place_of = |name: &CStr| {
@@ -273,12 +251,7 @@ impl ScanIo {
             }
             Ok(Changes {
                 node: custom,
-                command: match (*write).operation {
-                    pg_sys::CmdType::CMD_INSERT => Command::Insert,
-                    pg_sys::CmdType::CMD_UPDATE => Command::Update,
-                    pg_sys::CmdType::CMD_DELETE => Command::Delete,
-                    _ => Command::Merge,
-                },
+                command,
                 sets_tag: (*write).canSetTag,
                 relation,
                 inserting,
@@ -296,6 +269,7 @@ impl ScanIo {
                 returning,
                 actions,
                 conflict,
+                triggers,
             })
         }
     }
@@ -479,6 +453,14 @@ impl Changes {
                 self.check(relation, kind, self.new);
                 self.check(relation, pg_sys::WCOKind::WCO_VIEW_CHECK, self.new);
             }
+            if let Some(triggers) = &mut self.triggers {
+                match change {
+                    Change::Insert => triggers.after_insert(self.new)?,
+                    Change::Update(_) => triggers.after_update(self.old, self.new)?,
+                    Change::Delete => triggers.after_delete(self.old)?,
+                    Change::Nothing => {}
+                }
+            }
             if !self.returning.is_null() {
                 let context = (*self.node).ss.ps.ps_ExprContext;
                 (*context).ecxt_scantuple =
@@ -577,110 +559,28 @@ impl Changes {
     }
 }
 
-/// A row that an INSERT cannot add, and how it goes on.
-impl Changes {
-    /// The INSERT has an ON CONFLICT clause.
-    pub fn has_conflict_clause(&self) -> bool {
-        self.conflict.is_some()
-    }
-
-    /// It is DO UPDATE.
-    pub fn updates_on_conflict(&self) -> bool {
-        self.conflict.as_ref().is_some_and(|conflict| conflict.updates)
-    }
-
-    /// The columns that conflicts are looked for in; none for any unique index.
-    pub fn conflict_columns(&self) -> Option<&[i16]> {
-        self.conflict.as_ref()?.columns.as_deref()
-    }
-
-    /// In which formats the columns of a row that is there are asked for; see [`Self::take_existing`].
-    pub fn existing_formats(&self) -> Vec<bool> {
-        let codecs = self.conflict.as_ref().and_then(|conflict| conflict.existing.codecs.clone());
-        codecs.map_or_else(Vec::new, |codecs| codecs.binary_columns().to_vec())
-    }
-
-    /// The row is about to be inserted: its generated columns, and what policies say of it.
-    pub fn propose(&mut self) {
-        // SAFETY: as in `complete`; the excluded slot's values point to where those of the new row do.
-        unsafe {
-            if self.has_generated {
-                let (estate, new) = ((*self.node).ss.ps.state, self.new);
-                let (relation, command) = (self.inserting, pg_sys::CmdType::CMD_INSERT);
-                pg_sys::ffi::pg_guard_ffi_boundary(|| {
-                    raw::ExecComputeStoredGenerated(relation, estate, new, command);
-                });
-            }
-            self.check(self.inserting, pg_sys::WCOKind::WCO_RLS_INSERT_CHECK, self.new);
-            if let Some(conflict) = &self.conflict {
-                let new = self.new;
-                fill(conflict.excluded, self.old_at.len(), |column| value(new, column));
-                (*conflict.excluded).tts_tableOid = (*self.relation).rd_id;
-            }
-        }
-    }
-
-    /// Takes the row that is there, from a worker: its `ctid` and its live columns.
-    pub fn take_existing(&mut self, row: Row<'_>) -> Result<(), PgError> {
-        let Some(conflict) = &mut self.conflict else { return Ok(()) };
-        let natts = self.old_at.len();
-        let (mut values, mut nulls) = (vec![Datum::from(0); natts + 1], vec![true; natts + 1]);
-        // SAFETY: the arrays are as long as the store's row can be; what is decoded lives in per-row memory, as the
-        // slots' values do.
-        unsafe {
-            let memory = (*(*self.node).ss.ps.ps_ExprContext).ecxt_per_tuple_memory;
-            let before = pg_sys::MemoryContextSwitchTo(memory);
-            let decoded = conflict.existing.decode(values.as_mut_ptr(), nulls.as_mut_ptr(), row);
-            pg_sys::MemoryContextSwitchTo(before);
-            decoded?;
-            let descriptor = (*self.relation).rd_att;
-            let mut next = 0;
-            fill(self.old, natts, |column| {
-                if (*version::attribute(descriptor, column)).attisdropped {
-                    return None;
-                }
-                next += 1;
-                (!nulls[next]).then(|| values[next])
-            });
-            (*self.old).tts_tableOid = (*self.relation).rd_id;
-            (*self.old).tts_tid = *values[0].cast_mut_ptr::<pg_sys::ItemPointerData>();
-        }
-        self.has_old = true;
-        Ok(())
-    }
-
-    /// What is done with the row that is there, as ExecOnConflictUpdate does it.
-    pub fn resolve(&mut self) -> Change {
-        let Some(Conflict { condition, projection, set, excluded, .. }) = self.conflict else {
-            return Change::Nothing;
-        };
-        // SAFETY: the expressions were made for this node; the slots are filled.
-        unsafe {
-            let context = (*self.node).ss.ps.ps_ExprContext;
-            (*context).ecxt_scantuple = self.old;
-            (*context).ecxt_innertuple = excluded;
-            (*context).ecxt_outertuple = std::ptr::null_mut();
-            self.check(self.updating, version::EXISTING_ROW_OF_VIEW, self.old);
-            if !holds(condition, context) {
-                return Change::Nothing;
-            }
-            self.check(self.updating, pg_sys::WCOKind::WCO_RLS_CONFLICT_CHECK, self.old);
-            let row = project(projection);
-            self.assign(row, set);
-        }
-        Change::Update(set)
-    }
-
-    /// Where the row that is there lies.
-    pub fn existing_place(&self, shard: usize) -> Place {
-        // SAFETY: filled by `take_existing`.
-        Place { shard, ctid: number_of(unsafe { (*self.old).tts_tid }) }
-    }
-}
-
 fn number_of(id: pg_sys::ItemPointerData) -> u64 {
     let block = u64::from(id.ip_blkid.bi_hi) << 16 | u64::from(id.ip_blkid.bi_lo);
     block << 16 | u64::from(id.ip_posid)
+}
+
+/// How a ModifyTable writes.
+unsafe fn command_of(write: *mut pg_sys::ModifyTable) -> Command {
+    // SAFETY: the caller passes a live node.
+    unsafe {
+        let updates = (*write).onConflictAction == pg_sys::OnConflictAction::ONCONFLICT_UPDATE;
+        if updates { Command::Upsert } else { deed_of((*write).operation) }
+    }
+}
+
+fn deed_of(operation: pg_sys::CmdType::Type) -> Command {
+    match operation {
+        pg_sys::CmdType::CMD_INSERT => Command::Insert,
+        pg_sys::CmdType::CMD_UPDATE => Command::Update,
+        pg_sys::CmdType::CMD_DELETE => Command::Delete,
+        pg_sys::CmdType::CMD_MERGE => Command::Merge,
+        _ => Command::Select,
+    }
 }
 
 /// The columns of the index by which ON CONFLICT knows a row; none if it means any.
@@ -737,6 +637,16 @@ unsafe fn existing_rows(estate: *mut pg_sys::EState, descriptor: pg_sys::TupleDe
 unsafe fn value(slot: *mut pg_sys::TupleTableSlot, column: usize) -> Option<Datum> {
     // SAFETY: the caller passes a deformed slot and a column that it has.
     unsafe { (!*(*slot).tts_isnull.add(column)).then(|| *(*slot).tts_values.add(column)) }
+}
+
+/// ExecMaterializeSlot, `src/include/executor/tuptable.h`.
+unsafe fn materialize(slot: *mut pg_sys::TupleTableSlot) {
+    // SAFETY: the caller passes a filled slot.
+    unsafe {
+        pg_sys::ffi::pg_guard_ffi_boundary(|| {
+            ((*(*slot).tts_ops).materialize.unwrap_unchecked())(slot);
+        });
+    }
 }
 
 unsafe fn fill(

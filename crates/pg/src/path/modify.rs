@@ -10,7 +10,7 @@
 //! A local table that is updated, or whose rows are locked, while distributed ones are read stays PostgreSQL's: the distributed ones go into
 //! sub-queries, so that a re-check of a row that somebody else has changed meanwhile uses copies of their rows.
 
-use crate::exec::scan;
+use crate::exec::{scan, triggers};
 use crate::hooks;
 use crate::read::query::{Command, Lookup, Statement, write_of, writing_queries};
 use crate::sys::error::PgError;
@@ -96,6 +96,7 @@ impl Statement {
                     (Some(key), _) => {
                         check_returning(writing)?;
                         let needs_row = needs_rows((*target).relid)
+                            || command.is_some_and(|deed| triggers::fire((*target).relid, deed))
                             || !(*writing).returningList.is_null()
                             || !(*writing).withCheckOptions.is_null()
                             || (*writing).commandType == pg_sys::CmdType::CMD_MERGE

@@ -797,8 +797,8 @@ impl Reader<'_> {
             let brings_row =
                 matches!(command, Command::Insert | Command::Upsert) && !has_subquery_source(query);
             let table = (*rte).relid;
-            let write = Write { table, command, column: target, is_nested, brings_row };
-            self.facts.writes.push(write);
+            self.facts.writes.push(Write { table, command, column: target, is_nested, brings_row });
+            self.facts.unshippable.extend(crate::exec::triggers::unshippable(table, command));
             if is_nested {
                 self.facts.unshippable.push(Unshippable::NestedWrite);
             } else {

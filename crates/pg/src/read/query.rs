@@ -167,6 +167,8 @@ pub enum Unshippable {
     ShownTid,
     /// The only such `ctid`s are those that RETURNING lists.
     ReturnedTid,
+    /// Triggers of the written table fire, here.
+    Triggers,
 }
 
 /// What a statement touches and says.

@@ -24,6 +24,16 @@ impl UtilityCall {
         }
     }
 
+    /// It creates a trigger of this type (`pg_trigger.tgtype`).
+    pub fn trigger_type(&self) -> Option<i16> {
+        // SAFETY: a live utility statement, cast to the struct of its tag.
+        unsafe {
+            let create =
+                node::cast::<pg_sys::CreateTrigStmt, _>(self.node(), NodeTag::T_CreateTrigStmt)?;
+            Some((*create).timing | (*create).events | i16::from((*create).row))
+        }
+    }
+
     /// The first subcommand of an ALTER TABLE that shards cannot follow, as SQL spells it.
     pub fn local_subcommand(&self) -> Option<&'static str> {
         self.subcommands().into_iter().find_map(|command| {

@@ -4,6 +4,7 @@
 //! raises there is swallowed (its sessions are closed instead).
 
 use crate::catalog::{lent, privileged};
+use crate::exec::{trigger_rows, triggers};
 use crate::hooks;
 use crate::server::commit;
 use crate::sys::error::boundary;
@@ -52,6 +53,7 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _: *m
                     XACT_EVENT_COMMIT => events::after_commit(),
                     _ => events::after_prepare(),
                 }
+                triggers::forget_all();
                 quietly(|| hooks::planner().after_transaction(true));
                 commit::committed();
             }
@@ -60,6 +62,7 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _: *m
                 commit::rolled_back();
                 privileged::forget_acting();
                 lent::forget(0);
+                triggers::forget_all();
                 quietly(|| hooks::planner().after_transaction(false));
             }
             _ => {}
@@ -84,7 +87,8 @@ unsafe extern "C-unwind" fn on_subtransaction(
             SUBXACT_EVENT_ABORT_SUB => {
                 privileged::end_acting(id, true);
                 lent::forget(id);
-                quietly(|| hooks::planner().after_subtransaction_abort(nest_level()))
+                quietly(|| trigger_rows::forget_level(nest_level()));
+                quietly(|| hooks::planner().after_subtransaction_abort(nest_level()));
             }
             _ => {}
         }

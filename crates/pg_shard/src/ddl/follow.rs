@@ -14,6 +14,7 @@ use crate::session::pool;
 use crate::transaction::{self, NodeFailure};
 use pg::catalog::privileged;
 use pg::catalog::table::{self, RelationLock};
+use pg::exec::triggers;
 use pg::server::alter::show_changes;
 use pg::server::lock::{Mode, ShardLock, lock_shard};
 use pg::server::utility::UtilityCall;
@@ -150,7 +151,7 @@ fn apply(watched: &Watched, after: &Definition, change: &Change) -> Result<(), P
     }
     on_shards(table, &change.first)?;
     if !change.filled.is_empty() {
-        fill(after, &change.filled)?;
+        fill(table.oid, after, &change.filled)?;
     }
     on_shards(table, &change.then)
 }
@@ -161,16 +162,17 @@ fn catalog_entry(table: &Rc<DistributedTable>) -> Result<Rc<DistributedTable>, P
     catalog::get(table.oid)
 }
 
-/// Computes the defaults of new columns for the rows that are there, as for any UPDATE.
-fn fill(after: &Definition, columns: &[String]) -> Result<(), PgError> {
+/// Computes the defaults of new columns for the rows that are there, as for any UPDATE but without triggers.
+fn fill(table: Oid, after: &Definition, columns: &[String]) -> Result<(), PgError> {
     let assignments: Vec<String> =
         columns.iter().map(|column| format!("{column} = DEFAULT")).collect();
-    privileged::run_as_caller(&format!(
+    let sql = format!(
         "UPDATE {}.{} SET {}",
         after.table.schema,
         crate::catalog::quote(&after.table.name),
         assignments.join(", ")
-    ))
+    );
+    triggers::without(table, || privileged::run_as_caller(&sql))
 }
 
 /// Runs statements for each shard, on all its healthy placements.

@@ -19,6 +19,9 @@ pub(crate) mod follow;
 /// TRUNCATE.
 mod truncate;
 
+/// Which triggers a distributed table can have.
+pub(crate) mod triggers;
+
 /// What a shard of a table is made of.
 pub(crate) mod shard_definition;
 
@@ -129,6 +132,10 @@ fn define(
     if let Some(subcommand) = call.local_subcommand() {
         refuse(subcommand, tables)?;
     }
+    if let Some(kind) = call.trigger_type() {
+        with_shards.iter().try_for_each(|table| triggers::check_kind(table.oid, kind))?;
+        return Ok(Outcome::PassOn);
+    }
     // Row security is the coordinator's: it has the nodes check what the policies say.
     if command.ends_with(" POLICY") {
         return Ok(Outcome::PassOn);
@@ -150,6 +157,7 @@ fn is_followed(command: &str) -> bool {
             | "ALTER STATISTICS"
             | "ALTER TYPE"
             | "CREATE POLICY"
+            | "CREATE TRIGGER"
             | "COMMENT"
             | "DROP ... CASCADE"
             | "REASSIGN OWNED"
@@ -239,7 +247,8 @@ fn refuse(command: &str, tables: &[Oid]) -> Result<(), PgError> {
             }
             "CREATE INDEX" | "DROP INDEX" => "Leave CONCURRENTLY out.",
             "ALTER TABLE ... FOREIGN KEY" => "Leave the foreign key out, and check the reference in the application.",
-            "CREATE TRIGGER" | "CREATE RULE" => "A table with triggers or rules cannot be distributed.",
+            "CREATE TRIGGER" => "Triggers need a distributed table that is no foreign one.",
+            "CREATE RULE" => "A table with rules cannot be distributed. Use a trigger.",
             _ if command.contains("INHERIT") => "Create a table of its own; CREATE TABLE ... (LIKE ...) copies the columns.",
             _ => "Make it a local table with undistribute_table, change it, and distribute it again with \
                   create_distributed_table, all in one transaction.",

@@ -21,6 +21,9 @@ pub(crate) mod repartition;
 /// A write on both placements of a shard at once.
 mod pair;
 
+/// Changes that triggers may have to see.
+pub(crate) mod pending;
+
 /// A write whose rows are computed here.
 pub(crate) mod modify;
 
@@ -29,6 +32,9 @@ pub(crate) mod nested;
 
 /// Rows from one or many shards.
 mod read;
+
+/// The SQL of row changes.
+mod row_sql;
 
 /// Rows on their way to the shards of one table.
 pub(crate) mod sink;
@@ -58,9 +64,12 @@ use std::rc::Rc;
 pub(crate) fn begin(
     reader: PlanReader,
     io: &mut ScanIo,
-    _explain_only: bool,
+    explain_only: bool,
 ) -> Result<Box<dyn Scan>, PgError> {
     let compiled = compiled::find(reader);
+    if !explain_only {
+        pending::send_for(compiled.plan.tables())?;
+    }
     if let Plan::ShardScan(plan) = &compiled.plan {
         io.set_moves(plan.moves);
         if !plan.broadcasts.is_empty() {

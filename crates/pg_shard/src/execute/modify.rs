@@ -11,7 +11,9 @@
 //! was there before: the changes wait for the end of the statement.
 
 use super::nested::{self, Watch};
+use super::pending::{self, Pending};
 use super::render;
+use super::row_sql::{self, Find, Kind, Names};
 use super::spread::{Send, write_shards};
 use super::write::{Order, Target, lock_for, lock_rows_of, no_destination, not_found};
 use crate::activity;
@@ -19,7 +21,8 @@ use crate::catalog::{self, DistributedTable, quote};
 use crate::plan::data::ComputedModify;
 use crate::session::{Failure, Request, Sql};
 use pg::catalog::table::{self, TableColumn};
-use pg::exec::row_changes::{Change, Changes, Execution, Place};
+use pg::exec::execution::Execution;
+use pg::exec::row_changes::{Change, Changes, Place};
 use pg::exec::scan::{Explain, Scan, ScanIo};
 use pg::print::template::Piece;
 use pg::read::query::Command;
@@ -48,7 +51,7 @@ struct Waiting {
     execution: Execution,
     /// The transaction level of the statement: with it they go.
     level: u32,
-    change_buffer: ChangeBuffer,
+    change_buffer: Rc<RefCell<ChangeBuffer>>,
 }
 
 /// Sends what has waited for the end of a statement.
@@ -63,13 +66,13 @@ pub(crate) fn finish(execution: Execution) -> Result<(), PgError> {
     let ours: Vec<Waiting> = ours;
     // None of the statement's own changes has been sent yet.
     for waiting in &ours {
-        let changes = waiting.change_buffer.row_changes.iter();
-        for (index, row_changes) in changes {
-            waiting.change_buffer.check_places(*index, row_changes.iter())?;
+        let change_buffer = waiting.change_buffer.borrow();
+        for (index, row_changes) in &change_buffer.row_changes {
+            change_buffer.check_places(*index, row_changes.iter())?;
         }
     }
     for waiting in ours {
-        let mut change_buffer = waiting.change_buffer;
+        let mut change_buffer = waiting.change_buffer.borrow_mut();
         change_buffer.is_checked = true;
         change_buffer.send_all()?;
     }
@@ -89,29 +92,6 @@ pub(crate) struct ModifyRows {
     /// The shards and unique values of rows that ON CONFLICT DO UPDATE has inserted or changed.
     upserted: HashSet<(usize, Arguments)>,
     done: bool,
-}
-
-/// How a row is found again on a placement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Find {
-    /// By where it lies.
-    Place,
-    /// By the columns of a unique index.
-    Key,
-    /// By all that is in it.
-    Row,
-}
-
-/// What is done, by which statement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Kind {
-    Insert,
-    /// Insert it unless there is a row that it conflicts with.
-    Offer,
-    /// Lock and fetch the row that it conflicts with.
-    Existing,
-    Update(usize, Find),
-    Delete(Find),
 }
 
 /// A statement for one row of any shard.
@@ -144,6 +124,26 @@ struct ChangeBuffer {
     is_checked: bool,
     /// What is done to rows, in PostgreSQL's words.
     deed: &'static str,
+    /// Nobody minds if changes are there before the statement ends.
+    sends_early: bool,
+}
+
+impl Pending for ChangeBuffer {
+    fn table(&self) -> Oid {
+        self.table.oid
+    }
+
+    fn table_name(&self) -> String {
+        self.table.name.clone()
+    }
+
+    fn is_full(&self) -> bool {
+        self.sends_early && !self.row_changes.is_empty()
+    }
+
+    fn send_now(&mut self) -> Result<(), PgError> {
+        self.send_all()
+    }
 }
 
 /// Makes row_changes of changes.
@@ -171,10 +171,12 @@ impl ModifyRows {
             lock_rows_of(&table, &(0..table.map.len()).collect::<Vec<_>>());
             table = catalog::get(self.plan.table)?;
         }
+        self.changes.begin_statement();
         let watch = Watch::begin();
         io.buffer_child();
         let mut packer = Packer::new(&table, &self.changes)?;
-        let mut change_buffer = ChangeBuffer {
+        let sends_early = self.plan.is_alone && !self.plan.has_subqueries;
+        let shared = ChangeBuffer {
             table,
             user: self.plan.user,
             texts: Vec::new(),
@@ -188,8 +190,9 @@ impl ModifyRows {
                 Command::Delete => "deleted",
                 _ => "updated",
             },
+            sends_early,
         };
-        let sends_early = self.plan.is_alone && !self.plan.has_subqueries;
+        let shared = pending::share(shared);
         let mut count = 0;
         while let Some(change) = self.changes.next(io)? {
             let place = match change {
@@ -207,17 +210,23 @@ impl ModifyRows {
                     Some(place)
                 }
             };
+            let change = self.changes.before_row(change);
+            if change == Change::Nothing {
+                continue;
+            }
             if self.changes.has_conflict_clause() {
-                count += u64::from(self.upsert(io, &mut packer, &mut change_buffer)?);
+                count += u64::from(self.upsert(io, &mut packer, &shared)?);
                 continue;
             }
             self.changes.complete(io, change)?;
-            packer.pack(&self.changes, change, place, &mut change_buffer)?;
+            let change_buffer = &mut *shared.borrow_mut();
+            packer.pack(&self.changes, change, place, change_buffer)?;
             count += 1;
             if sends_early && change_buffer.bytes >= MOST_BYTES {
                 change_buffer.send_all()?;
             }
         }
+        self.changes.end_statement();
         if self.plan.must_find && count == 0 {
             return not_found(self.plan.table);
         }
@@ -225,10 +234,10 @@ impl ModifyRows {
             io.add_processed(count);
         }
         if self.plan.is_alone {
-            return change_buffer.send_all();
+            return shared.borrow_mut().send_all();
         }
         let level = pg::server::transaction::nest_level();
-        let waiting = Waiting { execution: io.execution(), level, change_buffer };
+        let waiting = Waiting { execution: io.execution(), level, change_buffer: shared };
         WAITING.with_borrow_mut(|all| all.push(waiting));
         Ok(())
     }
@@ -246,16 +255,21 @@ impl ModifyRows {
         &mut self,
         io: &mut ScanIo,
         packer: &mut Packer,
-        change_buffer: &mut ChangeBuffer,
+        shared: &Rc<RefCell<ChangeBuffer>>,
     ) -> Result<bool, PgError> {
         self.changes.propose();
-        let index = packer.shard_of_new(&self.changes, change_buffer)?;
-        let hash = packer.hash_of_new(&self.changes, change_buffer)?;
+        let (index, hash) = {
+            let change_buffer = &*shared.borrow();
+            let index = packer.shard_of_new(&self.changes, change_buffer)?;
+            (index, packer.hash_of_new(&self.changes, change_buffer)?)
+        };
         let order =
             if self.changes.updates_on_conflict() { Command::Upsert } else { Command::Insert };
-        lock_for(Order::of(order), &change_buffer.table, index, Some(&[hash]));
+        let table = Rc::clone(&shared.borrow().table);
+        lock_for(Order::of(order), &table, index, Some(&[hash]));
         for _ in 0..TRIES {
-            packer.add(&self.changes, Kind::Offer, index, None, change_buffer);
+            let mut change_buffer = shared.borrow_mut();
+            packer.add(&self.changes, Kind::Offer, index, None, &mut change_buffer);
             if change_buffer.send_counted(&mut |_| Ok(()))? > 0 {
                 let key = packer.conflict_key(&self.changes);
                 self.upserted.insert((index, key));
@@ -273,7 +287,7 @@ impl ModifyRows {
                 )
                 .hint("Ensure that no rows proposed for insertion within the same command have duplicate constrained values."));
             }
-            packer.add(&self.changes, Kind::Existing, index, None, change_buffer);
+            packer.add(&self.changes, Kind::Existing, index, None, &mut change_buffer);
             let mut existing = None;
             let keep = &mut |row: Row<'_>| {
                 existing = Some(row.to_owned());
@@ -282,6 +296,7 @@ impl ModifyRows {
             if change_buffer.send_counted(keep)? == 0 {
                 continue;
             }
+            drop(change_buffer);
             // Only now: it may run users' code, when nobody holds a session any more.
             if let Some(mut row) = existing {
                 self.changes.take_existing(row.as_row())?;
@@ -291,9 +306,13 @@ impl ModifyRows {
                 return Ok(false);
             }
             self.upserted.insert((index, key));
+            let change = self.changes.before_row(change);
+            if change == Change::Nothing {
+                return Ok(false);
+            }
             let place = self.changes.existing_place(index);
-            packer.pack(&self.changes, change, Some(place), change_buffer)?;
-            change_buffer.send_all()?;
+            packer.pack(&self.changes, change, Some(place), &mut shared.borrow_mut())?;
+            shared.borrow_mut().send_all()?;
             self.upserted.insert((index, packer.conflict_key(&self.changes)));
             self.changes.complete(io, change)?;
             return Ok(true);
@@ -496,101 +515,17 @@ impl Packer {
         if Self::has_place(kind) {
             types.push(self.place.argument_type());
         }
-        let names: Vec<String> = new.iter().map(|column| self.column(*column)).collect();
-        let text = |text: String| Piece::Text(text);
-        let mut template = match kind {
-            Kind::Insert | Kind::Offer => {
-                let values: Vec<String> = (1..=new.len()).map(|n| format!("${n}")).collect();
-                let conflict = match (kind, changes.conflict_columns()) {
-                    (Kind::Offer, Some(columns)) => {
-                        let names: Vec<String> =
-                            columns.iter().map(|column| self.column(*column)).collect();
-                        format!(" ON CONFLICT ({}) DO NOTHING", names.join(", "))
-                    }
-                    (Kind::Offer, None) => " ON CONFLICT DO NOTHING".to_owned(),
-                    _ => String::new(),
-                };
-                vec![
-                    text("INSERT INTO ".to_owned()),
-                    Piece::Table(table),
-                    text(format!(
-                        " ({}) VALUES ({}){conflict}",
-                        names.join(", "),
-                        values.join(", ")
-                    )),
-                ]
-            }
-            Kind::Existing => {
-                let columns: Vec<String> = self
-                    .columns
-                    .iter()
-                    .map(|column| format!("t.{}", quote(&column.name)))
-                    .collect();
-                let equal: Vec<String> = names
-                    .iter()
-                    .enumerate()
-                    .map(|(n, name)| format!("t.{name} = ${}", n + 1))
-                    .collect();
-                vec![
-                    text(format!("SELECT t.ctid, {} FROM ", columns.join(", "))),
-                    Piece::Table(table),
-                    text(format!(" AS t WHERE {} FOR UPDATE", equal.join(" AND "))),
-                ]
-            }
-            Kind::Update(..) => {
-                let mut assigned: Vec<String> = names
-                    .iter()
-                    .enumerate()
-                    .map(|(n, name)| format!("{name} = ${}", n + 1))
-                    .collect();
-                // An UPDATE that assigns nothing said DEFAULT of generated columns only.
-                if assigned.is_empty()
-                    && let Some(column) = self.columns.iter().find(|column| column.is_generated)
-                {
-                    assigned.push(format!("{} = DEFAULT", quote(&column.name)));
-                }
-                vec![
-                    text("UPDATE ".to_owned()),
-                    Piece::Table(table),
-                    text(format!(" AS t SET {}", assigned.join(", "))),
-                ]
-            }
-            Kind::Delete(_) => {
-                vec![text("DELETE FROM ".to_owned()), Piece::Table(table), text(" AS t".to_owned())]
-            }
+        let names = |columns: &[i16]| columns.iter().map(|column| self.column(*column)).collect();
+        let generated = self.columns.iter().find(|column| column.is_generated);
+        let all = self.columns.iter();
+        let names = Names {
+            new: names(&new),
+            old: names(&old),
+            conflict: changes.conflict_columns().map(names),
+            all: all.map(|column| (quote(&column.name), column.type_name.clone())).collect(),
+            generated: generated.map(|column| quote(&column.name)),
         };
-        let first = new.len() + 1;
-        match kind {
-            Kind::Insert | Kind::Offer | Kind::Existing => {}
-            Kind::Update(_, Find::Place) | Kind::Delete(Find::Place) => {
-                template.push(text(format!(" WHERE t.ctid = ${first}")));
-            }
-            Kind::Update(_, Find::Key) | Kind::Delete(Find::Key) => {
-                let equal: Vec<String> = old
-                    .iter()
-                    .enumerate()
-                    .map(|(n, column)| format!("t.{} = ${}", self.column(*column), first + n))
-                    .collect();
-                template.push(text(format!(" WHERE {}", equal.join(" AND "))));
-            }
-            Kind::Update(_, Find::Row) | Kind::Delete(Find::Row) => {
-                let names: Vec<String> =
-                    old.iter().map(|column| format!("s.{}", self.column(*column))).collect();
-                let values: Vec<String> = self
-                    .columns
-                    .iter()
-                    .enumerate()
-                    .map(|(n, column)| format!("${}::{}", first + n, column.type_name))
-                    .collect();
-                template.push(text(" WHERE t.ctid = (SELECT s.ctid FROM ".to_owned()));
-                template.push(Piece::Table(table));
-                template.push(text(format!(
-                    " AS s WHERE ROW({})::text = ROW({})::text LIMIT 1)",
-                    names.join(", "),
-                    values.join(", ")
-                )));
-            }
-        }
+        let template = row_sql::template(kind, &names, table);
         Text { template, types }
     }
 

@@ -5,6 +5,7 @@
 //! take them, so that all nodes work at once while the next batches are made. So a node never has more than one session
 //! with us, rows of the same transaction see each other, and memory is bounded by the batches and by what is queued.
 
+use super::pending::Pending;
 use super::write::{MOST_KEYS, Order, lock_for, refreshed, writable};
 use crate::activity::{self, Kind, Work};
 use crate::catalog::{DistributedTable, quote};
@@ -362,15 +363,39 @@ impl Sink {
         self.progress()
     }
 
-    /// Sends what is left and waits for everything to be stored.
-    pub(crate) fn finish(mut self) -> Result<(), PgError> {
+    /// Sends what has been collected and waits for everything to be stored.
+    pub(crate) fn settle(&mut self) -> Result<(), PgError> {
         self.send_all()?;
         while self.nodes.iter().any(|node| !node.sent.is_empty()) {
             self.wait()?;
         }
+        Ok(())
+    }
+
+    /// The same at the end.
+    pub(crate) fn finish(&mut self) -> Result<(), PgError> {
+        self.settle()?;
         if !self.missed.is_empty() {
             health::mark_inactive(&self.missed)?;
         }
         Ok(())
+    }
+}
+
+impl Pending for Sink {
+    fn table(&self) -> Oid {
+        self.tables[0].oid
+    }
+
+    fn table_name(&self) -> String {
+        self.tables[0].name.clone()
+    }
+
+    fn is_full(&self) -> bool {
+        self.collected > 0 || self.nodes.iter().any(|node| !node.sent.is_empty())
+    }
+
+    fn send_now(&mut self) -> Result<(), PgError> {
+        self.settle()
     }
 }

@@ -169,7 +169,7 @@ fn check_method(oid: Oid, column: i16, method: u8) -> Result<(), PgError> {
     }
 }
 
-/// What would act on the coordinator's empty table only: triggers and rules are refused, foreign keys told.
+/// What would act on the coordinator's empty table only: rules and some triggers are refused, foreign keys told.
 fn check_objects(oid: Oid, name: &str) -> Result<(), PgError> {
     if names_tableoid(oid)? {
         return Err(PgError::unsupported(
@@ -180,18 +180,14 @@ fn check_objects(oid: Oid, name: &str) -> Result<(), PgError> {
         )
         .detail("It would be the shard's, which is another table on the worker."));
     }
-    let what = if table::has_triggers(oid) {
-        Some("triggers")
-    } else {
-        table::has_rules(oid).then_some("rules")
-    };
-    if let Some(what) = what {
+    if table::has_rules(oid) {
         return Err(PgError::unsupported(
-            format!("cannot distribute table \"{name}\": it has {what}"),
-            format!("Drop the {what} first."),
+            format!("cannot distribute table \"{name}\": it has rules"),
+            "Drop the rules first.",
         )
         .detail("They would not act on the rows of the shards."));
     }
+    ddl::triggers::check(oid)?;
     let keys = table::foreign_keys(oid);
     if keys.is_referred_to {
         return Err(PgError::unsupported(

@@ -24,6 +24,18 @@ pub(crate) enum Plan {
     ComputedModify(ComputedModify),
 }
 
+impl Plan {
+    /// Its distributed tables; of a write that is computed here the written one.
+    pub(crate) fn tables(&self) -> &[Oid] {
+        match self {
+            Self::Routed(plan) => &plan.tables,
+            Self::ShardScan(plan) => &plan.tables,
+            Self::InsertedRows(plan) => std::slice::from_ref(&plan.table),
+            Self::ComputedModify(plan) => std::slice::from_ref(&plan.table),
+        }
+    }
+}
+
 /// A whole statement for one shard group.
 #[derive(Clone, Debug)]
 pub(crate) struct Routed {

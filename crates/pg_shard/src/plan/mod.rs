@@ -147,7 +147,7 @@ fn refuse_ctid_of_replicated(facts: &Facts) -> Result<(), PgError> {
     })
 }
 
-/// Nothing but rows for one table, which stay where they are and which no view or policy has to look at.
+/// Nothing but rows for one table, which stay where they are and which no view, policy or trigger has to look at.
 fn inserts_rows(facts: &Facts) -> bool {
     let stands_between = |unshippable: &Unshippable| {
         matches!(
@@ -157,6 +157,7 @@ fn inserts_rows(facts: &Facts) -> bool {
                 | Unshippable::KeyChange
                 | Unshippable::ShownTid
                 | Unshippable::ReturnedTid
+                | Unshippable::Triggers
         )
     };
     facts.writes.len() == 1

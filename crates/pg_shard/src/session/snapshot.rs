@@ -21,7 +21,7 @@
 use super::moment;
 use super::pool::{self, SessionRef};
 use super::{Expect, Failure, Session, stream};
-use pg::exec::row_changes::Execution;
+use pg::exec::execution::Execution;
 use pg::exec::scan::ScanIo;
 use pg::server::transaction::{self, Isolation};
 use pg::time::Reading as ReadingTime;

@@ -10,8 +10,12 @@ mod lines;
 /// Rows of a table of this server.
 pub mod local;
 
+/// Triggers of the table.
+mod triggers;
+
 pub use lines::Lines;
 
+use crate::exec::triggers::{Triggers, of_relation};
 use crate::server::utility::{UtilityCall, copied_columns};
 use crate::sys::error::{PgError, SqlState};
 use crate::sys::node;
@@ -20,7 +24,7 @@ use crate::sys::value::Hasher;
 use crate::sys::version::{self, copy_state as state};
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::cell::RefCell;
-use std::ffi::{c_int, c_void};
+use std::ffi::{c_char, c_int, c_void};
 
 /// A COPY FROM that is running.
 pub struct CopyInput {
@@ -35,6 +39,7 @@ pub struct CopyInput {
     rows: i64,
     excluded: i64,
     tells_line: bool,
+    triggers: Option<Triggers>,
 }
 
 struct OutColumn {
@@ -129,6 +134,7 @@ impl CopyInput {
                 rows: 0,
                 excluded: 0,
                 tells_line: true,
+                triggers: Triggers::of_copy(estate, parse, table),
             })
         }
     }
@@ -265,6 +271,11 @@ impl CopyInput {
         unsafe {
             pg_sys::EndCopyFrom(self.state);
             pg_sys::ExecDropSingleTupleTableSlot(self.slot);
+            if self.triggers.is_some() {
+                pg_sys::ExecResetTupleTable((*self.estate).es_tupleTable, false);
+                pg_sys::ExecCloseResultRelations(self.estate);
+                pg_sys::ExecCloseRangeTableRelations(self.estate);
+            }
             pg_sys::FreeExecutorState(self.estate);
             pg_sys::table_close(self.relation, pg_sys::NoLock as c_int);
         }
@@ -413,6 +424,39 @@ struct Feeding {
 
 thread_local!(static FEEDING: RefCell<Option<Feeding>> = const { RefCell::new(None) });
 
+/// While it lives, users' triggers of a table do not fire: its rows are only brought back.
+struct Silent {
+    relation: pg_sys::Relation,
+    enabled: Vec<(Oid, c_char)>,
+}
+
+impl Silent {
+    /// # Safety
+    ///
+    /// The relation stays open.
+    unsafe fn begin(relation: pg_sys::Relation) -> Self {
+        let mut enabled = Vec::new();
+        // SAFETY: the descriptor of an open relation in this process's cache.
+        for trigger in unsafe { of_relation(relation) } {
+            if !trigger.tgisinternal {
+                enabled.push((trigger.tgoid, trigger.tgenabled));
+                trigger.tgenabled = pg_sys::TRIGGER_DISABLED as c_char;
+            }
+        }
+        Self { relation, enabled }
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        // SAFETY: as in `begin`; the descriptor may be another one meanwhile, made anew from the catalog.
+        for trigger in unsafe { of_relation(self.relation) } {
+            let before = self.enabled.iter().find(|(oid, _)| *oid == trigger.tgoid);
+            trigger.tgenabled = before.map_or(trigger.tgenabled, |(_, enabled)| *enabled);
+        }
+    }
+}
+
 /// Copies rows in COPY's text format into a local table through PostgreSQL's own COPY; returns how many.
 pub fn receive(
     table: Oid,
@@ -445,7 +489,10 @@ pub fn receive(
             node::list_of(&names),
             std::ptr::null_mut(),
         );
-        let rows = pg_sys::CopyFrom(state);
+        let rows = {
+            let _silent = Silent::begin(relation);
+            pg_sys::CopyFrom(state)
+        };
         pg_sys::EndCopyFrom(state);
         pg_sys::table_close(relation, pg_sys::NoLock as c_int);
         rows

@@ -11,6 +11,7 @@ mod rights;
 mod search_path;
 mod server;
 mod trees;
+mod triggers;
 mod tuples;
 /// Walks over trees.
 pub(crate) mod walkers;
@@ -36,4 +37,5 @@ pub(crate) use server::{
 pub(crate) use trees::{
     flatten_groups, forget_nulling, has_group_entry, relations_of, settle_nulling,
 };
+pub(crate) use triggers::{before_delete, before_update, open_range_table};
 pub(crate) use tuples::{attribute, describe_column, is_virtual, statistics_target};

@@ -1,0 +1,52 @@
+//! Which triggers a distributed table can have.
+//!
+//! They belong to the coordinator's table and fire there (`pg::exec::triggers`), so nothing of them goes to the nodes.
+
+use pg::PgError;
+use pg::catalog::mark;
+use pg::catalog::table;
+use pg::catalog::trigger::trigger_types;
+use pgrx::pg_sys::Oid;
+
+/// BEFORE and TRUNCATE in `pg_trigger.tgtype` (`src/include/catalog/pg_trigger.h`).
+const BEFORE: i16 = 1 << 1;
+const TRUNCATE: i16 = 1 << 5;
+
+/// Refuses a table that is to be distributed if it has triggers that cannot fire.
+pub(crate) fn check(oid: Oid) -> Result<(), PgError> {
+    trigger_types(oid).into_iter().try_for_each(|kind| check_kind(oid, kind))
+}
+
+/// Refuses a trigger that cannot fire on a distributed table.
+pub(super) fn check_kind(oid: Oid, kind: i16) -> Result<(), PgError> {
+    let Some(relation) = table::describe(oid) else { return Ok(()) };
+    let refused = |what: &str, detail: &str, hint: &str| {
+        Err(PgError::unsupported(
+            format!("distributed table \"{}\" cannot have {what}", relation.name),
+            hint,
+        )
+        .detail(detail))
+    };
+    if relation.kind == b'f' {
+        return refused(
+            "triggers",
+            "It is a foreign table.",
+            "Drop the triggers, or use a table that is no foreign one.",
+        );
+    }
+    if mark::has_foreign_method(oid) {
+        return refused(
+            "triggers",
+            "Its rows are not kept as PostgreSQL keeps them, and triggers could not find them.",
+            "Create the table without USING.",
+        );
+    }
+    if kind & TRUNCATE != 0 && kind & BEFORE != 0 {
+        return refused(
+            "a BEFORE TRUNCATE trigger",
+            "The shards are truncated before the trigger would fire.",
+            "Use an AFTER TRUNCATE trigger.",
+        );
+    }
+    Ok(())
+}
