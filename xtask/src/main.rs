@@ -124,6 +124,15 @@ enum Chore {
         seconds: u32,
     },
 
+    /// Clients append to lists and read them while servers are killed, and a checker says whether what they saw can have happened.
+    ///
+    /// The library must be built.
+    Histories {
+        /// For how many seconds each level of isolation runs.
+        #[arg(long, default_value_t = 120)]
+        seconds: u32,
+    },
+
     /// Check the structure of the code and the documents; a second, without PostgreSQL.
     ///
     /// Arrows between crates, circles of files, headers, lengths of files and functions, pointers outside of the wall,
@@ -317,44 +326,9 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         })?,
         Chore::Test => return test::run(),
         Chore::Bank { seconds } => test::bank(*seconds)?,
+        Chore::Histories { seconds } => test::histories(*seconds)?,
         Chore::Tidy { tighten } => tidy::run(Workspace::find()?.root(), *tighten)?,
-        Chore::Bench {
-            what: Some(OtherBench::Tpch { scale, rounds, only, dir, no_pulling }),
-            ..
-        } => {
-            bench::tpch::run(&bench::tpch::Options {
-                scale: *scale,
-                rounds: *rounds,
-                only: only.clone(),
-                dir: dir.clone(),
-                without_pushdown: !no_pulling,
-            })?;
-        }
-        Chore::Bench { what: Some(OtherBench::Reads { rounds, rows, dir }), .. } => {
-            bench::reads::run(&bench::reads::Options {
-                rounds: *rounds,
-                rows: *rows,
-                dir: dir.clone(),
-            })?;
-        }
-        Chore::Bench { what: Some(OtherBench::Queue { seconds, rounds }), .. } => {
-            bench::queue::run(&bench::queue::Options { seconds: *seconds, rounds: *rounds })?;
-        }
-        Chore::Bench { what: Some(OtherBench::Transactions { seconds, rounds, only }), .. } => {
-            bench::transactions::run(&bench::transactions::Options {
-                seconds: *seconds,
-                rounds: *rounds,
-                only: only.clone(),
-            })?;
-        }
-        Chore::Bench { what: Some(OtherBench::Copy { rows, rounds, only, json }), .. } => {
-            bench::bulk::run(&bench::bulk::Options {
-                rows: *rows,
-                rounds: *rounds,
-                only: only.clone(),
-                json: json.clone(),
-            })?;
-        }
+        Chore::Bench { what: Some(other), .. } => run_other_bench(other)?,
         Chore::Bench { what: None, seconds, rounds, only, sync_off, json } => {
             bench::run(&bench::Options {
                 seconds: *seconds,
@@ -372,6 +346,42 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         Chore::Install { pg_config } => install::run(pg_config.as_deref())?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Measures something else than statements by key.
+fn run_other_bench(what: &OtherBench) -> Result<()> {
+    match what {
+        OtherBench::Tpch { scale, rounds, only, dir, no_pulling } => {
+            bench::tpch::run(&bench::tpch::Options {
+                scale: *scale,
+                rounds: *rounds,
+                only: only.clone(),
+                dir: dir.clone(),
+                without_pushdown: !no_pulling,
+            })
+        }
+        OtherBench::Reads { rounds, rows, dir } => bench::reads::run(&bench::reads::Options {
+            rounds: *rounds,
+            rows: *rows,
+            dir: dir.clone(),
+        }),
+        OtherBench::Queue { seconds, rounds } => {
+            bench::queue::run(&bench::queue::Options { seconds: *seconds, rounds: *rounds })
+        }
+        OtherBench::Transactions { seconds, rounds, only } => {
+            bench::transactions::run(&bench::transactions::Options {
+                seconds: *seconds,
+                rounds: *rounds,
+                only: only.clone(),
+            })
+        }
+        OtherBench::Copy { rows, rounds, only, json } => bench::bulk::run(&bench::bulk::Options {
+            rows: *rows,
+            rounds: *rounds,
+            only: only.clone(),
+            json: json.clone(),
+        }),
+    }
 }
 
 #[cfg(test)]

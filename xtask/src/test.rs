@@ -59,6 +59,16 @@ pub(crate) fn bank(seconds: u32) -> Result<()> {
     process::run(workspace.cargo(&postgres, &test).env("PGSHARD_BANK", seconds.to_string()))
 }
 
+/// The test of histories, for so many seconds a level.
+pub(crate) fn histories(seconds: u32) -> Result<()> {
+    let postgres = setup::ensure_for_tests()?;
+    let workspace = Workspace::find()?;
+    let test = ["test", "--release", "-p", "testkit", "--test", "histories"];
+    let last = ["--", "--test-threads", "1", "--nocapture"];
+    let mut command = workspace.cargo(&postgres, &[&test[..], &last[..]].concat());
+    process::run(command.env("PGSHARD_HISTORY", seconds.to_string()))
+}
+
 /// The workspace's tests, with nextest if it is there.
 fn tests(workspace: &Workspace, postgres: &Postgres) -> Command {
     match process::find("cargo-nextest") {

@@ -4,17 +4,18 @@
 //! that there are no circles follows from the order of [`ARROWS`], in which a crate names earlier ones only.
 
 /// Each crate with the crates of this workspace that it may use, those below first.
-pub(super) const ARROWS: [(&str, &[&str]); 11] = [
+pub(super) const ARROWS: [(&str, &[&str]); 12] = [
     ("shardmap", &[]),
     ("protocol", &[]),
     ("timeline", &[]),
     ("deadlock", &[]),
     ("commit", &[]),
+    ("history", &[]),
     ("tpch", &[]),
     ("cluster", &[]),
     ("pg", &["shardmap", "protocol", "timeline", "commit"]),
     ("pg_shard", &["pg", "shardmap", "protocol", "timeline", "commit", "deadlock"]),
-    ("testkit", &["cluster", "tpch"]),
+    ("testkit", &["cluster", "tpch", "history"]),
     ("xtask", &["cluster", "tpch"]),
 ];
 
