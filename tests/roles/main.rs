@@ -7,6 +7,9 @@ mod set_role;
 /// A transaction sees what it has written, whoever reads.
 mod one_transaction;
 
+/// Settings of the client.
+mod settings;
+
 use testkit::TestCluster;
 
 /// Roles as PostgREST and Supabase have them: one that logs in and has no rights, and others that it becomes. `owner_of_views` can

@@ -10,8 +10,8 @@
 //!
 //! The abort of a (sub)transaction ends it too: PostgreSQL puts back identity and settings of its beginning.
 
-use crate::catalog::table::FOLLOWED;
 use crate::server::identity::identity;
+use crate::server::settings::FOLLOWED;
 use crate::sys::error::{PgError, SqlState};
 use crate::sys::node;
 use pgrx::pg_sys::{self, Oid};
@@ -20,15 +20,13 @@ use std::cell::Cell;
 use std::ffi::{CStr, CString, c_int};
 
 /// What decides the meaning of a text that a coordinator sends, and which of its rows it concerns.
-const SETTINGS: [(&CStr, &CStr); 10] = [
+const SETTINGS: [(&CStr, &CStr); 8] = [
     (c"search_path", c"pg_catalog, pg_temp"),
     (c"standard_conforming_strings", c"on"),
     (c"backslash_quote", c"safe_encoding"),
     (c"array_nulls", c"on"),
     (c"transform_null_equals", c"off"),
     (c"quote_all_identifiers", c"off"),
-    (c"extra_float_digits", c"3"),
-    (c"xmlbinary", c"base64"),
     (c"row_security", c"on"),
     (c"gin_fuzzy_search_limit", c"0"),
 ];

@@ -594,84 +594,13 @@ pub fn data_directory() -> String {
     unsafe { node::text_of(pg_sys::DataDir) }
 }
 
-/// Settings that change how values read and print; equal numbers mean equal settings.
-pub fn output_settings() -> OutputSettings {
-    // SAFETY: reads globals of the backend; a time zone's address is unique to it for the process.
-    unsafe {
-        OutputSettings {
-            date_style: pg_sys::DateStyle,
-            date_order: pg_sys::DateOrder,
-            interval_style: pg_sys::IntervalStyle,
-            time_zone: pg_sys::session_timezone.addr(),
-            bytea_output: raw::bytea_output,
-            xml_option: raw::xmloption,
-            texts: [
-                digest(raw::locale_monetary),
-                digest(raw::GetConfigOption(c"timezone_abbreviations".as_ptr(), true, false)),
-            ],
-        }
-    }
-}
-
-/// The settings that [`output_settings`] watches.
-pub const FOLLOWED: [&std::ffi::CStr; 7] = [
-    c"DateStyle",
-    c"IntervalStyle",
-    c"TimeZone",
-    c"bytea_output",
-    c"xmloption",
-    c"lc_monetary",
-    c"timezone_abbreviations",
-];
-
-/// FNV-1a of a short text.
-///
-/// # Safety
-///
-/// `text` is null or a live C string.
-unsafe fn digest(text: *const std::ffi::c_char) -> u64 {
-    const START: u64 = 0xcbf2_9ce4_8422_2325;
-    if text.is_null() {
-        return START;
-    }
-    // SAFETY: the caller vouches for the text.
-    let bytes = unsafe { std::ffi::CStr::from_ptr(text) }.to_bytes();
-    bytes.iter().fold(START, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
-}
-
 mod raw {
     use pgrx::pg_sys::Oid;
-    use std::ffi::{c_char, c_int};
     unsafe extern "C-unwind" {
         /// Guarded.
         /// `src/include/commands/sequence.h`.
         pub(super) fn nextval_internal(sequence: Oid, check_permissions: bool) -> i64;
     }
-    unsafe extern "C" {
-        pub(super) static bytea_output: c_int;
-        pub(super) static xmloption: c_int;
-        pub(super) static locale_monetary: *const c_char;
-    }
-    unsafe extern "C-unwind" {
-        /// Raises nothing for a setting that may be missing and is open to all (`src/backend/utils/misc/guc.c`).
-        pub(super) fn GetConfigOption(
-            name: *const c_char,
-            missing_ok: bool,
-            restrict_privileged: bool,
-        ) -> *const c_char;
-    }
-}
-
-/// A fingerprint of the settings that both ends must share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct OutputSettings {
-    date_style: c_int,
-    date_order: c_int,
-    interval_style: c_int,
-    time_zone: usize,
-    bytea_output: c_int,
-    xml_option: c_int,
-    texts: [u64; 2],
 }
 
 /// The value of a setting.

@@ -14,7 +14,7 @@
 use crate::catalog::definition::{self, Aggregate};
 use crate::sys::error::{PgError, SqlState, boundary};
 use crate::sys::node;
-use crate::sys::value::{DateStyle, FIRST_USER_OID};
+use crate::sys::value::{FIRST_USER_OID, TextStyle};
 use crate::sys::version::{self, SearchPath};
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::{CStr, c_int};
@@ -428,7 +428,7 @@ pub unsafe extern "C-unwind" fn pg_shard_partial_state_text(
                 return Err(other_form());
             }
             let text = state.map(|state| {
-                let style = DateStyle::iso();
+                let style = TextStyle::exact();
                 let output = &raw mut (*(*state).prepared).output;
                 let text = pg_sys::OutputFunctionCall(output, (*state).value);
                 drop(style);

@@ -203,7 +203,17 @@ pub(crate) fn reads_local_state(function: Oid) -> bool {
             .any(|prefix| name.starts_with(prefix))
             // Of queries, tables, schemas and databases.
             || name.contains("_to_xml")
-            || ["row_security_active", "currtid2", "getpgusername", "session_user"]
-                .contains(&name.as_str())
+            // By the default configuration of text search.
+            || name.contains("_to_tsvector")
+            || [
+                "row_security_active",
+                "currtid2",
+                "getpgusername",
+                "session_user",
+                "get_current_ts_config",
+                "ts_match_tt",
+                "ts_match_tq",
+            ]
+            .contains(&name.as_str())
     }
 }

@@ -33,6 +33,9 @@ pub mod commit;
 /// Notifications of transactions whose nodes commit.
 pub mod notifications;
 
+/// Settings in which the nodes follow the client.
+pub mod settings;
+
 /// Transaction events.
 pub mod transaction;
 

@@ -24,7 +24,10 @@ pub fn is_binary_safe(type_oid: Oid) -> bool {
     // SAFETY: reads settings of the backend.
     let converts = unsafe { pg_sys::pg_get_client_encoding() != pg_sys::GetDatabaseEncoding() };
     // Numbers are the same in all encodings.
-    let is_number = matches!(type_oid, pg_sys::INT8OID | pg_sys::NUMERICOID);
+    let is_number = matches!(
+        type_oid,
+        pg_sys::INT8OID | pg_sys::NUMERICOID | pg_sys::FLOAT4OID | pg_sys::FLOAT8OID
+    );
     if converts && !is_number || type_oid.to_u32() >= FIRST_USER_OID {
         return false;
     }
@@ -178,25 +181,32 @@ impl Plain {
 
 const _: () = assert!(size_of::<Datum>() == 8, "64-bit machines only");
 
-/// The session's date style, put back when this value goes, after an ERROR too.
-pub(crate) struct DateStyle(std::ffi::c_int);
+/// What the session has set for the texts of dates and floats, put back when this value goes, after an ERROR too.
+pub(crate) struct TextStyle {
+    date: std::ffi::c_int,
+    float_digits: std::ffi::c_int,
+}
 
-impl DateStyle {
-    /// ISO until then.
-    pub(crate) fn iso() -> Self {
-        // SAFETY: a variable of the backend's one thread; output functions read it when they are called.
+impl TextStyle {
+    /// Until then texts are read back as what they were.
+    pub(crate) fn exact() -> Self {
+        // SAFETY: variables of the backend's one thread; output functions read them when they are called.
         unsafe {
-            let before = pg_sys::DateStyle;
+            let before = Self { date: pg_sys::DateStyle, float_digits: pg_sys::extra_float_digits };
             pg_sys::DateStyle = pg_sys::USE_ISO_DATES as std::ffi::c_int;
-            Self(before)
+            pg_sys::extra_float_digits = 3;
+            before
         }
     }
 }
 
-impl Drop for DateStyle {
+impl Drop for TextStyle {
     fn drop(&mut self) {
         // SAFETY: as above.
-        unsafe { pg_sys::DateStyle = self.0 };
+        unsafe {
+            pg_sys::DateStyle = self.date;
+            pg_sys::extra_float_digits = self.float_digits;
+        }
     }
 }
 
@@ -264,7 +274,7 @@ impl Encoder {
                 take(std::slice::from_raw_parts(pgrx::vardata_any(bytea.cast()).cast::<u8>(), n))
             } else {
                 // ISO names zones by their offsets; what other styles call a zone means another one to the reader.
-                let style = DateStyle::iso();
+                let style = TextStyle::exact();
                 let text = pg_sys::OutputFunctionCall(self.function.pointer(), value);
                 drop(style);
                 take(std::ffi::CStr::from_ptr(text).to_bytes())

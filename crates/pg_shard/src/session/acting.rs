@@ -1,6 +1,6 @@
 //! A flight whose statements a node executes with the rights of another role: what goes before them and behind them.
 
-use super::copy::COPY_PIECE;
+use super::copy::{COPY_PIECE, EXACT_FLOATS};
 use super::request::{BEGIN_ACTING, END_ACTING};
 use super::{Expect, Failure, Named, Session, StatementName};
 use protocol::Arguments;
@@ -41,6 +41,10 @@ impl Session {
         let flight = self.link.flight();
         flight.parse(StatementName::Unnamed, &BEGIN_ACTING.to_string_lossy(), &[TEXT]);
         flight.execute(StatementName::Unnamed, &one(&instruction));
+        if data.is_none() {
+            flight.parse(StatementName::Unnamed, EXACT_FLOATS, &[]);
+            flight.execute(StatementName::Unnamed, &Arguments::none());
+        }
         flight.parse(StatementName::Unnamed, sql, &[]);
         flight.execute(StatementName::Unnamed, &Arguments::none());
         if let Some(data) = data {

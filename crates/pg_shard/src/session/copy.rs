@@ -8,6 +8,9 @@ use protocol::{Kind, Message};
 /// So many bytes of COPY data travel in a message.
 pub(super) const COPY_PIECE: usize = 1024 * 1024;
 
+/// The client may want fewer digits than are stored.
+pub(super) const EXACT_FLOATS: &str = "SET extra_float_digits = 3";
+
 impl Session {
     /// The next message, waiting for it.
     fn next_message(&mut self) -> Result<Message, Failure> {
@@ -27,8 +30,9 @@ impl Session {
         }
         self.told.asks();
         if !self.queue_lent_copy(sql, None) {
-            self.link.flight().query(sql);
+            self.link.flight().query(&format!("{EXACT_FLOATS}; {sql}"));
         }
+        self.standing.forget();
         self.flush()?;
         let message = loop {
             let message = self.next_message()?;

@@ -10,8 +10,9 @@
 //! where the client has said it, and no function that is SECURITY DEFINER is under way: then rights are lent even if they are the caller's own.
 
 use super::known_secrets::seconds;
-use pg::catalog::table::{self, OutputSettings};
+use pg::catalog::table;
 use pg::server::identity::{Identity, identity};
+use pg::server::settings::{self, Settings};
 use pgrx::pg_sys::Oid;
 use shardmap::instruction::{Purpose, Secret};
 use shardmap::lending::Lending;
@@ -153,7 +154,9 @@ pub(super) struct Standing {
     /// The role that the node has been told to set; none if it may have forgotten.
     known: Option<Oid>,
     /// The settings that it has been told, likewise.
-    settings: Option<OutputSettings>,
+    settings: Option<Settings>,
+    /// The fingerprint of the client's own settings that it has been told, likewise.
+    own_settings: Option<u64>,
     /// Something has been told in the remote transaction, and is forgotten with it.
     pub(super) is_local: bool,
 }
@@ -168,6 +171,7 @@ impl Standing {
             number: 0,
             known: Some(Oid::INVALID),
             settings: None,
+            own_settings: Some(0),
             is_local: false,
         }
     }
@@ -212,19 +216,21 @@ impl Standing {
             is_restricted: acting.is_restricted,
             statements: statements.collect(),
             role: table::role_name(acting.role),
-            settings: table::FOLLOWED.into_iter().map(table::setting).collect(),
+            settings: settings::FOLLOWED.into_iter().map(settings::told_value).collect(),
         };
         Some(secret.seal(Purpose::Lend, "", &lending.to_text(), seconds()))
     }
 
     /// The session has the role and the settings that it is to have.
     pub(super) fn is_told(&self) -> bool {
-        self.known == Some(self.set) && self.settings == Some(table::output_settings())
+        self.known == Some(self.set)
+            && self.settings == Some(settings::settings())
+            && self.own_settings == Some(settings::own_settings())
     }
 
     /// What was told in a transaction that was rolled back is forgotten.
     pub(super) fn forget(&mut self) {
-        (self.known, self.settings) = (None, None);
+        (self.known, self.settings, self.own_settings) = (None, None, None);
     }
 
     /// The statement that tells what has changed.
@@ -238,11 +244,19 @@ impl Standing {
             calls.push(set_config("role", &name));
             self.known = Some(self.set);
         }
-        let now = table::output_settings();
+        let now = settings::settings();
         if self.settings != Some(now) {
-            let followed = table::FOLLOWED.into_iter();
-            calls.extend(followed.map(|it| set_config(&it.to_string_lossy(), &table::setting(it))));
+            let followed = settings::FOLLOWED.into_iter();
+            calls.extend(
+                followed.map(|it| set_config(&it.to_string_lossy(), &settings::told_value(it))),
+            );
             self.settings = Some(now);
+        }
+        let now = settings::own_settings();
+        if self.own_settings != Some(now) {
+            let own = settings::own_setting_values().into_iter();
+            calls.extend(own.map(|(name, value)| set_config(&name, &value)));
+            self.own_settings = Some(now);
         }
         if calls.is_empty() {
             return None;
@@ -253,5 +267,6 @@ impl Standing {
 }
 
 fn set_config(name: &str, value: &str) -> String {
-    format!("pg_catalog.set_config('{name}', '{}', false)", value.replace('\'', "''"))
+    let quoted = |text: &str| text.replace('\'', "''");
+    format!("pg_catalog.set_config('{}', '{}', false)", quoted(name), quoted(value))
 }

@@ -7,7 +7,7 @@
 use super::{CopyInput, per_tuple_context};
 use crate::sys::error::{PgError, SqlState};
 use crate::sys::node;
-use crate::sys::value::DateStyle;
+use crate::sys::value::TextStyle;
 use crate::sys::value::{FIRST_USER_OID, Hasher};
 use crate::sys::version;
 use crate::sys::version::copy_state::{self as state, FROM_CLIENT, State};
@@ -467,7 +467,7 @@ impl CopyInput {
         unsafe {
             let context = per_tuple_context(self.estate);
             let before = pg_sys::MemoryContextSwitchTo((*context).ecxt_per_tuple_memory);
-            let style = DateStyle::iso();
+            let style = TextStyle::exact();
             let text = pg_sys::OutputFunctionCall(&raw mut column.function, value);
             drop(style);
             let text = CStr::from_ptr(text).to_bytes().to_vec();

@@ -19,8 +19,8 @@ use crate::exec::triggers::{Triggers, of_relation};
 use crate::server::utility::{UtilityCall, copied_columns};
 use crate::sys::error::{PgError, SqlState};
 use crate::sys::node;
-use crate::sys::value::DateStyle;
 use crate::sys::value::Hasher;
+use crate::sys::value::TextStyle;
 use crate::sys::version::{self, copy_state as state};
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::cell::RefCell;
@@ -249,7 +249,7 @@ impl CopyInput {
                 match self.datum(self.columns[index].number) {
                     None => out.extend_from_slice(b"\\N"),
                     Some(value) => {
-                        let style = DateStyle::iso();
+                        let style = TextStyle::exact();
                         let text = pg_sys::OutputFunctionCall(
                             &raw mut self.columns[index].function,
                             value,

@@ -10,6 +10,7 @@ mod queries;
 mod rights;
 mod search_path;
 mod server;
+mod settings;
 mod trees;
 mod triggers;
 mod tuples;
@@ -34,6 +35,7 @@ pub(crate) use server::{
     PARALLEL_FOR_TESTS, backend_index, encoding_name, handle_signal, has_read_more,
     lasting_wait_set, process_number, rewritten_in, store_size, truncate, write_file,
 };
+pub(crate) use settings::{count_of_settings, each_setting};
 pub(crate) use trees::{
     flatten_groups, forget_nulling, has_group_entry, relations_of, settle_nulling,
 };
