@@ -87,31 +87,3 @@ fn a_placement_that_is_missing_on_its_node_makes_the_size_null_with_a_warning() 
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert_eq!(warnings[0].message, "placements of table \"t\" are missing on their nodes");
 }
-
-#[test]
-fn maintenance_of_many_tables_warns_which_distributed_ones_it_leaves_out() {
-    // REINDEX SCHEMA, REINDEX DATABASE and CLUSTER succeeded, and nobody learned that the shards were left out.
-    let cluster = TestCluster::up(1);
-    cluster.sql("CREATE SCHEMA s; CREATE TABLE s.here (x int PRIMARY KEY)");
-    cluster.create_distributed("CREATE TABLE t (k int PRIMARY KEY)", "t", "k", 2, 1);
-    let mut session = cluster.new_session();
-    for command in ["REINDEX SCHEMA public", "REINDEX DATABASE postgres", "CLUSTER"] {
-        session.sql(command);
-        let warnings = session.warnings();
-        assert_eq!(warnings.len(), 1, "{command}: {warnings:?}");
-        let name = command.trim_end_matches(" public").trim_end_matches(" postgres");
-        assert_eq!(
-            warnings[0].line(),
-            format!("01000: {name} does not reach the shards of distributed tables")
-        );
-        assert_eq!(warnings[0].detail, "Left out: \"t\".");
-        assert_eq!(warnings[0].hint, "Run it on the workers too, where the shards are tables.");
-    }
-    for command in ["REINDEX SCHEMA s", "REINDEX SYSTEM postgres"] {
-        session.sql(command);
-        assert_eq!(session.warnings(), [], "{command}");
-    }
-    let output = cluster.program("reindexdb", NodeName::Coordinator, &[], "");
-    assert!(output.status.success(), "{output:?}");
-    assert!(String::from_utf8_lossy(&output.stderr).contains("Left out: \"t\"."), "{output:?}");
-}

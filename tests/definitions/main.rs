@@ -4,6 +4,12 @@
 /// Two sessions, concurrent changes, and nodes that fail.
 mod faults;
 
+/// Indexes beside running statements, REINDEX and CLUSTER.
+mod indexes;
+
+/// Foreign keys.
+mod foreign_keys;
+
 /// Types, functions and extensions.
 mod needs;
 

@@ -317,26 +317,6 @@ fn an_object_that_a_node_lacks_is_asked_for_by_a_hint_that_names_the_node() {
 }
 
 #[test]
-fn a_foreign_key_names_the_table_that_it_refers_to() {
-    let cluster = TestCluster::up(1);
-    cluster.sql("CREATE TABLE t (k int PRIMARY KEY); CREATE TABLE l (k int)");
-    cluster.sql("SELECT create_distributed_table('t', 'k', 1)");
-    for sql in [
-        "ALTER TABLE l ADD FOREIGN KEY (k) REFERENCES t",
-        "ALTER TABLE l ADD COLUMN m int REFERENCES t",
-        "CREATE TABLE child (k int REFERENCES t)",
-        "CREATE TABLE child (k int, FOREIGN KEY (k) REFERENCES t)",
-    ] {
-        expect(
-            &cluster,
-            sql,
-            "0A000",
-            "cannot create a foreign key that refers to distributed table \"t\"",
-        );
-    }
-}
-
-#[test]
 fn a_definition_changes_while_the_table_is_local_for_a_moment() {
     let cluster = TestCluster::up(2);
     cluster.sql("CREATE TABLE t (k int PRIMARY KEY, v int)");

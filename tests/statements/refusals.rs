@@ -22,14 +22,10 @@ fn what_would_miss_the_shards_is_refused_and_names_the_table() {
     let before = cluster.text("SELECT * FROM events ORDER BY 1");
     let refused = [
         "ALTER TABLE events DROP COLUMN device CASCADE",
-        "ALTER TABLE events ADD FOREIGN KEY (v) REFERENCES plain_key",
+        "ALTER TABLE events ADD FOREIGN KEY (v) REFERENCES plain_key NOT VALID",
         "ALTER TABLE events ADD COLUMN w int REFERENCES plain_key",
         "ALTER TABLE events INHERIT plain",
         "ALTER TABLE events SET TABLESPACE pg_default",
-        "CREATE UNIQUE INDEX CONCURRENTLY events_v ON events (v)",
-        "DROP INDEX CONCURRENTLY events_pkey",
-        "REINDEX TABLE events",
-        "CLUSTER events USING events_pkey",
         "CREATE TRIGGER t BEFORE TRUNCATE ON events EXECUTE FUNCTION suppress_redundant_updates_trigger()",
         "CREATE RULE r AS ON DELETE TO events DO INSTEAD NOTHING",
         "ALTER SCHEMA public RENAME TO former",
@@ -43,7 +39,6 @@ fn what_would_miss_the_shards_is_refused_and_names_the_table() {
         let mut session = cluster.new_session();
         match session.try_sql(statement) {
             Ok(_) => wrong.push(format!("{statement}\n    is not refused")),
-            Err(error) if error.sqlstate == "2BP01" && statement.starts_with("DROP INDEX") => {}
             Err(error) => {
                 let whole = error.to_string();
                 if error.sqlstate != "0A000"

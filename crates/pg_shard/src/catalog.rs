@@ -6,6 +6,7 @@
 //! Cached plans hold no metadata: they look here at each execution.
 
 use crate::mark::{self, Mark};
+use pg::catalog::foreign_keys::links;
 use pg::catalog::table::{self, Search};
 use pg::hooks::Verdict;
 use pg::read::query::DistributionKey;
@@ -51,6 +52,8 @@ pub(crate) struct DistributedTable {
     pub(crate) key_is_not_null: bool,
     /// No constraint of the table holds between rows of different keys.
     pub(crate) unique_within_key: bool,
+    /// Foreign keys link it with itself or with other tables.
+    pub(crate) is_linked: bool,
     /// Its shards.
     pub(crate) map: ShardMap,
     /// The placements of each shard, in the map's order and by id: the first healthy one leads.
@@ -131,7 +134,7 @@ impl DistributedTable {
     pub(crate) fn hash_of_null(&self) -> Result<i32, PgError> {
         match self.map.shards().first() {
             Some(first) if self.key_is_not_null => Ok(first.range.first()),
-            _ => Err(crate::plan::null_key(self)),
+            _ => Err(null_key(self)),
         }
     }
 
@@ -172,6 +175,18 @@ impl DistributedTable {
         .detail(format!("No shards exist for distributed table \"{}\".", self.name))
         .hint("Run master_create_worker_shards to create shards and try again.")
     }
+}
+
+/// A row without a distribution column's value has no shard.
+fn null_key(table: &DistributedTable) -> PgError {
+    PgError::new(
+        SqlState::NULL_VALUE_NOT_ALLOWED,
+        "cannot plan INSERT using row with NULL value in partition column",
+    )
+    .detail(format!(
+        "Column \"{}\" of table \"{}\" decides where a row is stored.",
+        table.key_name, table.name
+    ))
 }
 
 /// A name in double quotes.
@@ -302,6 +317,7 @@ fn load(oid: Oid, metadata: Metadata) -> Option<DistributedTable> {
         key_name: String::new(),
         key_is_not_null: false,
         unique_within_key: false,
+        is_linked: !links(oid).is_empty(),
         map: ShardMap::default(),
         placements: Vec::new(),
         unplaced: None,

@@ -5,6 +5,7 @@
 //! another healthy placement remains; then we look whether it was written.
 
 use crate::catalog;
+use crate::links;
 use pg::catalog::privileged;
 use pg::server::background;
 use pg::server::lock::{self, Mode, ShardLock};
@@ -20,13 +21,14 @@ const MARKING: ShardLock = ShardLock::Metadata(ShardId(0));
 /// Ids in one worker's argument.
 const BATCH: usize = 5;
 
-/// Marks placements inactive (state 3), in a transaction of its own.
+/// Marks placements inactive (state 3), in a transaction of its own, and with them those that foreign keys link with them.
 ///
 /// # Errors
 ///
 /// If one of them is the last healthy placement of its shard by now: somebody else marked the others, so what
 /// this statement wrote elsewhere is not what the shard will hold.
 pub(crate) fn mark_inactive(placements: &[(ShardId, PlacementId)]) -> Result<(), PgError> {
+    let placements = links::with_linked(placements)?;
     for batch in placements.chunks(BATCH) {
         let ids: Vec<String> = batch.iter().map(|(_, placement)| placement.0.to_string()).collect();
         background::run("pg_shard placement marker", &ids.join(","))?;
@@ -34,7 +36,7 @@ pub(crate) fn mark_inactive(placements: &[(ShardId, PlacementId)]) -> Result<(),
     resolver::note_stale();
     transaction::accept_invalidations();
     catalog::forget(None);
-    for (shard, placement) in placements {
+    for (shard, placement) in &placements {
         let still_healthy = catalog::current_placements(*shard)
             .iter()
             .any(|known| known.id == *placement && known.state == PlacementState::Healthy);

@@ -54,6 +54,9 @@ mod copy;
 /// Changing tables' definitions.
 mod ddl;
 
+/// Tables that foreign keys link.
+mod links;
+
 /// Nodes that act as a table's owner.
 mod owner;
 

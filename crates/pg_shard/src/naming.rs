@@ -1,6 +1,7 @@
 //! Errors of workers speak of shards; users know tables.
 
 use crate::catalog::DistributedTable;
+use crate::links;
 use pg::catalog::table;
 use pg::{PgError, SqlState};
 use shardmap::NodeAddress;
@@ -40,6 +41,9 @@ pub(crate) fn tell_as_table(
             && error.message().contains(&format!("{}{suffix}\"", distributed.name));
         error.rewrite(|text| without_suffix(text, &names, &suffix));
     }
+    for (distributed, index) in tables.iter().filter(|(distributed, _)| distributed.is_linked) {
+        tell_linked(&mut error, distributed, *index);
+    }
     if lacks_shard {
         error = error.hint(format!(
             "Node \"{node}\" lacks a shard of the table. Mark its placement there with shard_state 3 and repair it, \
@@ -51,6 +55,21 @@ pub(crate) fn tell_as_table(
         types.iter().fold(text.to_owned(), |text, (told, shown)| with_name(&text, told, shown))
     });
     explain_missing_object(error, node).context(format!("while executing on node \"{node}\""))
+}
+
+/// The same for tables that foreign keys link with one of these: the error may be about rows of theirs.
+fn tell_linked(error: &mut PgError, table: &DistributedTable, index: usize) {
+    for (other, shards) in links::names_beside(table, index) {
+        let mut names = vec![other.name.clone()];
+        names.extend(table::index_names(other.oid).into_iter().map(|(_, name)| name));
+        names.push(format!("{}.{}", other.schema, other.name));
+        error.rewrite(|text| {
+            shards.iter().fold(text.to_owned(), |text, shard| {
+                let suffix = format!("_{}", shard.0);
+                if text.contains(&suffix) { without_suffix(&text, &names, &suffix) } else { text }
+            })
+        });
+    }
 }
 
 /// Makes of a line's number in `COPY table, line 7` that in the client's data. If the worker names no line, or one that no

@@ -320,7 +320,7 @@ pub(crate) fn before_prepare() -> Result<(), PgError> {
 /// After the end of the local transaction: nothing stays open on the nodes. Must not fail.
 pub(crate) fn after_transaction(committed: bool) {
     crate::execute::modify::forget_waiting(0);
-    crate::ddl::follow::forget();
+    crate::ddl::watched::forget();
     activity::forget();
     crate::functions::repartition::forget_sessions();
     moment::forget();

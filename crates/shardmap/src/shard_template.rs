@@ -44,6 +44,13 @@ enum Piece {
     Text(String),
     /// The hole: this name, suffixed and quoted.
     Name(String),
+    /// A hole for the shard of another table that lies beside this one.
+    Peer {
+        /// What the caller knows the other table by.
+        table: u32,
+        /// Its bare name.
+        name: String,
+    },
 }
 
 impl Template {
@@ -68,12 +75,19 @@ impl Template {
         self
     }
 
+    /// Goes on with the shard beside this one of another table, which the caller knows as `table`; `name` is bare.
+    pub fn peer(mut self, table: u32, name: &str) -> Self {
+        self.pieces.push(Piece::Peer { table, name: name.to_owned() });
+        self
+    }
+
     /// Goes on with another template.
     pub fn then(mut self, other: &Self) -> Self {
         for piece in &other.pieces {
             self = match piece {
                 Piece::Text(sql) => self.text(sql),
                 Piece::Name(base) => self.name(base),
+                Piece::Peer { table, name } => self.peer(*table, name),
             };
         }
         self
@@ -97,13 +111,25 @@ impl Template {
         self
     }
 
-    /// The SQL for one shard.
+    /// The SQL for one shard, if no other table has a part in it.
     pub fn fill(&self, shard_id: i64) -> Result<String, NameTooLong> {
+        self.fill_beside(shard_id, &|_| shard_id)
+    }
+
+    /// The SQL for one shard; `peer` knows the shards of other tables that lie beside it.
+    pub fn fill_beside(
+        &self,
+        shard_id: i64,
+        peer: &dyn Fn(u32) -> i64,
+    ) -> Result<String, NameTooLong> {
         let mut sql = String::new();
         for piece in &self.pieces {
             match piece {
                 Piece::Text(text) => sql.push_str(text),
                 Piece::Name(base) => sql.push_str(&quote_name(&shard_name(base, shard_id)?)),
+                Piece::Peer { table, name } => {
+                    sql.push_str(&quote_name(&shard_name(name, peer(*table))?));
+                }
             }
         }
         Ok(sql)
@@ -116,6 +142,7 @@ impl fmt::Display for Template {
         self.pieces.iter().try_for_each(|piece| match piece {
             Piece::Text(text) => f.write_str(text),
             Piece::Name(base) => write!(f, "{{{base}}}"),
+            Piece::Peer { name, .. } => write!(f, "{{{name}}}"),
         })
     }
 }

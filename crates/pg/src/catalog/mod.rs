@@ -9,6 +9,9 @@ pub mod role;
 /// The triggers of a table.
 pub mod trigger;
 
+/// Which tables are linked by foreign keys.
+pub mod foreign_keys;
+
 /// What types are made of.
 pub mod type_parts;
 

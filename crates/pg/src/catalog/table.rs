@@ -138,7 +138,6 @@ pub fn scan(
 /// Catalogs whose OIDs the bindings lack; they are fixed (`CATALOG(...)` in `src/include/catalog`).
 const PG_INHERITS: Oid = Oid::from_u32(2611);
 const PG_REWRITE: Oid = Oid::from_u32(2618);
-const PG_CONSTRAINT: Oid = Oid::from_u32(2606);
 
 /// Some row of `table` has `value` in `column`, and `fits`.
 fn has_row(
@@ -164,23 +163,6 @@ pub fn inherits(table: Oid) -> bool {
 pub fn has_rules(table: Oid) -> bool {
     // `ev_class`.
     has_row(PG_REWRITE, None, 3, table, &|_| true)
-}
-
-/// Foreign keys: those that the table has, and whether others refer to it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ForeignKeys {
-    /// The table refers to others.
-    pub refers: bool,
-    /// Others refer to the table.
-    pub is_referred_to: bool,
-}
-
-/// The table's foreign keys.
-pub fn foreign_keys(table: Oid) -> ForeignKeys {
-    // `contype`, `conrelid`, `confrelid`.
-    let is_foreign_key = |row: &Row| row.char(4) == b'f';
-    let has = |column| has_row(PG_CONSTRAINT, None, column, table, &is_foreign_key);
-    ForeignKeys { refers: has(8), is_referred_to: has(12) }
 }
 
 /// The next value of a sequence, whoever may use it.

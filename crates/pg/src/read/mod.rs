@@ -6,6 +6,9 @@ pub(crate) mod infallible;
 /// What an analysed query is and says.
 pub mod query;
 
+/// Which rows a statement changes.
+pub mod changes;
+
 /// Reading what a statement touches and says.
 pub(crate) mod facts;
 

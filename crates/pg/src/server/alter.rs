@@ -1,7 +1,7 @@
 //! What a definition statement says that the catalogs do not show when it has run.
 
 use crate::print::template::with_portable_output;
-use crate::server::utility::UtilityCall;
+use crate::server::utility::{UtilityCall, resolve};
 use crate::sys::node;
 use pgrx::pg_sys::{self, AlterTableType as Kind, NodeTag, Oid};
 
@@ -9,19 +9,6 @@ impl UtilityCall {
     /// What tells this statement from others while it runs.
     pub fn id(&self) -> usize {
         self.statement() as usize
-    }
-
-    /// It is CREATE INDEX or DROP INDEX with CONCURRENTLY.
-    pub fn is_concurrent(&self) -> bool {
-        // SAFETY: a live utility statement, cast to the struct of its tag.
-        unsafe {
-            let n = self.node();
-            match node::tag(n) {
-                NodeTag::T_IndexStmt => (*n.cast::<pg_sys::IndexStmt>()).concurrent,
-                NodeTag::T_DropStmt => (*n.cast::<pg_sys::DropStmt>()).concurrent,
-                _ => false,
-            }
-        }
     }
 
     /// It creates a trigger of this type (`pg_trigger.tgtype`).
@@ -50,18 +37,27 @@ impl UtilityCall {
                     Kind::AT_DropOf => "ALTER TABLE ... NOT OF",
                     Kind::AT_SetAccessMethod => "ALTER TABLE ... SET ACCESS METHOD",
                     Kind::AT_SetTableSpace => "ALTER TABLE ... SET TABLESPACE",
-                    Kind::AT_AddConstraint | Kind::AT_AddColumn
-                        if has_foreign_key((*command).def) =>
-                    {
-                        "ALTER TABLE ... FOREIGN KEY"
-                    }
                     _ => return None,
                 })
             }
         })
     }
 
-    /// It is an ALTER TABLE that may write the table anew.
+    /// It is an ALTER TABLE or CLUSTER of this table.
+    pub fn is_about(&self, table: Oid) -> bool {
+        // SAFETY: a live utility statement, cast to the struct of its tag.
+        unsafe {
+            let n = self.node();
+            let relation = match node::tag(n) {
+                NodeTag::T_AlterTableStmt => (*n.cast::<pg_sys::AlterTableStmt>()).relation,
+                NodeTag::T_ClusterStmt => (*n.cast::<pg_sys::ClusterStmt>()).relation,
+                _ => return false,
+            };
+            resolve(relation) == Some(table)
+        }
+    }
+
+    /// It is an ALTER TABLE or CLUSTER that may write the table anew.
     pub fn may_rewrite(&self) -> bool {
         let rewrites = [
             Kind::AT_AddColumn,
@@ -69,10 +65,14 @@ impl UtilityCall {
             Kind::AT_SetLogged,
             Kind::AT_SetUnLogged,
         ];
-        // SAFETY: live subcommands of the statement.
-        self.subcommands()
-            .into_iter()
-            .any(|command| unsafe { rewrites.contains(&(*command).subtype) })
+        // SAFETY: a live statement and its subcommands.
+        unsafe {
+            node::tag(self.node()) == NodeTag::T_ClusterStmt
+                || self
+                    .subcommands()
+                    .into_iter()
+                    .any(|command| rewrites.contains(&(*command).subtype))
+        }
     }
 
     /// The columns whose type an ALTER TABLE changes by an expression of USING, and this expression, printed for any session.
@@ -102,23 +102,6 @@ impl UtilityCall {
             node::cast::<pg_sys::AlterTableStmt, _>(self.node(), NodeTag::T_AlterTableStmt)
                 .map_or_else(Vec::new, |alter| node::elements((*alter).cmds))
         }
-    }
-}
-
-/// A constraint, or a column with one, is a foreign key.
-unsafe fn has_foreign_key(definition: *mut pg_sys::Node) -> bool {
-    // SAFETY: the caller passes a live node of a raw statement, or null.
-    unsafe {
-        if let Some(constraint) =
-            node::cast::<pg_sys::Constraint, _>(definition, NodeTag::T_Constraint)
-        {
-            return (*constraint).contype == pg_sys::ConstrType::CONSTR_FOREIGN;
-        }
-        node::cast::<pg_sys::ColumnDef, _>(definition, NodeTag::T_ColumnDef).is_some_and(|column| {
-            node::elements::<pg_sys::Node>((*column).constraints)
-                .into_iter()
-                .any(|constraint| has_foreign_key(constraint))
-        })
     }
 }
 

@@ -3,6 +3,9 @@
 /// Room for prepared transactions.
 pub mod prepared;
 
+/// Indexes that are built, rebuilt and dropped.
+pub mod maintenance;
+
 /// Definitions: what the statement alone says.
 pub mod alter;
 

@@ -35,15 +35,16 @@ pub enum Utility {
     /// COPY table TO.
     CopyTo(Oid),
     /// TRUNCATE.
-    Truncate(Vec<Oid>),
+    Truncate {
+        /// The tables that it names.
+        tables: Vec<Oid>,
+        /// With CASCADE.
+        cascades: bool,
+    },
     /// VACUUM or ANALYZE.
     Vacuum(Vacuum),
     /// Something that changes the definition of these tables; with the command as SQL spells it.
     Define(&'static str, Vec<Oid>),
-    /// The same, with foreign keys that refer to other tables.
-    DefineWithKeys(&'static str, Vec<Oid>, Vec<Oid>),
-    /// Maintenance of many tables that the statement does not name.
-    MaintainAll(&'static str, TablesOf),
     /// The same for tables that are not named one by one.
     DefineAll(&'static str, TablesOf),
     /// Something that checks stored values of this domain: the command as SQL spells it.
@@ -146,13 +147,16 @@ impl UtilityCall {
                     _ => Utility::Other,
                 },
                 NodeTag::T_TruncateStmt => {
-                    Utility::Truncate(resolve_all((*n.cast::<pg_sys::TruncateStmt>()).relations))
+                    let truncate = n.cast::<pg_sys::TruncateStmt>();
+                    Utility::Truncate {
+                        tables: resolve_all((*truncate).relations),
+                        cascades: (*truncate).behavior == pg_sys::DropBehavior::DROP_CASCADE,
+                    }
                 }
                 NodeTag::T_VacuumStmt => vacuum(n.cast()),
                 NodeTag::T_AlterTableStmt => {
                     let alter = n.cast::<pg_sys::AlterTableStmt>();
                     let mut tables: Vec<Oid> = resolve((*alter).relation).into_iter().collect();
-                    let mut keys = Vec::new();
                     for command in node::elements::<pg_sys::AlterTableCmd>((*alter).cmds) {
                         let other = match (*command).subtype {
                             pg_sys::AlterTableType::AT_AddInherit
@@ -165,9 +169,8 @@ impl UtilityCall {
                             _ => std::ptr::null_mut(),
                         };
                         tables.extend(resolve(other));
-                        keys.extend(referenced((*command).def));
                     }
-                    Utility::DefineWithKeys("ALTER TABLE", tables, keys)
+                    Utility::Define("ALTER TABLE", tables)
                 }
                 NodeTag::T_AlterDomainStmt => check_of_domain(n.cast()),
                 NodeTag::T_RenameStmt
@@ -228,28 +231,10 @@ impl UtilityCall {
                     let comment = n.cast::<pg_sys::CommentStmt>();
                     Utility::Define("COMMENT", list(commented(comment)))
                 }
-                NodeTag::T_ClusterStmt if (*n.cast::<pg_sys::ClusterStmt>()).relation.is_null() => {
-                    Utility::MaintainAll("CLUSTER", TablesOf::Database)
-                }
-                NodeTag::T_ReindexStmt if (*n.cast::<pg_sys::ReindexStmt>()).relation.is_null() => {
-                    reindexed(n.cast())
-                }
-                NodeTag::T_ClusterStmt => Utility::Define(
-                    "CLUSTER",
-                    list(resolve((*n.cast::<pg_sys::ClusterStmt>()).relation)),
-                ),
-                NodeTag::T_ReindexStmt => Utility::Define(
-                    "REINDEX",
-                    list(resolve((*n.cast::<pg_sys::ReindexStmt>()).relation)),
-                ),
                 NodeTag::T_CreateStmt => {
                     let create = n.cast::<pg_sys::CreateStmt>();
                     let parents = resolve_all((*create).inhRelations);
-                    let keys = node::elements::<pg_sys::Node>((*create).tableElts)
-                        .into_iter()
-                        .flat_map(|element| referenced(element))
-                        .collect();
-                    Utility::DefineWithKeys("CREATE TABLE ... INHERITS", parents, keys)
+                    Utility::Define("CREATE TABLE ... INHERITS", parents)
                 }
                 NodeTag::T_GrantStmt => {
                     let grant = n.cast::<pg_sys::GrantStmt>();
@@ -356,24 +341,6 @@ impl UtilityCall {
     }
 }
 
-/// REINDEX of a schema or of the database; SYSTEM has no tables of users.
-unsafe fn reindexed(statement: *mut pg_sys::ReindexStmt) -> Utility {
-    use pg_sys::ReindexObjectType as Kind;
-    // SAFETY: the caller passes a live REINDEX.
-    unsafe {
-        match (*statement).kind {
-            Kind::REINDEX_OBJECT_SCHEMA => {
-                let schemas = schema((*statement).name);
-                Utility::MaintainAll("REINDEX SCHEMA", TablesOf::Schemas(schemas))
-            }
-            Kind::REINDEX_OBJECT_DATABASE => {
-                Utility::MaintainAll("REINDEX DATABASE", TablesOf::Database)
-            }
-            _ => Utility::Other,
-        }
-    }
-}
-
 unsafe fn vacuum(statement: *mut pg_sys::VacuumStmt) -> Utility {
     // SAFETY: the caller passes a live VACUUM or ANALYZE; lists hold what the grammar puts there.
     unsafe {
@@ -432,7 +399,7 @@ pub fn copied_columns(table: Oid) -> Vec<(i16, String)> {
 }
 
 /// The schema of that name, if there is one.
-unsafe fn schema(name: *const c_char) -> Vec<Oid> {
+pub(crate) unsafe fn schema(name: *const c_char) -> Vec<Oid> {
     // SAFETY: the caller passes a name of a live statement.
     let oid = unsafe { pg_sys::get_namespace_oid(name, true) };
     if oid == Oid::INVALID { Vec::new() } else { vec![oid] }
@@ -510,31 +477,12 @@ unsafe fn commented(statement: *mut pg_sys::CommentStmt) -> Option<Oid> {
     }
 }
 
-/// The tables that a column's or table's foreign keys refer to.
-unsafe fn referenced(definition: *mut pg_sys::Node) -> Vec<Oid> {
-    // SAFETY: the caller passes a live node of a raw statement, or null.
-    unsafe {
-        if let Some(constraint) =
-            node::cast::<pg_sys::Constraint, _>(definition, NodeTag::T_Constraint)
-        {
-            return list(resolve((*constraint).pktable));
-        }
-        if let Some(column) = node::cast::<pg_sys::ColumnDef, _>(definition, NodeTag::T_ColumnDef) {
-            return node::elements::<pg_sys::Node>((*column).constraints)
-                .into_iter()
-                .flat_map(|constraint| referenced(constraint))
-                .collect();
-        }
-        Vec::new()
-    }
-}
-
 fn list(table: Option<Oid>) -> Vec<Oid> {
     table.into_iter().collect()
 }
 
 /// The relation that a name means, if there is one; of an index the table it belongs to.
-unsafe fn resolve(name: *mut pg_sys::RangeVar) -> Option<Oid> {
+pub(crate) unsafe fn resolve(name: *mut pg_sys::RangeVar) -> Option<Oid> {
     if name.is_null() {
         return None;
     }

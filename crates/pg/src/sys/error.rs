@@ -36,6 +36,8 @@ impl SqlState {
     pub const INTERNAL_ERROR: Self = Self(*b"XX000");
     /// 01000: a warning.
     pub const WARNING: Self = Self(*b"01000");
+    /// 42622: a name is too long.
+    pub const NAME_TOO_LONG: Self = Self(*b"42622");
     /// 57014: the user or a timeout cancelled the statement.
     pub const QUERY_CANCELED: Self = Self(*b"57014");
     /// 55P03: somebody else holds the lock.

@@ -5,13 +5,13 @@
 //! so a definition changes everywhere or nowhere, and ROLLBACK undoes it. What the statement was does not matter, so a column
 //! that goes with its type is followed as well. Inactive placements are left alone: repair creates them anew.
 
-use super::{definition_error, run_on, shard_definition};
-use crate::catalog::{self, DistributedTable};
+use super::foreign_keys;
+use super::nodes::{catalog_entry, failed, nodes, on_shards, run_on};
+use super::shard_definition::{self, definition_error};
+use super::watched::{WATCHED, Watched};
+use crate::catalog::DistributedTable;
 use crate::functions::literal;
 use crate::mark;
-use crate::naming;
-use crate::session::pool;
-use crate::transaction::{self, NodeFailure};
 use pg::catalog::privileged;
 use pg::catalog::table::{self, RelationLock};
 use pg::exec::triggers;
@@ -22,35 +22,7 @@ use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use shardmap::definition::change::{Change, Conversion, Refusal, change};
 use shardmap::definition::{Column, Definition};
-use shardmap::shard_template::Template;
-use shardmap::{NodeAddress, PlacementId, ShardId};
-use std::cell::RefCell;
 use std::rc::Rc;
-
-/// A table that a running statement may change.
-struct Watched {
-    /// The statement.
-    statement: usize,
-    table: Rc<DistributedTable>,
-    before: Definition,
-    conversions: Vec<Conversion>,
-    /// Unique indexes that hold within each shard only.
-    loose: Vec<String>,
-    /// It has the heap's access method meanwhile.
-    is_suspended: bool,
-}
-
-thread_local!(static WATCHED: RefCell<Vec<Watched>> = const { RefCell::new(Vec::new()) });
-
-/// The transaction has ended, and with it all statements.
-pub(crate) fn forget() {
-    WATCHED.with_borrow_mut(Vec::clear);
-}
-
-/// A statement that is running watches this table: its shards will follow.
-pub(super) fn is_watched(oid: Oid) -> bool {
-    WATCHED.with_borrow(|watched| watched.iter().any(|one| one.table.oid == oid))
-}
 
 /// Reads the definitions of tables that a statement is about to change.
 ///
@@ -62,6 +34,23 @@ pub(super) fn watch(
 ) -> Result<(), PgError> {
     let statement = call.id();
     WATCHED.with_borrow_mut(|watched| watched.retain(|one| one.statement != statement));
+    watch_each(call, tables, locks)
+}
+
+/// The same for tables that change with those that the statement is about.
+pub(super) fn watch_too(
+    call: &UtilityCall,
+    tables: Vec<Rc<DistributedTable>>,
+) -> Result<(), PgError> {
+    watch_each(call, tables, false)
+}
+
+fn watch_each(
+    call: &UtilityCall,
+    tables: Vec<Rc<DistributedTable>>,
+    locks: bool,
+) -> Result<(), PgError> {
+    let statement = call.id();
     for table in tables {
         table.check()?;
         let is_own = table::is_owned_by_user(table.oid);
@@ -69,10 +58,11 @@ pub(super) fn watch(
             table::lock_relation(table.oid, RelationLock::ShareUpdateExclusive);
         }
         let before = shard_definition::read(table.oid).map_err(|error| definition_error(&error))?;
-        let conversions = if is_own { call.conversions(table.oid) } else { Vec::new() };
+        let is_meant = call.is_about(table.oid);
+        let conversions = if is_own && is_meant { call.conversions(table.oid) } else { Vec::new() };
         let conversions =
             conversions.into_iter().map(|(column, using)| Conversion { column, using }).collect();
-        let is_suspended = is_own && call.may_rewrite();
+        let is_suspended = is_own && is_meant && call.may_rewrite();
         if is_suspended {
             mark::suspend(table.oid)?;
         }
@@ -96,16 +86,35 @@ pub(super) fn finish(call: &UtilityCall) -> Result<bool, PgError> {
         return Ok(false);
     }
     show_changes();
-    for watched in mine {
+    let mut asked = Vec::new();
+    for watched in &mine {
         // The table may have gone with the statement, and its shards with it.
         if table::describe(watched.table.oid).is_some() {
-            follow(&watched)?;
+            asked.extend(follow(watched)?);
         }
+    }
+    // What a foreign key depends on goes after it, and comes before it, whatever table that is of.
+    for asked in &asked {
+        on_shards(&*catalog_entry(&asked.watched.table)?, &asked.change.foreign_keys.dropped)?;
+    }
+    for asked in &asked {
+        apply(asked)?;
+    }
+    for asked in &asked {
+        on_shards(&*catalog_entry(&asked.watched.table)?, &asked.change.foreign_keys.made)?;
     }
     Ok(true)
 }
 
-fn follow(watched: &Watched) -> Result<(), PgError> {
+/// What a statement asks of the shards of a table.
+struct Asked<'a> {
+    watched: &'a Watched,
+    after: Definition,
+    change: Change,
+}
+
+/// Finds out what the shards need.
+fn follow(watched: &Watched) -> Result<Option<Asked<'_>>, PgError> {
     let table = &watched.table;
     if watched.is_suspended {
         mark::put(table.oid)?;
@@ -121,7 +130,10 @@ fn follow(watched: &Watched) -> Result<(), PgError> {
     });
     rename_key(watched, &after)?;
     if change.is_empty() {
-        return Ok(());
+        return Ok(None);
+    }
+    if !change.foreign_keys.made.is_empty() {
+        foreign_keys::check(table)?;
     }
     if !table::is_owned_by_user(table.oid) && watched.before.table.owner == after.table.owner {
         return Err(PgError::unsupported(
@@ -130,19 +142,19 @@ fn follow(watched: &Watched) -> Result<(), PgError> {
         )
         .detail("Only the owner of the shards can change them."));
     }
-    warn_of_loose_indexes(watched);
-    apply(watched, &after, &change)
-}
-
-fn apply(watched: &Watched, after: &Definition, change: &Change) -> Result<(), PgError> {
-    let table = &watched.table;
+    warn_of_loose_indexes(table, &watched.loose);
     // A repair that is under way would copy what was there before.
     for index in 0..table.map.len() {
         if table.placements[index].len() > 1 {
             lock_shard(ShardLock::Metadata(table.shard_id(index)), Mode::Share);
         }
     }
-    let table = &catalog_entry(table)?;
+    Ok(Some(Asked { watched, after, change }))
+}
+
+fn apply(asked: &Asked<'_>) -> Result<(), PgError> {
+    let Asked { watched, after, change } = asked;
+    let table = &catalog_entry(&watched.table)?;
     if !change.prerequisites.is_empty() {
         for (node, parts) in nodes(table)? {
             run_on(&node, &change.prerequisites)
@@ -156,12 +168,6 @@ fn apply(watched: &Watched, after: &Definition, change: &Change) -> Result<(), P
     on_shards(table, &change.then)
 }
 
-/// The table with the placements of now.
-fn catalog_entry(table: &Rc<DistributedTable>) -> Result<Rc<DistributedTable>, PgError> {
-    catalog::forget(Some(table.oid));
-    catalog::get(table.oid)
-}
-
 /// Computes the defaults of new columns for the rows that are there, as for any UPDATE but without triggers.
 fn fill(table: Oid, after: &Definition, columns: &[String]) -> Result<(), PgError> {
     let assignments: Vec<String> =
@@ -173,70 +179,6 @@ fn fill(table: Oid, after: &Definition, columns: &[String]) -> Result<(), PgErro
         assignments.join(", ")
     );
     triggers::without(table, || privileged::run_as_caller(&sql))
-}
-
-/// Runs statements for each shard, on all its healthy placements.
-fn on_shards(table: &DistributedTable, statements: &[Template]) -> Result<(), PgError> {
-    if statements.is_empty() {
-        return Ok(());
-    }
-    for (node, parts) in nodes(table)? {
-        for (index, placement) in &parts {
-            let id = table.shard_id(*index).0;
-            let filled: Result<Vec<String>, _> =
-                statements.iter().map(|template| template.fill(id)).collect();
-            let filled = filled.map_err(|error| definition_error(&error.into()))?;
-            run_on(&node, &filled).map_err(|failure| failed(table, *index, &node, failure))?;
-            transaction::note_written(table, *index, *placement, &node);
-        }
-    }
-    Ok(())
-}
-
-/// The nodes, each with the shards that it has and their placements there.
-type PerNode = Vec<(NodeAddress, Vec<(usize, PlacementId)>)>;
-
-fn nodes(table: &DistributedTable) -> Result<PerNode, PgError> {
-    let mut nodes: PerNode = Vec::new();
-    for index in 0..table.map.len() {
-        if table.healthy(index).next().is_none() {
-            return Err(unplaced(table, table.shard_id(index)));
-        }
-        for placement in table.healthy(index) {
-            let part = (index, placement.id);
-            match nodes.iter_mut().find(|(node, _)| *node == placement.node) {
-                Some((_, parts)) => parts.push(part),
-                None => nodes.push((placement.node.clone(), vec![part])),
-            }
-        }
-    }
-    Ok(nodes)
-}
-
-fn failed(
-    table: &DistributedTable,
-    index: usize,
-    node: &NodeAddress,
-    failure: NodeFailure,
-) -> PgError {
-    match failure {
-        NodeFailure::Error(error) => naming::tell_as_table(error, &[(table, index)], node),
-        NodeFailure::Unreachable(error) => pool::connection_failed(node, &error)
-            .hint(format!(
-                "All nodes with shards of table \"{}\" must take part when its definition changes. Start the node, or mark its \
-                 placements with shard_state 3.",
-                table.name
-            )),
-    }
-}
-
-fn unplaced(table: &DistributedTable, shard: ShardId) -> PgError {
-    PgError::new(SqlState::INTERNAL_ERROR, "could not modify any active placements")
-        .detail(format!(
-            "No placement of shard {} of table \"{}\" is healthy.",
-            shard.0, table.name
-        ))
-        .hint("Repair the placements with master_copy_shard_placement.")
 }
 
 /// The metadata know the distribution column by its name.
@@ -257,10 +199,10 @@ fn rename_key(watched: &Watched, after: &Definition) -> Result<(), PgError> {
     ))
 }
 
-fn warn_of_loose_indexes(watched: &Watched) {
-    let table = &watched.table;
+/// Warns of unique indexes that hold within each shard only and were not there before.
+pub(super) fn warn_of_loose_indexes(table: &DistributedTable, known: &[String]) {
     for name in table::unique_indexes_without(table.oid, table.key.column) {
-        if !watched.loose.contains(&name) {
+        if !known.contains(&name) {
             pg::sys::error::warning(
                 PgError::new(
                     SqlState::WARNING,

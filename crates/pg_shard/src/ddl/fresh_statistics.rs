@@ -5,7 +5,8 @@
 //! done that; and if what the coordinator knows is older than that, it is brought. A table of which a node is not there is left for
 //! the next visit.
 
-use super::statistics::{CHANGES, add, bring, everywhere, remember};
+use super::at_once::everywhere;
+use super::statistics::{CHANGES, add, bring, remember};
 use crate::catalog::{self, DistributedTable, quote};
 use crate::session::pool;
 use pg::catalog::privileged;

@@ -16,6 +16,21 @@ mod needed;
 /// Shards follow their table's definition.
 pub(crate) mod follow;
 
+/// Foreign keys of shards.
+pub(crate) mod foreign_keys;
+
+/// Tables that running statements may change.
+pub(crate) mod watched;
+
+/// Indexes that are built, rebuilt and dropped beside running statements.
+mod maintenance;
+
+/// A statement for each of several nodes at once.
+mod at_once;
+
+/// Statements for nodes and shards.
+mod nodes;
+
 /// TRUNCATE.
 mod truncate;
 
@@ -25,20 +40,24 @@ pub(crate) mod triggers;
 /// What a shard of a table is made of.
 pub(crate) mod shard_definition;
 
+pub(crate) use self::at_once::ask_nodes;
 pub(crate) use self::fresh_statistics::keep_fresh;
-pub(crate) use self::statistics::ask_nodes;
+pub(crate) use self::nodes::run_on;
+pub(crate) use self::shard_definition::definition_error;
+
 use crate::catalog::{self, DistributedTable};
 use crate::client_decision;
 use crate::mark;
 use crate::session::pool;
-use crate::transaction::{self, NodeFailure};
+use crate::transaction::NodeFailure;
 use pg::catalog::privileged;
 use pg::catalog::table;
 use pg::catalog::type_parts;
+use pg::server::maintenance::Maintenance;
 use pg::server::utility::{Outcome, TablesOf, Utility, UtilityCall};
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
-use shard_definition::{DefinitionError, ShardDefinition};
+use shard_definition::ShardDefinition;
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -47,7 +66,7 @@ use std::rc::Rc;
 fn copy_to(call: &mut UtilityCall, distributed: &DistributedTable) -> Result<(), PgError> {
     if !table::may_select_any(distributed.oid) {
         let message = format!("permission denied for table {}", distributed.name);
-        return Err(PgError::new(SqlState(*b"42501"), message));
+        return Err(PgError::new(SqlState::INSUFFICIENT_PRIVILEGE, message));
     }
     call.copy_as_query(distributed.oid);
     Ok(())
@@ -59,6 +78,9 @@ pub(crate) fn utility(call: &mut UtilityCall) -> Result<Outcome, PgError> {
         return Ok(Outcome::PassOn);
     }
     DROPS_BELOW_TABLES.set(call.drops_below_tables());
+    if let Some((what, is_concurrent)) = call.maintenance() {
+        return maintain(call, what, is_concurrent);
+    }
     match call.read() {
         Utility::CopyFrom(oid) if catalog::find(oid).is_some() => {
             crate::copy::copy_from(call, oid)?;
@@ -69,27 +91,14 @@ pub(crate) fn utility(call: &mut UtilityCall) -> Result<Outcome, PgError> {
                 copy_to(call, &table)?;
             }
         }
-        Utility::Truncate(tables) => {
-            for table in tables.into_iter().filter_map(catalog::find) {
-                table.check()?;
-                if table.map.is_empty() {
-                    return Err(table.no_shards());
-                }
-                truncate::truncate(&table)?;
-            }
-        }
+        Utility::Truncate { tables, cascades } => truncate::truncate(&tables, cascades)?,
         Utility::Vacuum(_) => return Ok(Outcome::ThenFinish),
         Utility::EndPrepared => {
             client_decision::begin();
             return Ok(Outcome::ThenFinish);
         }
         Utility::Define(command, tables) => return define(call, command, &tables, true),
-        Utility::DefineWithKeys(command, tables, referenced) => {
-            refuse_foreign_keys(&referenced)?;
-            return define(call, command, &tables, true);
-        }
         Utility::CheckDomain(command, domain) => refuse_check(command, domain)?,
-        Utility::MaintainAll(command, which) => warn_left_out(command, &tables_of(&which)),
         Utility::DefineAll(command, which) => {
             return define(call, command, &tables_of(&which), false);
         }
@@ -100,6 +109,29 @@ pub(crate) fn utility(call: &mut UtilityCall) -> Result<Outcome, PgError> {
         Utility::CopyFrom(_) | Utility::Other => {}
     }
     Ok(Outcome::PassOn)
+}
+
+/// A statement about indexes, which the shards repeat.
+fn maintain(
+    call: &UtilityCall,
+    what: Maintenance,
+    is_concurrent: bool,
+) -> Result<Outcome, PgError> {
+    let tables = match &what {
+        Maintenance::CreateIndex(table)
+        | Maintenance::DropIndex(table)
+        | Maintenance::ReindexIndex(table, _)
+        | Maintenance::ReindexTable(table)
+        | Maintenance::Cluster(table) => maintenance::tables(&[*table], true)?,
+        Maintenance::ReindexMany(which) => maintenance::tables(&tables_of(which), false)?,
+        Maintenance::ClusterAll => maintenance::tables(&catalog::distributed_tables(), false)?,
+    };
+    let clustered = matches!(what, Maintenance::Cluster(_)).then(|| tables.clone());
+    let is_ours = maintenance::begin(call, what, is_concurrent, tables)?;
+    if let Some(clustered) = clustered.filter(|_| is_ours) {
+        follow::watch(call, clustered, true)?;
+    }
+    Ok(if is_ours { Outcome::ThenFinish } else { Outcome::PassOn })
 }
 
 /// A statement that changes the definition of distributed tables: their shards follow, or it is refused. Tables that it names
@@ -126,7 +158,7 @@ fn define(
     if !names {
         with_shards.retain(|table| !is_foreign(table) && table.check().is_ok());
     }
-    if !is_followed(command) || call.is_concurrent() || with_shards.iter().any(is_foreign) {
+    if !is_followed(command) || with_shards.iter().any(is_foreign) {
         refuse(command, tables)?;
     }
     if let Some(subcommand) = call.local_subcommand() {
@@ -140,7 +172,16 @@ fn define(
     if command.ends_with(" POLICY") {
         return Ok(Outcome::PassOn);
     }
+    // A foreign key goes with what it refers to.
+    let referring: Vec<Rc<DistributedTable>> = with_shards
+        .iter()
+        .flat_map(|table| foreign_keys::referrers(table.oid))
+        .filter(|oid| !with_shards.iter().any(|table| table.oid == *oid))
+        .filter_map(catalog::find)
+        .filter(|table| table.check().is_ok())
+        .collect();
     follow::watch(call, with_shards, names)?;
+    follow::watch_too(call, referring)?;
     Ok(Outcome::ThenFinish)
 }
 
@@ -167,7 +208,9 @@ fn is_followed(command: &str) -> bool {
 
 /// After PostgreSQL has run a statement of which [`utility`] wanted more.
 pub(crate) fn finish_utility(call: &mut UtilityCall) -> Result<(), PgError> {
-    if follow::finish(call)? {
+    let is_followed = follow::finish(call)?;
+    maintenance::finish(call)?;
+    if is_followed {
         return Ok(());
     }
     match call.read() {
@@ -180,16 +223,6 @@ pub(crate) fn finish_utility(call: &mut UtilityCall) -> Result<(), PgError> {
 /// The first table among these that has shards.
 fn first_with_shards(tables: &[Oid]) -> Option<Rc<DistributedTable>> {
     tables.iter().filter_map(|oid| catalog::find(*oid)).find(|table| !table.map.is_empty())
-}
-
-/// Refuses foreign keys that refer to these tables.
-fn refuse_foreign_keys(referenced: &[Oid]) -> Result<(), PgError> {
-    let Some(table) = first_with_shards(referenced) else { return Ok(()) };
-    Err(PgError::unsupported(
-        format!("cannot create a foreign key that refers to distributed table \"{}\"", table.name),
-        "Leave the foreign key out, and check the reference in the application.",
-    )
-    .detail("It would be checked against the coordinator's empty table."))
 }
 
 /// Refuses a check of stored values of a domain that distributed tables have: it would look at the coordinator's empty tables.
@@ -214,26 +247,6 @@ fn refuse_check(command: &str, domain: Oid) -> Result<(), PgError> {
     .detail("The statement would check the coordinator's empty table but none of its shards."))
 }
 
-/// Warns which distributed tables a maintenance command over many tables leaves out.
-fn warn_left_out(command: &str, tables: &[Oid]) {
-    let names: Vec<String> = tables
-        .iter()
-        .filter_map(|oid| catalog::find(*oid))
-        .filter(|table| !table.map.is_empty())
-        .map(|table| format!("\"{}\"", table.name))
-        .collect();
-    if !names.is_empty() {
-        pg::sys::error::warning(
-            PgError::new(
-                SqlState::WARNING,
-                format!("{command} does not reach the shards of distributed tables"),
-            )
-            .detail(format!("Left out: {}.", names.join(", ")))
-            .hint("Run it on the workers too, where the shards are tables."),
-        );
-    }
-}
-
 /// Refuses what would reach the local table only.
 fn refuse(command: &str, tables: &[Oid]) -> Result<(), PgError> {
     let Some(table) = first_with_shards(tables) else { return Ok(()) };
@@ -245,8 +258,6 @@ fn refuse(command: &str, tables: &[Oid]) -> Result<(), PgError> {
             "CREATE PUBLICATION" | "ALTER PUBLICATION" => {
                 "Publish the shards on the workers, and only local tables here."
             }
-            "CREATE INDEX" | "DROP INDEX" => "Leave CONCURRENTLY out.",
-            "ALTER TABLE ... FOREIGN KEY" => "Leave the foreign key out, and check the reference in the application.",
             "CREATE TRIGGER" => "Triggers need a distributed table that is no foreign one.",
             "CREATE RULE" => "A table with rules cannot be distributed. Use a trigger.",
             _ if command.contains("INHERIT") => "Create a table of its own; CREATE TABLE ... (LIKE ...) copies the columns.",
@@ -304,7 +315,7 @@ thread_local! {
 ///
 /// A statement that drops tables or schemas may take column and table together, in any order, and is let through.
 pub(crate) fn on_drop_column(table: Oid) -> Result<(), PgError> {
-    if DROPS_BELOW_TABLES.get() && !follow::is_watched(table) {
+    if DROPS_BELOW_TABLES.get() && !watched::is_watched(table) {
         return refuse("DROP ... CASCADE", &[table]);
     }
     Ok(())
@@ -352,7 +363,11 @@ fn drop_shards(table: &Rc<DistributedTable>) -> Result<(), PgError> {
             }
         }
     }
-    for (node, statements) in per_node {
+    for (node, mut statements) in per_node {
+        // Foreign keys that referred to the table are gone here, or go with it.
+        let on_node = |index: &usize| table.placements[*index].iter().any(|one| one.node == node);
+        let names = (0..table.map.len()).filter(on_node).map(|index| table.shard_name(index));
+        statements.insert(0, foreign_keys::drop_referring(&names.collect::<Vec<_>>()));
         if !shardmap::metadata::is_plausible(&node) {
             pg::sys::error::warning(
                 PgError::new(SqlState::WARNING, format!("there can be no node \"{node}\"")).hint(
@@ -380,37 +395,7 @@ fn drop_shards(table: &Rc<DistributedTable>) -> Result<(), PgError> {
     Ok(())
 }
 
-/// Runs statements on a node inside the transaction.
-pub(crate) fn run_on(
-    node: &shardmap::NodeAddress,
-    statements: &[String],
-) -> Result<(), NodeFailure> {
-    transaction::with_session(node, &mut |session| {
-        let mut session = session.borrow_mut();
-        session.execute_all(statements, Some(transaction::level_for_write()))?;
-        session.wrote = true;
-        Ok(())
-    })
-    .map(drop)
-}
-
 /// What the shards of a table are made of; printed so that any session reads it alike.
 pub(crate) fn definition(oid: Oid) -> Result<ShardDefinition, PgError> {
     ShardDefinition::read(oid).map_err(|error| definition_error(&error))
-}
-
-/// A definition's failure as PostgreSQL tells it.
-pub(crate) fn definition_error(error: &DefinitionError) -> PgError {
-    let code = match error {
-        DefinitionError::NotATable { .. } => SqlState(*b"42809"),
-        DefinitionError::NameTooLong(_) => {
-            return PgError::new(SqlState(*b"42622"), error.to_string())
-                .detail("Shards and their indexes have the name with an underscore and the shard's number.")
-                .hint("Rename the table or index to 55 bytes or less before it is distributed.");
-        }
-        DefinitionError::Catalog(_)
-        | DefinitionError::Vanished(_)
-        | DefinitionError::Unreadable { .. } => SqlState::INTERNAL_ERROR,
-    };
-    PgError::new(code, error.to_string())
 }

@@ -13,7 +13,7 @@ use pgrx::{FromDatum, IntoDatum};
 
 use super::needed;
 use super::shard_definition::DefinitionError;
-use shardmap::definition::{Check, Column, Grant, Index, Parameter, Statistics, Table};
+use shardmap::definition::{Check, Column, ForeignKey, Grant, Index, Parameter, Statistics, Table};
 
 /// The catalogs, as seen from one table.
 pub(super) struct ShardCatalog<'a, 'conn> {
@@ -93,12 +93,31 @@ impl<'a, 'conn> ShardCatalog<'a, 'conn> {
         })
     }
 
-    /// The usable indexes, in the order in which they were made.
+    /// The foreign keys by name.
+    pub(super) fn foreign_keys(&self) -> Result<Vec<ForeignKey>, DefinitionError> {
+        self.rows(FOREIGN_KEYS, |row| {
+            Ok(ForeignKey {
+                id: row.id()?,
+                quoted_name: row.text("quoted_name")?,
+                referenced: row.get::<Oid>("referenced")?.map_or(0, Oid::to_u32),
+                referenced_schema: row.text("referenced_schema")?,
+                referenced_name: row.text("referenced_name")?,
+                head: row.text("head")?,
+                tail: row.text("tail")?,
+                timing: row.text("timing")?,
+                is_validated: row.flag("is_validated")?,
+                comment: row.get("comment")?,
+            })
+        })
+    }
+
+    /// The indexes, in the order in which they were made.
     pub(super) fn indexes(&self) -> Result<Vec<Index>, DefinitionError> {
         self.rows(INDEXES, |row| {
             Ok(Index {
                 id: row.id()?,
                 name: row.text("name")?,
+                is_valid: row.flag("is_valid")?,
                 is_constraint: row.flag("is_constraint")?,
                 create: row.text("create")?,
                 body: row.text("body")?,
@@ -297,8 +316,39 @@ FROM pg_catalog.pg_constraint k
 WHERE k.conrelid = $1 AND k.contype = 'c'
 ORDER BY k.conname";
 
-/// The indexes, and the constraints that own one. An invalid index (a failed `CREATE INDEX CONCURRENTLY`) is left out, as
-/// pg_dump does.
+/// The foreign keys. `pg_get_constraintdef` prints `head`, the other table, `tail`, `timing` and NOT VALID; where it prints anything
+/// else, `tail` is null, which `Row::text` reports.
+const FOREIGN_KEYS: &str = r"
+SELECT x.*,
+       CASE WHEN pg_catalog.starts_with(x.definition, x.head || x.other)
+                 AND pg_catalog.right(x.definition, pg_catalog.length(x.ending)) = x.ending
+            THEN pg_catalog.substr(x.definition, pg_catalog.length(x.head || x.other) + 1,
+                                   pg_catalog.length(x.definition) - pg_catalog.length(x.head || x.other || x.ending))
+       END AS tail
+FROM (SELECT k.oid AS id,
+             pg_catalog.quote_ident(k.conname) AS quoted_name,
+             k.confrelid AS referenced,
+             pg_catalog.quote_ident(n.nspname) AS referenced_schema,
+             r.relname::text AS referenced_name,
+             pg_catalog.pg_get_constraintdef(k.oid) AS definition,
+             pg_catalog.format('%I.%I', n.nspname, r.relname) AS other,
+             pg_catalog.format('FOREIGN KEY (%s) REFERENCES ',
+                 (SELECT pg_catalog.string_agg(pg_catalog.quote_ident(a.attname), ', ' ORDER BY c.place)
+                  FROM pg_catalog.unnest(k.conkey) WITH ORDINALITY AS c(number, place)
+                       JOIN pg_catalog.pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = c.number)) AS head,
+             t.timing,
+             t.timing || CASE WHEN k.convalidated THEN '' ELSE ' NOT VALID' END AS ending,
+             k.convalidated AS is_validated,
+             pg_catalog.quote_literal(pg_catalog.obj_description(k.oid, 'pg_constraint')) AS comment
+      FROM pg_catalog.pg_constraint k
+           JOIN pg_catalog.pg_class r ON r.oid = k.confrelid
+           JOIN pg_catalog.pg_namespace n ON n.oid = r.relnamespace
+           CROSS JOIN LATERAL (SELECT pg_catalog.concat(CASE WHEN k.condeferrable THEN ' DEFERRABLE' END,
+                                                        CASE WHEN k.condeferred THEN ' INITIALLY DEFERRED' END)) AS t(timing)
+      WHERE k.conrelid = $1 AND k.contype = 'f') x
+ORDER BY x.quoted_name";
+
+/// The indexes, and the constraints that own one.
 ///
 /// The one-argument `pg_get_indexdef` begins with exactly `prefix`: it qualifies the table whatever the search path
 /// (`pg_get_indexdef_worker`, `src/backend/utils/adt/ruleutils.c`). `pg_get_constraintdef` of a primary key or unique
@@ -307,6 +357,7 @@ ORDER BY k.conname";
 const INDEXES: &str = r"
 SELECT x.oid AS id,
        x.name,
+       x.is_valid,
        x.is_constraint,
        x.create,
        CASE WHEN NOT x.is_constraint AND pg_catalog.starts_with(x.index_definition, x.prefix)
@@ -325,6 +376,7 @@ SELECT x.oid AS id,
        x.comment,
        x.constraint_comment
 FROM (SELECT c.relname::text AS name,
+             i.indisvalid AND i.indisready AND i.indislive AS is_valid,
              k.oid IS NOT NULL AS is_constraint,
              k.contype,
              pg_catalog.pg_get_indexdef(i.indexrelid) AS index_definition,
@@ -360,7 +412,7 @@ FROM (SELECT c.relname::text AS name,
            CROSS JOIN LATERAL (SELECT CASE WHEN k.oid IS NOT NULL THEN ''
                                            WHEN i.indisunique THEN 'CREATE UNIQUE INDEX'
                                            ELSE 'CREATE INDEX' END AS create) o
-      WHERE i.indrelid = $1 AND i.indisvalid AND i.indisready AND i.indislive) x
+      WHERE i.indrelid = $1) x
 ORDER BY x.oid";
 
 /// The extended statistics. Their kinds are always spelt out: what a bare list of columns means depends on the version.

@@ -8,8 +8,9 @@
 //! keys, unique and exclusion constraints, CLUSTER ON, replica identity; extended statistics; comments; owner and
 //! privileges; the server and options of a foreign table; the schema, where it is absent.
 //!
-//! Kept on the coordinator, which acts on them itself: sequences and identity, defaults that need them, foreign keys,
-//! triggers, rules, row security, inheritance and partition bounds. Left to the nodes: tablespaces. Not read: security
+//! Sent when the rows are there: foreign keys.
+//!
+//! Kept on the coordinator, which acts on them itself: sequences and identity, defaults that need them, triggers, rules, row security, inheritance and partition bounds. Left to the nodes: tablespaces. Not read: security
 //! labels, and rights that the owner has taken away from himself.
 //!
 //! The caller guarantees, while `read` runs:
@@ -26,6 +27,7 @@
 //! node that lacks the table it fails.
 
 use pg::catalog::privileged;
+use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use pgrx::spi::SpiError;
 use thiserror::Error;
@@ -84,6 +86,7 @@ pub(crate) fn read(relation: Oid) -> Result<Definition, DefinitionError> {
             prerequisites: catalog.prerequisites()?,
             columns: catalog.columns()?,
             checks: catalog.checks()?,
+            foreign_keys: catalog.foreign_keys()?,
             indexes: catalog.indexes()?,
             statistics: catalog.statistics()?,
             grants: catalog.grants()?,
@@ -110,4 +113,20 @@ impl ShardDefinition {
     pub(crate) fn drop_statement(&self, shard_id: i64) -> Result<String, DefinitionError> {
         Ok(self.drop.fill(shard_id)?)
     }
+}
+
+/// A definition's failure as PostgreSQL tells it.
+pub(crate) fn definition_error(error: &DefinitionError) -> PgError {
+    let code = match error {
+        DefinitionError::NotATable { .. } => SqlState::WRONG_OBJECT_TYPE,
+        DefinitionError::NameTooLong(_) => {
+            return PgError::new(SqlState::NAME_TOO_LONG, error.to_string())
+                .detail("Shards and their indexes have the name with an underscore and the shard's number.")
+                .hint("Rename the table or index to 55 bytes or less before it is distributed.");
+        }
+        DefinitionError::Catalog(_)
+        | DefinitionError::Vanished(_)
+        | DefinitionError::Unreadable { .. } => SqlState::INTERNAL_ERROR,
+    };
+    PgError::new(code, error.to_string())
 }

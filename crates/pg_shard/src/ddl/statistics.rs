@@ -5,19 +5,15 @@
 //! PostgreSQL keeps them for any table, so every session's planner sees them. How many changes of rows the shards had counted by then
 //! stands in `pgs_catalog.statistics`.
 
-use crate::activity::{Kind, Work};
+use super::at_once::everywhere;
 use crate::catalog::{self, DistributedTable, quote};
-use crate::naming::tell_as_table;
 use crate::owner::{self, Purpose};
-use crate::session::pool::{self, SessionRef, Stale};
-use crate::session::{Failure, NoSession, Request, Sql};
-use crate::transaction;
+use crate::session::pool;
 use pg::catalog::privileged;
 use pg::catalog::statistics::{self, Known};
 use pg::server::utility::Vacuum;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
-use protocol::Arguments;
 use shardmap::NodeAddress;
 use std::rc::Rc;
 
@@ -193,89 +189,4 @@ pub(super) fn add(nodes: &mut Vec<(NodeAddress, Vec<usize>)>, node: &NodeAddress
         Some((_, list)) => list.push(index),
         None => nodes.push((node.clone(), vec![index])),
     }
-}
-
-/// Runs a statement on each node, all at once; `each` gets the first field of every row. The result is which nodes could
-/// not be reached.
-///
-/// In a transaction block the statements run in the remote transactions: ANALYZE then sees what the transaction has written.
-pub(super) fn everywhere(
-    table: &Rc<DistributedTable>,
-    statements: Vec<(NodeAddress, usize, String)>,
-    each: &mut dyn FnMut(&str),
-) -> Result<Vec<(NodeAddress, PgError)>, PgError> {
-    run_on_nodes(table, statements, each, true)
-}
-
-/// The same for statements that only read: they join a remote transaction, and begin none that must be committed.
-pub(crate) fn ask_nodes(
-    table: &Rc<DistributedTable>,
-    statements: Vec<(NodeAddress, usize, String)>,
-    each: &mut dyn FnMut(&str),
-) -> Result<Vec<(NodeAddress, PgError)>, PgError> {
-    run_on_nodes(table, statements, each, false)
-}
-
-fn run_on_nodes(
-    table: &Rc<DistributedTable>,
-    statements: Vec<(NodeAddress, usize, String)>,
-    each: &mut dyn FnMut(&str),
-    writes: bool,
-) -> Result<Vec<(NodeAddress, PgError)>, PgError> {
-    let _told = Work::begin(Kind::Maintenance, 0);
-    let in_block =
-        (writes && pg::server::transaction::is_in_block()).then(transaction::level_for_write);
-    let mut unreachable = Vec::new();
-    let mut asked: Vec<(NodeAddress, usize, SessionRef)> = Vec::new();
-    for (node, shard, sql) in statements {
-        let session = match pool::session(&node, Stale::Matters) {
-            Ok(session) => session,
-            Err(NoSession::Unreachable(error)) => {
-                unreachable.push((node, error));
-                continue;
-            }
-            Err(NoSession::Refused(error)) => return Err(error),
-        };
-        let arguments = Arguments::none();
-        let request = Request { sql: Sql::Once(&sql), types: &[], arguments: &arguments };
-        // VACUUM may stand in no flight with other statements: settings that have changed go first, in their own.
-        let level = if writes { in_block } else { transaction::level_for_read(&session.borrow()) };
-        let ready = match level {
-            None if writes => session.borrow_mut().run("SELECT", None, &mut |_| Ok(())).map(drop),
-            _ => Ok(()),
-        };
-        let sent = ready.and_then(|()| session.borrow_mut().send(&request, level));
-        match sent {
-            Ok(()) => asked.push((node, shard, session)),
-            Err(Failure::Statement(error)) => return Err(error),
-            Err(Failure::Lost(error)) => {
-                transaction::lose_node(&node, &error)?;
-                unreachable.push((node, error));
-            }
-        }
-    }
-    for (node, shard, session) in asked {
-        let outcome = session.borrow_mut().finish(&mut |row| {
-            if let Some(text) = row.first_text() {
-                each(&text);
-            }
-            Ok(())
-        });
-        match outcome {
-            Ok(_) => {
-                if in_block.is_some() {
-                    session.borrow_mut().wrote = true;
-                }
-            }
-            Err(Failure::Statement(error)) => {
-                return Err(tell_as_table(error, &[(&**table, shard)], &node));
-            }
-            Err(Failure::Lost(error)) => {
-                pool::discard_broken();
-                transaction::lose_node(&node, &error)?;
-                unreachable.push((node, error));
-            }
-        }
-    }
-    Ok(unreachable)
 }

@@ -2,6 +2,7 @@
 //!
 //! They belong to the coordinator's table and fire there (`pg::exec::triggers`), so nothing of them goes to the nodes.
 
+use crate::links::{key_past_triggers, name_of};
 use pg::PgError;
 use pg::catalog::mark;
 use pg::catalog::table;
@@ -14,12 +15,14 @@ const TRUNCATE: i16 = 1 << 5;
 
 /// Refuses a table that is to be distributed if it has triggers that cannot fire.
 pub(crate) fn check(oid: Oid) -> Result<(), PgError> {
+    check_keys(oid, &trigger_types(oid))?;
     trigger_types(oid).into_iter().try_for_each(|kind| check_kind(oid, kind))
 }
 
 /// Refuses a trigger that cannot fire on a distributed table.
 pub(super) fn check_kind(oid: Oid, kind: i16) -> Result<(), PgError> {
     let Some(relation) = table::describe(oid) else { return Ok(()) };
+    check_keys(oid, &[kind])?;
     let refused = |what: &str, detail: &str, hint: &str| {
         Err(PgError::unsupported(
             format!("distributed table \"{}\" cannot have {what}", relation.name),
@@ -49,4 +52,21 @@ pub(super) fn check_kind(oid: Oid, kind: i16) -> Result<(), PgError> {
         );
     }
     Ok(())
+}
+
+/// Refuses triggers of these types beside a foreign key whose actions would not fire them.
+pub(super) fn check_keys(oid: Oid, types: &[i16]) -> Result<(), PgError> {
+    let Some(key) = key_past_triggers(oid, types) else { return Ok(()) };
+    Err(PgError::unsupported(
+        format!(
+            "distributed table \"{}\" cannot have both triggers and foreign key \"{}\"",
+            name_of(oid),
+            key.name
+        ),
+        format!(
+            "Use NO ACTION, and change the rows by a trigger of table \"{}\".",
+            name_of(key.referenced)
+        ),
+    )
+    .detail("The nodes carry out the foreign key's actions, and triggers do not fire there."))
 }

@@ -18,6 +18,7 @@ use super::spread::{Send, write_shards};
 use super::write::{Order, Target, lock_for, lock_rows_of, no_destination, not_found};
 use crate::activity;
 use crate::catalog::{self, DistributedTable, quote};
+use crate::links;
 use crate::plan::data::ComputedModify;
 use crate::session::{Failure, Request, Sql};
 use pg::catalog::table::{self, TableColumn};
@@ -368,6 +369,7 @@ impl Packer {
                 if index == place.shard {
                     self.add(changes, Kind::Update(set, find), index, Some(place), change_buffer);
                 } else {
+                    links::check_move(&change_buffer.table)?;
                     self.add(changes, Kind::Delete(find), place.shard, Some(place), change_buffer);
                     self.add(changes, Kind::Insert, index, None, change_buffer);
                 }
@@ -564,6 +566,11 @@ impl ChangeBuffer {
             let batches = self.next_batches();
             let changed = self.send(&batches, &mut |_| Ok(()))?;
             let expected: usize = batches.values().map(Vec::len).sum();
+            let is_short = changed < expected as u64 && self.deed == "deleted";
+            // A foreign key of the table to itself may have been faster.
+            if is_short && links::deletes_itself(&self.table) {
+                continue;
+            }
             if self.is_alone && changed != expected as u64 {
                 return Err(self.gone(changed, expected));
             }

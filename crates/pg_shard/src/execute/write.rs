@@ -99,7 +99,9 @@ impl RoutedWrite {
             rows.rows.borrow_mut().set_shard(index);
             let _told = Work::begin(Kind::Write, 1);
             let one_table = tables.len() == 1 && counts;
-            let pair = if alone && by_key && one_table && tables[0].unique_within_key {
+            // Rows that other tables refer to may be free to go on one node and not on the other.
+            let is_alike = tables[0].unique_within_key && !tables[0].is_linked;
+            let pair = if alone && by_key && one_table && is_alike {
                 writable(&tables, index)?
             } else {
                 Vec::new()

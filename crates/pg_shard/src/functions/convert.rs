@@ -1,11 +1,12 @@
 //! Tables that become distributed with their rows, and local again with them: each in one transaction, under a lock
 //! that keeps everybody else away from the table.
 
-use super::distribute::{Layout, Rows, create_shards, distribute};
+use super::distribute::{Layout, Rows, create_foreign_keys, create_shards, distribute};
 use super::worker_list;
 use super::{check_owner, given};
 use crate::catalog::{self, DistributedTable, quote};
 use crate::ddl;
+use crate::ddl::foreign_keys;
 use crate::execute::sink::Sink;
 use crate::mark;
 use crate::owner::{self, Purpose};
@@ -96,19 +97,16 @@ fn distribute_with_rows(oid: Oid, column: &str, layout: &Layout) -> Result<(), P
     create_shards(&name, layout)?;
     catalog::forget(Some(oid));
     let table = catalog::get(oid)?;
-    if table::describe(oid).is_none_or(|relation| relation.kind != b'r') {
-        return Ok(());
+    let is_plain = table::describe(oid).is_some_and(|relation| relation.kind == b'r');
+    if is_plain && local::has_rows(oid) {
+        if owner::is_needed(&table)? {
+            owner::acting(&table, Purpose::Store, || send_rows(&table))?;
+        } else {
+            send_rows(&table)?;
+        }
+        local::empty(oid);
     }
-    if !local::has_rows(oid) {
-        return Ok(());
-    }
-    if owner::is_needed(&table)? {
-        owner::acting(&table, Purpose::Store, || send_rows(&table))?;
-    } else {
-        send_rows(&table)?;
-    }
-    local::empty(oid);
-    Ok(())
+    create_foreign_keys(oid)
 }
 
 /// Refuses a table that is distributed already.
@@ -169,6 +167,7 @@ fn bring_back(oid: Oid) -> Result<(), PgError> {
             format!("cannot undistribute foreign table \"{}\"", table.name),
         ));
     }
+    foreign_keys::check_before_undistribution(oid)?;
     let columns: Vec<String> = copied_columns(oid).into_iter().map(|(_, name)| name).collect();
     for index in 0..table.map.len() {
         // A repair of the shard ends first.

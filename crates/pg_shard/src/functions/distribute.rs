@@ -3,6 +3,7 @@
 use super::{change_metadata, check_owner, columns, literal, worker_list};
 use crate::catalog::{self, DistributedTable, METADATA_SCHEMA};
 use crate::ddl;
+use crate::ddl::foreign_keys;
 use crate::mark;
 use crate::naming;
 use crate::session::pool;
@@ -169,7 +170,7 @@ fn check_method(oid: Oid, column: i16, method: u8) -> Result<(), PgError> {
     }
 }
 
-/// What would act on the coordinator's empty table only: rules and some triggers are refused, foreign keys told.
+/// What would act on the coordinator's empty table only (rules, some triggers), and foreign keys that nobody could check.
 fn check_objects(oid: Oid, name: &str) -> Result<(), PgError> {
     if names_tableoid(oid)? {
         return Err(PgError::unsupported(
@@ -188,29 +189,22 @@ fn check_objects(oid: Oid, name: &str) -> Result<(), PgError> {
         .detail("They would not act on the rows of the shards."));
     }
     ddl::triggers::check(oid)?;
-    let keys = table::foreign_keys(oid);
-    if keys.is_referred_to {
-        return Err(PgError::unsupported(
-            format!("cannot distribute table \"{name}\": foreign keys refer to it"),
-            "Drop the foreign keys first.",
-        )
-        .detail("They would be checked against the shards when rows are inserted, but not when rows are deleted."));
-    }
-    if keys.refers {
-        pg::sys::error::warning(
-            PgError::new(
-                SqlState::WARNING,
-                format!("foreign keys of table \"{name}\" will not be enforced"),
-            )
-            .detail("The shards do not carry them."),
-        );
-    }
-    Ok(())
+    foreign_keys::check_before_distribution(oid)
 }
 
 #[pg_extern]
 fn master_create_worker_shards(table_name: &str, shard_count: i32, replication_factor: i32) {
-    raise(create_shards(table_name, &Layout::Spread { shard_count, replication_factor }));
+    let layout = Layout::Spread { shard_count, replication_factor };
+    raise(
+        create_shards(table_name, &layout)
+            .and_then(|()| create_foreign_keys(table::resolve(table_name, RelationLock::None))),
+    );
+}
+
+/// Has the nodes check the foreign keys of a table, whose rows are all there.
+pub(super) fn create_foreign_keys(oid: Oid) -> Result<(), PgError> {
+    catalog::forget(Some(oid));
+    foreign_keys::create(&*catalog::get(oid)?)
 }
 
 /// Nobody wants more, and there is memory for so many.

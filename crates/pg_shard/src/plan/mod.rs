@@ -26,6 +26,7 @@ mod fingerprints;
 
 use crate::catalog::{self, DistributedTable};
 use crate::execute::common_nodes;
+use crate::links;
 use crate::settings;
 use pg::hooks::Verdict;
 use pg::path::modify::Unpullable;
@@ -78,7 +79,7 @@ pub(crate) fn plan(
         let facts = shorter
             .prepare()
             .facts(Command::Insert, &|oid| catalog::find(oid).map(|table| table.key));
-        check(&facts)?;
+        check(&shorter, &facts)?;
         let target = facts.target.ok_or_else(|| PgError::internal("an INSERT has no target"))?;
         if inserts_rows(&facts) && !shorter.prepare_row_insert().reads_more {
             let source = statement.values_source().plan_without_us(parameters);
@@ -97,7 +98,7 @@ pub(crate) fn plan(
     let command = statement.command();
     let mut prepared = statement.prepare();
     let facts = prepared.facts(command, &|oid| catalog::find(oid).map(|table| table.key));
-    check(&facts)?;
+    check(&statement, &facts)?;
     if let Some(way) = route::decide(&facts, &prepared) {
         return route::plan(statement, &prepared, &facts, &way, scroll, must_find)
             .map(Verdict::Planned);
@@ -205,7 +206,7 @@ fn plan_by_shape(
     let mut prepared = lifted.prepare();
     let distribution = |oid| catalog::find(oid).map(|table| table.key);
     let facts = prepared.facts(lifted.command(), &distribution);
-    check(&facts)?;
+    check(&lifted, &facts)?;
     let plan = match route::decide(&facts, &prepared) {
         Some(way) if way.holds_for_all_values => {
             Some(route::plan(statement, &prepared, &facts, &way, scroll, false)?)
@@ -229,7 +230,9 @@ pub(crate) fn no_placements(shard: i64) -> PgError {
 }
 
 /// Errors that no way of planning can avoid.
-fn check(facts: &Facts) -> Result<(), PgError> {
+fn check(statement: &Statement, facts: &Facts) -> Result<(), PgError> {
+    let written: Vec<Oid> = facts.writes.iter().map(|write| write.table).collect();
+    links::check_write(statement, &written)?;
     if facts.null_key
         && facts.insert_source == InsertSource::OneRow
         && let Some(table) = facts.target.and_then(catalog::find)
@@ -237,18 +240,6 @@ fn check(facts: &Facts) -> Result<(), PgError> {
         table.hash_of_null()?;
     }
     Ok(())
-}
-
-/// A row without a distribution column's value has no shard.
-pub(crate) fn null_key(table: &DistributedTable) -> PgError {
-    PgError::new(
-        SqlState::NULL_VALUE_NOT_ALLOWED,
-        "cannot plan INSERT using row with NULL value in partition column",
-    )
-    .detail(format!(
-        "Column \"{}\" of table \"{}\" decides where a row is stored.",
-        table.key_name, table.name
-    ))
 }
 
 /// A SELECT over several shards: PostgreSQL plans it, with sub-queries that it would compute row by row as joins.

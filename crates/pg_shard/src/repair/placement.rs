@@ -8,6 +8,7 @@
 use super::compare::{Pair, failed};
 use crate::catalog::{self, Placement};
 use crate::ddl;
+use crate::ddl::foreign_keys;
 use crate::functions::{self, change_metadata, check_owner, literal, same_server};
 use crate::owner;
 use crate::plan;
@@ -65,6 +66,7 @@ pub(crate) fn repair(
         None => {
             recreate(oid, shard, target)?;
             fill(oid, shard, source, target)?;
+            link(oid, shard, target)?;
             Done::Whole
         }
     };
@@ -248,13 +250,37 @@ fn copy_in(node: &NodeAddress, sql: &str, rows: &[u8]) -> Result<(), NodeFailure
 /// Drops what is there and creates the shard as the table is defined now.
 fn recreate(oid: pgrx::pg_sys::Oid, shard: ShardId, target: &NodeAddress) -> Result<(), PgError> {
     let definition = ddl::definition(oid)?;
-    let mut statements =
-        vec![definition.drop_statement(shard.0).map_err(|error| ddl::definition_error(&error))?];
+    let table = catalog::get(oid)?;
+    let name = format!(
+        "{}.{}",
+        catalog::quote(&table.schema),
+        catalog::quote(&format!("{}_{}", table.name, shard.0))
+    );
+    let mut statements = vec![
+        foreign_keys::drop_referring(&[name]),
+        definition.drop_statement(shard.0).map_err(|error| ddl::definition_error(&error))?,
+    ];
     statements.extend(definition.prerequisites.iter().cloned());
     statements
         .extend(definition.statements(shard.0).map_err(|error| ddl::definition_error(&error))?);
     ddl::run_on(target, &statements)
         .map_err(|failure| failed("could not recreate shard table", target, failure))
+}
+
+/// Has the target check foreign keys again, those that refer to the shard too. The other table's placement there may be inactive: the
+/// repair of that one brings them. A shard with foreign keys is always created anew ([`super::compare`]).
+fn link(oid: Oid, shard: ShardId, target: &NodeAddress) -> Result<(), PgError> {
+    let table = catalog::get(oid)?;
+    if !table.is_linked {
+        return Ok(());
+    }
+    let index = (0..table.map.len()).find(|index| table.shard_id(*index) == shard);
+    let Some(index) = index else { return Ok(()) };
+    let statements = foreign_keys::after_repair(&table, index, &|other, index| {
+        other.healthy(index).any(|placement| placement.node == *target)
+    })?;
+    ddl::run_on(target, &statements)
+        .map_err(|failure| failed("could not create foreign keys", target, failure))
 }
 
 /// Has the target fetch the rows from the source.

@@ -5,8 +5,10 @@
 //! since then is not a change. PostgreSQL gives an index or constraint that it rebuilds for a column's new type a new id; the
 //! shard has rebuilt its own by then, so one of the same name and text counts as the same.
 
+use super::foreign_keys::{self, KeyChange};
 use super::{
-    Check, Column, Definition, Index, Parameter, ShardTemplates, Statistics, comment, qualified,
+    Check, Column, Definition, Index, ShardTemplates, Statistics, changed_parameters, comment,
+    qualified,
 };
 use crate::shard_template::Template;
 
@@ -21,6 +23,8 @@ pub struct Change {
     pub filled: Vec<String>,
     /// The statements for each shard that follow when the new columns are filled.
     pub then: Vec<Template>,
+    /// What comes before and after all of this.
+    pub foreign_keys: KeyChange,
 }
 
 impl Change {
@@ -30,6 +34,7 @@ impl Change {
             && self.first.is_empty()
             && self.filled.is_empty()
             && self.then.is_empty()
+            && self.foreign_keys == KeyChange::default()
     }
 }
 
@@ -102,7 +107,8 @@ pub fn change(
     }
     let filled: Vec<String> = filled.into_iter().map(|column| column.quoted_name.clone()).collect();
     let prerequisites = diff.new_prerequisites();
-    Ok(Change { prerequisites, first, filled, then })
+    let foreign_keys = foreign_keys::change(before, after);
+    Ok(Change { prerequisites, first, filled, then, foreign_keys })
 }
 
 struct Diff<'a> {
@@ -200,6 +206,8 @@ impl Diff<'_> {
         for was in self.before.indexes.iter().filter(|was| self.index_now(was).is_none()) {
             dropped.push(if was.is_constraint {
                 self.old.alter_table(" DROP CONSTRAINT ").name(&was.name)
+            } else if !was.is_valid {
+                self.before.drop_index(was, false)
             } else {
                 Template::new("DROP INDEX ").then(&self.old.index_name(was))
             });
@@ -265,12 +273,9 @@ impl Diff<'_> {
                 Some(is) if becomes_constraint(is) => {
                     renamed.push(self.constraint_of_index(was, is));
                 }
-                Some(is) if is.name != was.name => renamed.push(
-                    Template::new("ALTER INDEX ")
-                        .then(&self.new.index_name(was))
-                        .text(" RENAME TO ")
-                        .name(&is.name),
-                ),
+                Some(is) if is.name != was.name => {
+                    renamed.push(self.new.alter_index(was, "RENAME TO ").name(&is.name));
+                }
                 _ => {}
             }
         }
@@ -439,7 +444,9 @@ impl Diff<'_> {
         let mut clustered = false;
         for is in &self.after.indexes {
             let Some(was) = self.index_before(is) else {
-                statements.extend(self.new.index(is));
+                if is.is_valid {
+                    statements.extend(self.new.index(is));
+                }
                 continue;
             };
             for action in changed_parameters(&was.parameters, &is.parameters) {
@@ -549,7 +556,7 @@ impl Diff<'_> {
             }
         }
         for is in &self.after.indexes {
-            let Some(was) = self.index_before(is) else { continue };
+            let Some(was) = self.index_before(is).filter(|was| was.is_valid) else { continue };
             if was.comment != is.comment {
                 statements.push(self.new.index_comment(is));
             }
@@ -587,28 +594,10 @@ fn set_default(column: &Column) -> String {
     }
 }
 
-/// `SET (...)` and `RESET (...)`, as far as they are needed.
-fn changed_parameters(was: &[Parameter], is: &[Parameter]) -> Vec<String> {
-    let set: Vec<Parameter> = is.iter().filter(|one| !was.contains(one)).cloned().collect();
-    let gone: Vec<&str> = was
-        .iter()
-        .filter(|one| !is.iter().any(|other| other.name == one.name))
-        .map(|one| one.name.as_str())
-        .collect();
-    let mut actions = Vec::new();
-    if !set.is_empty() {
-        actions.push(format!("SET ({})", Parameter::set(&set)));
-    }
-    if !gone.is_empty() {
-        actions.push(format!("RESET ({})", gone.join(", ")));
-    }
-    actions
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::definition::{Grant, Table};
+    use crate::definition::{Grant, Parameter, Table};
 
     fn column(number: i16, name: &str, type_name: &str) -> Column {
         Column {
@@ -642,6 +631,7 @@ mod tests {
             id,
             name: name.to_owned(),
             create: "CREATE INDEX".to_owned(),
+            is_valid: true,
             body: body.to_owned(),
             ..Index::default()
         }

@@ -17,7 +17,8 @@ impl Definition {
         create.extend(
             self.checks.iter().filter(|check| !check.is_validated).map(|check| shard.add(check)),
         );
-        create.extend(self.indexes.iter().flat_map(|index| shard.index(index)));
+        let usable = self.indexes.iter().filter(|index| index.is_valid);
+        create.extend(usable.flat_map(|index| shard.index(index)));
         create.extend(shard.replica_identity().filter(|_| !self.has_default_identity()));
         create.extend(self.statistics.iter().flat_map(|object| shard.statistics(object)));
         create.extend(self.table.comment.is_some().then(|| shard.table_comment()));
@@ -35,6 +36,40 @@ impl Definition {
     pub fn drop(&self) -> Template {
         let shard = ShardTemplates::new(&self.table);
         Template::new("DROP ").text(shard.kind()).text(" IF EXISTS ").then(&shard.shard)
+    }
+
+    /// The statements that create an index of a shard, outside of a transaction block if `concurrently`.
+    pub fn create_index(&self, index: &Index, concurrently: bool) -> Vec<Template> {
+        let mut plain = index.clone();
+        if concurrently {
+            plain.create += " CONCURRENTLY";
+        }
+        ShardTemplates::new(&self.table).index(&plain)
+    }
+
+    /// The statement that drops an index of a shard, whether it is there or not.
+    pub fn drop_index(&self, index: &Index, concurrently: bool) -> Template {
+        let how = if concurrently { "CONCURRENTLY " } else { "" };
+        Template::new(format!("DROP INDEX {how}IF EXISTS "))
+            .then(&ShardTemplates::new(&self.table).index_name(index))
+    }
+
+    /// The statement that builds an index of a shard anew.
+    pub fn reindex(&self, index: &Index, concurrently: bool) -> Template {
+        let how = if concurrently { "CONCURRENTLY " } else { "" };
+        Template::new(format!("REINDEX INDEX {how}"))
+            .then(&ShardTemplates::new(&self.table).index_name(index))
+    }
+
+    /// The statement that builds all indexes of a shard anew.
+    pub fn reindex_table(&self, concurrently: bool) -> Template {
+        let how = if concurrently { "CONCURRENTLY " } else { "" };
+        Template::new(format!("REINDEX TABLE {how}")).then(&ShardTemplates::new(&self.table).shard)
+    }
+
+    /// The statement that sorts the rows of a shard by the index that CLUSTER goes by.
+    pub fn cluster(&self) -> Template {
+        Template::new("CLUSTER ").then(&ShardTemplates::new(&self.table).shard)
     }
 
     fn has_default_identity(&self) -> bool {
@@ -153,7 +188,10 @@ impl ShardTemplates<'_> {
     }
 
     pub(super) fn alter_index(&self, index: &Index, action: &str) -> Template {
-        Template::new("ALTER INDEX ").then(&self.index_name(index)).text(" ").text(action)
+        Template::new(if index.is_valid { "ALTER INDEX " } else { "ALTER INDEX IF EXISTS " })
+            .then(&self.index_name(index))
+            .text(" ")
+            .text(action)
     }
 
     pub(super) fn identity_index(&self, index: &Index) -> Template {

@@ -11,6 +11,11 @@ pub mod create;
 /// The statements that make a shard follow its table.
 pub mod change;
 
+/// Foreign keys of shards.
+pub mod foreign_keys;
+
+pub use self::foreign_keys::ForeignKey;
+
 use crate::shard_template::Template;
 
 /// A table and all that belongs to it, at one moment.
@@ -24,7 +29,9 @@ pub struct Definition {
     pub columns: Vec<Column>,
     /// The CHECK constraints by name.
     pub checks: Vec<Check>,
-    /// The usable indexes, in the order in which they were made.
+    /// The foreign keys by name.
+    pub foreign_keys: Vec<ForeignKey>,
+    /// The indexes, in the order in which they were made.
     pub indexes: Vec<Index>,
     /// The extended statistics, in the order in which they were made.
     pub statistics: Vec<Statistics>,
@@ -72,6 +79,24 @@ impl Parameter {
             parameters.iter().map(|one| format!("{}={}", one.name, one.value)).collect();
         each.join(", ")
     }
+}
+
+/// `SET (...)` and `RESET (...)`, as far as they are needed.
+fn changed_parameters(was: &[Parameter], is: &[Parameter]) -> Vec<String> {
+    let set: Vec<Parameter> = is.iter().filter(|one| !was.contains(one)).cloned().collect();
+    let gone: Vec<&str> = was
+        .iter()
+        .filter(|one| !is.iter().any(|other| other.name == one.name))
+        .map(|one| one.name.as_str())
+        .collect();
+    let mut actions = Vec::new();
+    if !set.is_empty() {
+        actions.push(format!("SET ({})", Parameter::set(&set)));
+    }
+    if !gone.is_empty() {
+        actions.push(format!("RESET ({})", gone.join(", ")));
+    }
+    actions
 }
 
 /// A live column, inherited or not.
@@ -131,6 +156,8 @@ pub struct Index {
     pub id: u32,
     /// The bare name.
     pub name: String,
+    /// It can be used; otherwise CREATE INDEX CONCURRENTLY has failed, and some shards may have it and others not.
+    pub is_valid: bool,
     /// A primary key, unique or exclusion constraint owns it.
     pub is_constraint: bool,
     /// `CREATE [UNIQUE] INDEX`; empty for a constraint.

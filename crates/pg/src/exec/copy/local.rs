@@ -137,13 +137,42 @@ pub fn has_rows(table: Oid) -> bool {
     }
 }
 
-/// Empties a table of this server, past our hooks; the caller has locked it as TRUNCATE does.
+/// Empties a table of this server, past our hooks; the caller has locked it as TRUNCATE does. Its rows have gone elsewhere, so
+/// other tables may go on to refer to them.
 pub fn empty(table: Oid) {
     // SAFETY: PostgreSQL's own TRUNCATE of one open table.
     unsafe {
         let relation = pg_sys::table_open(table, pg_sys::NoLock as c_int);
+        let unreferenced = Unreferenced::new(relation);
         let relids = pg_sys::lappend_oid(std::ptr::null_mut(), table);
         version::truncate(node::list_of(&[relation]), relids);
+        drop(unreferenced);
         pg_sys::table_close(relation, pg_sys::NoLock as c_int);
+    }
+}
+
+/// While it lives, `heap_truncate_check_FKs` finds no foreign key that refers to the table: it looks only at tables that the
+/// relation cache says have triggers.
+struct Unreferenced {
+    relation: pg_sys::Relation,
+    has_triggers: bool,
+}
+
+impl Unreferenced {
+    /// # Safety
+    ///
+    /// The relation stays open for as long as the value lives.
+    unsafe fn new(relation: pg_sys::Relation) -> Self {
+        // SAFETY: an open relation's entry of the relation cache.
+        let row = unsafe { &mut *(*relation).rd_rel };
+        let has_triggers = std::mem::replace(&mut row.relhastriggers, false);
+        Self { relation, has_triggers }
+    }
+}
+
+impl Drop for Unreferenced {
+    fn drop(&mut self) {
+        // SAFETY: the relation is open still; the entry stays at its address when it is built anew.
+        unsafe { (*(*self.relation).rd_rel).relhastriggers = self.has_triggers };
     }
 }
