@@ -8,3 +8,9 @@ mod nodes;
 
 /// A bank, and who counts its money.
 mod bank;
+
+/// The anomalies that a snapshot excludes, and those that it does not.
+mod anomalies;
+
+/// Every way of reading.
+mod ways;

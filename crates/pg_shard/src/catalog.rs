@@ -207,6 +207,8 @@ pub(crate) struct Metadata {
 }
 
 thread_local! {
+    /// See [`nodes`]; with the metadata by which they hold.
+    static NODES: RefCell<Option<(u64, Rc<[NodeAddress]>)>> = const { RefCell::new(None) };
     static METADATA: Cell<Option<Metadata>> = const { Cell::new(None) };
     static TABLES: RefCell<HashMap<Oid, Option<Rc<DistributedTable>>>> = RefCell::new(HashMap::new());
     static GENERATION: Cell<u64> = const { Cell::new(0) };
@@ -250,6 +252,26 @@ pub(crate) fn distributed_tables() -> Vec<Oid> {
     }
     tables.sort_by_key(|oid| oid.to_u32());
     tables
+}
+
+/// The nodes with placements of shards of any table.
+pub(crate) fn nodes() -> Rc<[NodeAddress]> {
+    if let Some((known, nodes)) = NODES.with_borrow(Clone::clone)
+        && known == moment()
+    {
+        return nodes;
+    }
+    let mut nodes: Vec<NodeAddress> = Vec::new();
+    for table in distributed_tables().into_iter().filter_map(find) {
+        for placement in table.placements.iter().flatten() {
+            if !nodes.contains(&placement.node) {
+                nodes.push(placement.node.clone());
+            }
+        }
+    }
+    let nodes: Rc<[NodeAddress]> = nodes.into();
+    NODES.set(Some((moment(), Rc::clone(&nodes))));
+    nodes
 }
 
 /// The table, if it is distributed.

@@ -507,7 +507,7 @@ pub(crate) fn with_session<T>(
         })?;
         announce_write(&session).map_err(NodeFailure::Error)?;
         let had_transaction = session.borrow().depth > 0;
-        match snapshot::share(&session).and_then(|()| attempt(&session)) {
+        match snapshot::share(&session, catalog::nodes).and_then(|()| attempt(&session)) {
             Ok(value) => return Ok((session, value)),
             Err(failure) if failure.is_stale_statement() && !had_transaction && !retried => {
                 // Nothing was done, and nothing was begun before: once more from the start.

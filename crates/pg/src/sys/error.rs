@@ -40,6 +40,8 @@ impl SqlState {
     pub const NAME_TOO_LONG: Self = Self(*b"42622");
     /// 57014: the user or a timeout cancelled the statement.
     pub const QUERY_CANCELED: Self = Self(*b"57014");
+    /// 08001: this server has refused to connect, or could not.
+    pub const CANNOT_CONNECT: Self = Self(*b"08001");
     /// 55P03: somebody else holds the lock.
     pub const LOCK_NOT_AVAILABLE: Self = Self(*b"55P03");
     /// 54000: something has no room.

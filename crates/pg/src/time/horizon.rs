@@ -1,4 +1,4 @@
-//! How far back snapshots can be taken: a background worker that always has a snapshot of a second ago.
+//! How far back snapshots can be taken: a background worker that always has a snapshot of three seconds ago.
 //!
 //! PostgreSQL removes row versions that no snapshot of any process needs. The worker has no database and its snapshots count for
 //! all of them, as those of a standby's feedback do (`PROC_AFFECTS_ALL_HORIZONS`; `InitWalSender`, `walsender.c`). A
@@ -20,8 +20,8 @@ use std::time::{Duration, Instant};
 /// Time between two snapshots.
 const TICK: i64 = 250;
 
-/// How many are kept: the oldest is between a second and a second and a quarter old.
-const KEPT: usize = 5;
+/// How many are kept: the oldest is three seconds old and a little more.
+const KEPT: usize = 13;
 
 /// The worker lets go when nobody has read at a time for so long.
 const IDLE: Duration = Duration::from_secs(60);

@@ -11,7 +11,7 @@ use super::repartition::{self, Spooled, parts_of};
 use super::write::lock_rows_of;
 use super::{prune, render, tables};
 use crate::activity::{Kind, Work};
-use crate::catalog::DistributedTable;
+use crate::catalog::{self, DistributedTable};
 use crate::naming::tell_as_table;
 use crate::plan::compiled::{self, Compiled};
 use crate::plan::data::Plan;
@@ -238,7 +238,7 @@ impl Read {
         if self.keeping {
             self.kept_for = Some((shards.clone(), io.arguments(&shards)));
         }
-        self.at = self.own_time(&tables[0], &shards);
+        self.at = self.own_time(&tables, &shards);
         self.told = Some(Work::begin(Kind::Read, shards.len()));
         let mut reads = self.open(io, &tables, &shards, Vec::new())?;
         if self.is_early {
@@ -335,14 +335,18 @@ impl Read {
 
     /// Has a session see with the next statement what the others of this statement, or of the transaction, see.
     pub(super) fn take_snapshot(&self, session: &SessionRef) -> Result<(), Failure> {
-        self.shared().map_or_else(|| snapshot::share(session), |it| it.prepare(session))
+        self.shared()
+            .map_or_else(|| snapshot::share(session, catalog::nodes), |it| it.prepare(session))
     }
 
-    /// The time of a scan that asks several nodes, if it is the statement's only one and locks nothing.
-    pub(super) fn own_time(&self, table: &DistributedTable, shards: &[usize]) -> Option<Reading> {
-        if self.shared.is_some() || self.locks() || self.is_read_anew() || !table.spreads(shards) {
+    /// The time of a scan that asks several nodes, if it is the statement's only one. A node tells its clock to a new session.
+    fn own_time(&self, tables: &[Rc<DistributedTable>], shards: &[usize]) -> Option<Reading> {
+        let has_none = self.shared.is_some() || self.locks() || self.is_read_anew();
+        if has_none || !tables[0].spreads(shards) || !moment::is_wanted() {
             return None;
         }
+        let parts = assign(tables, shards, &[]).ok()?;
+        pool::acting_as(self.user(), || pool::open_each_missing(parts.iter().map(|it| &it.0)));
         moment::of_statement()
     }
 
@@ -420,8 +424,7 @@ impl Read {
                 check_leaders(&tables[0], &parts)?;
             }
             if parts.len() > 1 {
-                let nodes = parts.iter().map(|(node, _)| node);
-                pool::acting_as(self.user(), || pool::open_missing(nodes));
+                pool::acting_as(self.user(), || pool::open_missing(parts.iter().map(|it| &it.0)));
             }
             for (node, group) in &parts {
                 match self.open_node(io, tables, node, group, sharers(&parts, node))? {
@@ -431,7 +434,7 @@ impl Read {
                         transaction::lose_node(node, &error)?;
                         avoid.push(node.clone());
                         next.extend(group);
-                        if is_own_refusal(&error) {
+                        if pool::is_own_refusal(&error) {
                             refusal = Some(error);
                         }
                     }
@@ -473,7 +476,9 @@ impl Read {
                 Ok(session) => session,
                 Err(NoSession::Unreachable(error)) => return Ok(Err(error)),
                 // Another node may be reached; a read marks nothing.
-                Err(NoSession::Refused(error)) if is_own_refusal(&error) => return Ok(Err(error)),
+                Err(NoSession::Refused(error)) if pool::is_own_refusal(&error) => {
+                    return Ok(Err(error));
+                }
                 Err(NoSession::Refused(error)) => return Err(error),
             };
             let had_transaction = session.borrow().depth > 0;
@@ -1002,11 +1007,6 @@ fn check_leaders(
         }
     }
     Ok(())
-}
-
-/// This server has refused to connect, or could not: see `session/connect.rs`, `classify`.
-fn is_own_refusal(error: &PgError) -> bool {
-    error.sqlstate() == SqlState(*b"08001")
 }
 
 impl Scan for Read {

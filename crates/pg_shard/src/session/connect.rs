@@ -137,7 +137,7 @@ pub(super) fn classify(connection: &Connection, node: &NodeAddress) -> NoSession
         }
         None => NoSession::Refused(
             PgError::new(
-                SqlState(*b"08001"),
+                SqlState::CANNOT_CONNECT,
                 format!("could not connect to worker \"{node}\""),
             )
             .detail(message)

@@ -244,7 +244,7 @@ pub(crate) struct Session {
     /// What other sessions of the server see of this one.
     told: Told,
     /// The node can be asked for what was committed at a time.
-    keeps_time: bool,
+    keeping: moment::Keeping,
     /// The commit time that the node has reported last.
     pub(crate) reported: Option<Time>,
     /// What the node reports is not acknowledged yet: the transaction is committed when all nodes have.
@@ -302,7 +302,7 @@ pub(crate) fn wait_for_any(sessions: &[&SessionRef]) -> Result<(), (usize, Failu
 
 impl Session {
     fn new(node: &NodeAddress, mut link: Link) -> Self {
-        let keeps_time = moment::is_kept(&mut link);
+        let keeping = moment::keeping(&mut link);
         Self {
             node: node.clone(),
             link,
@@ -340,7 +340,7 @@ impl Session {
             keeps: Vec::new(),
             reader: None,
             told: Told::new(node),
-            keeps_time,
+            keeping,
             reported: None,
             is_deciding: false,
             at: None,

@@ -7,8 +7,8 @@
 //! * Under READ COMMITTED each statement has its own time, if it asks several nodes, or nodes more than once. It travels as the name of the
 //!   portal, which costs no message; where the statement has remote transactions for its snapshots ([`super::snapshot`]), as the
 //!   snapshot that these import.
-//! * Under REPEATABLE READ the transaction has one, chosen when it first begins on a node; whatever node is asked later is asked for the
-//!   same time.
+//! * Under REPEATABLE READ the transaction has one, chosen when it first begins on a node; then it begins on all others too, so
+//!   that they keep what was there at that time until they are asked.
 //! * Under SERIALIZABLE there is none: nodes find conflicts by snapshots of their own.
 //!
 //! A node that does not keep the time is read as it is, with a WARNING once a session.
@@ -27,6 +27,8 @@ use std::time::Duration;
 thread_local! {
     /// When the client's transaction reads.
     static TRANSACTION: Cell<Option<Reading>> = const { Cell::new(None) };
+    /// It has been begun on all nodes.
+    static IS_EVERYWHERE: Cell<bool> = const { Cell::new(false) };
     /// This backend has learned from nodes what may be later than all that was acknowledged.
     static MUST_BE_NOW: Cell<bool> = const { Cell::new(false) };
     /// When the resolver was last asked to look what is in doubt.
@@ -38,12 +40,30 @@ thread_local! {
 /// How long the resolver has until it is asked again.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The node says that it can be asked for what was committed at a time.
-pub(super) fn is_kept(link: &mut Link) -> bool {
-    link.connection().parameter(c"pg_shard.keeps_time").as_deref() == Some("on")
+/// Whether a node can be asked for what was committed at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keeping {
+    /// Yes.
+    Time,
+    /// It does not preload the library.
+    Nothing,
+    /// Its clock is too far from ours.
+    FarTime,
 }
 
-fn is_wanted() -> bool {
+/// What the node says of that.
+pub(super) fn keeping(link: &mut Link) -> Keeping {
+    match link.connection().parameter(c"pg_shard.keeps_time").as_deref() {
+        Some("on") => Keeping::Time,
+        _ => Keeping::Nothing,
+    }
+}
+
+/// A node whose clock differs by more does not take part.
+const FARTHEST: Duration = Duration::from_secs(20);
+
+/// Reads over several nodes are to be of one moment.
+pub(crate) fn is_wanted() -> bool {
     settings::read_consistency() == ReadConsistency::Snapshot
 }
 
@@ -73,9 +93,20 @@ fn of_transaction() -> Option<Reading> {
     at
 }
 
+/// The client's transaction is about to begin on a node, and is to be begun on all; once. A statement by itself asks all
+/// nodes at once.
+pub(super) fn is_of_all_nodes() -> bool {
+    transaction::isolation_level() == Isolation::RepeatableRead
+        && is_wanted()
+        && time::is_kept()
+        && transaction::is_in_block()
+        && !IS_EVERYWHERE.replace(true)
+}
+
 /// The client's transaction is over.
 pub(crate) fn forget() {
     TRANSACTION.set(None);
+    IS_EVERYWHERE.set(false);
 }
 
 /// A node cannot read at the time that was wanted; a later one may do.
@@ -100,6 +131,16 @@ impl Session {
         of_transaction().filter(|_| self.can_read_at())
     }
 
+    /// The session is open, and the node has told its clock.
+    pub(super) fn compare_clocks(&mut self) {
+        let clocks = self.reported.take().zip(time::now());
+        let is_far =
+            clocks.is_some_and(|(node, here)| node.since(here).max(here.since(node)) > FARTHEST);
+        if is_far && self.keeping == Keeping::Time {
+            self.keeping = Keeping::FarTime;
+        }
+    }
+
     /// A node has answered: what it has reported, if it is committed everywhere, and what it has shown are seen by what is read
     /// next.
     pub(super) fn note_time(&mut self) {
@@ -109,24 +150,33 @@ impl Session {
             }
             self.reported = Some(time);
         }
-        if !std::mem::take(&mut self.is_at_time) {
+        // An earlier time would be refused again.
+        let is_refused = self.error.as_ref().is_some_and(is_refusal);
+        if !std::mem::take(&mut self.is_at_time) || is_refused {
             MUST_BE_NOW.set(true);
         }
     }
 
     /// The node can be asked for a time. If not, the client is warned once.
     pub(crate) fn can_read_at(&self) -> bool {
-        if !self.keeps_time && !HAS_WARNED.replace(true) {
+        let can = self.keeping == Keeping::Time;
+        if !can && !HAS_WARNED.replace(true) {
             let node = &self.node;
+            let hint = match self.keeping == Keeping::FarTime {
+                true => "Set the node's clock right, or set pg_shard.read_consistency to local.",
+                false => {
+                    "Add pg_shard to shared_preload_libraries on the node and restart it, or set pg_shard.read_consistency to local."
+                }
+            };
             pg::sys::error::warning(
                 PgError::new(
-                    SqlState(*b"01000"),
+                    SqlState::WARNING,
                     format!("node \"{node}\" cannot take part in reads of one moment"),
                 )
                 .detail("A transaction over several nodes may be seen on some of them only.")
-                .hint("Add pg_shard to shared_preload_libraries on the node and restart it, or set pg_shard.read_consistency to local."),
+                .hint(hint),
             );
         }
-        self.keeps_time
+        can
     }
 }

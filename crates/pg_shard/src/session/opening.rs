@@ -56,6 +56,7 @@ impl Session {
         });
         opened.map_err(no_session)?;
         let met = self.note_node(&met.unwrap_or_default());
+        self.compare_clocks();
         pooler::check(&self.node, self.link.connection().backend_pid(), &met)?;
         Ok(self)
     }

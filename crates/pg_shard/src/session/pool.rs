@@ -225,6 +225,16 @@ fn add(
 /// Opens those sessions to the nodes that are missing, all at once: for a statement that is about to ask for them one by one. Where
 /// that fails, whoever asks for the session next in the same statement is told so.
 pub(crate) fn open_missing<'a>(nodes: impl Iterator<Item = &'a NodeAddress>) {
+    // One alone may as well be opened when it is asked for.
+    open_if_missing(nodes, 2);
+}
+
+/// The same, also if one is missing: nodes tell their clocks when sessions are opened.
+pub(crate) fn open_each_missing<'a>(nodes: impl Iterator<Item = &'a NodeAddress>) {
+    open_if_missing(nodes, 1);
+}
+
+fn open_if_missing<'a>(nodes: impl Iterator<Item = &'a NodeAddress>, least: usize) {
     FAILED.with_borrow_mut(Vec::clear);
     let mut missing: Vec<NodeAddress> = Vec::new();
     let mut wanted = identity::wanted();
@@ -243,7 +253,7 @@ pub(crate) fn open_missing<'a>(nodes: impl Iterator<Item = &'a NodeAddress>) {
             missing.push(node.clone());
         }
     }
-    if missing.len() < 2 || transaction::doomed().is_some() {
+    if missing.len() < least || transaction::doomed().is_some() {
         return;
     }
     let opened = open_all(wanted, &missing);
@@ -324,6 +334,11 @@ pub(crate) fn avoids_any() -> bool {
 /// Notes that a node has fallen silent.
 pub(crate) fn avoid(node: &NodeAddress) {
     AVOIDED.with_borrow_mut(|avoided| avoided.insert(node.clone(), clock() + AVOIDANCE));
+}
+
+/// This server has refused to connect, or could not: see `connect.rs`, `classify`.
+pub(crate) fn is_own_refusal(error: &PgError) -> bool {
+    error.sqlstate() == SqlState::CANNOT_CONNECT
 }
 
 /// All sessions of this backend.

@@ -19,13 +19,14 @@
 //! * A snapshot that is lost with its connection after it has answered is not replaced: the statement fails.
 
 use super::moment;
-use super::pool::{self, SessionRef};
+use super::pool::{self, SessionRef, Stale};
 use super::{Expect, Failure, Session, stream};
 use pg::exec::execution::Execution;
 use pg::exec::scan::ScanIo;
 use pg::server::transaction::{self, Isolation};
 use pg::time::Reading as ReadingTime;
 use pg::{PgError, SqlState};
+use shardmap::NodeAddress;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -125,16 +126,48 @@ impl Shared {
     }
 }
 
+/// Tells the nodes with placements of shards.
+type AllNodes = fn() -> Rc<[NodeAddress]>;
+
 /// Lets a session see what those of other roles see of its node, if the client's transaction has one snapshot and is about
 /// to begin there. One in a savepoint cannot export.
-pub(crate) fn share(session: &SessionRef) -> Result<(), Failure> {
+pub(crate) fn share(session: &SessionRef, all_nodes: AllNodes) -> Result<(), Failure> {
     if transaction::isolation_level() == Isolation::ReadCommitted || session.borrow().depth > 0 {
         return Ok(());
+    }
+    if moment::is_of_all_nodes() {
+        begin_elsewhere(session, all_nodes);
     }
     if session.borrow().transaction_time().is_some() {
         return Ok(());
     }
     import(session, &|sibling| sibling.depth == 1 && !sibling.transaction_failed())
+}
+
+/// Begins the client's transaction on all other nodes too, as of the same time: a node does not keep what is needed for that until it
+/// is asked first. One that cannot begin now may still do so when it is asked.
+fn begin_elsewhere(session: &SessionRef, all_nodes: AllNodes) {
+    let here = session.borrow().node.clone();
+    let nodes = all_nodes();
+    let is_wanted = |node: &&NodeAddress| **node != here && !pool::seems_silent(node);
+    pool::open_each_missing(nodes.iter().filter(is_wanted));
+    let mut begun = Vec::new();
+    for node in nodes.iter().filter(is_wanted) {
+        let Ok(other) = pool::session(node, Stale::IsHarmless) else { continue };
+        let is_sent = {
+            let mut other = other.borrow_mut();
+            other.depth == 0 && other.can_read_at() && other.send_begin().is_ok()
+        };
+        if is_sent {
+            begun.push(other);
+        }
+    }
+    for other in begun {
+        let mut other = other.borrow_mut();
+        if other.finish(&mut |_| Ok(())).is_err() {
+            other.roll_back_soon();
+        }
+    }
 }
 
 /// Has a sibling, a session of another role to the same node, export its snapshot for the next transaction of `session`.
@@ -218,6 +251,17 @@ impl Session {
     /// The statement by whose snapshot the session reads.
     pub(crate) fn snapshot_of(&self) -> Option<u64> {
         self.snapshot.as_ref().map(|known| known.statement)
+    }
+
+    /// Begins the client's transaction here, without a statement.
+    fn send_begin(&mut self) -> Result<(), Failure> {
+        if let Some(failure) = self.broken() {
+            return Err(failure);
+        }
+        self.error = None;
+        self.queue_transaction(transaction::nest_level(), transaction::isolation_level());
+        self.queue_sync();
+        self.flush()
     }
 
     /// Something of the statement that is under way has come.
