@@ -62,8 +62,8 @@ pub trait Extension: Sync {
     fn estimated_pages(&self, table: Oid) -> Option<f64>;
     /// How many shards a distributed table has.
     fn shard_count(&self, table: Oid) -> usize;
-    /// Some shard of a distributed table has several placements.
-    fn is_replicated(&self, table: Oid) -> bool;
+    /// Rows of a distributed table are not known by their places.
+    fn hides_places(&self, table: Oid) -> bool;
     /// How many nodes hold placements of a distributed table.
     fn node_count(&self, table: Oid) -> usize;
     /// The tables can be joined shard by shard: those with several shards are cut alike, and for each shard there

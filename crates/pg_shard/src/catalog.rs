@@ -60,6 +60,8 @@ pub(crate) struct DistributedTable {
     pub(crate) placements: Vec<Vec<Placement>>,
     /// A shard that has none.
     pub(crate) unplaced: Option<usize>,
+    /// It is a partitioned table; its partitions are distributed tables beside it.
+    pub(crate) is_partitioned: bool,
     /// Why it cannot be used.
     pub(crate) trouble: Option<Trouble>,
 }
@@ -122,6 +124,11 @@ impl DistributedTable {
             }
         }
         nodes
+    }
+
+    /// A row is not known by its shard and its `ctid` there: each placement has its own, and so has each partition.
+    pub(crate) fn hides_places(&self) -> bool {
+        self.is_partitioned || self.is_replicated()
     }
 
     /// Some shard has several placements.
@@ -343,6 +350,7 @@ fn load(oid: Oid, metadata: Metadata) -> Option<DistributedTable> {
         map: ShardMap::default(),
         placements: Vec::new(),
         unplaced: None,
+        is_partitioned: relation.kind == b'p',
         trouble: Some(Trouble::Detached),
     };
     let Some((method, key_name)) = own else { return Some(loaded) };

@@ -63,6 +63,7 @@ mod owner;
 /// The functions that users call.
 mod functions;
 
+use functions::partitions;
 use pg::PgError;
 use pg::catalog::table;
 use pg::exec::execution::Execution;
@@ -71,6 +72,7 @@ use pg::path::base::ShardScan;
 use pg::path::modify::ModifyTarget;
 use pg::path::plan::{BoundParameters, PlanWriter};
 use pg::read::query::{DistributionKey, Statement};
+use pg::server::alter::PartitionChangeKind;
 use pg::server::background;
 use pg::server::resolver::Visits;
 use pg::server::rounds::{self, Rounds};
@@ -131,8 +133,8 @@ impl Extension for PgShard {
         catalog::find(table).map_or(0, |table| table.map.len())
     }
 
-    fn is_replicated(&self, table: Oid) -> bool {
-        catalog::find(table).is_some_and(|table| table.is_replicated())
+    fn hides_places(&self, table: Oid) -> bool {
+        catalog::find(table).is_some_and(|table| table.hides_places())
     }
 
     fn node_count(&self, table: Oid) -> usize {
@@ -192,10 +194,23 @@ impl Extension for PgShard {
     }
 
     fn utility(&self, call: &mut UtilityCall) -> Result<Outcome, PgError> {
-        ddl::utility(call)
+        let Some(change) = call.partition_change() else { return ddl::utility(call) };
+        if !partitions::concerns(&change)? {
+            return ddl::utility(call);
+        }
+        if change.kind == PartitionChangeKind::Create {
+            ddl::utility(call)?;
+        }
+        Ok(Outcome::ThenFinish)
     }
 
     fn finish_utility(&self, call: &mut UtilityCall) -> Result<(), PgError> {
+        if let Some(change) = call.partition_change()
+            && partitions::concerns(&change)?
+        {
+            pg::server::alter::show_changes();
+            return partitions::follow(&change);
+        }
         ddl::finish_utility(call)
     }
 

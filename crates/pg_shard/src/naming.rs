@@ -1,12 +1,14 @@
 //! Errors of workers speak of shards; users know tables.
 
-use crate::catalog::DistributedTable;
+use crate::catalog::{self, DistributedTable};
+use crate::ddl::partition_tree::tree;
 use crate::links;
 use pg::catalog::table;
 use pg::{PgError, SqlState};
 use shardmap::NodeAddress;
 use shardmap::naming::{with_name, without_suffix};
 use std::cell::Cell;
+use std::rc::Rc;
 
 /// Says what to do where a node lacks a type, function, schema or the like that a statement of ours names.
 ///
@@ -31,8 +33,10 @@ pub(crate) fn tell_as_table(
     node: &NodeAddress,
 ) -> PgError {
     let mut lacks_shard = false;
-    for (distributed, index) in tables {
-        let suffix = format!("_{}", distributed.shard_id(distributed.beside(*index)).0);
+    let partitions = partitions_of(tables);
+    let partitions = partitions.iter().map(|(table, index)| (&**table, *index));
+    for (distributed, index) in tables.iter().copied().chain(partitions) {
+        let suffix = format!("_{}", distributed.shard_id(distributed.beside(index)).0);
         let mut names = vec![distributed.name.clone()];
         names.extend(table::index_names(distributed.oid).into_iter().map(|(_, name)| name));
         // PostgreSQL tells a relation that it does not find as it was named.
@@ -70,6 +74,18 @@ fn tell_linked(error: &mut PgError, table: &DistributedTable, index: usize) {
             })
         });
     }
+}
+
+/// The partitions that may have raised an error of a partitioned table.
+fn partitions_of(tables: &[(&DistributedTable, usize)]) -> Vec<(Rc<DistributedTable>, usize)> {
+    let mut partitions = Vec::new();
+    for (table, index) in tables.iter().filter(|(table, _)| table.is_partitioned) {
+        let members = tree(table.oid).unwrap_or_default();
+        let members = members.into_iter().skip(1).filter_map(catalog::find);
+        partitions
+            .extend(members.filter(|member| *index < member.map.len()).map(|it| (it, *index)));
+    }
+    partitions
 }
 
 /// Makes of a line's number in `COPY table, line 7` that in the client's data. If the worker names no line, or one that no

@@ -361,7 +361,7 @@ impl Triggers {
             if !fires && !is_captured {
                 return Ok(());
             }
-            let mut place = self.keep(old)?;
+            let (mut place, row) = self.old_row(old, fires)?;
             if fires {
                 (*new).tts_tid = self.keep(new)?;
             }
@@ -371,7 +371,7 @@ impl Triggers {
                 std::ptr::null_mut(),
                 std::ptr::null_mut(),
                 &raw mut place,
-                std::ptr::null_mut(),
+                row,
                 new,
                 std::ptr::null_mut(),
                 capture,
@@ -393,20 +393,36 @@ impl Triggers {
         // SAFETY: as above.
         unsafe {
             let is_captured = self.capture.as_ref().is_some_and(|it| it.tcs_delete_old_table);
-            if !self.description().trig_delete_after_row && !is_captured {
+            let fires = self.description().trig_delete_after_row;
+            if !fires && !is_captured {
                 return Ok(());
             }
-            let mut place = self.keep(old)?;
+            let (mut place, row) = self.old_row(old, fires)?;
             pg_sys::ExecARDeleteTriggers(
                 self.estate,
                 self.relation,
                 &raw mut place,
-                std::ptr::null_mut(),
+                row,
                 self.capture,
                 false,
             );
         }
         Ok(())
+    }
+
+    /// The old row as AFTER triggers want it: by a place where it is kept, or as a tuple if only transition tables take it.
+    unsafe fn old_row(
+        &mut self,
+        old: *mut pg_sys::TupleTableSlot,
+        is_kept: bool,
+    ) -> Result<(pg_sys::ItemPointerData, pg_sys::HeapTuple), PgError> {
+        // SAFETY: the caller vouches for the slot.
+        unsafe {
+            if is_kept {
+                return Ok((self.keep(old)?, std::ptr::null_mut()));
+            }
+            Ok((pg_sys::ItemPointerData::default(), self.tuple(old)))
+        }
     }
 
     /// Keeps a row for triggers that fire later.

@@ -121,7 +121,7 @@ pub(crate) unsafe fn path(
         }
         let keys = (*root).query_pathkeys;
         // The places of rows differ between placements.
-        let by_place = !hooks::planner().is_replicated((*entry).relid);
+        let by_place = !hooks::planner().hides_places((*entry).relid);
         if !by_place && !(skips(remote) && (keys.is_null() || (*root).limit_tuples == 1.0)) {
             return None;
         }

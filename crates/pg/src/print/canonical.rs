@@ -5,6 +5,7 @@
 //! been resolved, columns of joins instead of those of their inputs, the numbers that connect ORDER BY with outputs, rights,
 //! flags that tell what a tree contains. All that goes; whatever is left counts, also what nobody has thought of here.
 
+use crate::read::partitioned::give_partitions_back;
 use crate::sys::node::{self, Visit};
 use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag};
@@ -353,6 +354,9 @@ unsafe fn settle_entry(entry: *mut pg_sys::RangeTblEntry, is_row: bool) {
             null_mut()
         };
         (*entry).eref = null_mut();
+        if (*entry).rtekind == pg_sys::RTEKind::RTE_RELATION {
+            give_partitions_back(entry);
+        }
         (*entry).rellockmode = 0;
         (*entry).relkind = 0;
         if (*entry).rtekind != pg_sys::RTEKind::RTE_RELATION {

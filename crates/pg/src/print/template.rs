@@ -5,6 +5,7 @@
 //! searching for `name alias`; literals cannot fake it. Printing happens under `search_path = pg_catalog`, so
 //! everything but the server's own objects is schema-qualified.
 
+use crate::read::partitioned::give_partitions_back;
 use crate::read::query::{Prepared, writing_queries};
 use crate::sys::error::PgError;
 use crate::sys::node::{self, Visit};
@@ -135,6 +136,7 @@ unsafe fn mark_tables(
                         (*(*rte).alias).colnames
                     };
                     (*rte).alias = pg_sys::makeAlias(node::c_text(&alias), columns);
+                    give_partitions_back(rte);
                     marked.push(((*rte).relid, alias));
                 }
             }

@@ -29,3 +29,6 @@ pub mod fingerprint;
 
 /// Whether a statement reads more than once.
 pub(crate) mod repeated;
+
+/// Partitioned tables as one relation.
+pub(crate) mod partitioned;

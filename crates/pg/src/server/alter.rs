@@ -5,10 +5,67 @@ use crate::server::utility::{UtilityCall, resolve};
 use crate::sys::node;
 use pgrx::pg_sys::{self, AlterTableType as Kind, NodeTag, Oid};
 
+/// A partition comes or goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PartitionChange {
+    /// How.
+    pub kind: PartitionChangeKind,
+    /// The partitioned table.
+    pub parent: Oid,
+    /// The partition, if it is there.
+    pub child: Option<Oid>,
+}
+
+/// How a partition comes or goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PartitionChangeKind {
+    /// CREATE TABLE ... PARTITION OF.
+    Create,
+    /// ATTACH PARTITION.
+    Attach,
+    /// DETACH PARTITION, not CONCURRENTLY.
+    Detach,
+}
+
 impl UtilityCall {
     /// What tells this statement from others while it runs.
     pub fn id(&self) -> usize {
         self.statement() as usize
+    }
+
+    /// It makes a partition of a table, or a table of a partition.
+    pub fn partition_change(&self) -> Option<PartitionChange> {
+        // SAFETY: a live utility statement, cast to the structs of its tags.
+        unsafe {
+            let n = self.node();
+            if let Some(create) = node::cast::<pg_sys::CreateStmt, _>(n, NodeTag::T_CreateStmt) {
+                let parents = (*create).inhRelations;
+                if (*create).partbound.is_null() || node::length(parents) != 1 {
+                    return None;
+                }
+                let parent = resolve(node::nth(parents, 0))?;
+                let child = resolve((*create).relation);
+                return Some(PartitionChange { kind: PartitionChangeKind::Create, parent, child });
+            }
+            let alter = node::cast::<pg_sys::AlterTableStmt, _>(n, NodeTag::T_AlterTableStmt)?;
+            if (*alter).objtype != pg_sys::ObjectType::OBJECT_TABLE {
+                return None;
+            }
+            let command = *self.subcommands().first()?;
+            let kind = match (*command).subtype {
+                Kind::AT_AttachPartition => PartitionChangeKind::Attach,
+                Kind::AT_DetachPartition => {
+                    let named = (*command).def.cast::<pg_sys::PartitionCmd>();
+                    if (*named).concurrent {
+                        return None;
+                    }
+                    PartitionChangeKind::Detach
+                }
+                _ => return None,
+            };
+            let child = resolve((*(*command).def.cast::<pg_sys::PartitionCmd>()).name);
+            Some(PartitionChange { kind, parent: resolve((*alter).relation)?, child })
+        }
     }
 
     /// It creates a trigger of this type (`pg_trigger.tgtype`).

@@ -234,7 +234,7 @@ impl UtilityCall {
                 NodeTag::T_CreateStmt => {
                     let create = n.cast::<pg_sys::CreateStmt>();
                     let parents = resolve_all((*create).inhRelations);
-                    Utility::Define("CREATE TABLE ... INHERITS", parents)
+                    Utility::Define(child_of(create), parents)
                 }
                 NodeTag::T_GrantStmt => {
                     let grant = n.cast::<pg_sys::GrantStmt>();
@@ -474,6 +474,16 @@ unsafe fn commented(statement: *mut pg_sys::CommentStmt) -> Option<Oid> {
             return None;
         }
         resolve(pg_sys::makeRangeVarFromNameList(table))
+    }
+}
+
+/// The command that makes a table with parents.
+unsafe fn child_of(create: *mut pg_sys::CreateStmt) -> &'static str {
+    // SAFETY: the caller passes a live statement.
+    if unsafe { (*create).partbound.is_null() } {
+        "CREATE TABLE ... INHERITS"
+    } else {
+        "CREATE TABLE ... PARTITION OF"
     }
 }
 

@@ -7,6 +7,7 @@
 
 use super::foreign_keys;
 use super::nodes::{catalog_entry, failed, nodes, on_shards, run_on};
+use super::partition_tree::tree;
 use super::shard_definition::{self, definition_error};
 use super::watched::{WATCHED, Watched};
 use crate::catalog::DistributedTable;
@@ -64,7 +65,7 @@ fn watch_each(
             conversions.into_iter().map(|(column, using)| Conversion { column, using }).collect();
         let is_suspended = is_own && is_meant && call.may_rewrite();
         if is_suspended {
-            mark::suspend(table.oid)?;
+            tree(table.oid)?.into_iter().try_for_each(mark::suspend)?;
         }
         let loose = table::unique_indexes_without(table.oid, table.key.column);
         let watched = Watched { statement, table, before, conversions, loose, is_suspended };
@@ -117,7 +118,7 @@ struct Asked<'a> {
 fn follow(watched: &Watched) -> Result<Option<Asked<'_>>, PgError> {
     let table = &watched.table;
     if watched.is_suspended {
-        mark::put(table.oid)?;
+        tree(table.oid)?.into_iter().try_for_each(mark::put)?;
     }
     let after = shard_definition::read(table.oid).map_err(|error| definition_error(&error))?;
     let change = change(&watched.before, &after, table.key.column, &watched.conversions)
@@ -192,10 +193,12 @@ fn rename_key(watched: &Watched, after: &Definition) -> Result<(), PgError> {
         return Ok(());
     }
     let Some(new) = table::column_name(watched.table.oid, key) else { return Ok(()) };
+    let tables: Vec<String> =
+        tree(watched.table.oid)?.iter().map(|oid| oid.to_u32().to_string()).collect();
     privileged::run(&format!(
-        "UPDATE pgs_distribution_metadata.partition SET key = {} WHERE relation_id = {}",
+        "UPDATE pgs_distribution_metadata.partition SET key = {} WHERE relation_id IN ({})",
         literal(&new),
-        watched.table.oid.to_u32()
+        tables.join(", ")
     ))
 }
 

@@ -78,6 +78,12 @@ pub(crate) fn check(table: &DistributedTable) -> Result<(), PgError> {
     keys_of(table.oid).iter().try_for_each(|key| check_key(table, key))
 }
 
+/// The table has partitions, or is one.
+fn is_partitioned(table: Oid) -> bool {
+    pg::catalog::table::describe(table)
+        .is_some_and(|relation| relation.is_partition || relation.kind == b'p')
+}
+
 fn check_key(table: &DistributedTable, key: &ForeignKey) -> Result<(), PgError> {
     let refused = |detail: String, hint: String| {
         Err(PgError::unsupported(
@@ -89,6 +95,12 @@ fn check_key(table: &DistributedTable, key: &ForeignKey) -> Result<(), PgError> 
         )
         .detail(detail))
     };
+    if is_partitioned(table.oid) || is_partitioned(key.referenced) {
+        return refused(
+            "One of the tables is partitioned, or a partition.".to_owned(),
+            "Leave the foreign key out, and check the reference in the application.".to_owned(),
+        );
+    }
     let Some(other) = catalog::find(key.referenced) else {
         let name = name_of(key.referenced);
         return refused(

@@ -35,6 +35,7 @@ impl<'a, 'conn> ShardCatalog<'a, 'conn> {
                     name: row.text("name")?,
                     is_foreign: row.flag("is_foreign")?,
                     is_unlogged: row.flag("is_unlogged")?,
+                    partition_key: row.get("partition_key")?,
                     storage: row.text("storage")?,
                     parameters: row.parameters("parameters")?,
                     replica_identity: row.get("replica_identity")?,
@@ -204,9 +205,10 @@ impl Row<'_> {
 
 /// The table's own row. Storage parameters of the TOAST table are those of the table with `toast.` before them.
 const TABLE: &str = r"
-SELECT c.relkind IN ('r', 'f') AS is_table,
+SELECT c.relkind IN ('r', 'f', 'p') AS is_table,
        c.relkind = 'f' AS is_foreign,
        c.relkind = 'r' AND c.relpersistence = 'u' AS is_unlogged,
+       CASE WHEN c.relkind = 'p' THEN pg_catalog.pg_get_partkeydef(c.oid) END AS partition_key,
        pg_catalog.quote_ident(n.nspname) AS schema,
        c.relname::text AS name,
        pg_catalog.format('%I.%I', n.nspname, c.relname) AS qualified_name,
@@ -382,7 +384,8 @@ FROM (SELECT c.relname::text AS name,
              pg_catalog.pg_get_indexdef(i.indexrelid) AS index_definition,
              pg_catalog.pg_get_constraintdef(k.oid) AS constraint_definition,
              o.create,
-             pg_catalog.format('%s %I ON %I.%I ', o.create, c.relname, n.nspname, t.relname) AS prefix,
+             pg_catalog.format(CASE WHEN c.relkind = 'I' THEN '%s %I ON ONLY %I.%I ' ELSE '%s %I ON %I.%I ' END,
+                               o.create, c.relname, n.nspname, t.relname) AS prefix,
              pg_catalog.concat(CASE WHEN k.condeferrable THEN ' DEFERRABLE' END,
                                CASE WHEN k.condeferred THEN ' INITIALLY DEFERRED' END) AS deferral,
              coalesce((SELECT pg_catalog.format(' WITH (%s)', pg_catalog.string_agg(

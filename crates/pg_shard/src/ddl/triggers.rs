@@ -9,7 +9,8 @@ use pg::catalog::table;
 use pg::catalog::trigger::trigger_types;
 use pgrx::pg_sys::Oid;
 
-/// BEFORE and TRUNCATE in `pg_trigger.tgtype` (`src/include/catalog/pg_trigger.h`).
+/// Bits of `pg_trigger.tgtype` (`src/include/catalog/pg_trigger.h`).
+const ROW: i16 = 1;
 const BEFORE: i16 = 1 << 1;
 const TRUNCATE: i16 = 1 << 5;
 
@@ -17,6 +18,18 @@ const TRUNCATE: i16 = 1 << 5;
 pub(crate) fn check(oid: Oid) -> Result<(), PgError> {
     check_keys(oid, &trigger_types(oid))?;
     trigger_types(oid).into_iter().try_for_each(|kind| check_kind(oid, kind))
+}
+
+/// Refuses a partition to be with triggers of rows.
+pub(crate) fn check_partition(oid: Oid) -> Result<(), PgError> {
+    match (table::describe(oid), trigger_types(oid).iter().any(|kind| kind & ROW != 0)) {
+        (Some(relation), true) => Err(PgError::unsupported(
+            format!("distributed table \"{}\" cannot have triggers of rows", relation.name),
+            "Drop the triggers, or use triggers of statements.",
+        )
+        .detail("It becomes a partition.")),
+        _ => Ok(()),
+    }
 }
 
 /// Refuses a trigger that cannot fire on a distributed table.
@@ -30,6 +43,13 @@ pub(super) fn check_kind(oid: Oid, kind: i16) -> Result<(), PgError> {
         )
         .detail(detail))
     };
+    if kind & ROW != 0 && (relation.kind == b'p' || relation.is_partition) {
+        return refused(
+            "triggers of rows",
+            "It is partitioned, or a partition.",
+            "Drop the triggers, or use triggers of statements.",
+        );
+    }
     if relation.kind == b'f' {
         return refused(
             "triggers",
@@ -37,7 +57,7 @@ pub(super) fn check_kind(oid: Oid, kind: i16) -> Result<(), PgError> {
             "Drop the triggers, or use a table that is no foreign one.",
         );
     }
-    if mark::has_foreign_method(oid) {
+    if relation.kind != b'p' && mark::has_foreign_method(oid) {
         return refused(
             "triggers",
             "Its rows are not kept as PostgreSQL keeps them, and triggers could not find them.",

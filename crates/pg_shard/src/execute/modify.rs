@@ -90,6 +90,8 @@ pub(crate) struct ModifyRows {
     plan: ComputedModify,
     changes: Changes,
     seen: HashSet<Place>,
+    /// The same of a partitioned table, whose rows are known by their keys.
+    seen_keys: HashSet<(usize, Arguments)>,
     /// The shards and unique values of rows that ON CONFLICT DO UPDATE has inserted or changed.
     upserted: HashSet<(usize, Arguments)>,
     done: bool,
@@ -162,7 +164,14 @@ impl ModifyRows {
     /// The scan of a plan.
     pub(crate) fn new(plan: ComputedModify, io: &mut ScanIo) -> Result<Self, PgError> {
         let changes = io.open_changes()?;
-        Ok(Self { plan, changes, seen: HashSet::new(), upserted: HashSet::new(), done: false })
+        Ok(Self {
+            plan,
+            changes,
+            seen: HashSet::new(),
+            seen_keys: HashSet::new(),
+            upserted: HashSet::new(),
+            done: false,
+        })
     }
 
     fn run(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
@@ -178,7 +187,7 @@ impl ModifyRows {
         let mut packer = Packer::new(&table, &self.changes)?;
         let sends_early = self.plan.is_alone && !self.plan.has_subqueries;
         let shared = ChangeBuffer {
-            table,
+            table: Rc::clone(&table),
             user: self.plan.user,
             texts: Vec::new(),
             row_changes: BTreeMap::new(),
@@ -201,7 +210,7 @@ impl ModifyRows {
                 Change::Insert => None,
                 Change::Update(_) | Change::Delete => {
                     let place = self.changes.place()?;
-                    if !self.seen.insert(place) {
+                    if self.has_seen(place, &packer, &table)? {
                         if self.plan.command == Command::Merge {
                             return Err(second_time());
                         }
@@ -241,6 +250,21 @@ impl ModifyRows {
         let waiting = Waiting { execution: io.execution(), level, change_buffer: shared };
         WAITING.with_borrow_mut(|all| all.push(waiting));
         Ok(())
+    }
+}
+
+impl ModifyRows {
+    /// The row has come before, joined to other rows.
+    fn has_seen(
+        &mut self,
+        place: Place,
+        packer: &Packer,
+        table: &DistributedTable,
+    ) -> Result<bool, PgError> {
+        Ok(match packer.row_key(&self.changes, table)? {
+            Some(key) => !self.seen_keys.insert((place.shard, key)),
+            None => !self.seen.insert(place),
+        })
     }
 }
 
@@ -347,6 +371,24 @@ impl Packer {
         })
     }
 
+    /// By what a row of a partitioned table is known; none for other tables.
+    fn row_key(
+        &self,
+        changes: &Changes,
+        table: &DistributedTable,
+    ) -> Result<Option<Arguments>, PgError> {
+        if !table.is_partitioned {
+            return Ok(None);
+        }
+        let columns = self.key.as_ref().ok_or_else(|| no_key(table))?;
+        let mut key =
+            Arguments::start(columns.iter().map(|column| self.encoder(*column).is_binary()));
+        for column in columns {
+            changes.append_old(*column, self.encoder(*column), &mut key);
+        }
+        Ok(Some(key))
+    }
+
     /// Puts a change into the change_buffer.
     fn pack(
         &mut self,
@@ -432,7 +474,8 @@ impl Packer {
             return Err(have_changed(&change_buffer.table));
         }
         // A placement that is repaired meanwhile takes the change too, and has its rows elsewhere.
-        if change_buffer.table.placements[place.shard].len() == 1 {
+        let table = &change_buffer.table;
+        if table.placements[place.shard].len() == 1 && !table.is_partitioned {
             return Ok(Find::Place);
         }
         if !changes.has_old_rows() {
@@ -462,7 +505,7 @@ impl Packer {
         change_buffer.row_changes.entry(index).or_default().push_back(RowChange {
             text,
             arguments,
-            place: place.map(Place::tid),
+            place: place.filter(|_| !change_buffer.table.is_partitioned).map(Place::tid),
         });
     }
 
@@ -682,6 +725,19 @@ impl ChangeBuffer {
         .detail(format!("{changed} of {expected} changes found their row."))
         .hint("A function that the statement calls may have changed them.")
     }
+}
+
+fn no_key(table: &DistributedTable) -> PgError {
+    PgError::unsupported(
+        format!(
+            "cannot modify rows of partitioned distributed table \"{}\" one by one",
+            table.name
+        ),
+        "Give it a primary key, or write a filter that the nodes can apply.",
+    )
+    .detail(
+        "It has no unique index by which its rows are known, and a ctid is one of each partition.",
+    )
 }
 
 fn have_changed(table: &DistributedTable) -> PgError {

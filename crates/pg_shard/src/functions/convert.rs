@@ -1,15 +1,16 @@
 //! Tables that become distributed with their rows, and local again with them: each in one transaction, under a lock
 //! that keeps everybody else away from the table.
 
-use super::distribute::{Layout, Rows, create_foreign_keys, create_shards, distribute};
+use super::distribute::{Layout, Rows, create_foreign_keys, distribute};
+use super::partitions::create_all_shards;
+use super::store::store_rows;
 use super::worker_list;
 use super::{check_owner, given};
 use crate::catalog::{self, DistributedTable, quote};
 use crate::ddl;
 use crate::ddl::foreign_keys;
-use crate::execute::sink::Sink;
+use crate::ddl::partition_tree::tree;
 use crate::mark;
-use crate::owner::{self, Purpose};
 use crate::session::Failure;
 use crate::session::pool::{self, SessionRef};
 use crate::transaction::{self, NodeFailure};
@@ -19,12 +20,10 @@ use pg::exec::copy::{self, CopySource, local};
 use pg::server::lock::{Mode, ShardLock, lock_shard};
 use pg::server::utility::copied_columns;
 use pg::sys::error::raise;
-use pg::sys::value::Hasher;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use pgrx::prelude::*;
 use shardmap::NodeAddress;
-use std::rc::Rc;
 
 #[pg_extern]
 fn create_distributed_table(
@@ -79,7 +78,9 @@ fn distribute_with_rows(oid: Oid, column: &str, layout: &Layout) -> Result<(), P
             return Err(other.no_shards());
         }
     }
-    table::lock_for_truncate(oid);
+    for member in tree(oid)? {
+        table::lock_for_truncate(member);
+    }
     check_is_local(oid)?;
     let name = pg::print::template::qualified_name(oid);
     distribute(&name, column, b'h', Rows::Any)?;
@@ -94,17 +95,10 @@ fn distribute_with_rows(oid: Oid, column: &str, layout: &Layout) -> Result<(), P
             .detail("Their distribution columns have types or collations that hash differently."));
         }
     }
-    create_shards(&name, layout)?;
-    catalog::forget(Some(oid));
-    let table = catalog::get(oid)?;
+    create_all_shards(&name, layout, Rows::Any)?;
     let is_plain = table::describe(oid).is_some_and(|relation| relation.kind == b'r');
     if is_plain && local::has_rows(oid) {
-        if owner::is_needed(&table)? {
-            owner::acting(&table, Purpose::Store, || send_rows(&table))?;
-        } else {
-            send_rows(&table)?;
-        }
-        local::empty(oid);
+        store_rows(oid)?;
     }
     create_foreign_keys(oid)
 }
@@ -120,34 +114,6 @@ fn check_is_local(oid: Oid) -> Result<(), PgError> {
     })
 }
 
-/// Sends the local table's rows to its shards.
-fn send_rows(table: &Rc<DistributedTable>) -> Result<(), PgError> {
-    let hasher = Hasher::find(table.key.family, table.key.type_oid, table.key.collation)
-        .ok_or_else(|| {
-            PgError::internal("the distribution column's type has lost its hash function")
-        })?;
-    let columns: Vec<String> =
-        copied_columns(table.oid).into_iter().map(|(_, name)| name).collect();
-    let mut sink = Sink::new(Rc::clone(table), Oid::INVALID, &columns, String::new());
-    local::for_each_row(table.oid, table.key.column, &mut |row| {
-        let hash = row.hash(&hasher).ok_or_else(|| {
-            PgError::new(
-                SqlState::NULL_VALUE_NOT_ALLOWED,
-                format!(
-                    "cannot distribute table \"{}\": a row has NULL in column \"{}\"",
-                    table.name, table.key_name
-                ),
-            )
-            .detail("The distribution column decides where a row is stored.")
-        })?;
-        sink.add(hash, |batch| {
-            row.append(&mut batch.data);
-            Ok(())
-        })
-    })?;
-    sink.finish()
-}
-
 #[pg_extern]
 fn undistribute_table(table_name: Option<Oid>) {
     raise(given(table_name, "table_name").and_then(bring_back));
@@ -161,6 +127,13 @@ fn bring_back(oid: Oid) -> Result<(), PgError> {
         return mark::remove(oid);
     }
     let table = catalog::get(oid)?;
+    if table.is_partitioned || table::describe(oid).is_some_and(|relation| relation.is_partition) {
+        return Err(PgError::unsupported(
+            format!("cannot undistribute table \"{}\"", table.name),
+            "Detach the partitions, and bring them back one by one.",
+        )
+        .detail("It is partitioned, or a partition."));
+    }
     if table::describe(oid).is_none_or(|relation| relation.kind != b'r') {
         return Err(PgError::new(
             SqlState(*b"42809"),

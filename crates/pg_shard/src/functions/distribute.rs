@@ -37,7 +37,7 @@ pub(super) fn distribute(name: &str, column: &str, method: u8, rows: Rows) -> Re
     let oid = table::resolve(name, RelationLock::Exclusive);
     let relation =
         table::describe(oid).ok_or_else(|| PgError::internal("the table has vanished"))?;
-    if !matches!(relation.kind, b'r' | b'f') {
+    if !matches!(relation.kind, b'r' | b'f' | b'p') {
         return Err(PgError::new(
             SqlState(*b"42809"),
             format!("cannot distribute relation: {name}"),
@@ -52,17 +52,14 @@ pub(super) fn distribute(name: &str, column: &str, method: u8, rows: Rows) -> Re
         )
         .detail("Temporary tables live in one session only."));
     }
-    if relation.is_partition || relation.has_children || table::inherits(oid) {
+    let is_root = relation.kind == b'p' && !relation.is_partition;
+    if !is_root && (relation.is_partition || relation.has_children || table::inherits(oid)) {
         return Err(PgError::unsupported(
             format!("cannot distribute relation: {name}"),
-            "Distribute a table that neither inherits nor is inherited from.",
+            "Distribute the partitioned table at the root, or a table that neither inherits nor is inherited from.",
         )
         .detail("The table is part of an inheritance or partition tree."));
     }
-    detach_from_dump(oid, &relation.name)?;
-    check_objects(oid, &relation.name)?;
-    let number = columns::find_column(oid, column)?;
-    check_method(oid, number, method)?;
     if rows == Rows::None && relation.kind == b'r' && local::has_rows(oid) {
         return Err(PgError::new(
             SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -71,6 +68,30 @@ pub(super) fn distribute(name: &str, column: &str, method: u8, rows: Rows) -> Re
         .detail("Rows of the local table are not visible once the table is distributed.")
         .hint("create_distributed_table takes the rows along."));
     }
+    register_by(oid, column, method)
+}
+
+/// Makes a distributed table of a partition of one.
+pub(super) fn register(oid: Oid, column: &str) -> Result<(), PgError> {
+    let relation =
+        table::describe(oid).ok_or_else(|| PgError::internal("the table has vanished"))?;
+    if !matches!(relation.kind, b'r' | b'p') {
+        return Err(PgError::unsupported(
+            format!("cannot distribute relation: {}", relation.name),
+            "Detach the partition, or leave the table local.",
+        )
+        .detail("Partitions of distributed tables must be regular or partitioned tables."));
+    }
+    check_owner(oid)?;
+    register_by(oid, column, b'h')
+}
+
+fn register_by(oid: Oid, column: &str, method: u8) -> Result<(), PgError> {
+    let name = table::describe(oid).map_or_else(String::new, |relation| relation.name);
+    detach_from_dump(oid, &name)?;
+    check_objects(oid, &name)?;
+    let number = columns::find_column(oid, column)?;
+    check_method(oid, number, method)?;
     // The names of the shards to come must not be too long; indexes that are created later are looked at then.
     ddl::definition(oid)?
         .statements(last_shard_id()?)
@@ -192,15 +213,6 @@ fn check_objects(oid: Oid, name: &str) -> Result<(), PgError> {
     foreign_keys::check_before_distribution(oid)
 }
 
-#[pg_extern]
-fn master_create_worker_shards(table_name: &str, shard_count: i32, replication_factor: i32) {
-    let layout = Layout::Spread { shard_count, replication_factor };
-    raise(
-        create_shards(table_name, &layout)
-            .and_then(|()| create_foreign_keys(table::resolve(table_name, RelationLock::None))),
-    );
-}
-
 /// Has the nodes check the foreign keys of a table, whose rows are all there.
 pub(super) fn create_foreign_keys(oid: Oid) -> Result<(), PgError> {
     catalog::forget(Some(oid));
@@ -278,8 +290,8 @@ pub(super) fn create_shards(name: &str, layout: &Layout) -> Result<(), PgError> 
             (other.map.shards().iter().map(|shard| shard.range).collect(), Vec::new(), 0)
         }
     };
-    let storage =
-        if table::describe(oid).is_some_and(|relation| relation.kind == b'f') { 'f' } else { 't' };
+    refuse_replicated(&table, layout, replication)?;
+    let storage = storage_of(oid);
 
     let mut nodes = Nodes::default();
     let mut shards = Vec::new();
@@ -340,6 +352,32 @@ pub(super) fn create_shards(name: &str, layout: &Layout) -> Result<(), PgError> 
         "INSERT INTO pgs_distribution_metadata.shard_placement (shard_id, shard_state, node_name, node_port) VALUES {}",
         placements.join(", ")
     ))
+}
+
+/// Shards of a partitioned table have one placement.
+fn refuse_replicated(
+    table: &DistributedTable,
+    layout: &Layout,
+    replication: usize,
+) -> Result<(), PgError> {
+    let is_replicated = match layout {
+        Layout::Spread { .. } => replication > 1,
+        Layout::Beside(other) => other.is_replicated(),
+    };
+    if !table.is_partitioned || !is_replicated {
+        return Ok(());
+    }
+    Err(PgError::unsupported(
+        format!("cannot replicate shards of partitioned table \"{}\"", table.name),
+        "Create shards with replication_factor 1, and make the nodes safe by streaming replication.",
+    )
+    .detail("A placement and its partitions could not be marked together."))
+}
+
+/// What the metadata say of a shard's kind.
+fn storage_of(table: Oid) -> char {
+    let is_foreign = table::describe(table).is_some_and(|relation| relation.kind == b'f');
+    if is_foreign { 'f' } else { 't' }
 }
 
 fn next_shard_id() -> Result<i64, PgError> {

@@ -9,6 +9,12 @@ mod distribute;
 /// A session acts as another role.
 mod lending;
 
+/// Partitions of distributed tables.
+pub(crate) mod partitions;
+
+/// Rows of a local table on their way.
+mod store;
+
 /// Tables that become distributed with their rows, and local again.
 mod convert;
 

@@ -55,9 +55,7 @@ pub(crate) fn plan(
         )
         .detail("A function that is marked PARALLEL SAFE uses it. The sessions to the workers are the leading process's."));
     }
-    for table in &tables {
-        table.check()?;
-    }
+    check_tables(statement, shorter, &tables)?;
     if let Some(table) = tables.iter().find(|table| table.method != b'h') {
         return Err(PgError::new(
             SqlState::FEATURE_NOT_SUPPORTED,
@@ -127,6 +125,36 @@ pub(crate) fn plan(
         Ok(verdict) => Ok(verdict),
         Err(reason) => Err(unpullable(&facts, reason, &tables[0])),
     }
+}
+
+/// The tables can be used, and those that are partitioned are planned as one.
+fn check_tables(
+    statement: Statement,
+    shorter: Option<Statement>,
+    tables: &[Rc<DistributedTable>],
+) -> Result<(), PgError> {
+    tables.iter().try_for_each(|table| table.check())?;
+    if let Some(table) = tables.iter().find(|table| table.is_partitioned) {
+        let is_ours = |oid| catalog::find(oid).is_some_and(|table| table.is_partitioned);
+        statement.take_as_one_relation(&is_ours);
+        shorter.iter().for_each(|shorter| shorter.take_as_one_relation(&is_ours));
+        if shorter.unwrap_or(statement).names_places() {
+            return Err(partition_unknown(table));
+        }
+    }
+    Ok(())
+}
+
+/// Only the nodes know in which partition a row lies.
+fn partition_unknown(table: &DistributedTable) -> PgError {
+    PgError::unsupported(
+        format!(
+            "cannot use ctid or tableoid in a statement with partitioned distributed table \"{}\"",
+            table.name
+        ),
+        "Name rows by a key, and partitions by the columns that decide them.",
+    )
+    .detail("Rows of its partitions lie in tables of the nodes.")
 }
 
 /// A write of rows that have several placements cannot go by a `ctid` that the client has: nobody knows on which placement it has

@@ -19,10 +19,10 @@ pub(super) fn plan(
 ) -> Result<Result<Verdict, Unpullable>, PgError> {
     let metadata = catalog::metadata().ok_or_else(|| PgError::internal("the extension is gone"))?;
     let distribution = |oid| catalog::find(oid).map(|table| table.key);
-    let is_replicated = |oid| catalog::find(oid).is_some_and(|table| table.is_replicated());
+    let hides_places = |oid| catalog::find(oid).is_some_and(|table| table.hides_places());
     let statement = statement.with_locks_on_workers(&|oid| distribution(oid).is_some());
     Ok(statement
-        .pulled(&distribution, &is_replicated)
+        .pulled(&distribution, &hides_places)
         .map(|statement| Verdict::Pulled(statement, metadata.partition, must_find)))
 }
 

@@ -122,6 +122,9 @@ impl ShardTemplates<'_> {
             .text(" (")
             .then(&elements)
             .text(")");
+        if let Some(key) = &self.table.partition_key {
+            create = create.text(" PARTITION BY ").expression(key, &self.table.name);
+        }
         // A foreign table has no parameters, and USING stands before WITH.
         create = create.text(&self.table.storage);
         if !self.table.parameters.is_empty() {

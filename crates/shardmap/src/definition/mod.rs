@@ -50,6 +50,8 @@ pub struct Table {
     pub is_foreign: bool,
     /// An unlogged table.
     pub is_unlogged: bool,
+    /// Of a partitioned table what follows PARTITION BY.
+    pub partition_key: Option<String>,
     /// What follows the list of columns besides storage parameters: `USING`, or `SERVER` and `OPTIONS`.
     pub storage: String,
     /// The storage parameters, those of the TOAST table with `toast.` before them.
@@ -222,9 +224,10 @@ impl<'a> ShardTemplates<'a> {
         Self { table, shard: qualified(&table.schema, &table.name) }
     }
 
-    /// `ONLY`, though a shard has no children: somebody might have given it some.
+    /// `ONLY`, though a shard has no children: somebody might have given it some. Those of a partitioned one follow it.
     pub(crate) fn alter_table(&self, action: impl Into<String>) -> Template {
-        Template::new("ALTER ").text(self.kind()).text(" ONLY ").then(&self.shard).text(action)
+        let only = if self.table.partition_key.is_some() { " " } else { " ONLY " };
+        Template::new("ALTER ").text(self.kind()).text(only).then(&self.shard).text(action)
     }
 
     pub(crate) fn kind(&self) -> &'static str {
