@@ -7,6 +7,9 @@ mod set_role;
 /// A transaction sees what it has written, whoever reads.
 mod one_transaction;
 
+/// Deferred constraints.
+mod constraints;
+
 /// Settings of the client.
 mod settings;
 

@@ -4,22 +4,25 @@
 //! How several nodes commit is in [`crate::distributed_commit`].
 
 use crate::activity::{self, Kind, Work};
-use crate::catalog::{self, DistributedTable};
+use crate::catalog::{self, DistributedTable, quote};
 use crate::client_decision;
 use crate::distributed_commit::{self, Ended};
 use crate::execute::nested;
 use crate::health;
 use crate::naming::tell_as_table;
+use crate::session::constraints::{self, Commands};
 use crate::session::ending::{PATIENCE, release_all, roll_back_all, run_all, stop_all};
 use crate::session::moment;
 use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::snapshot;
 use crate::session::{Failure, NoSession, Session};
 use pg::server::commit;
+use pg::server::constraints::SetConstraints;
 use pg::server::transaction::{self, Isolation};
 use pg::{PgError, SqlState};
 use shardmap::{NodeAddress, PlacementId, ShardId};
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::Rc;
 
 /// A placement that the transaction has written.
@@ -284,6 +287,56 @@ fn refused(error: PgError, node: &NodeAddress, written: &[Written]) -> PgError {
     tell_as_table(error, &named, node)
 }
 
+/// SET CONSTRAINTS, which this server has carried out: remote transactions that are open are told at once, and check what has been deferred;
+/// others are told as they begin. A shard's constraint has the name of the table's with the shard's number.
+pub(crate) fn set_constraints(set: &SetConstraints) -> Result<(), PgError> {
+    if !transaction::is_in_block() {
+        return Ok(());
+    }
+    let commands = constraint_commands(set);
+    let (level, isolation) = level_for_write();
+    constraints::note(level, commands.clone());
+    let open = pool::all().into_iter().filter(|session| session.borrow().depth > 0);
+    let mut nodes: Vec<NodeAddress> = open.map(|session| session.borrow().node.clone()).collect();
+    nodes.sort();
+    nodes.dedup();
+    for node in nodes {
+        let Some(sql) = commands.of(&node) else { continue };
+        let session = pool::session(&node, Stale::Matters).map_err(|error| match error {
+            NoSession::Unreachable(error) | NoSession::Refused(error) => error,
+        })?;
+        let done =
+            session.borrow_mut().execute_all(std::slice::from_ref(sql), Some((level, isolation)));
+        let written = STATE.with_borrow(|state| state.written.clone());
+        done.map_err(|failure| match failure {
+            Failure::Lost(error) => error,
+            Failure::Statement(error) => refused(error, &node, &written),
+        })?;
+    }
+    Ok(())
+}
+
+fn constraint_commands(set: &SetConstraints) -> Commands {
+    let mode = if set.is_deferred { "DEFERRED" } else { "IMMEDIATE" };
+    if set.is_for_all() {
+        return Commands::All(format!("SET CONSTRAINTS ALL {mode}"));
+    }
+    let mut names: HashMap<NodeAddress, Vec<String>> = HashMap::new();
+    for table in catalog::distributed_tables().into_iter().filter_map(catalog::find) {
+        for constraint in set.of_table(table.oid) {
+            for index in 0..table.map.len() {
+                let name = quote(&format!("{constraint}_{}", table.shard_id(index).0));
+                let name = format!("{}.{name}", quote(&table.schema));
+                for placement in table.healthy(index) {
+                    names.entry(placement.node.clone()).or_default().push(name.clone());
+                }
+            }
+        }
+    }
+    let sql = |names: Vec<String>| format!("SET CONSTRAINTS {} {mode}", names.join(", "));
+    Commands::Named(names.into_iter().map(|(node, names)| (node, sql(names))).collect())
+}
+
 /// A node did not confirm its commit, and nobody knows what became of it.
 fn unknown(node: &NodeAddress, cause: &PgError) -> PgError {
     PgError::new(
@@ -320,6 +373,7 @@ pub(crate) fn before_prepare() -> Result<(), PgError> {
 /// After the end of the local transaction: nothing stays open on the nodes. Must not fail.
 pub(crate) fn after_transaction(committed: bool) {
     crate::execute::modify::forget_waiting(0);
+    constraints::forget_of(0);
     crate::ddl::watched::forget();
     activity::forget();
     crate::functions::repartition::forget_sessions();
@@ -347,6 +401,7 @@ pub(crate) fn after_transaction(committed: bool) {
 
 /// A savepoint was released.
 pub(crate) fn before_subtransaction_commit(level: u32) -> Result<(), PgError> {
+    constraints::keep_of(level);
     let mut deep = pool::all();
     deep.retain(|session| session.borrow().depth >= level);
     for session in &deep {
@@ -372,6 +427,7 @@ pub(crate) fn before_subtransaction_commit(level: u32) -> Result<(), PgError> {
 /// A savepoint was rolled back to. Must not fail: a session that cannot follow dooms the transaction.
 pub(crate) fn after_subtransaction_abort(level: u32) {
     crate::execute::modify::forget_waiting(level);
+    constraints::forget_of(level);
     let sessions = pool::all();
     let mut open: Vec<_> =
         sessions.iter().filter_map(|session| session.try_borrow_mut().ok()).collect();

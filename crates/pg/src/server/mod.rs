@@ -45,5 +45,8 @@ pub mod transaction;
 /// In whose name the backend acts.
 pub mod identity;
 
+/// SET CONSTRAINTS.
+pub mod constraints;
+
 /// Utility statements.
 pub mod utility;

@@ -109,6 +109,7 @@ pub(crate) fn utility(call: &mut UtilityCall) -> Result<Outcome, PgError> {
         Utility::Other if call.drops_below_tables() => {
             return define(call, "DROP ... CASCADE", &catalog::distributed_tables(), false);
         }
+        Utility::Other if call.set_constraints().is_some() => return Ok(Outcome::ThenFinish),
         Utility::CopyFrom(_) | Utility::Other => {}
     }
     Ok(Outcome::PassOn)
@@ -220,6 +221,9 @@ pub(crate) fn finish_utility(call: &mut UtilityCall) -> Result<(), PgError> {
     maintenance::finish(call)?;
     if is_followed {
         return Ok(());
+    }
+    if let Some(set) = call.set_constraints() {
+        return crate::transaction::set_constraints(&set);
     }
     match call.read() {
         Utility::Vacuum(vacuum) => statistics::on_shards(&vacuum),

@@ -159,6 +159,8 @@ pub(super) struct Standing {
     own_settings: Option<u64>,
     /// Something has been told in the remote transaction, and is forgotten with it.
     pub(super) is_local: bool,
+    /// The remote transaction has been told what SET CONSTRAINTS has said.
+    pub(super) knows_constraints: bool,
 }
 
 impl Standing {
@@ -173,6 +175,7 @@ impl Standing {
             settings: None,
             own_settings: Some(0),
             is_local: false,
+            knows_constraints: false,
         }
     }
 
@@ -228,9 +231,15 @@ impl Standing {
             && self.own_settings == Some(settings::own_settings())
     }
 
+    /// A remote transaction begins.
+    pub(super) fn begin(&mut self) {
+        (self.is_local, self.knows_constraints) = (false, false);
+    }
+
     /// What was told in a transaction that was rolled back is forgotten.
     pub(super) fn forget(&mut self) {
         (self.known, self.settings, self.own_settings) = (None, None, None);
+        self.knows_constraints = false;
     }
 
     /// The statement that tells what has changed.

@@ -23,6 +23,9 @@ mod connect;
 /// Waits that would never end.
 pub(crate) mod deadlock;
 
+/// SET CONSTRAINTS of the transaction.
+pub(crate) mod constraints;
+
 /// COPY on a session.
 mod copy;
 
@@ -729,7 +732,8 @@ impl Session {
             }
             self.link.flight().execute(name, &Arguments::none());
             self.expects.push_back(Expect::Preliminary);
-            (self.depth, self.standing.is_local) = (1, false);
+            self.depth = 1;
+            self.standing.begin();
             self.age = self.imported_age.take().map_or_else(Age::now, Age::of);
             let at = match &self.snapshot {
                 Some(snapshot) => snapshot.at.filter(|_| self.can_read_at()),
@@ -744,6 +748,7 @@ impl Session {
             self.depth += 1;
             self.queue_command(&format!("SAVEPOINT pg_shard_{}", self.depth));
         }
+        self.queue_constraints();
         self.queue_evidence();
     }
 
@@ -968,11 +973,5 @@ impl Session {
         }
         self.settle_copies();
         self.run("SELECT", Some((level, isolation)), &mut |_| Ok(())).map(drop)
-    }
-
-    /// Settings made in a transaction that was rolled back are gone.
-    pub(crate) fn forget_settings(&mut self) {
-        self.standing.forget();
-        self.known_sharers = None;
     }
 }

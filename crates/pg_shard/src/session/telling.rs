@@ -1,6 +1,6 @@
 //! What a node is told before a statement, because it has changed: role, settings, and who shares its processors.
 
-use super::Session;
+use super::{Session, constraints};
 
 impl Session {
     pub(super) fn queue_settings(&mut self) {
@@ -25,5 +25,22 @@ impl Session {
             ));
         }
         (self.known_sharers, self.standing.is_local) = (Some(wanted), true);
+    }
+
+    /// What the client's SET CONSTRAINTS have said, once for each remote transaction.
+    pub(super) fn queue_constraints(&mut self) {
+        if self.standing.knows_constraints || self.depth == 0 {
+            return;
+        }
+        self.standing.knows_constraints = true;
+        for sql in constraints::for_node(&self.node) {
+            self.queue_command(&sql);
+        }
+    }
+
+    /// Settings made in a transaction that was rolled back are gone.
+    pub(crate) fn forget_settings(&mut self) {
+        self.standing.forget();
+        self.known_sharers = None;
     }
 }
