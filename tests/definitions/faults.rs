@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use testkit::{NodeName, TestCluster};
+use testkit::{NodeName, Session, TestCluster, wait_until};
 
 fn cluster_with_table(replicas: u32) -> TestCluster {
     let cluster = TestCluster::up(2);
@@ -143,4 +143,63 @@ fn a_name_that_leaves_no_room_for_the_shards_number_changes_nothing() {
     assert_eq!(cluster.error(&format!("ALTER TABLE t RENAME TO {long}")).sqlstate, "42622");
     assert_eq!(cluster.text("SELECT count(*) FROM t"), "100");
     assert_eq!(cluster.text("SELECT count(*) FROM pg_indexes WHERE tablename = 't'"), "1");
+}
+
+/// A reader of a shard on the last node, for whom a change has to wait there when the other nodes have made it.
+fn reader_in_the_way(cluster: &TestCluster) -> Session {
+    let shard = cluster.tables_on(NodeName::Worker(2), "t_%").pop().expect("it has shards");
+    let mut reader = cluster.session_on(NodeName::Worker(2));
+    reader.sql(&format!("BEGIN; LOCK TABLE {shard} IN ACCESS SHARE MODE"));
+    reader
+}
+
+#[test]
+fn a_lock_timeout_holds_on_the_nodes_and_leaves_nothing() {
+    let cluster = cluster_with_table(1);
+    let mut reader = reader_in_the_way(&cluster);
+    let mut session = cluster.new_session();
+    session.sql("SET lock_timeout = '300ms'");
+    for statement in ["ALTER TABLE t ADD COLUMN b int", "TRUNCATE t", "DROP TABLE t"] {
+        let error = session.error(statement);
+        assert_eq!(error.sqlstate, "55P03", "{statement}: {error}");
+    }
+    reader.sql("ROLLBACK");
+    for node in cluster.workers() {
+        assert_eq!(columns_on(&cluster, node), "id a");
+    }
+    assert_eq!(session.text("SELECT count(*) FROM t"), "100");
+    session.sql("ALTER TABLE t ADD COLUMN b int");
+}
+
+#[test]
+fn a_server_that_dies_in_the_middle_of_a_change_leaves_it_nowhere() {
+    let cluster = cluster_with_table(1);
+    for victim in [NodeName::Worker(2), NodeName::Worker(1), NodeName::Coordinator] {
+        let mut reader = reader_in_the_way(&cluster);
+        let outcome = thread::scope(|scope| {
+            let change =
+                scope.spawn(|| cluster.new_session().try_sql("ALTER TABLE t ADD COLUMN b int"));
+            let mut watcher = cluster.session_on(NodeName::Worker(2));
+            wait_until("the change to wait on the last node", || {
+                watcher.text("SELECT count(*) FROM pg_locks WHERE NOT granted") != "0"
+            });
+            cluster.kill(victim).expect("the server runs");
+            if victim != NodeName::Worker(2) {
+                reader.sql("ROLLBACK");
+            }
+            change.join()
+        });
+        assert!(outcome.map_or(true, |answer| answer.is_err()), "{victim}");
+        cluster.start(victim).expect("the server comes back");
+        cluster.wait_for(victim);
+        if victim == NodeName::Coordinator {
+            cluster.reconnect();
+        }
+        for node in cluster.workers() {
+            wait_until("what was begun to end", || columns_on(&cluster, node) == "id a");
+        }
+        assert_eq!(cluster.text("SELECT count(*) FROM t"), "100", "{victim}");
+        assert_eq!(cluster.error("SELECT b FROM t").sqlstate, "42703", "{victim}");
+    }
+    cluster.sql("ALTER TABLE t ADD COLUMN b int");
 }
