@@ -106,6 +106,10 @@ fn assert_same(file: &str) {
                     (Err(expected), Err(error))
                         if expected.sqlstate == error.sqlstate
                             && ["23514", "22001"].contains(&error.sqlstate.as_str()) => {}
+                    // A server that was built without libxml.
+                    (Err(expected), Err(error))
+                        if expected.message == error.message
+                            && error.message == "unsupported XML feature" => {}
                     (expected, rows) => failures.push(format!(
                         "{schema}, prepared: {prepared}: {statement}\n  expected {}\n  was      {}\n",
                         said(expected),
@@ -152,7 +156,11 @@ fn columns_of_scans_that_are_compared_with_nothing_are_few() {
     let (mut all, mut compared) = (0, 0);
     for statement in statements(READS) {
         session.notices();
-        outcome(&mut session, &statement, false).expect("the other tests have read it");
+        match outcome(&mut session, &statement, false) {
+            // A server that was built without libxml.
+            Err(error) if error.message == "unsupported XML feature" => continue,
+            outcome => drop(outcome.expect("the other tests have read it")),
+        }
         for notice in session.notices() {
             let message = notice.content.message;
             let Some(counts) = message.strip_prefix("compared ") else { continue };

@@ -71,7 +71,7 @@ fn parse(
     let sink = pending::share(sink);
     let mut rows = 0;
     input.begin_statement();
-    while input.read_row() {
+    while input.read_row()? {
         if !input.before_row() {
             continue;
         }

@@ -4,6 +4,9 @@
 //! OPTION, generated columns and RETURNING are PostgreSQL's own expressions, evaluated here in the node's contexts. The
 //! extension sends the changes. Triggers fire in between ([`super::triggers`]).
 
+/// Actions of MERGE.
+mod merge;
+
 use crate::exec::execution::Execution;
 use crate::exec::rows::{Codecs, RowStore, Source};
 use crate::exec::scan::ScanIo;
@@ -40,6 +43,12 @@ mod raw {
     }
 }
 
+/// What a ModifyTable has for the first of its tables.
+unsafe fn first(lists: *mut pg_sys::List) -> *mut pg_sys::List {
+    // SAFETY: the caller passes null or a live list of lists that is not empty.
+    unsafe { if lists.is_null() { lists } else { node::nth(lists, 0) } }
+}
+
 /// What is to be done for a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -69,7 +78,7 @@ impl Place {
 }
 
 struct Action {
-    matched: bool,
+    rows: version::MergeMatch,
     command: pg_sys::CmdType::Type,
     qual: *mut pg_sys::ExprState,
     projection: *mut pg_sys::ProjectionInfo,
@@ -111,6 +120,8 @@ pub struct Changes {
     sets: Vec<Vec<i16>>,
     returning: *mut pg_sys::ProjectionInfo,
     actions: Vec<Action>,
+    /// Whether a row of the target has one of the source, where it may have none.
+    has_source: *mut pg_sys::ExprState,
     conflict: Option<Conflict>,
     triggers: Option<Triggers>,
 }
@@ -149,9 +160,6 @@ impl ScanIo {
             let descriptor = (*relation).rd_att;
             let natts = (*descriptor).natts as usize;
 
-            let first = |lists: *mut pg_sys::List| -> *mut pg_sys::List {
-                if lists.is_null() { std::ptr::null_mut() } else { node::nth(lists, 0) }
-            };
             let options = first((*write).withCheckOptionLists);
             let mut checks: *mut pg_sys::List = std::ptr::null_mut();
             for option in node::elements::<pg_sys::WithCheckOption>(options) {
@@ -195,7 +203,7 @@ impl ScanIo {
                     };
                 sets.push(numbers((*action).updateColnos));
                 actions.push(Action {
-                    matched: version::merge_match(action) == version::MergeMatch::Matched,
+                    rows: version::merge_match(action),
                     command,
                     qual: pg_sys::ExecInitQual((*action).qual.cast(), ps),
                     projection,
@@ -268,6 +276,7 @@ impl ScanIo {
                 sets,
                 returning,
                 actions,
+                has_source: pg_sys::ExecInitQual(first(version::join_conditions(write)), ps),
                 conflict,
                 triggers,
             })
@@ -371,46 +380,6 @@ impl Changes {
         }
     }
 
-    /// The first action whose condition holds, as ExecMergeMatched and ExecMergeNotMatched choose it.
-    unsafe fn merge(&mut self, is_matched: bool) -> Change {
-        // SAFETY: the expressions were made for this node; slots as above.
-        unsafe {
-            let context = (*self.node).ss.ps.ps_ExprContext;
-            (*context).ecxt_scantuple = self.old;
-            (*context).ecxt_innertuple = self.input;
-            (*context).ecxt_outertuple = std::ptr::null_mut();
-            for index in 0..self.actions.len() {
-                let Action { matched, command, qual, projection, set } = self.actions[index];
-                if matched != is_matched || !holds(qual, context) {
-                    continue;
-                }
-                if is_matched && command != pg_sys::CmdType::CMD_NOTHING {
-                    let kind = if command == pg_sys::CmdType::CMD_UPDATE {
-                        pg_sys::WCOKind::WCO_RLS_MERGE_UPDATE_CHECK
-                    } else {
-                        pg_sys::WCOKind::WCO_RLS_MERGE_DELETE_CHECK
-                    };
-                    self.check(self.updating, kind, self.old);
-                }
-                return match command {
-                    pg_sys::CmdType::CMD_INSERT => {
-                        let row = project(projection);
-                        self.fill_new(|column| value(row, column));
-                        Change::Insert
-                    }
-                    pg_sys::CmdType::CMD_UPDATE => {
-                        let row = project(projection);
-                        self.assign(row, set);
-                        Change::Update(set)
-                    }
-                    pg_sys::CmdType::CMD_DELETE => Change::Delete,
-                    _ => Change::Nothing,
-                };
-            }
-            Change::Nothing
-        }
-    }
-
     unsafe fn check(
         &self,
         relation: *mut pg_sys::ResultRelInfo,
@@ -466,6 +435,9 @@ impl Changes {
                 (*context).ecxt_scantuple =
                     if change == Change::Delete { self.old } else { self.new };
                 (*context).ecxt_outertuple = self.input;
+                let old = (change != Change::Insert).then_some(self.old);
+                let new = (change != Change::Delete).then_some(self.new);
+                version::return_old_and_new(self.returning, context, relation, old, new);
                 let row = project(self.returning);
                 io.rows().borrow_mut().keep_slot(row);
             }

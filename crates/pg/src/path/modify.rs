@@ -55,6 +55,8 @@ pub enum Unpullable {
     Conflict,
     /// A system column that only the worker knows.
     SystemColumn,
+    /// `merge_action()`.
+    MergeAction,
     /// WHERE CURRENT OF.
     Cursor,
 }
@@ -205,7 +207,7 @@ unsafe fn assigns(query: *mut pg_sys::Query, column: i16) -> bool {
     }
 }
 
-/// RETURNING names no system column whose new value only the worker knows.
+/// RETURNING names no system column whose new value only the worker knows, and does not ask which action of MERGE it is for.
 unsafe fn check_returning(query: *mut pg_sys::Query) -> Result<(), Unpullable> {
     // SAFETY: the caller passes a live Query.
     let found = unsafe {
@@ -224,7 +226,17 @@ unsafe fn check_returning(query: *mut pg_sys::Query) -> Result<(), Unpullable> {
             }
         })
     };
-    if found { Err(Unpullable::SystemColumn) } else { Ok(()) }
+    if found {
+        return Err(Unpullable::SystemColumn);
+    }
+    // SAFETY: as above.
+    let asks_for_action = unsafe {
+        node::walk((*query).returningList, &mut |n| match version::is_merge_action(n) {
+            true => Visit::Stop,
+            false => Visit::Into,
+        })
+    };
+    if asks_for_action { Err(Unpullable::MergeAction) } else { Ok(()) }
 }
 
 /// Makes the target's scan lock its rows, and the plan yield where each lies and, if need be, what was in it.
@@ -238,8 +250,10 @@ unsafe fn tell_places(query: *mut pg_sys::Query, needs_row: bool, skips_locked: 
             if skips_locked { format!("{TARGET_MARK}{CLAIM_MARK}") } else { TARGET_MARK.into() };
         (*target).enrname = node::c_text(&format!("{mark}FOR UPDATE"));
         let number = (*query).resultRelation;
+        let is_merge = (*query).commandType == pg_sys::CmdType::CMD_MERGE;
         let junk = |column: i16, type_oid, typmod, collation, name: &str| {
-            let var = pg_sys::makeVar(number, column, type_oid, typmod, collation, 0);
+            let var = pg_sys::makeVar(number, column, type_oid, typmod, collation, 0).cast();
+            let var = if is_merge { version::hidden_column(var) } else { var };
             let position = node::length((*query).targetList) as i16 + 1;
             let entry = pg_sys::makeTargetEntry(var.cast(), position, node::c_text(name), true);
             (*query).targetList = pg_sys::lappend((*query).targetList, entry.cast());
@@ -472,6 +486,7 @@ unsafe fn taken_over(
                 (*write).returningLists,
                 (*write).mergeActionLists,
                 (*write).withCheckOptionLists,
+                version::join_conditions(write),
             ]
             .into_iter()
             .any(|list| has_subqueries(list)),

@@ -78,6 +78,7 @@ pub(crate) unsafe fn replace_parts(
         put(&mut own.windowClause, replaced);
         put(&mut own.onConflict, replaced);
         put(&mut own.mergeActionList, replaced);
+        version::replace_newer_parts(query, replaced);
         for entry in node::elements::<pg_sys::RangeTblEntry>(own.rtable) {
             put(&mut (*entry).subquery, replaced);
             put(&mut (*entry).functions, replaced);
@@ -171,6 +172,7 @@ unsafe fn number_entries(query: *mut pg_sys::Query) {
         };
         for_each_number(query, &mut |number| renumber(number));
         renumber(&mut (*query).resultRelation);
+        version::for_newer_numbers(query, &mut |number| renumber(number));
         if !(*query).onConflict.is_null() {
             renumber(&mut (*(*query).onConflict).exclRelIndex);
         }

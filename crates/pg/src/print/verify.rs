@@ -7,6 +7,7 @@ use crate::print::template::{Piece, qualified_name, with_portable_output};
 use crate::read::query::Prepared;
 use crate::sys::error::PgError;
 use crate::sys::node::{self, Visit};
+use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 
 impl Prepared {
@@ -76,13 +77,15 @@ unsafe fn analyse(text: &str, types: &[Oid]) -> *mut pg_sys::Query {
     unsafe {
         let statements = pg_sys::raw_parser(text, pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
         let count = types.len() as i32;
-        pg_sys::parse_analyze_fixedparams(
+        let said = pg_sys::parse_analyze_fixedparams(
             node::nth(statements, 0),
             text,
             types.as_ptr(),
             count,
             std::ptr::null_mut(),
-        )
+        );
+        version::flatten_groups(said, true);
+        said
     }
 }
 

@@ -13,6 +13,7 @@ use crate::print::template::with_portable_output;
 use crate::print::verify::{text_of, words};
 use crate::sys::error::{PgError, SqlState, debug};
 use crate::sys::node::{self, Visit};
+use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use std::cell::RefCell;
 use std::ptr::null_mut;
@@ -83,6 +84,7 @@ pub(crate) fn verify(
         let mut types = vec![Oid::INVALID; arrays];
         types.extend(expressions.iter().map(|sent| pg_sys::exprType(*sent)));
         let query = with_portable_output(|| analyse(&text, &types));
+        version::flatten_groups(query, true);
         let outputs: Vec<Option<Oid>> = node::elements::<pg_sys::TargetEntry>((*query).targetList)
             .into_iter()
             .filter(|entry| !(**entry).resjunk)

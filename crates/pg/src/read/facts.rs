@@ -342,10 +342,7 @@ impl Reader<'_> {
                 || (*inner).hasAggs
                 || !(*inner).groupingSets.is_null();
             for entry in node::elements::<pg_sys::TargetEntry>(outputs) {
-                let Some(var) = node::cast::<pg_sys::Var, _>(
-                    strip_relabel((*entry).expr.cast()),
-                    NodeTag::T_Var,
-                ) else {
+                let Some(var) = version::current_column(strip_relabel((*entry).expr.cast())) else {
                     continue;
                 };
                 if (*entry).resjunk || (*var).varlevelsup != 0 {
@@ -378,14 +375,15 @@ impl Reader<'_> {
                 for part in node::elements::<pg_sys::Node>((*from).fromlist) {
                     self.read_from(part, query);
                 }
-                // MERGE keeps its ON there, which restricts no source row that may be "not matched".
-                let scope = if (*query).commandType == pg_sys::CmdType::CMD_MERGE && inserts(query)
-                {
+                // ON of MERGE restricts no row that may be "not matched".
+                let scope = if keeps_unmatched(query, version::MergeMatch::NotBySource) {
+                    Scope::Only(Vec::new())
+                } else if keeps_unmatched(query, version::MergeMatch::NotByTarget) {
                     Scope::Only(vec![(*query).resultRelation as u32])
                 } else {
                     Scope::Everything
                 };
-                self.read_conjuncts((*from).quals, query, &scope);
+                self.read_conjuncts(version::conditions_of(query, from), query, &scope);
             } else if let Some(join) = node::cast::<pg_sys::JoinExpr, _>(item, NodeTag::T_JoinExpr)
             {
                 self.read_from((*join).larg, query);
@@ -515,7 +513,7 @@ impl Reader<'_> {
     unsafe fn column_of(&self, n: *mut pg_sys::Node) -> Option<Column> {
         // SAFETY: a live expression inside the current level.
         unsafe {
-            let var = node::cast::<pg_sys::Var, _>(strip_relabel(n), NodeTag::T_Var)?;
+            let var = version::current_column(strip_relabel(n))?;
             let level = self.levels.len().checked_sub(1 + (*var).varlevelsup as usize)?;
             Some(Column {
                 level: self.levels[level].addr(),
@@ -1183,13 +1181,13 @@ unsafe fn has_outer_join(query: *mut pg_sys::Query) -> bool {
     }
 }
 
-/// A MERGE that does something for source rows without a match.
-unsafe fn inserts(query: *mut pg_sys::Query) -> bool {
-    // SAFETY: the caller passes a live MERGE.
+/// A MERGE that does something for these rows without a match.
+unsafe fn keeps_unmatched(query: *mut pg_sys::Query, rows: version::MergeMatch) -> bool {
+    // SAFETY: the caller passes a live Query.
     unsafe {
         node::elements::<pg_sys::MergeAction>((*query).mergeActionList)
             .into_iter()
-            .any(|action| version::merge_match(action) == version::MergeMatch::NotByTarget)
+            .any(|action| version::merge_match(action) == rows)
     }
 }
 

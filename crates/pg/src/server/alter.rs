@@ -3,6 +3,7 @@
 use crate::print::template::with_portable_output;
 use crate::server::utility::{UtilityCall, resolve};
 use crate::sys::node;
+use crate::sys::version;
 use pgrx::pg_sys::{self, AlterTableType as Kind, NodeTag, Oid};
 
 /// A partition comes or goes.
@@ -94,7 +95,7 @@ impl UtilityCall {
                     Kind::AT_DropOf => "ALTER TABLE ... NOT OF",
                     Kind::AT_SetAccessMethod => "ALTER TABLE ... SET ACCESS METHOD",
                     Kind::AT_SetTableSpace => "ALTER TABLE ... SET TABLESPACE",
-                    _ => return None,
+                    kind => return version::unfollowed_alter(kind),
                 })
             }
         })

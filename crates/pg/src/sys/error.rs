@@ -24,6 +24,8 @@ impl SqlState {
     pub const FEATURE_NOT_SUPPORTED: Self = Self(*b"0A000");
     /// 22023: an argument is out of its range.
     pub const INVALID_PARAMETER_VALUE: Self = Self(*b"22023");
+    /// `invalid_text_representation`.
+    pub const INVALID_TEXT_REPRESENTATION: Self = Self(*b"22P02");
     /// 22004: NULL where a value is needed.
     pub const NULL_VALUE_NOT_ALLOWED: Self = Self(*b"22004");
     /// 42704: the named object does not exist.

@@ -275,13 +275,16 @@ SELECT a.attnum AS number,
        CASE WHEN a.atthasmissing
             THEN pg_catalog.quote_literal((a.attmissingval::text::text[])[1])
        END AS missing,
-       CASE WHEN a.attgenerated = 's' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END AS generated,
+       CASE WHEN a.attgenerated <> ''
+            THEN pg_catalog.format('(%s) %s', pg_catalog.pg_get_expr(d.adbin, d.adrelid),
+                                   CASE a.attgenerated WHEN 's' THEN 'STORED' ELSE 'VIRTUAL' END)
+       END AS generated,
        a.attnotnull AS is_not_null,
        CASE a.attstorage WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL'
                          WHEN 'm' THEN 'MAIN' WHEN 'x' THEN 'EXTENDED' END AS storage,
        a.attstorage = t.typstorage AS is_default_storage,
        CASE a.attcompression WHEN 'p' THEN 'pglz' WHEN 'l' THEN 'lz4' END AS compression,
-       a.attstattarget::pg_catalog.int4 AS statistics,
+       coalesce(a.attstattarget, -1)::pg_catalog.int4 AS statistics,
        ARRAY(SELECT p.part
              FROM pg_catalog.pg_options_to_table(a.attoptions) o
                   CROSS JOIN LATERAL (VALUES (1, pg_catalog.quote_ident(o.option_name)),

@@ -82,7 +82,7 @@ impl Column {
     pub(super) fn definition(&self) -> String {
         let mut text = format!("{} {}{}", self.quoted_name, self.type_name, self.options);
         if let Some(expression) = &self.generated {
-            text += &format!(" GENERATED ALWAYS AS ({expression}) STORED");
+            text += &format!(" GENERATED ALWAYS AS {expression}");
         } else if let Some(expression) = &self.default {
             text += &format!(" DEFAULT {expression}");
         }

@@ -118,7 +118,7 @@ pub struct Column {
     pub has_computed_default: bool,
     /// What rows have that were there before the column, as a literal.
     pub missing: Option<String>,
-    /// The expression of a generated column.
+    /// The expression of a generated column, in parentheses, and behind it `STORED` or `VIRTUAL`.
     pub generated: Option<String>,
     /// NOT NULL.
     pub is_not_null: bool,

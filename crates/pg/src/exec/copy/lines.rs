@@ -63,6 +63,7 @@ impl CopyInput {
             let understood = (*state).relation == self.relation
                 && !options.binary
                 && !options.freeze
+                && !state::skips_errors(options)
                 && !options.convert_selectively
                 && options.header_line != pg_sys::CopyHeaderChoice::COPY_HEADER_MATCH
                 && (*state).num_defaults == 0

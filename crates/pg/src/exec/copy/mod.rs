@@ -145,7 +145,11 @@ impl CopyInput {
     }
 
     /// Parses the next row that the WHERE clause lets pass; false at the end of the data.
-    pub fn read_row(&mut self) -> bool {
+    ///
+    /// # Errors
+    ///
+    /// If more rows do not fit their types than may be left out.
+    pub fn read_row(&mut self) -> Result<bool, PgError> {
         // SAFETY: live structures of this COPY; per-row memory is reset before each row.
         unsafe {
             loop {
@@ -162,13 +166,16 @@ impl CopyInput {
                 );
                 pg_sys::MemoryContextSwitchTo(before);
                 if !more {
-                    return false;
+                    return Ok(false);
+                }
+                if state::takes_row_out(self.state)? {
+                    continue;
                 }
                 pg_sys::ExecStoreVirtualTuple(self.slot);
                 if self.filter.is_null() {
                     self.rows += 1;
                     self.tell_progress(self.rows);
-                    return true;
+                    return Ok(true);
                 }
                 (*context).ecxt_scantuple = self.slot;
                 let filter = self.filter;
@@ -181,7 +188,7 @@ impl CopyInput {
                 if !is_null && passes.value() != 0 {
                     self.rows += 1;
                     self.tell_progress(self.rows);
-                    return true;
+                    return Ok(true);
                 }
                 self.excluded += 1;
                 pg_sys::pgstat_progress_update_param(
@@ -269,6 +276,7 @@ impl CopyInput {
         self.forget_line();
         // SAFETY: the structures that `open` made, closed once.
         unsafe {
+            state::tell_skipped(self.state);
             pg_sys::EndCopyFrom(self.state);
             pg_sys::ExecDropSingleTupleTableSlot(self.slot);
             if self.triggers.is_some() {

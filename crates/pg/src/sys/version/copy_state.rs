@@ -1,6 +1,9 @@
 //! What PostgreSQL keeps of a COPY FROM that is running: `CopyFromStateData` of
 //! `src/include/commands/copyfrom_internal.h`, which pgrx knows by name only.
 
+use crate::sys::error::PgError;
+#[cfg(feature = "pg18")]
+use crate::sys::error::SqlState;
 use pgrx::pg_sys::{self, Oid};
 use std::ffi::{c_char, c_int, c_void};
 
@@ -73,4 +76,83 @@ pub(crate) struct State {
 /// `state` is what `BeginCopyFrom` has returned.
 pub(crate) unsafe fn of(state: pg_sys::CopyFromState) -> *mut State {
     state.cast()
+}
+
+/// Rows that their types do not take are left out (`ON_ERROR ignore`, since PostgreSQL 17).
+pub(crate) fn skips_errors(options: &pg_sys::CopyFormatOptions) -> bool {
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    {
+        let _ = options;
+        false
+    }
+    #[cfg(not(any(feature = "pg15", feature = "pg16")))]
+    {
+        options.on_error != pg_sys::CopyOnErrorChoice::COPY_ON_ERROR_STOP
+    }
+}
+
+/// The row that was just read is one of these, and is left out (`CopyFrom` of `src/backend/commands/copyfrom.c`).
+///
+/// # Errors
+///
+/// If more rows were left out than may be.
+///
+/// # Safety
+///
+/// What `BeginCopyFrom` has returned, right after `NextCopyFrom`.
+pub(crate) unsafe fn takes_row_out(state: pg_sys::CopyFromState) -> Result<bool, PgError> {
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    {
+        let _ = state;
+        Ok(false)
+    }
+    // SAFETY: the caller vouches for the state; with this option it has a place for errors.
+    #[cfg(not(any(feature = "pg15", feature = "pg16")))]
+    unsafe {
+        let own = &*of(state);
+        let errors: *mut pg_sys::ErrorSaveContext = own.soft_errors.cast();
+        if !skips_errors(&own.options) || !(*errors).error_occurred {
+            return Ok(false);
+        }
+        (*errors).error_occurred = false;
+        let skipped = own.skipped as i64;
+        pg_sys::pgstat_progress_update_param(
+            pg_sys::PROGRESS_COPY_TUPLES_SKIPPED as c_int,
+            skipped,
+        );
+        #[cfg(feature = "pg18")]
+        if own.options.reject_limit > 0 && skipped > own.options.reject_limit {
+            return Err(PgError::new(
+                SqlState::INVALID_TEXT_REPRESENTATION,
+                format!(
+                    "skipped more than REJECT_LIMIT ({}) rows due to data type incompatibility",
+                    own.options.reject_limit
+                ),
+            ));
+        }
+        Ok(true)
+    }
+}
+
+/// Tells the client at the end how many rows were left out, if it wants to know.
+///
+/// # Safety
+///
+/// What `BeginCopyFrom` has returned.
+pub(crate) unsafe fn tell_skipped(state: pg_sys::CopyFromState) {
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    {
+        let _ = state;
+    }
+    // SAFETY: the caller vouches for the state.
+    #[cfg(not(any(feature = "pg15", feature = "pg16")))]
+    unsafe {
+        let own = &*of(state);
+        let is_wanted =
+            own.options.log_verbosity >= pg_sys::CopyLogVerbosityChoice::COPY_LOG_VERBOSITY_DEFAULT;
+        if skips_errors(&own.options) && own.skipped > 0 && is_wanted {
+            let rows = if own.skipped == 1 { "row was" } else { "rows were" };
+            pgrx::notice!("{} {rows} skipped due to data type incompatibility", own.skipped);
+        }
+    }
 }

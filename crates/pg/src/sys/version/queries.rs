@@ -1,5 +1,6 @@
 //! Query trees, the parser, names and values.
 
+use crate::sys::node;
 use pgrx::pg_sys::{self, Oid};
 use std::ffi::{c_char, c_int};
 
@@ -11,10 +12,6 @@ pub(crate) enum MergeMatch {
     /// Rows of the source without one of the target.
     NotByTarget,
     /// Rows of the target without one of the source; since PostgreSQL 17.
-    #[cfg_attr(
-        any(feature = "pg15", feature = "pg16"),
-        expect(dead_code, reason = "MERGE has no such clause there")
-    )]
     NotBySource,
 }
 
@@ -39,6 +36,199 @@ pub(crate) unsafe fn merge_match(action: *const pg_sys::MergeAction) -> MergeMat
                 _ => MergeMatch::NotByTarget,
             }
         }
+    }
+}
+
+/// Per written table the condition that tells rows of the target which have a row of the source from those without, in a MERGE
+/// that has clauses for both; since PostgreSQL 17.
+///
+/// # Safety
+///
+/// A live plan.
+pub(crate) unsafe fn join_conditions(write: *const pg_sys::ModifyTable) -> *mut pg_sys::List {
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    {
+        let _ = write;
+        std::ptr::null_mut()
+    }
+    // SAFETY: the caller vouches for the plan.
+    #[cfg(not(any(feature = "pg15", feature = "pg16")))]
+    unsafe {
+        (*write).mergeJoinConditions
+    }
+}
+
+/// The condition of a query's FROM: of MERGE it is ON, which has a place of its own since PostgreSQL 17.
+///
+/// # Safety
+///
+/// A live Query and a FROM of it.
+pub(crate) unsafe fn conditions_of(
+    query: *const pg_sys::Query,
+    from: *const pg_sys::FromExpr,
+) -> *mut pg_sys::Node {
+    // SAFETY: the caller vouches for both.
+    unsafe {
+        #[cfg(not(any(feature = "pg15", feature = "pg16")))]
+        if (*query).commandType == pg_sys::CmdType::CMD_MERGE
+            && std::ptr::eq((*query).jointree, from)
+        {
+            return (*query).mergeJoinCondition;
+        }
+        #[cfg(any(feature = "pg15", feature = "pg16"))]
+        let _ = query;
+        (*from).quals
+    }
+}
+
+/// Replaces what only newer queries have, as `print::canonical::replace_parts` does for the rest.
+///
+/// # Safety
+///
+/// A private, live Query; a part is replaced by one of its kind.
+pub(crate) unsafe fn replace_newer_parts(
+    query: *mut pg_sys::Query,
+    replaced: &dyn Fn(*mut pg_sys::Node) -> *mut pg_sys::Node,
+) {
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    {
+        let _ = (query, replaced);
+    }
+    // SAFETY: the caller vouches for the query and for what replaces its parts.
+    #[cfg(not(any(feature = "pg15", feature = "pg16")))]
+    unsafe {
+        if !(*query).mergeJoinCondition.is_null() {
+            (*query).mergeJoinCondition = replaced((*query).mergeJoinCondition);
+        }
+    }
+}
+
+/// Visits the numbers of entries of the range table that only newer queries have.
+///
+/// # Safety
+///
+/// A private, live Query.
+pub(crate) unsafe fn for_newer_numbers(
+    query: *mut pg_sys::Query,
+    visit: &mut dyn FnMut(&mut c_int),
+) {
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    {
+        let _ = (query, visit);
+    }
+    // SAFETY: the caller vouches for the query.
+    #[cfg(not(any(feature = "pg15", feature = "pg16")))]
+    unsafe {
+        visit(&mut (*query).mergeTargetRelation);
+    }
+}
+
+/// The node as a column of the row as it is when it is read: not of the row before or after a change, which RETURNING can name
+/// since PostgreSQL 18 and which may be missing.
+///
+/// # Safety
+///
+/// A live node.
+pub(crate) unsafe fn current_column(n: *mut pg_sys::Node) -> Option<*mut pg_sys::Var> {
+    // SAFETY: the caller vouches for the node, which is cast to the struct of its tag.
+    unsafe {
+        let var: *mut pg_sys::Var = node::cast(n, pg_sys::NodeTag::T_Var)?;
+        #[cfg(feature = "pg18")]
+        if (*var).varreturningtype != pg_sys::VarReturningType::VAR_RETURNING_DEFAULT {
+            return None;
+        }
+        Some(var)
+    }
+}
+
+/// An output that is a column of MERGE's target, such that actions which name the column do not refer to the output.
+///
+/// Since PostgreSQL 16 they would have to say as the output does which outer join may have put NULL in its place, and the join
+/// is made only by the planner. So the output is the column under another type modifier, which changes no value.
+///
+/// # Safety
+///
+/// A live column.
+pub(crate) unsafe fn hidden_column(var: *mut pg_sys::Node) -> *mut pg_sys::Node {
+    #[cfg(feature = "pg15")]
+    {
+        var
+    }
+    // SAFETY: the caller vouches for the column.
+    #[cfg(not(feature = "pg15"))]
+    unsafe {
+        let typmod = if pg_sys::exprTypmod(var) == -1 { 0 } else { -1 };
+        let (type_oid, collation) = (pg_sys::exprType(var), pg_sys::exprCollation(var));
+        let form = pg_sys::CoercionForm::COERCE_IMPLICIT_CAST;
+        pg_sys::makeRelabelType(var.cast(), type_oid, typmod, collation, form).cast()
+    }
+}
+
+/// What a part of ALTER TABLE is called that shards cannot follow, of those that only newer versions have.
+pub(crate) fn unfollowed_alter(kind: pg_sys::AlterTableType::Type) -> Option<&'static str> {
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    {
+        let _ = kind;
+        None
+    }
+    #[cfg(not(any(feature = "pg15", feature = "pg16")))]
+    match kind {
+        pg_sys::AlterTableType::AT_SetExpression => {
+            Some("ALTER TABLE ... ALTER COLUMN ... SET EXPRESSION")
+        }
+        _ => None,
+    }
+}
+
+/// The node is `merge_action()`, which only PostgreSQL's own execution of a MERGE knows; since PostgreSQL 17.
+///
+/// # Safety
+///
+/// A live node.
+pub(crate) unsafe fn is_merge_action(n: *const pg_sys::Node) -> bool {
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    {
+        let _ = n;
+        false
+    }
+    // SAFETY: the caller vouches for the node.
+    #[cfg(not(any(feature = "pg15", feature = "pg16")))]
+    unsafe {
+        (*n).type_ == pg_sys::NodeTag::T_MergeSupportFunc
+    }
+}
+
+/// Tells RETURNING the row before and after a change, as `ExecProcessReturning` does since PostgreSQL 18; none is NULL.
+///
+/// # Safety
+///
+/// A projection of RETURNING, its context, the table that it is of, and slots that are filled.
+pub(crate) unsafe fn return_old_and_new(
+    projection: *mut pg_sys::ProjectionInfo,
+    context: *mut pg_sys::ExprContext,
+    relation: *mut pg_sys::ResultRelInfo,
+    old: Option<*mut pg_sys::TupleTableSlot>,
+    new: Option<*mut pg_sys::TupleTableSlot>,
+) {
+    #[cfg(not(feature = "pg18"))]
+    {
+        let _ = (projection, context, relation, old, new);
+    }
+    // SAFETY: the caller vouches for all of it. The flags are those of `src/include/nodes/execnodes.h`.
+    #[cfg(feature = "pg18")]
+    unsafe {
+        const OLD_IS_NULL: u8 = 1 << 3;
+        const NEW_IS_NULL: u8 = 1 << 4;
+        let flags = &mut (*projection).pi_state.flags;
+        *flags &= !(OLD_IS_NULL | NEW_IS_NULL);
+        *flags |= if old.is_none() { OLD_IS_NULL } else { 0 };
+        *flags |= if new.is_none() { NEW_IS_NULL } else { 0 };
+        let estate = (*context).ecxt_estate;
+        let or_nulls = |slot: Option<*mut pg_sys::TupleTableSlot>| {
+            slot.unwrap_or_else(|| pg_sys::ExecGetAllNullSlot(estate, relation))
+        };
+        (*context).ecxt_oldtuple = or_nulls(old);
+        (*context).ecxt_newtuple = or_nulls(new);
     }
 }
 
