@@ -50,3 +50,4 @@ pub mod server;
 pub mod time;
 
 pub use sys::error::{PgError, SqlState};
+pub use sys::version::MAJOR_VERSION;

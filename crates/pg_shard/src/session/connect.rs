@@ -1,5 +1,8 @@
 //! Opening a connection to a node: with libpq, as the role whose sessions are meant now, and what a refusal means.
 
+/// Major versions of nodes.
+mod node_version;
+
 use super::{NoSession, deadlock, identity};
 use crate::settings;
 use pg::catalog::table;
@@ -110,7 +113,10 @@ impl Attempt {
         *self = match connection.poll_opening() {
             Opening::WaitReadable => Self::Opening(connection, Readiness::Readable),
             Opening::WaitWritable => Self::Opening(connection, Readiness::Writable),
-            Opening::Open => Self::Done(Ok(connection), clock()),
+            Opening::Open => {
+                let checked = node_version::check(&connection, node);
+                Self::Done(checked.map(|()| connection), clock())
+            }
             Opening::Failed => Self::Done(Err(classify(&connection, node)), clock()),
         };
     }

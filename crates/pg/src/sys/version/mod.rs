@@ -3,6 +3,9 @@
 //! Callers do not know which version they are compiled for: outside of this folder no `cfg` names a version. A function has
 //! the meaning that PostgreSQL 15 gives it, or that of the later version where 15 does not know the thing.
 
+/// The major version of PostgreSQL that this is compiled for.
+pub const MAJOR_VERSION: u32 = pgrx::pg_sys::PG_VERSION_NUM / 10_000;
+
 /// A COPY FROM that is running, as PostgreSQL keeps it.
 pub(crate) mod copy_state;
 mod planner;
@@ -28,9 +31,9 @@ pub(crate) use queries::{
 };
 pub(crate) use rights::{
     add_select, add_selected, begin_rights, check_insert, checked_as, clear_selected, copy_entry,
-    drop_all_rights, drop_rights, has_right, is_checked, may_execute, may_use_schema, move_rights,
-    owns_database, owns_relation, owns_type, plan_rights, plan_rights_of_all, planned_checked_as,
-    rights,
+    drop_all_rights, drop_rights, has_right, is_checked, may_execute, may_maintain, may_use_schema,
+    move_rights, owns_database, owns_relation, owns_type, plan_rights, plan_rights_of_all,
+    planned_checked_as, rights,
 };
 pub(crate) use search_path::SearchPath;
 pub(crate) use server::{

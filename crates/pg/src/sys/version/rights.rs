@@ -408,6 +408,21 @@ pub(crate) fn owns_relation(relation: Oid, role: Oid) -> bool {
     }
 }
 
+/// The role may have a table's statistics collected: its owner, and since PostgreSQL 17 whoever has the right MAINTAIN.
+pub(crate) fn may_maintain(relation: Oid, role: Oid) -> bool {
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
+    {
+        owns_relation(relation, role)
+    }
+    #[cfg(not(any(feature = "pg15", feature = "pg16")))]
+    {
+        let mode = pg_sys::AclMode::from(pg_sys::ACL_MAINTAIN);
+        // SAFETY: catalog look-ups by value.
+        let result = unsafe { pg_sys::pg_class_aclcheck(relation, role, mode) };
+        result == pg_sys::AclResult::ACLCHECK_OK
+    }
+}
+
 /// The role owns the type, or is a superuser or a member of its owner.
 pub(crate) fn owns_type(type_oid: Oid, role: Oid) -> bool {
     // SAFETY: catalog look-ups by value.
