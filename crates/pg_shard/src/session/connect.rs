@@ -115,7 +115,7 @@ impl Attempt {
             Opening::WaitWritable => Self::Opening(connection, Readiness::Writable),
             Opening::Open => {
                 let checked = node_version::check(&connection, node);
-                Self::Done(checked.map(|()| connection), clock())
+                Self::Done(checked.map(|()| connection).map_err(NoSession::Refused), clock())
             }
             Opening::Failed => Self::Done(Err(classify(&connection, node)), clock()),
         };

@@ -4,17 +4,16 @@
 //! and types that it sends for, are there too. It does not ask nodes of an earlier version, which may not understand it. A node
 //! tells its version at the log-in.
 
-use crate::session::NoSession;
 use pg::net::libpq::Connection;
 use pg::{MAJOR_VERSION, PgError, SqlState};
 use shardmap::NodeAddress;
 
 /// An error if the node that has just let us in is of an earlier version.
-pub(super) fn check(connection: &Connection, node: &NodeAddress) -> Result<(), NoSession> {
+pub(super) fn check(connection: &Connection, node: &NodeAddress) -> Result<(), PgError> {
     // A pool may keep it to itself.
     let Some(version) = connection.parameter(c"server_version") else { return Ok(()) };
     match major_of(&version) {
-        Some(major) if major < MAJOR_VERSION => Err(NoSession::Refused(refusal(node, &version))),
+        Some(major) if major < MAJOR_VERSION => Err(refusal(node, &version)),
         _ => Ok(()),
     }
 }
