@@ -363,7 +363,11 @@ fn no_call_of_ours_ends_a_server() {
             scope.spawn(move || {
                 let mut dice = Dice(0x9e37_79b9 + number as u64 * 7919);
                 if number > 1 {
-                    session.sql("SET force_parallel_mode = on; SET parallel_setup_cost = 0");
+                    // The latter is its name since PostgreSQL 16.
+                    session.sql(
+                        "SET parallel_setup_cost = 0; SELECT set_config(name, 'on', false) FROM pg_settings \
+                         WHERE name IN ('force_parallel_mode', 'debug_parallel_query')",
+                    );
                 }
                 let (mut internal, mut answered) = (Vec::new(), 0);
                 for round in 0..600 {

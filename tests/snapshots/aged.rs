@@ -112,7 +112,11 @@ fn parallel_workers_see_the_same_moment() {
     begin_at(&mut other, before);
     other.sql(
         "SET LOCAL parallel_setup_cost = 0; SET LOCAL parallel_tuple_cost = 0; \
-         SET LOCAL min_parallel_table_scan_size = 0; SET LOCAL force_parallel_mode = on",
+         SET LOCAL min_parallel_table_scan_size = 0",
+    );
+    // The latter is its name since PostgreSQL 16.
+    other.sql(
+        "SELECT set_config(name, 'on', true) FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query')",
     );
     let plan = other.text("EXPLAIN SELECT sum(v) FROM big");
     assert!(plan.contains("Workers Planned"), "{plan}");

@@ -75,6 +75,18 @@ impl TestCluster {
         Self { session, cluster }
     }
 
+    /// The servers are of an earlier major version of PostgreSQL.
+    pub fn is_older_than(&self, version: u32) -> bool {
+        let number = self.text("SHOW server_version_num");
+        number.parse::<u32>().expect("a number") / 10_000 < version
+    }
+
+    /// The servers were built with ICU; those that `cargo xtask setup` fetches were not.
+    pub fn has_icu(&self) -> bool {
+        let icu = "SELECT count(*) > 0 FROM pg_collation WHERE collprovider = 'i'";
+        self.text(icu) == "t"
+    }
+
     /// Waits until the coordinator accepts connections, after a crash, and makes a new session for `sql` and `error`.
     pub fn reconnect(&self) {
         let new = self.wait_for(NodeName::Coordinator);
