@@ -18,6 +18,7 @@ use crate::print::template::with_portable_output;
 use crate::print::verify_scan;
 use crate::sys::error::PgError;
 use crate::sys::node;
+use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag};
 use std::rc::Rc;
 
@@ -601,7 +602,7 @@ fn print_around(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) ->
                     .filter_map(|key| {
                         // SAFETY: live expressions of the planner.
                         let is_it = |known: &Yield| unsafe {
-                            pg_sys::equal(known.expression.cast(), key.cast())
+                            version::same_expression(known.expression, key)
                         };
                         yields.iter().position(is_it)
                     })

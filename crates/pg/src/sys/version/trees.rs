@@ -100,6 +100,37 @@ pub(crate) unsafe fn forget_nulling(n: *mut pg_sys::Node) {
     }
 }
 
+/// Both compute the same, whatever they say of outer joins and grouping sets that may have put NULLs in place of columns: the
+/// planner says so in some copies of an expression and not in others.
+///
+/// # Safety
+///
+/// Live expressions.
+pub(crate) unsafe fn same_expression(one: *mut pg_sys::Node, other: *mut pg_sys::Node) -> bool {
+    // SAFETY: the caller vouches for both; what is changed are copies.
+    unsafe {
+        if pg_sys::equal(one.cast(), other.cast()) {
+            return true;
+        }
+        #[cfg(feature = "pg15")]
+        {
+            false
+        }
+        #[cfg(not(feature = "pg15"))]
+        {
+            let plain = |n: *mut pg_sys::Node| {
+                let copy = node::copy(n);
+                node::walk(copy, &mut |n| {
+                    forget_nulling(n);
+                    Visit::Into
+                });
+                copy
+            };
+            pg_sys::equal(plain(one).cast(), plain(other).cast())
+        }
+    }
+}
+
 /// The relations of a set, without the outer joins that may be in it since PostgreSQL 16.
 ///
 /// # Safety
