@@ -158,3 +158,32 @@ fn keys_may_be_made_by_uuidv7() {
     assert_eq!(cluster.text("SELECT a FROM t WHERE k = (SELECT k FROM t WHERE a = 7)"), "7");
     assert_eq!(cluster.assert_placements_equal("t"), 20);
 }
+
+#[test]
+fn periods_that_the_shards_cannot_keep_apart_are_warned_of() {
+    // A table distributed by the period itself was taken for one whose shards keep the periods apart.
+    let cluster = TestCluster::up(2);
+    cluster.sql("CREATE TABLE t (id int, during daterange, EXCLUDE USING gist (during WITH &&))");
+    let warned = |table: &str, key: &str| {
+        let mut session = cluster.session();
+        session
+            .sql(&format!("SELECT create_distributed_table('{table}', '{key}', shard_count => 4)"));
+        session.warnings().iter().any(|it| it.message.contains("will hold within each shard only"))
+    };
+    assert!(warned("t", "during"));
+    if cluster.is_older_than(18) {
+        return;
+    }
+    cluster.sql(
+        "CREATE EXTENSION btree_gist; \
+         CREATE TABLE by_id (id int, during daterange, PRIMARY KEY (id, during WITHOUT OVERLAPS)); \
+         CREATE TABLE by_period (LIKE by_id INCLUDING ALL)",
+    );
+    assert!(!warned("by_id", "id"));
+    assert!(warned("by_period", "during"));
+    cluster.sql(
+        "INSERT INTO by_id VALUES (1, '[2024-01-01, 2024-02-01)'), (2, '[2024-01-01, 2024-02-01)')",
+    );
+    let error = cluster.error("INSERT INTO by_id VALUES (1, '[2024-01-15, 2024-03-01)')");
+    assert_eq!(error.sqlstate, "23P01", "{}", error.line());
+}

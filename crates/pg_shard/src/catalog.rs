@@ -8,6 +8,7 @@
 use crate::mark::{self, Mark};
 use pg::catalog::foreign_keys::links;
 use pg::catalog::table::{self, Search};
+use pg::catalog::uniqueness;
 use pg::hooks::Verdict;
 use pg::read::query::DistributionKey;
 use pg::server::lock::ShardLock;
@@ -359,7 +360,8 @@ fn load(oid: Oid, metadata: Metadata) -> Option<DistributedTable> {
     match find_key(oid, &key_name) {
         Some(key) => {
             loaded.key_is_not_null = table::is_not_null(oid, key.column);
-            loaded.unique_within_key = table::unique_indexes_without(oid, key.column).is_empty();
+            loaded.unique_within_key =
+                uniqueness::unique_indexes_without(oid, key.column).is_empty();
             loaded.key = key;
         }
         // DROP TYPE ... CASCADE may have taken it along; that makes no local table of this one.

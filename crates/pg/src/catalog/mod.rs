@@ -3,6 +3,9 @@
 /// Tables, catalogs and settings.
 pub mod table;
 
+/// Which indexes keep rows apart over shards.
+pub mod uniqueness;
+
 /// What roles may do.
 pub mod role;
 

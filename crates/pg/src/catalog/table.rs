@@ -409,27 +409,6 @@ pub fn has_index_on(table: Oid, column: i16) -> bool {
     })
 }
 
-/// Unique indexes of the table that do not contain `column`: nothing can enforce them over several shards.
-pub fn unique_indexes_without(table: Oid, column: i16) -> Vec<String> {
-    index_names(table)
-        .into_iter()
-        .filter(|(index, _)| {
-            // SAFETY: an index of the table, opened with a lock for the look.
-            unsafe {
-                let relation = pg_sys::index_open(*index, pg_sys::AccessShareLock as c_int);
-                let form = (*relation).rd_index;
-                let keys = (*form).indnkeyatts as usize;
-                let columns = std::slice::from_raw_parts((*form).indkey.values.as_ptr(), keys);
-                let lacks =
-                    ((*form).indisunique || (*form).indisexclusion) && !columns.contains(&column);
-                pg_sys::index_close(relation, pg_sys::AccessShareLock as c_int);
-                lacks
-            }
-        })
-        .map(|(_, name)| name)
-        .collect()
-}
-
 /// The index has all rows. `RelationGetIndexPredicate` would say it too, but folds constants in the predicate, and so runs
 /// functions of users.
 ///

@@ -15,6 +15,7 @@ use crate::functions::literal;
 use crate::mark;
 use pg::catalog::privileged;
 use pg::catalog::table::{self, RelationLock};
+use pg::catalog::uniqueness;
 use pg::exec::triggers;
 use pg::server::alter::show_changes;
 use pg::server::lock::{Mode, ShardLock, lock_shard};
@@ -67,7 +68,7 @@ fn watch_each(
         if is_suspended {
             tree(table.oid)?.into_iter().try_for_each(mark::suspend)?;
         }
-        let loose = table::unique_indexes_without(table.oid, table.key.column);
+        let loose = uniqueness::unique_indexes_without(table.oid, table.key.column);
         let watched = Watched { statement, table, before, conversions, loose, is_suspended };
         WATCHED.with_borrow_mut(|all| all.push(watched));
     }
@@ -204,7 +205,7 @@ fn rename_key(watched: &Watched, after: &Definition) -> Result<(), PgError> {
 
 /// Warns of unique indexes that hold within each shard only and were not there before.
 pub(super) fn warn_of_loose_indexes(table: &DistributedTable, known: &[String]) {
-    for name in table::unique_indexes_without(table.oid, table.key.column) {
+    for name in uniqueness::unique_indexes_without(table.oid, table.key.column) {
         if !known.contains(&name) {
             pg::sys::error::warning(
                 PgError::new(

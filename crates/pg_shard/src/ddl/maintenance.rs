@@ -62,7 +62,7 @@ pub(super) fn begin(
         all_reached(everywhere(&table, asked, &mut |_| {})?)?;
         let definition =
             shard_definition::read(table.oid).map_err(|error| definition_error(&error))?;
-        let loose = table::unique_indexes_without(table.oid, table.key.column);
+        let loose = uniqueness::unique_indexes_without(table.oid, table.key.column);
         before.push(Before { table, definition, loose });
     }
     let running = Running { statement, what, is_concurrent, tables: before };

@@ -10,6 +10,7 @@ use crate::session::pool;
 use crate::transaction::{self, NodeFailure};
 use pg::catalog::privileged;
 use pg::catalog::table::{self, RelationLock};
+use pg::catalog::uniqueness;
 use pg::exec::copy::local;
 use pg::sys::error::raise;
 use pg::{PgError, SqlState};
@@ -96,7 +97,7 @@ fn register_by(oid: Oid, column: &str, method: u8) -> Result<(), PgError> {
     ddl::definition(oid)?
         .statements(last_shard_id()?)
         .map_err(|error| ddl::definition_error(&error))?;
-    let loose = table::unique_indexes_without(oid, number);
+    let loose = uniqueness::unique_indexes_without(oid, number);
     if let Some(first) = loose.first() {
         pg::sys::error::warning(
             PgError::new(
