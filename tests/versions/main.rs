@@ -47,14 +47,14 @@ fn outcome(session: &mut Session, statement: &str) -> Result<(Rows, Rows), SqlEr
 #[test]
 fn what_later_versions_add_does_on_distributed_tables_what_it_does_on_local_ones() {
     let cluster = TestCluster::up(2);
-    cluster.sql(&format!("CREATE SCHEMA l; SET search_path = l; {TABLES}; {ROWS}; CREATE SCHEMA d; SET search_path = d; {TABLES}"));
+    cluster.sql(&format!("CREATE SCHEMA l; SET search_path = l; {TABLES}; {ROWS}; CREATE SCHEMA d; SET search_path = d, public; {TABLES}"));
     cluster.distribute("d.t", "k", 4, 2);
     cluster.distribute("d.s", "k", 3, 1);
     cluster.sql(ROWS);
     let mut local = cluster.new_session();
-    local.sql("SET search_path = l");
+    local.sql("SET search_path = l, public");
     let mut distributed = cluster.new_session();
-    distributed.sql("SET search_path = d");
+    distributed.sql("SET search_path = d, public");
     let mut failures = String::new();
     for statement in statements(&cluster) {
         let (expected, was) =

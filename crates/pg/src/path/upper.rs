@@ -80,10 +80,8 @@ unsafe fn group(
     // SAFETY: the planner's live structures.
     unsafe {
         let parse = (*root).parse;
-        let Some(remote) = remote::noted(input) else { return };
-        if !remote.complete {
-            return;
-        }
+        let Some(remote) = remote::noted(input).filter(|remote| remote.complete) else { return };
+        version::sort_in_aggregates(root);
         if !(*parse).groupingSets.is_null() {
             return group_sets(root, input, output, &remote, extra);
         }

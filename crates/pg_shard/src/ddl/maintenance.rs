@@ -13,6 +13,7 @@ use crate::catalog::{self, DistributedTable};
 use crate::session::pool;
 use pg::PgError;
 use pg::catalog::table::{self, RelationLock};
+use pg::catalog::uniqueness;
 use pg::server::alter::show_changes;
 use pg::server::maintenance::Maintenance;
 use pg::server::utility::UtilityCall;

@@ -22,7 +22,7 @@ pub(crate) mod walkers;
 
 pub(crate) use planner::{
     ascending_key, flatten_joins, is_in_btree, is_interval_array, ordering, run_conditions,
-    strategy,
+    sort_in_aggregates, strategy,
 };
 pub(crate) use queries::{
     EXISTING_ROW_OF_VIEW, MergeMatch, conditions_of, current_column, for_newer_numbers,

@@ -130,6 +130,28 @@ pub(crate) fn is_interval_array(function: u32) -> bool {
     }
 }
 
+/// Has aggregates with DISTINCT or ORDER BY sort their arguments themselves. Since PostgreSQL 16 the planner decides before it
+/// makes paths that the rows are to come sorted, and marks the aggregates; rows of ours do not.
+///
+/// # Safety
+///
+/// Live structures of the planner, at grouping.
+pub(crate) unsafe fn sort_in_aggregates(root: *mut pg_sys::PlannerInfo) {
+    #[cfg(feature = "pg15")]
+    {
+        let _ = root;
+    }
+    // SAFETY: the caller vouches for the planner's structures; the nodes are those of the target lists.
+    #[cfg(not(feature = "pg15"))]
+    unsafe {
+        for info in node::elements::<pg_sys::AggInfo>((*root).agginfos) {
+            for aggregate in node::elements::<pg_sys::Aggref>((*info).aggrefs) {
+                (*aggregate).aggpresorted = false;
+            }
+        }
+    }
+}
+
 /// The comparisons of window functions of this clause below which no further row counts.
 ///
 /// # Safety

@@ -77,7 +77,8 @@ pub(crate) unsafe fn has_group_entry(query: *const pg_sys::Query) -> bool {
     }
 }
 
-/// Takes out of an expression which outer joins may have put NULLs in place of a column: the tree around it says it too.
+/// Takes out of an expression which outer joins may have put NULLs in place of a column, which the tree around it says too, and
+/// whether the planner has rows sorted for an aggregate.
 ///
 /// # Safety
 ///
@@ -92,6 +93,7 @@ pub(crate) unsafe fn forget_nulling(n: *mut pg_sys::Node) {
     unsafe {
         match node::tag(n) {
             NodeTag::T_Var => (*n.cast::<pg_sys::Var>()).varnullingrels = std::ptr::null_mut(),
+            NodeTag::T_Aggref => (*n.cast::<pg_sys::Aggref>()).aggpresorted = false,
             NodeTag::T_PlaceHolderVar => {
                 (*n.cast::<pg_sys::PlaceHolderVar>()).phnullingrels = std::ptr::null_mut();
             }
