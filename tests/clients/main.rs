@@ -27,7 +27,7 @@ fn sqlalchemy_maps_objects_over_psycopg_and_asyncpg() {
 }
 
 #[test]
-fn psycopg_prepares_pipelines_and_copies() {
+fn psycopg_prepares_pipelines_copies_and_commits_in_two_phases() {
     works_as_on_plain_postgresql(&cluster(), &mut python("psycopg_check.py"));
 }
 

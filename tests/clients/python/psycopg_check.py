@@ -267,8 +267,52 @@ def transactions(connection):
     show("the other committed", connection.execute("SELECT n FROM counted WHERE k = 5").fetchone())
 
 
+def two_phase(connection):
+    """The two-phase API: a transaction manager prepares, forgets, asks what is prepared, and decides."""
+
+    def total():
+        return connection.execute("SELECT count(*), sum(n) FROM counted WHERE k < 12").fetchone()
+
+    def prepared():
+        return sorted(xid.gtrid for xid in connection.tpc_recover() if xid.gtrid.startswith("check-"))
+
+    show("at first", total())
+    for name, decide in (("check-1", "commit"), ("check-2", "rollback")):
+        with psycopg.connect() as other:
+            other.tpc_begin(other.xid(7, name, "branch"))
+            other.execute("UPDATE counted SET n = coalesce(n, 0) + 1 WHERE k < 12")
+            other.tpc_prepare()
+            show("prepared", (prepared(), total()))
+            getattr(other, f"tpc_{decide}")()
+            show(decide, (prepared(), total()))
+    with psycopg.connect() as other:
+        other.tpc_begin(other.xid(7, "check-3", "branch"))
+        other.execute("UPDATE counted SET n = coalesce(n, 0) + 5 WHERE k < 12")
+        other.tpc_commit()
+    show("in one phase", (prepared(), total()))
+    # Whoever has prepared is gone; another finds the transactions and ends them.
+    for name in ("check-4", "check-5"):
+        other = psycopg.connect()
+        other.tpc_begin(other.xid(7, name, "branch"))
+        other.execute("INSERT INTO counted SELECT k + 20000, n FROM counted WHERE k < 5 AND %s", (name == "check-4",))
+        other.execute("UPDATE counted SET n = n + 100 WHERE k = %s", (6 if name == "check-4" else 7,))
+        other.tpc_prepare()
+        other.close()
+    show("left behind", prepared())
+    for xid in connection.tpc_recover():
+        if xid.gtrid == "check-4":
+            connection.tpc_commit(xid)
+        elif xid.gtrid == "check-5":
+            connection.tpc_rollback(xid)
+    show("found", (prepared(), total(), connection.execute("SELECT count(*) FROM counted WHERE k > 20000").fetchone()))
+    try:
+        connection.tpc_commit(connection.xid(7, "check-4", "branch"))
+    except errors.Error as error:
+        show("once more", (error.sqlstate, error.diag.message_primary))
+
+
 with connect() as connection:
     create(connection)
-    for step in (types, prepared, pipelines, copies, cursors, transactions):
+    for step in (types, prepared, pipelines, copies, cursors, transactions, two_phase):
         print(f"== {step.__name__}")
         step(connection)
