@@ -72,7 +72,7 @@ fn what_later_versions_add_does_on_distributed_tables_what_it_does_on_local_ones
 }
 
 #[test]
-fn merge_action_is_refused_where_the_coordinator_merges() {
+fn what_the_coordinator_cannot_merge_is_refused() {
     let cluster = TestCluster::up(2);
     if cluster.is_older_than(17) {
         return;
@@ -83,6 +83,10 @@ fn merge_action_is_refused_where_the_coordinator_merges() {
     let error = cluster.error(
         "MERGE INTO t USING s ON t.k = s.k WHEN MATCHED THEN UPDATE SET a = s.v RETURNING merge_action()",
     );
+    assert_eq!(error.sqlstate, "0A000", "{}", error.line());
+    // It took all rows for such without a source.
+    let error =
+        cluster.error("MERGE INTO t USING s ON t.k = s.k WHEN NOT MATCHED BY SOURCE THEN DELETE");
     assert_eq!(error.sqlstate, "0A000", "{}", error.line());
 }
 

@@ -57,6 +57,8 @@ pub enum Unpullable {
     SystemColumn,
     /// `merge_action()`.
     MergeAction,
+    /// WHEN NOT MATCHED BY SOURCE.
+    NotBySource,
     /// WHERE CURRENT OF.
     Cursor,
 }
@@ -207,7 +209,8 @@ unsafe fn assigns(query: *mut pg_sys::Query, column: i16) -> bool {
     }
 }
 
-/// RETURNING names no system column whose new value only the worker knows, and does not ask which action of MERGE it is for.
+/// RETURNING names no system column whose new value only the worker knows, and does not ask which action of MERGE it is for;
+/// and MERGE is not for rows without one of the source.
 unsafe fn check_returning(query: *mut pg_sys::Query) -> Result<(), Unpullable> {
     // SAFETY: the caller passes a live Query.
     let found = unsafe {
@@ -236,7 +239,16 @@ unsafe fn check_returning(query: *mut pg_sys::Query) -> Result<(), Unpullable> {
             false => Visit::Into,
         })
     };
-    if asks_for_action { Err(Unpullable::MergeAction) } else { Ok(()) }
+    if asks_for_action {
+        return Err(Unpullable::MergeAction);
+    }
+    // SAFETY: as above.
+    let actions = unsafe { node::elements::<pg_sys::MergeAction>((*query).mergeActionList) };
+    let is_by_source = |action: *mut pg_sys::MergeAction| {
+        // SAFETY: a live action.
+        unsafe { version::merge_match(action) == version::MergeMatch::NotBySource }
+    };
+    if actions.into_iter().any(is_by_source) { Err(Unpullable::NotBySource) } else { Ok(()) }
 }
 
 /// Makes the target's scan lock its rows, and the plan yield where each lies and, if need be, what was in it.
