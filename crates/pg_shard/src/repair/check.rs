@@ -68,10 +68,15 @@ fn compare(pair: &Pair<'_>, repairs: bool) -> Result<Option<(usize, usize)>, PgE
     let Some(rows) = pair.rows()? else { return Ok(None) };
     let found = owner::acting_on(pair.table, pair.index, &[pair.source, pair.target], || {
         let Some(difference) = pair.difference(rows)? else { return Ok(None) };
+        let (missing, surplus) = (difference.missing.len(), difference.surplus.len());
+        if repairs && pair.table.is_linked && missing + surplus > 0 {
+            // Foreign keys would act on rows of other shards.
+            return Ok(None);
+        }
         if repairs {
             apply(pair, &difference)?;
         }
-        Ok(Some((difference.missing.len(), difference.surplus.len())))
+        Ok(Some((missing, surplus)))
     })?;
     Ok(found.flatten())
 }

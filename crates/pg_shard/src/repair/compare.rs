@@ -34,7 +34,8 @@ pub(super) struct Pair<'a> {
 /// a digest of its definition. No line if there is no such table.
 const DEFINITION: &str = "SELECT concat_ws(' ', \
     pg_relation_size(c.oid) / 128, \
-    c.relkind = 'r' AND NOT c.relrowsecurity AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid), \
+    c.relkind = 'r' AND NOT c.relrowsecurity AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid \
+      AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.oid = t.tgconstraint AND k.contype = 'f')), \
     md5(concat_ws(E'\\n', c.relpersistence, c.reloptions, \
       pg_get_userbyid(c.relowner), c.relacl, c.relreplident, \
       (SELECT string_agg(concat_ws(' ', quote_ident(attname), format_type(atttypid, atttypmod), attcollation::regcollation, \

@@ -180,6 +180,10 @@ fn same_rows(
     snapshots: Snapshots,
 ) -> Result<Option<Done>, PgError> {
     let table = catalog::get(oid)?;
+    // The foreign keys of the target would act on rows of other shards.
+    if table.is_linked {
+        return Ok(None);
+    }
     let Some(index) = (0..table.map.len()).find(|index| table.shard_id(*index) == shard) else {
         return Ok(None);
     };
@@ -268,7 +272,7 @@ fn recreate(oid: pgrx::pg_sys::Oid, shard: ShardId, target: &NodeAddress) -> Res
 }
 
 /// Has the target check foreign keys again, those that refer to the shard too. The other table's placement there may be inactive: the
-/// repair of that one brings them. A shard with foreign keys is always created anew ([`super::compare`]).
+/// repair of that one brings them. A shard with foreign keys is always created anew.
 fn link(oid: Oid, shard: ShardId, target: &NodeAddress) -> Result<(), PgError> {
     let table = catalog::get(oid)?;
     if !table.is_linked {
