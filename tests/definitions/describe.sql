@@ -28,5 +28,6 @@ described(line) AS (
     FROM r, aclexplode(r.relacl) AS g WHERE g.grantee <> r.relowner
     UNION ALL
     SELECT concat_ws(' ', 'right', pg_get_userbyid(g.grantee), g.privilege_type, a.attname, g.is_grantable)
-    FROM r JOIN pg_attribute AS a ON a.attrelid = r.oid, aclexplode(a.attacl) AS g WHERE g.grantee <> r.relowner)
+    -- Shards let those who have rights on columns see where their rows lie.
+    FROM r JOIN pg_attribute AS a ON a.attrelid = r.oid AND a.attnum > 0, aclexplode(a.attacl) AS g WHERE g.grantee <> r.relowner)
 SELECT replace(line, '$2', '') FROM described ORDER BY 1

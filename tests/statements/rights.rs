@@ -170,3 +170,78 @@ fn other_tables_of_a_write_are_read_by_the_columns_that_it_names() {
         assert_eq!(plain, sharded, "{statement}");
     }
 }
+
+/// A write that the coordinator computes, and any statement that locks rows of many shards, took the right to SELECT the whole
+/// target: MERGE read all of the old row, and each of them reads on the nodes where the rows lie.
+#[test]
+fn a_target_is_read_by_the_columns_that_the_statement_names() {
+    let cluster = TestCluster::up(2);
+    cluster.on_all_nodes("CREATE ROLE clerk LOGIN");
+    for schema in ["plain", "sharded"] {
+        cluster.sql(&format!(
+            "CREATE SCHEMA {schema}; GRANT USAGE ON SCHEMA {schema} TO clerk; \
+             CREATE TABLE {schema}.t (id int PRIMARY KEY, v int, w int, hidden int); \
+             CREATE TABLE {schema}.s (id int PRIMARY KEY, x int); GRANT SELECT ON {schema}.s TO clerk; \
+             GRANT SELECT (id, v) ON {schema}.t TO clerk"
+        ));
+    }
+    for table in ["t", "s"] {
+        cluster.distribute(&format!("sharded.{table}"), "id", 4, 1);
+    }
+    cluster.on_workers("GRANT USAGE ON SCHEMA sharded TO clerk");
+    for schema in ["plain", "sharded"] {
+        cluster.sql(&format!(
+            "GRANT UPDATE (w), INSERT, DELETE ON {schema}.t TO clerk; \
+             INSERT INTO {schema}.t SELECT g, g, g, g FROM generate_series(1, 20) AS g; \
+             INSERT INTO {schema}.s SELECT g, g * 2 FROM generate_series(1, 25) AS g"
+        ));
+    }
+    let mut sessions = ["plain", "sharded"].map(|schema| {
+        let mut session = cluster.session_as("clerk");
+        session.sql(&format!("SET search_path = {schema}"));
+        session
+    });
+    for statement in [
+        "MERGE INTO t USING s ON t.id = s.id WHEN MATCHED THEN UPDATE SET w = s.x",
+        "MERGE INTO t USING s ON t.v = s.x WHEN MATCHED AND t.v > 7 THEN UPDATE SET w = t.v + 100 WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT VALUES (s.id + 100, s.x, 0, 0)",
+        "MERGE INTO t USING (SELECT id, max(x) AS x FROM s GROUP BY id) AS s ON t.id = s.id WHEN MATCHED THEN UPDATE SET w = s.x",
+        "MERGE INTO t USING s ON t.id = s.id WHEN MATCHED AND t.hidden > 7 THEN UPDATE SET w = 1",
+        "MERGE INTO t USING s ON t.id = s.id WHEN MATCHED AND t IS NOT NULL THEN UPDATE SET w = 1",
+        "MERGE INTO t USING s ON t.hidden = s.id WHEN MATCHED THEN DELETE",
+        "MERGE INTO t USING s ON t.id = s.id WHEN MATCHED THEN UPDATE SET v = 1",
+        "UPDATE t SET w = s.x FROM s WHERE s.id = t.id",
+        "UPDATE t SET w = s.x FROM s WHERE s.x = t.v RETURNING t.v, s.x",
+        "UPDATE t SET w = s.x FROM s WHERE s.x = t.v RETURNING t.w",
+        "UPDATE t SET w = s.x FROM s WHERE s.x = t.v RETURNING t",
+        "DELETE FROM t USING s WHERE t.v = s.x AND s.id > 3",
+        "DELETE FROM t USING s WHERE t.v = s.x AND s.id > 3 RETURNING t.id",
+        "SELECT id FROM t ORDER BY v LIMIT 3 FOR UPDATE",
+        "SELECT id FROM t ORDER BY v LIMIT 3 FOR UPDATE SKIP LOCKED",
+        "SELECT t.id FROM t JOIN s ON t.v = s.x FOR UPDATE OF t",
+        "SELECT ctid FROM t",
+        "SELECT xmin FROM t WHERE id = 3",
+        "DELETE FROM t WHERE ctid IN (SELECT ctid FROM t LIMIT 1)",
+        "UPDATE t SET w = 1 WHERE id IN (SELECT id FROM t WHERE v > 3 ORDER BY id LIMIT 2 FOR UPDATE SKIP LOCKED)",
+    ] {
+        let [plain, sharded] = sessions.each_mut().map(|session| {
+            session.sql("BEGIN");
+            let outcome = session.try_sql(statement).map_err(|error| error.line());
+            let outcome = outcome.map(|mut rows| {
+                rows.sort();
+                (rows, session.text("SELECT id, v FROM t ORDER BY id, v"))
+            });
+            session.sql("ROLLBACK");
+            outcome
+        });
+        assert_eq!(plain, sharded, "{statement}");
+    }
+    cluster.sql("REVOKE ALL ON sharded.t FROM clerk");
+    for worker in cluster.workers() {
+        let rights = "SELECT count(*) FROM pg_attribute AS a, aclexplode(a.attacl) AS x WHERE x.grantee = 'clerk'::regrole";
+        assert_eq!(
+            cluster.session_on(worker).text(rights),
+            "0",
+            "what was given with a column goes with it"
+        );
+    }
+}

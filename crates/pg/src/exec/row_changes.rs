@@ -270,7 +270,9 @@ impl ScanIo {
                 shard_at: place_of(SHARD),
                 ctid_at: place_of(c"ctid"),
                 layout: tid::layout_of((*relation).rd_id),
-                has_old: old_at.iter().any(|at| *at > 0),
+                has_old: (0..natts).all(|column| {
+                    old_at[column] > 0 || (*version::attribute(descriptor, column)).attisdropped
+                }),
                 old_at,
                 has_generated: !constraints.is_null() && (*constraints).has_generated_stored,
                 sets,

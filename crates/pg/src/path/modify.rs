@@ -101,11 +101,13 @@ impl Statement {
                         check_returning(writing)?;
                         let needs_row = needs_rows((*target).relid)
                             || command.is_some_and(|deed| triggers::fire((*target).relid, deed))
-                            || !(*writing).returningList.is_null()
                             || !(*writing).withCheckOptions.is_null()
-                            || (*writing).commandType == pg_sys::CmdType::CMD_MERGE
                             || assigns(writing, key.column);
-                        tell_places(writing, needs_row, skips_locked);
+                        let old = match needs_row {
+                            true => OldColumns::All,
+                            false => named_columns(writing),
+                        };
+                        tell_places(writing, &old, skips_locked);
                     }
                     (None, Some(Command::Update | Command::Delete | Command::Merge)) => {
                         copy_rows_of_others(writing, distribution)?;
@@ -203,9 +205,15 @@ unsafe fn stands_once(query: *mut pg_sys::Query, writing: *mut pg_sys::Query, ta
 unsafe fn assigns(query: *mut pg_sys::Query, column: i16) -> bool {
     // SAFETY: the caller passes a live Query.
     unsafe {
-        node::elements::<pg_sys::TargetEntry>((*query).targetList)
+        let of_actions = node::elements::<pg_sys::MergeAction>((*query).mergeActionList)
             .into_iter()
-            .any(|entry| !(*entry).resjunk && (*entry).resno == column)
+            .filter(|action| (**action).commandType == pg_sys::CmdType::CMD_UPDATE)
+            .map(|action| (*action).targetList);
+        of_actions.chain([(*query).targetList]).any(|list| {
+            node::elements::<pg_sys::TargetEntry>(list)
+                .into_iter()
+                .any(|entry| !(*entry).resjunk && (*entry).resno == column)
+        })
     }
 }
 
@@ -251,8 +259,54 @@ unsafe fn check_returning(query: *mut pg_sys::Query) -> Result<(), Unpullable> {
     if actions.into_iter().any(is_by_source) { Err(Unpullable::NotBySource) } else { Ok(()) }
 }
 
-/// Makes the target's scan lock its rows, and the plan yield where each lies and, if need be, what was in it.
-unsafe fn tell_places(query: *mut pg_sys::Query, needs_row: bool, skips_locked: bool) {
+/// Which columns of the old row the coordinator has to know.
+enum OldColumns {
+    All,
+    Those(Vec<i16>),
+}
+
+/// The target's columns that RETURNING and the actions of MERGE name: rights on others are not asked for.
+unsafe fn named_columns(query: *mut pg_sys::Query) -> OldColumns {
+    let mut columns: Vec<i16> = Vec::new();
+    // SAFETY: the caller passes a live Query.
+    unsafe {
+        // Generated columns are computed of whatever columns they name.
+        if !(*query).returningList.is_null() && has_generated((*target_of(query)).relid) {
+            return OldColumns::All;
+        }
+        for tree in [(*query).returningList, (*query).mergeActionList] {
+            let names_row = node::walk(tree, &mut |n| {
+                if node::tag(n) == NodeTag::T_SubLink {
+                    return Visit::Stop;
+                }
+                if let Some(var) = node::cast::<pg_sys::Var, _>(n, NodeTag::T_Var)
+                    && (*var).varno == (*query).resultRelation
+                {
+                    match (*var).varattno {
+                        0 => return Visit::Stop,
+                        column if column > 0 && !columns.contains(&column) => columns.push(column),
+                        _ => {}
+                    }
+                }
+                Visit::Into
+            });
+            if names_row {
+                return OldColumns::All;
+            }
+        }
+    }
+    OldColumns::Those(columns)
+}
+
+unsafe fn has_generated(table: Oid) -> bool {
+    let mut found = false;
+    // SAFETY: the caller's table is locked by the statement.
+    unsafe { for_each_column(table, |attribute| found |= (*attribute).attgenerated != 0) };
+    found
+}
+
+/// Makes the target's scan lock its rows, and the plan yield where each lies and what was in these columns.
+unsafe fn tell_places(query: *mut pg_sys::Query, old: &OldColumns, skips_locked: bool) {
     // SAFETY: the caller passes a private, live copy of a Query that writes. Junk columns behind the columns that are
     // assigned are what PostgreSQL's planner itself adds (`preprocess_targetlist`). `enrname` is ours for a
     // relation; see `Statement::with_locks_on_workers`.
@@ -273,17 +327,20 @@ unsafe fn tell_places(query: *mut pg_sys::Query, needs_row: bool, skips_locked: 
         let shard = SHARD.to_string_lossy();
         let place = pg_sys::MaxCommandIdAttributeNumber as i16;
         junk(place, pg_sys::CIDOID, -1, Oid::INVALID, &shard);
-        if needs_row {
-            for_each_column((*target).relid, |attribute| {
-                junk(
-                    (*attribute).attnum,
-                    (*attribute).atttypid,
-                    (*attribute).atttypmod,
-                    (*attribute).attcollation,
-                    &format!("{OLD}{}", (*attribute).attnum),
-                );
-            });
-        }
+        for_each_column((*target).relid, |attribute| {
+            if let OldColumns::Those(columns) = old
+                && !columns.contains(&(*attribute).attnum)
+            {
+                return;
+            }
+            junk(
+                (*attribute).attnum,
+                (*attribute).atttypid,
+                (*attribute).atttypmod,
+                (*attribute).attcollation,
+                &format!("{OLD}{}", (*attribute).attnum),
+            );
+        });
     }
 }
 

@@ -444,7 +444,9 @@ WHERE x.stxrelid = $1
 ORDER BY x.oid";
 
 /// Rights on the table and its columns. On a shard they are all the owner's gift, whoever gave them here: a grantor can
-/// only be the one who executes the statement. Entries of roles that are gone are skipped.
+/// only be the one who executes the statement. Entries of roles that are gone are skipped. Whoever has rights on some columns may
+/// see where a shard's rows lie: the coordinator finds them again by that, and asks for the right on `ctid` itself where a
+/// statement names it.
 const GRANTS: &str = r"
 WITH given AS (
     SELECT a.grantee, a.privilege_type AS privilege, pg_catalog.bool_or(a.is_grantable) AS is_grantable
@@ -462,7 +464,13 @@ WITH given AS (
                pg_catalog.aclexplode(b.attacl) a
           WHERE c.oid = $1 AND a.grantee <> c.relowner
           GROUP BY a.grantee, a.privilege_type, b.attname, b.attnum) p
-    GROUP BY p.grantee, p.privilege_type, p.is_grantable)
+    GROUP BY p.grantee, p.privilege_type, p.is_grantable
+    UNION ALL
+    SELECT DISTINCT a.grantee, 'SELECT (ctid, xmin)', false
+    FROM pg_catalog.pg_class c
+         JOIN pg_catalog.pg_attribute b ON b.attrelid = c.oid AND b.attnum > 0 AND NOT b.attisdropped,
+         pg_catalog.aclexplode(b.attacl) a
+    WHERE c.oid = $1 AND a.grantee <> c.relowner AND a.privilege_type IN ('SELECT', 'UPDATE'))
 SELECT pg_catalog.string_agg(g.privilege, ', ' ORDER BY g.privilege) AS privileges,
        coalesce(pg_catalog.quote_ident(r.rolname), 'PUBLIC') AS grantee,
        g.is_grantable
