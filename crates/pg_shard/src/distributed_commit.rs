@@ -7,7 +7,7 @@
 
 use crate::fault;
 use crate::health;
-use crate::session::ending::{OnInterrupt, PATIENCE, end_all};
+use crate::session::ending::{GRACE, OnInterrupt, PATIENCE, end_all};
 use crate::session::pool::{self, SessionRef};
 use crate::session::{Failure, Session, two_phase};
 use crate::settings;
@@ -27,8 +27,8 @@ use shardmap::{NodeAddress, PlacementId, ShardId};
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 
-/// Between two attempts to do what somebody else is doing, or to reach who knows.
-const PAUSE: Duration = Duration::from_millis(20);
+/// The longest wait for news of the resolver, which may be that of another server.
+const TICK: Duration = Duration::from_millis(100);
 
 /// How a commit has ended, before the local transaction commits.
 pub(crate) enum Ended {
@@ -263,7 +263,8 @@ impl Commit {
             .collect();
         let on_interrupt = match told.iter().any(|(_, is_open, _)| *is_open) {
             true if self.protocol.outcome().is_none() => OnInterrupt::Cancel,
-            _ => OnInterrupt::Finish(PATIENCE),
+            // The resolver goes on where this backend leaves off.
+            _ => OnInterrupt::Finish(GRACE),
         };
         let outcomes = end_all(&commands, on_interrupt);
         let mut events = Vec::with_capacity(told.len());
@@ -308,16 +309,17 @@ impl Commit {
     /// The node does not end what is prepared: perhaps because the resolver has done it, or is about to.
     fn end_again(&self, who: usize, command: &Command, mut error: PgError) -> Result<(), Failure> {
         let until = clock() + PATIENCE;
+        let mut news = resolver::WaitForEnd::default();
         let told = [(SessionRef::clone(&self.sessions[who]), self.sql(who, command))];
         loop {
             if two_phase::is_ended(&error) {
                 return Ok(());
             }
-            if !two_phase::is_busy(&error) || clock() >= until {
+            if !two_phase::is_busy(&error) || clock() >= until || should_stop() {
                 return Err(Failure::Statement(error));
             }
-            std::thread::sleep(PAUSE);
-            match end_all(&told, OnInterrupt::Finish(PATIENCE)).pop() {
+            news.wait(TICK);
+            match end_all(&told, OnInterrupt::Finish(GRACE)).pop() {
                 Some(Err(Failure::Statement(again))) => error = again,
                 Some(outcome) => return outcome,
                 None => return Ok(()),
@@ -386,16 +388,13 @@ impl Commit {
         let evidence = self.evidence?;
         let node = self.sessions[who].borrow().node.clone();
         let until = clock() + settings::connect_timeout().max(PATIENCE);
-        while clock() < until {
+        while clock() < until && !should_stop() {
             let state =
                 Session::open(&node).ok().and_then(|mut session| session.state_of(&evidence).ok());
             if let Some(State::Ended { has_row }) = state {
                 return Some(has_row);
             }
-            if should_stop() {
-                return None;
-            }
-            std::thread::sleep(PAUSE * 5);
+            pg::net::wait::pause(TICK);
         }
         None
     }
@@ -491,6 +490,7 @@ pub(crate) fn end_what_was_left(session: &mut Session) {
 /// Waits for a moment until somebody has ended it.
 fn wait_for_resolver(session: &mut Session, gid: &Gid) {
     let until = clock() + PATIENCE;
+    let mut news = resolver::WaitForEnd::default();
     let query = format!("SELECT 1 FROM pg_catalog.pg_prepared_xacts WHERE gid = '{gid}'");
     resolver::wake();
     loop {
@@ -502,7 +502,7 @@ fn wait_for_resolver(session: &mut Session, gid: &Gid) {
         if asked.is_err() || !is_there || clock() >= until {
             return;
         }
-        pg::net::wait::pause(PAUSE);
+        news.wait(TICK);
     }
 }
 

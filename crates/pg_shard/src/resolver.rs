@@ -285,7 +285,10 @@ impl Round {
             }
             _ => String::new(),
         };
-        match session.run(&format!("{command} PREPARED '{gid}'{when}"), None, &mut |_| Ok(())) {
+        let command = format!("{command} PREPARED '{gid}'{when}");
+        let ended = session.run(&command, None, &mut |_| Ok(()));
+        pg::server::resolver::note_ended();
+        match ended {
             Ok(_) => Left::Nothing,
             Err(Failure::Statement(error)) if two_phase::is_ended(&error) => Left::Nothing,
             Err(Failure::Statement(error)) if two_phase::is_busy(&error) => Left::Young,

@@ -11,7 +11,9 @@ use crate::execute::nested;
 use crate::health;
 use crate::naming::tell_as_table;
 use crate::session::constraints::{self, Commands};
-use crate::session::ending::{PATIENCE, release_all, roll_back_all, run_all, stop_all};
+use crate::session::ending::{
+    PATIENCE, patience_to_leave, release_all, roll_back_all, run_all, stop_all,
+};
 use crate::session::moment;
 use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::snapshot;
@@ -195,6 +197,11 @@ fn settle(ended: Ended, written: &[Written]) -> Result<(), PgError> {
         Ended::Well => Ok(()),
         Ended::Refused(error, node) => Err(refused_or_stopped(error, &node, written)),
         Ended::Stopped => {
+            commit::serve_held_interrupts();
+            Err(commit::stopped())
+        }
+        // Somebody wanted an end, and a node that does not answer could not say so.
+        Ended::Lost(..) if commit::should_stop() => {
             commit::serve_held_interrupts();
             Err(commit::stopped())
         }
@@ -392,8 +399,8 @@ pub(crate) fn after_transaction(committed: bool) {
     for session in &mut open {
         session.reader = None;
     }
-    stop_all(&mut open, PATIENCE);
-    roll_back_all(&mut open);
+    stop_all(&mut open, patience_to_leave());
+    roll_back_all(&mut open, patience_to_leave());
     drop(open);
     pool::discard_broken();
     STATE.with_borrow_mut(|state| *state = State::default());

@@ -149,8 +149,8 @@ pub fn clock() -> Duration {
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
-/// Waits, and serves interrupts meanwhile unless they are held.
+/// Waits until the latch is set, `limit` at most; serves interrupts unless they are held.
 pub fn pause(limit: Duration) {
-    std::thread::sleep(limit);
+    WaitSet::new(&[]).wait(Some(limit));
     pgrx::check_for_interrupts!();
 }

@@ -9,6 +9,7 @@ use crate::server::activity;
 use crate::server::rounds::{self, Visit};
 use pgrx::bgworkers::{BackgroundWorkerBuilder, DynamicBackgroundWorker};
 use pgrx::pg_sys::{self, Datum, Oid};
+use std::cell::UnsafeCell;
 use std::collections::HashMap;
 use std::ffi::CStr;
 use std::ptr::null_mut;
@@ -36,6 +37,8 @@ struct Shared {
     used: [AtomicU32; DATABASES],
     /// Databases in which there are stale placements.
     stale: [AtomicU32; DATABASES],
+    /// What wakes those who wait for a visitor to end something.
+    ended: UnsafeCell<pg_sys::ConditionVariable>,
 }
 
 static SHARED: AtomicPtr<Shared> = AtomicPtr::new(null_mut());
@@ -106,13 +109,17 @@ unsafe extern "C-unwind" fn startup() {
             pg_sys::ShmemInitStruct(NAME.as_ptr(), size, &raw mut found).cast();
         if !found {
             std::ptr::write_bytes(shared.cast::<u8>(), 0, size);
+            pg_sys::ConditionVariableInit((*shared).ended.get());
             SHARED.store(shared, Ordering::Relaxed);
         }
     }
 }
 
+// SAFETY: all of it is atomic but the condition variable, which PostgreSQL's own functions change under its lock.
+unsafe impl Sync for Shared {}
+
 fn shared() -> Option<&'static Shared> {
-    // SAFETY: null, or what `startup` has made, which stays as long as the process; everything in it is atomic.
+    // SAFETY: null, or what `startup` has made, which stays as long as the process.
     unsafe { SHARED.load(Ordering::Relaxed).as_ref() }
 }
 
@@ -149,6 +156,46 @@ impl Shared {
         if !latch.is_null() {
             // SAFETY: a latch of the array of processes, which stays where it is; whoever owns it now looks and finds nothing.
             unsafe { pg_sys::SetLatch(latch) };
+        }
+    }
+}
+
+/// A visitor has ended something: whoever waits for that looks again.
+pub fn note_ended() {
+    if let Some(shared) = shared() {
+        // SAFETY: initialised before any process was there; PostgreSQL keeps it consistent.
+        unsafe { pg_sys::ConditionVariableBroadcast(shared.ended.get()) };
+    }
+}
+
+/// A wait for visitors to end something, which outlives single looks.
+#[derive(Debug, Default)]
+pub struct WaitForEnd {
+    is_prepared: bool,
+}
+
+impl WaitForEnd {
+    /// Waits until a visitor has ended something since the last call, `limit` at most. The first call returns at once: only what
+    /// happens after it is sure to be noticed. Interrupts are served unless they are held.
+    pub fn wait(&mut self, limit: Duration) {
+        let Some(shared) = shared() else { return std::thread::sleep(limit) };
+        self.is_prepared = true;
+        // SAFETY: as in `note_ended`; `drop` ends the wait, and so does the end of the transaction.
+        unsafe {
+            pg_sys::ConditionVariableTimedSleep(
+                shared.ended.get(),
+                limit.as_millis() as std::ffi::c_long,
+                pg_sys::PG_WAIT_EXTENSION,
+            );
+        }
+    }
+}
+
+impl Drop for WaitForEnd {
+    fn drop(&mut self) {
+        if self.is_prepared {
+            // SAFETY: takes this process off the list on which `wait` has put it; does nothing if it is on none.
+            unsafe { pg_sys::ConditionVariableCancelSleep() };
         }
     }
 }

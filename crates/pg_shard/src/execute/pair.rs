@@ -23,12 +23,13 @@ use super::write::commit_unknown;
 use crate::catalog::{DistributedTable, Placement};
 use crate::health;
 use crate::naming::tell_as_table;
-use crate::session::ending::{OnInterrupt, PATIENCE};
+use crate::session::ending::{GRACE, OnInterrupt, PATIENCE};
 use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::{Failure, NoSession, Request};
 use pg::PgError;
 use pg::SqlState;
 use pg::net::wait::clock;
+use pg::server::commit::should_stop;
 use pgrx::pg_sys::Oid;
 use protocol::Row;
 use shardmap::{PlacementId, ShardId};
@@ -132,7 +133,10 @@ impl<'a> Pair<'a> {
         // The follower has more to do: when it is done the leader's answer is here too, most of the time.
         let wait = OnInterrupt::Finish(PATIENCE.max(took));
         let mut followed = asked.and_then(|()| follower.decide(wait, &mut |_| Ok(())));
-        let led = told.and_then(|()| leader.decide(wait, &mut |_| Ok(())));
+        // Both have had their time together.
+        let is_over = should_stop() && matches!(followed, Err(Failure::Lost(_)));
+        let rest = if is_over { OnInterrupt::Finish(GRACE) } else { wait };
+        let led = told.and_then(|()| leader.decide(rest, &mut |_| Ok(())));
         leader.left_transaction();
         if followed.as_ref().is_err_and(Failure::is_stale_statement) {
             followed =

@@ -18,11 +18,12 @@ use crate::plan::data::Plan;
 use crate::session::age;
 use crate::session::alive::check_all;
 use crate::session::capabilities;
+use crate::session::ending::{PATIENCE, run_all, stop_all};
 use crate::session::moment;
 use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::snapshot::{self, Shared};
 use crate::session::stream::Stream;
-use crate::session::{Event, Failure, NoSession, Request, Sql, StatementKey};
+use crate::session::{Event, Failure, NoSession, Request, Session, Sql, StatementKey};
 use crate::settings;
 use crate::transaction;
 use pg::exec::merge::{Head, MergeOrder};
@@ -39,8 +40,8 @@ use pgrx::pg_sys::Oid;
 use protocol::{Arguments, Message};
 use shardmap::repartition::RepartitionedRows;
 use shardmap::{NodeAddress, Prune, Shard};
+use std::cell::{RefCell, RefMut};
 use std::rc::Rc;
-use std::time::Duration;
 
 /// A scan that reads.
 pub(crate) struct Read {
@@ -795,12 +796,18 @@ impl Read {
     fn stop(&mut self, is_over: bool) {
         self.told = None;
         let keeps_snapshot = !(is_over && self.shared.as_ref().is_none_or(|shared| shared.is_own));
-        let abandon = |read: &NodeRead| abandon(read, keeps_snapshot);
+        let busy = RefCell::new(Vec::new());
+        let abandon = |read: &NodeRead| {
+            if abandon(read, keeps_snapshot) {
+                busy.borrow_mut().push(Rc::clone(&read.session));
+            }
+        };
         match std::mem::replace(&mut self.state, State::Finished) {
             State::Reading(reads) => reads.iter().for_each(abandon),
             State::Merging(merge) => merge.give_up(&abandon),
             unbegun => self.state = unbegun,
         }
+        stop_together(&busy.into_inner());
     }
 }
 
@@ -896,20 +903,20 @@ fn wait_any(reads: &[NodeRead]) -> Result<(), PgError> {
     }
 }
 
-/// The executor needs no more rows of this node, but perhaps its snapshot.
-fn abandon(read: &NodeRead, keeps_snapshot: bool) {
+/// The executor needs no more rows of this node, but perhaps its snapshot; true if what is under way there has to be stopped.
+fn abandon(read: &NodeRead, keeps_snapshot: bool) -> bool {
     if read.stream.state.borrow().done {
-        return;
+        return false;
     }
     read.stream.state.borrow_mut().done = true;
-    let Ok(mut session) = read.session.try_borrow_mut() else { return };
+    let Ok(mut session) = read.session.try_borrow_mut() else { return false };
     session.reader = None;
     // Often the rest is here already.
     loop {
         match session.poll() {
             Ok(Event::Row(_)) => {}
             Ok(Event::Wait) => break,
-            Ok(Event::Done(_)) | Err(_) => return,
+            Ok(Event::Done(_)) | Err(_) => return false,
         }
     }
     if session.depth > 0
@@ -920,12 +927,23 @@ fn abandon(read: &NodeRead, keeps_snapshot: bool) {
     {
         // A cancel would abort the remote transaction: read the rest and throw it away.
         let _ = session.finish(&mut |_| Ok(()));
+        return false;
+    }
+    true
+}
+
+/// Stops what is under way on all of them, which nobody wants any more.
+fn stop_together(busy: &[SessionRef]) {
+    if busy.is_empty() {
         return;
     }
-    let in_transaction = session.depth > 0;
+    let mut open: Vec<RefMut<'_, Session>> =
+        busy.iter().filter_map(|session| session.try_borrow_mut().ok()).collect();
+    stop_all(&mut open, PATIENCE);
     // Whoever ends a snapshot ends its transaction too.
-    if session.stop(Duration::from_secs(2)) && in_transaction && session.snapshot.is_none() {
-        session.run_quietly("ROLLBACK", Duration::from_secs(2));
+    open.retain(|session| session.is_usable() && session.depth > 0 && session.snapshot.is_none());
+    run_all(&mut open, &["ROLLBACK".to_owned()]);
+    for session in &mut open {
         session.depth = 0;
     }
 }

@@ -8,9 +8,13 @@ use crate::settings;
 use pg::catalog::table;
 use pg::net::libpq::{Connection, Opening};
 use pg::net::wait::{Readiness, WaitSet, clock};
+use pg::server::commit;
 use pg::{PgError, SqlState};
 use shardmap::NodeAddress;
 use std::time::Duration;
+
+/// The longest single wait while interrupts are held.
+const TICK: Duration = Duration::from_millis(50);
 
 /// What `pg_shard.node_conninfo` does not set.
 const OWN: [&str; 7] =
@@ -85,9 +89,16 @@ pub(super) fn connect_all(nodes: &[NodeAddress]) -> Vec<(Result<Connection, NoSe
         }
         // libpq has none for a moment between two addresses.
         let mut ready = sockets.iter().position(|(socket, _)| *socket < 0);
+        // Whoever holds interrupts sees to it himself that the wait ends.
+        let is_held = commit::holds_interrupts();
+        if is_held && commit::should_stop() {
+            places.iter().for_each(|place| all[*place].give_up());
+            break;
+        }
         let left = deadline.saturating_sub(clock());
         if ready.is_none() && !left.is_zero() {
-            ready = WaitSet::new(&sockets).wait(Some(left));
+            let limit = if is_held { left.min(TICK) } else { left };
+            ready = WaitSet::new(&sockets).wait(Some(limit));
         }
         match ready {
             Some(at) => all[places[at]].go_on(&nodes[places[at]]),

@@ -20,13 +20,22 @@ use std::ops::DerefMut;
 use std::time::Duration;
 
 /// The longest single wait, and when a node that has been asked to stop, and has not, is asked again.
-const TICK: Duration = Duration::from_millis(100);
+const TICK: Duration = Duration::from_millis(50);
 
 /// After this long a node that should have stopped is asked whether it is at work.
-const GRACE: Duration = Duration::from_millis(200);
+pub(crate) const GRACE: Duration = Duration::from_millis(200);
 
 /// How long a node that works and was asked to stop may take.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long a node may take to leave a transaction of which nothing is to stay: without its connection it leaves it too, by itself.
+/// Where a savepoint hangs on the session, it has more time.
+pub(crate) fn patience_to_leave() -> Duration {
+    if nest_level() <= 1 { GRACE } else { PATIENCE }
+}
+
+/// What is said of a server that does not even take a cancel request.
+const DEAF: &str = "the node did not hear a cancel request";
 
 /// So many times `pg_shard.silence_timeout` may the end of a transaction take, while the node waits for nobody.
 const MOST_SILENCES: u32 = 6;
@@ -86,9 +95,10 @@ pub(crate) fn decide<S: DerefMut<Target = Session>>(
         }
         is_quiet = !receive_any(&mut pending);
     }
+    let until = clock() + GRACE;
     all.into_iter()
         .map(|mut awaited| {
-            awaited.session.settle_cancel(GRACE);
+            awaited.session.settle_cancel(until.saturating_sub(clock()));
             stop.explain(awaited.outcome.unwrap_or(Ok(0)))
         })
         .collect()
@@ -172,21 +182,28 @@ impl Stop {
             OnInterrupt::Cancel => PATIENCE,
             OnInterrupt::Finish(limit) => limit,
         };
-        if now - since >= limit {
-            for awaited in pending {
-                awaited.lose(PgError::new(
-                    SqlState::CONNECTION_FAILURE,
-                    "the node did not answer in time",
-                ));
+        for awaited in pending.iter_mut() {
+            let reason = match now - since >= limit {
+                true => Some("the node did not answer in time"),
+                false => awaited.session.is_deaf(now).then_some(DEAF),
+            };
+            if let Some(reason) = reason {
+                awaited.lose(PgError::new(SqlState::CONNECTION_FAILURE, reason));
             }
-            return;
         }
-        if now - since >= GRACE && !self.is_checked {
+        let mut pending: Vec<&mut Awaited<S>> = pending
+            .iter_mut()
+            .filter(|awaited| awaited.outcome.is_none())
+            .map(|awaited| &mut **awaited)
+            .collect();
+        if now - since >= GRACE && !self.is_checked && !pending.is_empty() {
             self.is_checked = true;
-            ask_alive(pending, &|| clock() - since >= limit, &|_| false);
+            // A server that does not answer this either is waited for as long as its patience lasts.
+            let until = (since + limit).min(now + GRACE);
+            ask_alive(&mut pending, &|| clock() >= until, &|_| false);
         }
         if now - self.asked >= TICK {
-            self.ask(pending, now);
+            self.ask(&mut pending, now);
         }
     }
 
@@ -317,7 +334,7 @@ fn drain_all<S: DerefMut<Target = Session>>(sessions: &mut [S], limit: Duration,
 }
 
 /// Rolls the remote transactions of all of them back, and has them drop what they keep for others.
-pub(crate) fn roll_back_all(sessions: &mut [RefMut<'_, Session>]) {
+pub(crate) fn roll_back_all(sessions: &mut [RefMut<'_, Session>], limit: Duration) {
     let mut asked: Vec<&mut Session> = Vec::new();
     for session in sessions {
         let rolls_back = session.depth > 0;
@@ -339,7 +356,7 @@ pub(crate) fn roll_back_all(sessions: &mut [RefMut<'_, Session>]) {
         session.queue_sync();
         asked.push(session);
     }
-    drain_all(&mut asked, PATIENCE, false);
+    drain_all(&mut asked, limit, false);
     for session in asked {
         if session.is_usable() && session.error.take().is_some() {
             session
@@ -474,20 +491,22 @@ impl Session {
     /// over. Where a savepoint hangs on the session, it is waited for.
     fn give_up_if_deaf(&mut self, now: Duration) {
         let costs_nothing = self.depth == 0 || nest_level() == 1;
-        let is_deaf = self.cancelling.as_ref().is_some_and(|(asked, request)| {
-            now.saturating_sub(*asked) >= GRACE && !request.is_over(Duration::ZERO)
-        });
-        if is_deaf && costs_nothing && self.is_usable() {
-            self.give_up(PgError::new(
-                SqlState::CONNECTION_FAILURE,
-                "the node did not hear a cancel request",
-            ));
+        if costs_nothing && self.is_usable() && self.is_deaf(now) {
+            self.give_up(PgError::new(SqlState::CONNECTION_FAILURE, DEAF));
         }
+    }
+
+    /// It was sent a cancel request some time ago, and nobody has taken it.
+    fn is_deaf(&self, now: Duration) -> bool {
+        self.cancelling.as_ref().is_some_and(|(asked, request)| {
+            now.saturating_sub(*asked) >= GRACE && !request.is_over(Duration::ZERO)
+        })
     }
 
     /// A cancel that is still on its way would strike whatever the session does next.
     fn settle_cancel(&mut self, limit: Duration) {
         if let Some((_, request)) = self.cancelling.take()
+            && self.is_usable()
             && !request.is_over(limit)
         {
             self.give_up(PgError::new(

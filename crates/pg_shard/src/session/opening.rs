@@ -7,6 +7,7 @@ use crate::settings;
 use pg::net::libpq::Connection;
 use pg::net::link::Link;
 use pg::net::wait::clock;
+use pg::server::commit;
 use shardmap::NodeAddress;
 use std::time::Duration;
 
@@ -20,7 +21,8 @@ impl Session {
         let mut all = open_once(nodes);
         let is_left = |(outcome, _): &Opened| matches!(outcome, Err(NoSession::Unreachable(_)));
         let left: Vec<usize> = (0..all.len()).filter(|at| is_left(&all[*at])).collect();
-        if !left.is_empty() {
+        let is_stopped = commit::holds_interrupts() && commit::should_stop();
+        if !left.is_empty() && !is_stopped {
             let again: Vec<NodeAddress> = left.iter().map(|at| nodes[*at].clone()).collect();
             for (at, (outcome, _)) in left.into_iter().zip(open_once(&again)) {
                 all[at] = (outcome, clock() - since);
