@@ -78,3 +78,52 @@ fn a_function_belongs_to_the_same_owner_on_the_nodes() {
         assert_eq!(cluster.session_on(node).text(owner), "eve|{eve=X/eve,other=X/eve}");
     }
 }
+
+/// NULLIF, IS DISTINCT FROM, CASE x WHEN y and comparisons of rows have no place for an operator's schema: a shard took the operator of
+/// another type for them, so that it stored other generated values and checked other constraints than the table has.
+#[test]
+fn operators_that_a_definition_cannot_name_are_those_of_the_type_on_shards_too() {
+    let cluster = TestCluster::up(2);
+    cluster.sql(
+        "CREATE SCHEMA ext; CREATE EXTENSION citext SCHEMA ext; CREATE SCHEMA app; SET search_path = app, ext; \
+         CREATE DOMAIN app.word AS ext.citext CHECK (value IS DISTINCT FROM 'bad'::ext.citext)",
+    );
+    for table in ["plain", "sharded"] {
+        cluster.sql(&format!(
+            "SET search_path = app, ext; \
+             CREATE TABLE {table} (id int PRIMARY KEY, a citext, b citext, w word, same bool GENERATED ALWAYS AS (CASE a WHEN b THEN true ELSE false END) STORED, \
+             n citext GENERATED ALWAYS AS (NULLIF(a, b)) STORED, d bool GENERATED ALWAYS AS (a IS DISTINCT FROM b) STORED, \
+             CHECK (a IS DISTINCT FROM 'no'), CHECK ((a, b) < ('zz'::citext, 'y'::citext))); \
+             RESET search_path"
+        ));
+    }
+    cluster.distribute("app.sharded", "id", 4, 1);
+    for table in ["plain", "sharded"] {
+        cluster.sql(&format!(
+            "ALTER TABLE app.{table} ADD CONSTRAINT late CHECK (NULLIF(b, 'never'::ext.citext) IS NOT NULL)"
+        ));
+    }
+    let mut session = cluster.new_session();
+    session.sql("SET search_path = app, ext");
+    for values in [
+        "(1, 'A', 'a', 'x')",
+        "(2, 'a', 'B', 'y')",
+        "(3, 'NO', 'a', 'x')",
+        "(4, 'ZZ', 'Y', 'x')",
+        "(5, 'a', 'NEVER', 'x')",
+        "(6, 'a', 'b', 'BAD')",
+        "(7, 'a', 'b', NULL), (8, 'B', 'b', 'z')",
+    ] {
+        let [plain, sharded] = ["plain", "sharded"].map(|table| {
+            let insert = format!("INSERT INTO {table} (id, a, b, w) VALUES {values}");
+            session.try_sql(&insert).map(drop).map_err(|error| error.sqlstate)
+        });
+        assert_eq!(sharded, plain, "{values}");
+    }
+    assert_eq!(
+        session.text("SELECT * FROM sharded ORDER BY id"),
+        session.text("SELECT * FROM plain ORDER BY id")
+    );
+    let path = session.text("SELECT count(*) FROM sharded WHERE a = 'A'");
+    assert_eq!(path, session.text("SELECT count(*) FROM plain WHERE a = 'A'"));
+}

@@ -98,6 +98,8 @@ ORDER BY 1";
 
 /// Types and functions in the order in which they were made, so that each comes after what it needs.
 ///
+/// Operators of a domain's checks are looked for where they are: SQL has no place to name all of them.
+///
 /// The block of an enumerated type adds labels that are missing, or gives one another name if only that one differs.
 const OBJECTS: &str = r"
 , made(id, name, probe, command, create_sql, owner, update_sql) AS (
@@ -123,6 +125,14 @@ const OBJECTS: &str = r"
     UNION ALL
     SELECT t.oid, pg_catalog.format_type(t.oid, NULL), 'pg_catalog.to_regtype', 'DOMAIN',
            pg_catalog.concat(
+               (SELECT pg_catalog.format('SET LOCAL search_path = pg_catalog, %s, pg_temp; ',
+                                         pg_catalog.string_agg(DISTINCT pg_catalog.quote_ident(n.nspname), ', '))
+                FROM pg_catalog.pg_constraint k
+                     JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.objid = k.oid
+                          AND d.refclassid = 'pg_catalog.pg_operator'::pg_catalog.regclass
+                     JOIN pg_catalog.pg_operator o ON o.oid = d.refobjid
+                     JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace AND n.nspname <> 'pg_catalog'
+                WHERE k.contypid = t.oid HAVING pg_catalog.count(*) > 0),
                pg_catalog.format('CREATE DOMAIN %s AS %s', pg_catalog.format_type(t.oid, NULL),
                                  pg_catalog.format_type(t.typbasetype, t.typtypmod)),
                CASE WHEN t.typcollation <> b.typcollation
@@ -137,7 +147,14 @@ const OBJECTS: &str = r"
                (SELECT pg_catalog.string_agg(pg_catalog.format('; ALTER DOMAIN %s ADD CONSTRAINT %I %s', pg_catalog.format_type(t.oid, NULL),
                                                                k.conname, pg_catalog.pg_get_constraintdef(k.oid)),
                                              '' ORDER BY k.conname)
-                FROM pg_catalog.pg_constraint k WHERE k.contypid = t.oid AND NOT k.convalidated)),
+                FROM pg_catalog.pg_constraint k WHERE k.contypid = t.oid AND NOT k.convalidated),
+               (SELECT '; SET LOCAL search_path = pg_catalog, pg_temp'
+                FROM pg_catalog.pg_constraint k
+                     JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_constraint'::pg_catalog.regclass AND d.objid = k.oid
+                          AND d.refclassid = 'pg_catalog.pg_operator'::pg_catalog.regclass
+                     JOIN pg_catalog.pg_operator o ON o.oid = d.refobjid
+                     JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace AND n.nspname <> 'pg_catalog'
+                WHERE k.contypid = t.oid HAVING pg_catalog.count(*) > 0)),
            t.typowner, NULL
     FROM pg_catalog.pg_type t JOIN pg_catalog.pg_type b ON b.oid = t.typbasetype WHERE t.typtype = 'd'
     UNION ALL

@@ -28,6 +28,7 @@ impl<'a, 'conn> ShardCatalog<'a, 'conn> {
 
     /// The table, if there is one and it is of a kind that can be distributed.
     pub(super) fn table(&self) -> Result<Table, DefinitionError> {
+        let operator_schemas = self.operator_schemas()?;
         let found = self.rows(TABLE, |row| {
             if row.flag("is_table")? {
                 return Ok(Table {
@@ -42,6 +43,7 @@ impl<'a, 'conn> ShardCatalog<'a, 'conn> {
                     owner: row.text("owner")?,
                     is_own: row.flag("is_own")?,
                     comment: row.get("comment")?,
+                    operator_schemas: operator_schemas.clone(),
                 });
             }
             Err(DefinitionError::NotATable { name: row.text("qualified_name")? })
@@ -146,6 +148,11 @@ impl<'a, 'conn> ShardCatalog<'a, 'conn> {
                 comment: row.get("comment")?,
             })
         })
+    }
+
+    /// The schemas of operators that the definition uses.
+    fn operator_schemas(&self) -> Result<Vec<String>, DefinitionError> {
+        self.rows(OPERATOR_SCHEMAS, |row| row.text("schema"))
     }
 
     /// Everyone's rights but the owner's.
@@ -442,6 +449,22 @@ FROM pg_catalog.pg_statistic_ext x
      JOIN pg_catalog.pg_namespace n ON n.oid = x.stxnamespace
 WHERE x.stxrelid = $1
 ORDER BY x.oid";
+
+/// Where the operators of users are on which constraints, defaults, generated columns and indexes depend.
+const OPERATOR_SCHEMAS: &str = r"
+SELECT pg_catalog.quote_ident(n.nspname) AS schema
+FROM (SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass AS class, k.oid AS object FROM pg_catalog.pg_constraint k WHERE k.conrelid = $1
+      UNION ALL
+      SELECT 'pg_catalog.pg_attrdef'::pg_catalog.regclass, d.oid FROM pg_catalog.pg_attrdef d WHERE d.adrelid = $1
+      UNION ALL
+      SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, i.indexrelid FROM pg_catalog.pg_index i WHERE i.indrelid = $1) AS part
+     JOIN pg_catalog.pg_depend d ON d.classid = part.class AND d.objid = part.object
+          AND d.refclassid = 'pg_catalog.pg_operator'::pg_catalog.regclass
+     JOIN pg_catalog.pg_operator o ON o.oid = d.refobjid
+     JOIN pg_catalog.pg_namespace n ON n.oid = o.oprnamespace
+WHERE n.nspname <> 'pg_catalog'
+GROUP BY n.nspname
+ORDER BY n.nspname";
 
 /// Rights on the table and its columns. On a shard they are all the owner's gift, whoever gave them here: a grantor can
 /// only be the one who executes the statement. Entries of roles that are gone are skipped. Whoever has rights on some columns may

@@ -106,9 +106,9 @@ pub fn change(
         then.extend(again);
     }
     let filled: Vec<String> = filled.into_iter().map(|column| column.quoted_name.clone()).collect();
-    let prerequisites = diff.new_prerequisites();
+    let (first, then) = (after.table.with_operators(first), after.table.with_operators(then));
     let foreign_keys = foreign_keys::change(before, after);
-    Ok(Change { prerequisites, first, filled, then, foreign_keys })
+    Ok(Change { prerequisites: diff.new_prerequisites(), first, filled, then, foreign_keys })
 }
 
 struct Diff<'a> {

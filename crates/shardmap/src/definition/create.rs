@@ -29,7 +29,7 @@ impl Definition {
         let foreign = self.statistics.iter().filter(|object| !object.is_own);
         create.extend(foreign.map(ShardTemplates::statistics_owner));
         create.extend(self.grants.iter().map(|grant| shard.grant(grant)));
-        create
+        self.table.with_operators(create)
     }
 
     /// The statement that drops a shard, whether it is there or not.

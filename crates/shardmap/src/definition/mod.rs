@@ -64,6 +64,24 @@ pub struct Table {
     pub is_own: bool,
     /// The comment as a literal.
     pub comment: Option<String>,
+    /// The schemas, quoted, of operators that its expressions use: SQL has no place to name those of NULLIF, IS DISTINCT FROM,
+    /// CASE x WHEN y, and of rows that are compared, so a node has to find them.
+    pub operator_schemas: Vec<String>,
+}
+
+impl Table {
+    /// The statements with these operators in sight. Whatever has a place for its schema names it.
+    fn with_operators(&self, mut statements: Vec<Template>) -> Vec<Template> {
+        if !self.operator_schemas.is_empty() && !statements.is_empty() {
+            let schemas = self.operator_schemas.join(", ");
+            let path = |schemas: &str| {
+                Template::new(format!("SET LOCAL search_path = pg_catalog, {schemas}pg_temp"))
+            };
+            statements.insert(0, path(&format!("{schemas}, ")));
+            statements.push(path(""));
+        }
+        statements
+    }
 }
 
 /// A storage parameter or an option of a column.
