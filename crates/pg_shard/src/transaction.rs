@@ -417,13 +417,16 @@ pub(crate) fn before_subtransaction_commit(level: u32) -> Result<(), PgError> {
     let released = release_all(&deep, &format!("RELEASE SAVEPOINT pg_shard_{level}"));
     for (session, released) in deep.iter().zip(released) {
         if let Err(failure) = released {
-            let error = fail(failure);
-            // It was asked to, for a reason of this server's.
-            if error.sqlstate() == SqlState::QUERY_CANCELED && commit::should_stop() {
+            // The node was asked to, for a reason of this server's, or given up.
+            let is_stopped = match &failure {
+                Failure::Statement(error) => error.sqlstate() == SqlState::QUERY_CANCELED,
+                Failure::Lost(_) => true,
+            };
+            if is_stopped && commit::should_stop() {
                 transaction::serve_interrupts();
                 return Err(commit::stopped());
             }
-            return Err(error);
+            return Err(fail(failure));
         }
         session.borrow_mut().depth = level - 1;
         session.borrow_mut().keep_evidence_of(level);
