@@ -15,7 +15,7 @@ use crate::path::remote::{self, Condition, Filter, HashedBy, Item, Remote};
 use crate::path::sorted;
 use crate::path::subselect;
 use crate::path::tid;
-use crate::print::prepare::is_foldable;
+use crate::print::foldable::is_foldable;
 use crate::print::template::Piece;
 use crate::read::query::Key;
 use crate::read::shippable;

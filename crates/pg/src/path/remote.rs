@@ -13,6 +13,7 @@ use crate::path::pushed;
 use crate::path::repartition::Moved;
 use crate::path::subselect::Subselect;
 use crate::path::tid;
+use crate::print::foldable::Foldable;
 use crate::print::template::Piece;
 use crate::print::{prepare, rewritten, verify_scan};
 use crate::read::facts;
@@ -650,9 +651,10 @@ impl<'a> Printer<'a> {
     fn known_first(&mut self, expression: *mut pg_sys::Node) -> String {
         // SAFETY: a live expression of the planner; what is printed is a parameter of ours.
         unsafe {
-            let (init_params, expressions) = (&self.init_params, &mut self.expressions);
+            let foldable = Foldable::of(expression, &self.init_params);
+            let expressions = &mut self.expressions;
             let mut number_of = |n| prepare::number_in(expressions, n);
-            match prepare::fold_one(expression, true, init_params, self.arrays, &mut number_of) {
+            match prepare::fold_one(expression, true, &foldable, self.arrays, &mut number_of) {
                 Some(parameter) => {
                     verify_scan::note(parameter, &self.named);
                     node::text_of(pg_sys::deparse_expression(parameter, self.context, true, false))
@@ -896,19 +898,33 @@ unsafe fn printable(
     first: usize,
     expressions: &mut Vec<*mut pg_sys::Node>,
 ) -> *mut pg_sys::Node {
+    // SAFETY: the caller passes a live expression.
+    unsafe {
+        let foldable = Foldable::of(expression, init_params);
+        printable_part(expression, &foldable, first, expressions)
+    }
+}
+
+/// The same for a part of an expression.
+unsafe fn printable_part(
+    expression: *mut pg_sys::Node,
+    foldable: &Foldable,
+    first: usize,
+    expressions: &mut Vec<*mut pg_sys::Node>,
+) -> *mut pg_sys::Node {
     node::check_depth();
     // SAFETY: the caller passes a live expression; each node is cast to the struct of its tag.
     unsafe {
         let own = node::rewrite(expression, &mut |n| {
             let mut number_of = |n| prepare::number_in(expressions, n);
-            if let Some(parameter) = prepare::fold_one(n, false, init_params, first, &mut number_of)
-            {
+            if let Some(parameter) = prepare::fold_one(n, false, foldable, first, &mut number_of) {
                 return Some(parameter);
             }
             if let Some(holder) =
                 node::cast::<pg_sys::PlaceHolderVar, _>(n, NodeTag::T_PlaceHolderVar)
             {
-                return Some(printable((*holder).phexpr.cast(), init_params, first, expressions));
+                let below = (*holder).phexpr.cast();
+                return Some(printable_part(below, foldable, first, expressions));
             }
             let cast = node::cast::<pg_sys::RelabelType, _>(n, NodeTag::T_RelabelType)?;
             let hidden = (*cast).resultcollid;
@@ -917,7 +933,7 @@ unsafe fn printable(
                 return None;
             }
             let collate: *mut pg_sys::CollateExpr = node::make(NodeTag::T_CollateExpr);
-            let inner = printable(below, init_params, first, expressions);
+            let inner = printable_part(below, foldable, first, expressions);
             (*collate).collOid = hidden;
             (*collate).location = -1;
             (*collate).arg = if (*cast).resulttype == pg_sys::exprType(below) {

@@ -3,6 +3,9 @@
 /// Making a statement ready for the workers.
 pub(crate) mod prepare;
 
+/// What is computed here and sent as a parameter.
+pub(crate) mod foldable;
+
 /// Assignments as they are printed.
 pub(crate) mod assigned;
 

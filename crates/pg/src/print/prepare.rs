@@ -6,7 +6,8 @@
 //! that all placements get the same values. On the way what ruleutils cannot print for another server is put
 //! differently: VALUES lists with defaults, ON CONFLICT ON CONSTRAINT, whole rows.
 
-use crate::print::assigned::{below_implicit_casts, is_assignment, place_of_value, untangle};
+use crate::print::assigned::{below_implicit_casts, place_of_value, untangle};
+use crate::print::foldable::Foldable;
 use crate::print::insert_source::values_of;
 use crate::print::rewritten::{forget_search_and_cycle, mark_from_items, name_by_place};
 use crate::read::implied::has_unnamed_operator;
@@ -19,7 +20,6 @@ use crate::sys::value::FIRST_USER_OID;
 use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use std::collections::HashMap;
-use std::ffi::c_void;
 
 impl Statement {
     /// Copies the statement and makes parameters of what the coordinator computes: the client's parameters,
@@ -212,6 +212,7 @@ unsafe fn fold_query(
     // SAFETY: the caller passes a private, live copy; the rewriter gets nodes of it.
     unsafe {
         let mut call_in_from: *mut pg_sys::Node = std::ptr::null_mut();
+        let foldable = Foldable::of(query, &[]);
         node::rewrite(query, &mut |n| {
             // Only a function may stand in FROM; its arguments come right behind it.
             if let Some(item) =
@@ -232,7 +233,7 @@ unsafe fn fold_query(
             if is_own_parameter(n) {
                 return Some(n);
             }
-            fold_one(n, fold_volatile, &[], first, &mut |n| computed.number_of(n))
+            fold_one(n, fold_volatile, &foldable, first, &mut |n| computed.number_of(n))
         })
     }
 }
@@ -391,13 +392,13 @@ unsafe fn lets_a_row_through(limit: *mut pg_sys::Node) -> bool {
 pub(crate) unsafe fn fold_one(
     n: *mut pg_sys::Node,
     fold_volatile: bool,
-    init_params: &[i32],
+    foldable: &Foldable,
     first: usize,
     number_of: &mut dyn FnMut(*mut pg_sys::Node) -> usize,
 ) -> Option<*mut pg_sys::Node> {
     // SAFETY: the caller passes a live node of the tree that it rewrites.
     unsafe {
-        if !is_foldable(n, fold_volatile, init_params) {
+        if !foldable.has(n, fold_volatile) {
             return None;
         }
         Some(parameter_for(n, first + number_of(n)))
@@ -476,103 +477,6 @@ unsafe fn parameter_for(expression: *mut pg_sys::Node, index: usize) -> *mut pg_
         (*param).paramcollid = collation;
         collate.cast()
     }
-}
-
-/// The expression has no columns and needs this server or this moment: it is to be computed here, once.
-pub(crate) unsafe fn is_foldable(
-    n: *mut pg_sys::Node,
-    fold_volatile: bool,
-    init_params: &[i32],
-) -> bool {
-    // SAFETY: a live node of the tree that is being rewritten.
-    unsafe {
-        if !is_scalar_expression(node::tag(n)) || is_assignment(n) {
-            return false;
-        }
-        let mut mutable = false;
-        let blocked = node::walk(n, &mut |part| match node::tag(part) {
-            NodeTag::T_Var
-            | NodeTag::T_Aggref
-            | NodeTag::T_GroupingFunc
-            | NodeTag::T_WindowFunc
-            | NodeTag::T_SubLink
-            | NodeTag::T_SubPlan
-            | NodeTag::T_AlternativeSubPlan
-            | NodeTag::T_Query
-            | NodeTag::T_SetToDefault
-            | NodeTag::T_CurrentOfExpr
-            | NodeTag::T_CaseTestExpr
-            | NodeTag::T_CoerceToDomainValue
-            | NodeTag::T_TargetEntry
-            | NodeTag::T_List
-            | NodeTag::T_PlaceHolderVar => Visit::Stop,
-            NodeTag::T_Param => {
-                mutable = true;
-                let param = part.cast::<pg_sys::Param>();
-                let known = match (*param).paramkind {
-                    pg_sys::ParamKind::PARAM_EXTERN => true,
-                    pg_sys::ParamKind::PARAM_EXEC => init_params.contains(&(*param).paramid),
-                    _ => false,
-                };
-                if known { Visit::Skip } else { Visit::Stop }
-            }
-            NodeTag::T_NextValueExpr | NodeTag::T_SQLValueFunction => {
-                mutable = true;
-                Visit::Into
-            }
-            // Also casts through text. PostgreSQL's planner leaves a cstring below those that it may not compute, which
-            // no SQL can say.
-            _ => {
-                mutable |= pg_sys::check_functions_in_node(
-                    part,
-                    Some(is_not_immutable),
-                    std::ptr::null_mut(),
-                );
-                Visit::Into
-            }
-        });
-        !blocked
-            && mutable
-            && !pg_sys::expression_returns_set(n)
-            && (fold_volatile || !pg_sys::contain_volatile_functions(n))
-    }
-}
-
-/// A node that yields one value and may stand where any expression may.
-fn is_scalar_expression(tag: NodeTag) -> bool {
-    matches!(
-        tag,
-        NodeTag::T_Param
-            | NodeTag::T_FuncExpr
-            | NodeTag::T_OpExpr
-            | NodeTag::T_DistinctExpr
-            | NodeTag::T_NullIfExpr
-            | NodeTag::T_ScalarArrayOpExpr
-            | NodeTag::T_BoolExpr
-            | NodeTag::T_SubscriptingRef
-            | NodeTag::T_FieldSelect
-            | NodeTag::T_RelabelType
-            | NodeTag::T_CoerceViaIO
-            | NodeTag::T_ArrayCoerceExpr
-            | NodeTag::T_ConvertRowtypeExpr
-            | NodeTag::T_CollateExpr
-            | NodeTag::T_CaseExpr
-            | NodeTag::T_ArrayExpr
-            | NodeTag::T_RowExpr
-            | NodeTag::T_CoalesceExpr
-            | NodeTag::T_MinMaxExpr
-            | NodeTag::T_SQLValueFunction
-            | NodeTag::T_NextValueExpr
-            | NodeTag::T_NullTest
-            | NodeTag::T_BooleanTest
-            | NodeTag::T_CoerceToDomain
-    )
-}
-
-unsafe extern "C-unwind" fn is_not_immutable(function: Oid, _: *mut c_void) -> bool {
-    // SAFETY: a syscache look-up by value. Its ERROR goes to the guard around `check_functions_in_node`: the frames between are
-    // plain. A guard of its own would make a panic of it, which no guard lets through.
-    unsafe { raw::func_volatile(function) as u8 != pg_sys::PROVOLATILE_IMMUTABLE }
 }
 
 /// After the rewriter, a column with a default that an INSERT of several VALUES rows does not name is in the
@@ -701,10 +605,8 @@ unsafe fn complete_source_query(query: *mut pg_sys::Query) {
 mod raw {
     //! Without pgrx' guard: the caller puts it around.
     use pgrx::pg_sys;
-    use std::ffi::{c_char, c_int};
+    use std::ffi::c_int;
     unsafe extern "C-unwind" {
-        /// Plain frames: `is_not_immutable` holds nothing to drop, up to the guard around its caller.
-        pub(super) fn func_volatile(function: pg_sys::Oid) -> c_char;
         /// Guarded.
         pub(super) fn IncrementVarSublevelsUp(node: *mut pg_sys::Node, delta: c_int, least: c_int);
     }

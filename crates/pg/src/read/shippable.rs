@@ -1,6 +1,6 @@
 //! What may run where: expressions and functions that a worker computes with the same outcome as we do.
 
-use crate::print::prepare::is_foldable;
+use crate::print::foldable::Foldable;
 use crate::read::lent;
 use crate::sys::node::{self, Visit};
 use crate::sys::value::FIRST_USER_OID;
@@ -22,11 +22,12 @@ pub(crate) unsafe fn is_shippable(
 ) -> bool {
     // SAFETY: the caller vouches for the clause.
     unsafe {
+        let foldable = Foldable::of(clause, init_params);
         !node::walk(clause, &mut |n| {
             if user != Oid::INVALID && !lent::needs(n).can_be_lent_by(user) {
                 return Visit::Stop;
             }
-            if is_foldable(n, false, init_params) {
+            if foldable.has(n, false) {
                 return Visit::Skip;
             }
             match node::tag(n) {

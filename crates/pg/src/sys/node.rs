@@ -272,3 +272,70 @@ pub(crate) unsafe fn rewrite<T>(node: *mut T, rewriter: &mut Rewriter<'_>) -> *m
     let copy = unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| rewrite_step(node.cast(), context)) };
     rewrite.panic.map_or(copy.cast(), |panic| resume_unwind(panic))
 }
+
+/// What [`summarize`] is told: of a node by itself, and of all that is at it and below it.
+pub(crate) trait Summary {
+    /// The bits of a node by itself.
+    fn own(&mut self, node: *mut pg_sys::Node) -> u8;
+    /// The bits of a node and of all below it.
+    fn whole(&mut self, node: *mut pg_sys::Node, bits: u8);
+}
+
+struct Summarizing<'a> {
+    summary: &'a mut dyn Summary,
+    bits: u8,
+    panic: Panic,
+}
+
+/// Asks the summary, as [`ask`].
+#[inline(never)]
+fn note(walk: &mut Summarizing<'_>, node: *mut pg_sys::Node, is_left: bool) -> bool {
+    let Summarizing { summary, bits, panic } = walk;
+    let noted = catch_unwind(AssertUnwindSafe(|| match is_left {
+        true => summary.whole(node, *bits),
+        false => *bits = summary.own(node),
+    }));
+    *panic = noted.err();
+    panic.is_none()
+}
+
+/// A node's turn, as [`step`].
+unsafe extern "C-unwind" fn summarizing_step(
+    node: *mut pg_sys::Node,
+    context: *mut c_void,
+) -> bool {
+    if node.is_null() {
+        return false;
+    }
+    let walk: *mut Summarizing<'_> = context.cast();
+    // SAFETY: `summarize` passed this pointer, and it outlives the walk; the node is live, as in `step`.
+    unsafe {
+        let before = (*walk).bits;
+        if !note(&mut *walk, node, false) {
+            return true;
+        }
+        let is_stopped = if tag(node) == NodeTag::T_Query {
+            walkers::query_tree_walker(node.cast(), Some(summarizing_step), context, 0)
+        } else {
+            walkers::expression_tree_walker(node, Some(summarizing_step), context)
+        };
+        let is_stopped = is_stopped || !note(&mut *walk, node, true);
+        (*walk).bits |= before;
+        is_stopped
+    }
+}
+
+/// Goes through `node` and what is below it once, sub-queries included, and tells of each node which bits it and those below it have.
+///
+/// # Safety
+///
+/// `node` is null or a live query or expression tree.
+pub(crate) unsafe fn summarize<T>(node: *mut T, summary: &mut dyn Summary) {
+    let mut walk = Summarizing { summary, bits: 0, panic: None };
+    let context: *mut c_void = (&raw mut walk).cast();
+    // SAFETY: as in `walk`.
+    unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| summarizing_step(node.cast(), context)) };
+    if let Some(panic) = walk.panic {
+        resume_unwind(panic);
+    }
+}
