@@ -11,7 +11,7 @@ use crate::exec::execution::Execution;
 use crate::exec::rows::{Codecs, RowStore, Source};
 use crate::exec::scan::ScanIo;
 use crate::exec::triggers::Triggers;
-use crate::path::modify::{OLD, SHARD};
+use crate::path::modify::{OLD, SHARD, knows_row};
 use crate::path::tid;
 use crate::read::query::Command;
 use crate::sys::error::PgError;
@@ -270,9 +270,7 @@ impl ScanIo {
                 shard_at: place_of(SHARD),
                 ctid_at: place_of(c"ctid"),
                 layout: tid::layout_of((*relation).rd_id),
-                has_old: (0..natts).all(|column| {
-                    old_at[column] > 0 || (*version::attribute(descriptor, column)).attisdropped
-                }),
+                has_old: knows_row(descriptor, &old_at),
                 old_at,
                 has_generated: !constraints.is_null() && (*constraints).has_generated_stored,
                 sets,

@@ -6,6 +6,9 @@ pub mod base;
 /// Relations of the planner that the workers can compute, and their SQL.
 pub(crate) mod remote;
 
+/// Expressions made ready for ruleutils.
+pub(crate) mod printable;
+
 /// Sub-queries in FROM that the workers can compute.
 pub(crate) mod subselect;
 

@@ -344,6 +344,18 @@ unsafe fn tell_places(query: *mut pg_sys::Query, old: &OldColumns, skips_locked:
     }
 }
 
+/// The plan yields the whole old row: each live column of the table has a place above 0.
+///
+/// # Safety
+///
+/// A live descriptor, with as many columns as there are places.
+pub(crate) unsafe fn knows_row(descriptor: pg_sys::TupleDesc, places: &[usize]) -> bool {
+    // SAFETY: the caller vouches for the descriptor.
+    (0..places.len()).all(|column| unsafe {
+        places[column] > 0 || (*version::attribute(descriptor, column)).attisdropped
+    })
+}
+
 /// Calls `body` for each live column.
 unsafe fn for_each_column(table: Oid, mut body: impl FnMut(*const pg_sys::FormData_pg_attribute)) {
     // SAFETY: the caller's table is locked by the statement.

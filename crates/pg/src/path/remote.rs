@@ -9,6 +9,7 @@ use crate::exec::rows::Source;
 use crate::path::base;
 use crate::path::base::Spread;
 use crate::path::lock_join;
+use crate::path::printable::printable;
 use crate::path::pushed;
 use crate::path::repartition::Moved;
 use crate::path::subselect::Subselect;
@@ -887,66 +888,6 @@ unsafe fn entry_with_columns(alias: &str, columns: &[String]) -> *mut pg_sys::Ra
         (*entry).rtekind = pg_sys::RTEKind::RTE_VALUES;
         (*entry).eref = pg_sys::makeAlias(node::c_text(alias), node::list_of(&columns));
         entry
-    }
-}
-
-/// The expression as ruleutils shall print it: parameters where the coordinator computes, no placeholders (where
-/// they matter nothing is pushed down), and collations spelled out, which the planner hides in casts.
-unsafe fn printable(
-    expression: *mut pg_sys::Node,
-    init_params: &[i32],
-    first: usize,
-    expressions: &mut Vec<*mut pg_sys::Node>,
-) -> *mut pg_sys::Node {
-    // SAFETY: the caller passes a live expression.
-    unsafe {
-        let foldable = Foldable::of(expression, init_params);
-        printable_part(expression, &foldable, first, expressions)
-    }
-}
-
-/// The same for a part of an expression.
-unsafe fn printable_part(
-    expression: *mut pg_sys::Node,
-    foldable: &Foldable,
-    first: usize,
-    expressions: &mut Vec<*mut pg_sys::Node>,
-) -> *mut pg_sys::Node {
-    node::check_depth();
-    // SAFETY: the caller passes a live expression; each node is cast to the struct of its tag.
-    unsafe {
-        let own = node::rewrite(expression, &mut |n| {
-            let mut number_of = |n| prepare::number_in(expressions, n);
-            if let Some(parameter) = prepare::fold_one(n, false, foldable, first, &mut number_of) {
-                return Some(parameter);
-            }
-            if let Some(holder) =
-                node::cast::<pg_sys::PlaceHolderVar, _>(n, NodeTag::T_PlaceHolderVar)
-            {
-                let below = (*holder).phexpr.cast();
-                return Some(printable_part(below, foldable, first, expressions));
-            }
-            let cast = node::cast::<pg_sys::RelabelType, _>(n, NodeTag::T_RelabelType)?;
-            let hidden = (*cast).resultcollid;
-            let below = (*cast).arg.cast::<pg_sys::Node>();
-            if hidden == Oid::INVALID || hidden == pg_sys::exprCollation(below) {
-                return None;
-            }
-            let collate: *mut pg_sys::CollateExpr = node::make(NodeTag::T_CollateExpr);
-            let inner = printable_part(below, foldable, first, expressions);
-            (*collate).collOid = hidden;
-            (*collate).location = -1;
-            (*collate).arg = if (*cast).resulttype == pg_sys::exprType(below) {
-                inner.cast()
-            } else {
-                let own: *mut pg_sys::RelabelType = node::copy(cast);
-                (*own).arg = inner.cast();
-                (*own).relabelformat = pg_sys::CoercionForm::COERCE_EXPLICIT_CAST;
-                own.cast()
-            };
-            Some(collate.cast())
-        });
-        if own == expression { node::copy(own) } else { own }
     }
 }
 

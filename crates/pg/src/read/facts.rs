@@ -7,9 +7,8 @@
 
 use crate::path::tid;
 use crate::print::assigned::is_assignment;
-use crate::print::foldable::is_foldable;
 use crate::print::insert_source::values_of;
-use crate::print::prepare::has_subquery_source;
+use crate::print::{foldable::is_foldable, prepare::has_subquery_source};
 use crate::read::implied::has_unnamed_operator;
 use crate::read::lent::{self, Needs};
 use crate::read::query::{

@@ -18,12 +18,11 @@ use crate::plan::data::Plan;
 use crate::session::age;
 use crate::session::alive::check_all;
 use crate::session::capabilities;
-use crate::session::ending::{PATIENCE, run_all, stop_all};
 use crate::session::moment;
 use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::snapshot::{self, Shared};
-use crate::session::stream::Stream;
-use crate::session::{Event, Failure, NoSession, Request, Session, Sql, StatementKey};
+use crate::session::stream::{Stream, stop_together};
+use crate::session::{Event, Failure, NoSession, Request, Sql, StatementKey};
 use crate::settings;
 use crate::transaction;
 use pg::exec::merge::{Head, MergeOrder};
@@ -40,7 +39,7 @@ use pgrx::pg_sys::Oid;
 use protocol::{Arguments, Message};
 use shardmap::repartition::RepartitionedRows;
 use shardmap::{NodeAddress, Prune, Shard};
-use std::cell::{RefCell, RefMut};
+use std::cell::RefCell;
 use std::rc::Rc;
 
 /// A scan that reads.
@@ -798,9 +797,8 @@ impl Read {
         let keeps_snapshot = !(is_over && self.shared.as_ref().is_none_or(|shared| shared.is_own));
         let busy = RefCell::new(Vec::new());
         let abandon = |read: &NodeRead| {
-            if abandon(read, keeps_snapshot) {
-                busy.borrow_mut().push(Rc::clone(&read.session));
-            }
+            let is_busy = abandon(read, keeps_snapshot);
+            busy.borrow_mut().extend(is_busy.then(|| Rc::clone(&read.session)));
         };
         match std::mem::replace(&mut self.state, State::Finished) {
             State::Reading(reads) => reads.iter().for_each(abandon),
@@ -930,22 +928,6 @@ fn abandon(read: &NodeRead, keeps_snapshot: bool) -> bool {
         return false;
     }
     true
-}
-
-/// Stops what is under way on all of them, which nobody wants any more.
-fn stop_together(busy: &[SessionRef]) {
-    if busy.is_empty() {
-        return;
-    }
-    let mut open: Vec<RefMut<'_, Session>> =
-        busy.iter().filter_map(|session| session.try_borrow_mut().ok()).collect();
-    stop_all(&mut open, PATIENCE);
-    // Whoever ends a snapshot ends its transaction too.
-    open.retain(|session| session.is_usable() && session.depth > 0 && session.snapshot.is_none());
-    run_all(&mut open, &["ROLLBACK".to_owned()]);
-    for session in &mut open {
-        session.depth = 0;
-    }
 }
 
 /// Which node reads which shards: the first healthy placement of each that is not to be avoided.

@@ -6,11 +6,11 @@
 //! still runs in the node's one session. A reader whose query an error has ended, in a sub-transaction or a block of
 //! PL/pgSQL, has no store any more: then the rest is thrown away.
 
-use super::ending::PATIENCE;
+use super::ending::{PATIENCE, run_all, stop_all};
 use super::pool::SessionRef;
 use super::{Event, Failure, Session};
 use pg::exec::rows::RowStore;
-use std::cell::RefCell;
+use std::cell::{RefCell, RefMut};
 use std::rc::Rc;
 
 /// What a reader and its session share.
@@ -105,4 +105,20 @@ fn throw_away(session: &mut Session) -> Result<(), Failure> {
     // If that fails the session is broken, which who has claimed it will find.
     session.stop(PATIENCE);
     Ok(())
+}
+
+/// Stops what is under way on all of them, which nobody wants any more.
+pub(crate) fn stop_together(busy: &[SessionRef]) {
+    if busy.is_empty() {
+        return;
+    }
+    let mut open: Vec<RefMut<'_, Session>> =
+        busy.iter().filter_map(|session| session.try_borrow_mut().ok()).collect();
+    stop_all(&mut open, PATIENCE);
+    // Whoever ends a snapshot ends its transaction too.
+    open.retain(|session| session.is_usable() && session.depth > 0 && session.snapshot.is_none());
+    run_all(&mut open, &["ROLLBACK".to_owned()]);
+    for session in &mut open {
+        session.depth = 0;
+    }
 }
