@@ -290,7 +290,8 @@ impl Commit {
             }
             Command::RollBackPrepared { .. } => format!("ROLLBACK PREPARED '{}'", self.gid(who)),
             Command::Commit { at, decides, .. } => {
-                let not_before = self.not_before.filter(|_| *decides);
+                let keeps_time = self.sessions[who].borrow().keeps_time();
+                let not_before = self.not_before.filter(|_| *decides && keeps_time);
                 format!("COMMIT{}", pg::time::comment(not_before.or(at.and_then(time_of))))
             }
             _ => "COMMIT".to_owned(),

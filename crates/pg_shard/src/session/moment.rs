@@ -157,9 +157,14 @@ impl Session {
         }
     }
 
+    /// The node's clock is there, and near ours.
+    pub(crate) fn keeps_time(&self) -> bool {
+        self.keeping == Keeping::Time
+    }
+
     /// The node can be asked for a time. If not, the client is warned once.
     pub(crate) fn can_read_at(&self) -> bool {
-        let can = self.keeping == Keeping::Time;
+        let can = self.keeps_time();
         if !can && !HAS_WARNED.replace(true) {
             let node = &self.node;
             let hint = match self.keeping == Keeping::FarTime {
