@@ -81,11 +81,8 @@ fn nothing_is_marked(cluster: &TestCluster, open: &dyn Fn() -> Session, expected
 #[test]
 fn no_password_and_a_wrong_one_mark_nothing() {
     let cluster = cluster_with_table();
-    let app = || {
-        let mut session = cluster.new_session();
-        session.sql("GRANT pg_execute_server_program, pg_read_server_files TO app; SET ROLE app");
-        session
-    };
+    cluster.sql("GRANT pg_execute_server_program, pg_read_server_files TO app");
+    let app = || cluster.session_as("app");
     let_app_in(&cluster, "host all app 127.0.0.1/32 scram-sha-256");
     // No password file of whoever runs the test.
     set_conninfo(&cluster, "passfile=/nowhere");

@@ -27,7 +27,7 @@ pub(crate) enum ReadConsistency {
 }
 
 static READ_CONSISTENCY: GucSetting<ReadConsistency> =
-    GucSetting::<ReadConsistency>::new(ReadConsistency::Local);
+    GucSetting::<ReadConsistency>::new(ReadConsistency::Snapshot);
 static VERIFY_SQL: GucSetting<bool> = GucSetting::<bool>::new(false);
 static REPAIR_NAPTIME: GucSetting<i32> = GucSetting::<i32>::new(2);
 static AUTOANALYZE_NAPTIME: GucSetting<i32> = GucSetting::<i32>::new(60);

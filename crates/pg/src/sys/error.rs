@@ -50,6 +50,8 @@ impl SqlState {
     pub const PROGRAM_LIMIT_EXCEEDED: Self = Self(*b"54000");
     /// 53300: a server has no connection slot left.
     pub const TOO_MANY_CONNECTIONS: Self = Self(*b"53300");
+    /// 40001: another transaction came between.
+    pub const SERIALIZATION_FAILURE: Self = Self(*b"40001");
     /// 00000: no error.
     pub const SUCCESSFUL_COMPLETION: Self = Self(*b"00000");
     /// 42809: the object is of another kind.

@@ -32,7 +32,15 @@ pub(crate) fn check(oid: Oid, repairs: bool) -> Result<Vec<Finding>, PgError> {
             table.healthy(index).map(|placement| placement.node.clone()).collect();
         let Some((leader, others)) = healthy.split_first() else { continue };
         for node in others {
-            let pair = Pair { table: &table, index, source: leader, target: node, isolation: None };
+            let problem = "could not compare placements";
+            let pair = Pair {
+                table: &table,
+                index,
+                source: leader,
+                target: node,
+                problem,
+                isolation: None,
+            };
             found.extend(one(&pair, repairs)?);
         }
     }

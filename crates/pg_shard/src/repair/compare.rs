@@ -26,6 +26,8 @@ pub(super) struct Pair<'a> {
     pub(super) index: usize,
     pub(super) source: &'a NodeAddress,
     pub(super) target: &'a NodeAddress,
+    /// What cannot be done if a node fails.
+    pub(super) problem: &'static str,
     /// For a snapshot that holds over several statements.
     pub(super) isolation: Option<(u32, Isolation)>,
 }
@@ -118,10 +120,11 @@ impl Pair<'_> {
 
     /// Asks both nodes; each answers by lines.
     fn ask_both(&self, question: &str) -> Result<[Vec<String>; 2], PgError> {
-        let ask = |node| self.ask(node, question).map_err(|failure| not_compared(node, failure));
+        let ask =
+            |node| self.ask(node, question).map_err(|failure| failed(self.problem, node, failure));
         let (first, second) = (ask(self.source)?, ask(self.target)?);
         let answer = |node, session| {
-            self.answer(node, session).map_err(|failure| not_compared(node, failure))
+            self.answer(node, session).map_err(|failure| failed(self.problem, node, failure))
         };
         Ok([answer(self.source, &first)?, answer(self.target, &second)?])
     }
@@ -180,10 +183,6 @@ impl Pair<'_> {
             }
         }
     }
-}
-
-fn not_compared(node: &NodeAddress, failure: NodeFailure) -> PgError {
-    failed("could not compare placements", node, failure)
 }
 
 /// Types whose hash tells values apart that look different, by OID: bool, bytea, "char", name, int8, int2, int4, text, oid,

@@ -193,7 +193,8 @@ fn same_rows(
             Some((transaction::level_for_write().0, Isolation::RepeatableRead))
         }
     };
-    let pair = Pair { table: &table, index, source, target, isolation };
+    let problem = "could not copy shard data";
+    let pair = Pair { table: &table, index, source, target, problem, isolation };
     let Some(rows) = pair.rows()? else { return Ok(None) };
     let done = owner::acting_on(&table, index, &[source, target], || {
         let Some(difference) = pair.difference(rows)? else { return Ok(None) };
@@ -207,8 +208,7 @@ fn same_rows(
 /// Removes and sends the rows.
 pub(super) fn apply(pair: &Pair<'_>, difference: &Difference) -> Result<(), PgError> {
     let shard = pair.table.shard_name(pair.index);
-    let problem = "could not copy shard data";
-    let of_target = |failure| failed(problem, pair.target, failure);
+    let of_target = |failure| failed(pair.problem, pair.target, failure);
     for places in difference.surplus.chunks(BATCH) {
         let delete = format!("DELETE FROM ONLY {shard} WHERE ctid = ANY ({})", array(places));
         ddl::run_on(pair.target, &[delete]).map_err(of_target)?;
@@ -222,7 +222,7 @@ pub(super) fn apply(pair: &Pair<'_>, difference: &Difference) -> Result<(), PgEr
             array(places)
         );
         let rows =
-            pair.copy_out(&fetch).map_err(|failure| failed(problem, pair.source, failure))?;
+            pair.copy_out(&fetch).map_err(|failure| failed(pair.problem, pair.source, failure))?;
         let store = format!("COPY {shard} ({columns}) FROM STDIN");
         copy_in(pair.target, &store, &rows).map_err(of_target)?;
     }

@@ -6,15 +6,19 @@
 //! ALTER TABLE; but a repair changes nothing that the client can see.
 //!
 //! Only where the metadata have changed since the remote transaction began can that be: then the node is asked whether the snapshot
-//! shows the shard's own row in `pg_class`, once for each shard. If it does not, the statement fails with 40001.
+//! shows the shard's own row in `pg_class`, once for each shard. A repair that has sent only rows leaves that row as it was: there it
+//! is the metadata, read by the coordinator's own snapshot, that say whether the placement was healthy then. If one of them
+//! says no, the statement fails with 40001.
 
 use super::pool::SessionRef;
 use super::{Failure, Session};
-use crate::catalog::{self, DistributedTable};
+use crate::catalog::{self, DistributedTable, METADATA_SCHEMA};
 use crate::functions::literal;
+use pg::catalog::privileged;
+use pg::catalog::table;
 use pg::server::transaction::{self, Isolation};
 use pg::{PgError, SqlState};
-use shardmap::ShardId;
+use shardmap::{NodeAddress, ShardId};
 use std::collections::HashSet;
 use std::rc::Rc;
 
@@ -73,6 +77,10 @@ pub(crate) fn must_show(
     if asked.is_empty() {
         return Ok(());
     }
+    let node = session.borrow().node.clone();
+    if let Some((table, index)) = repaired_since(&node, &asked)? {
+        return Err(too_old(table, index, &node));
+    }
     let names: Vec<String> = asked
         .iter()
         .map(|(table, index)| format!("{}::regclass", literal(&table.shard_name(*index))))
@@ -92,20 +100,58 @@ pub(crate) fn must_show(
         Ok(())
     })?;
     if let Some((table, index)) = hidden.and_then(|at| asked.get(at)) {
-        let node = session.borrow().node.clone();
-        return Err(Failure::Statement(
-            PgError::new(
-                SqlState(*b"40001"),
-                format!("could not serialize access to table \"{}\" due to repair of a shard", table.name),
-            )
-            .detail(format!(
-                "The placement of shard {} on node \"{node}\" is newer than the snapshot by which it is to be read.",
-                table.shard_id(*index).0
-            ))
-            .hint("Run the transaction again."),
-        ));
+        return Err(too_old(table, *index, &node));
     }
     let age = &mut session.borrow_mut().age;
     age.shown.extend(asked.iter().map(|(table, index)| table.shard_id(*index)));
     Ok(())
+}
+
+/// The first of these shards whose placement on the node is healthy now and was not when this server's own snapshot was taken.
+fn repaired_since<'a>(
+    node: &NodeAddress,
+    asked: &[(&'a DistributedTable, usize)],
+) -> Result<Option<(&'a DistributedTable, usize)>, Failure> {
+    let ids: Vec<String> =
+        asked.iter().map(|(table, index)| table.shard_id(*index).0.to_string()).collect();
+    let sql = format!(
+        "SELECT shard_id FROM pgs_distribution_metadata.shard_placement \
+          WHERE shard_id OPERATOR(pg_catalog.=) ANY ('{{{}}}'::pg_catalog.int8[]) AND shard_state OPERATOR(pg_catalog.=) 1 \
+            AND node_name OPERATOR(pg_catalog.=) {} AND node_port OPERATOR(pg_catalog.=) {}",
+        ids.join(","),
+        literal(&node.host),
+        node.port
+    );
+    let mut healthy = HashSet::new();
+    let read = || {
+        privileged::read_catalogs(|client| {
+            for row in client.select(&*sql, None, &[])? {
+                healthy.extend(row.get::<i64>(1)?.map(ShardId));
+            }
+            Ok::<(), pgrx::spi::Error>(())
+        })
+    };
+    // Whoever reads the table needs no right to read the metadata.
+    let owner = table::relation_oid(METADATA_SCHEMA, "shard_placement").and_then(table::owner);
+    owner
+        .map_or(Ok(()), |owner| privileged::as_restricted(owner, read))
+        .map_err(|error| Failure::Statement(PgError::internal(error.to_string())))?;
+    Ok(asked.iter().find(|(table, index)| !healthy.contains(&table.shard_id(*index))).copied())
+}
+
+fn too_old(table: &DistributedTable, index: usize, node: &NodeAddress) -> Failure {
+    Failure::Statement(
+        PgError::new(
+            SqlState::SERIALIZATION_FAILURE,
+            format!(
+                "could not serialize access to table \"{}\" due to repair of a shard",
+                table.name
+            ),
+        )
+        .detail(format!(
+            "The placement of shard {} on node \"{node}\" is newer than the snapshot by which it is to be read.",
+            table.shard_id(index).0
+        ))
+        .hint("Run the transaction again."),
+    )
 }
