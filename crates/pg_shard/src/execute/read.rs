@@ -374,6 +374,7 @@ impl Read {
         self.stop(true);
         io.rows().borrow_mut().clear();
         self.state = State::Ready;
+        moment::must_be_now();
     }
 
     fn next_row(&mut self, io: &mut ScanIo) -> Result<bool, PgError> {

@@ -32,7 +32,7 @@ impl Session {
         if !self.queue_lent_copy(sql, None) {
             self.link.flight().query(&format!("{EXACT_FLOATS}; {sql}"));
         }
-        self.standing.forget();
+        self.standing.forget_settings();
         self.flush()?;
         let message = loop {
             let message = self.next_message()?;

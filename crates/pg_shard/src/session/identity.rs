@@ -236,6 +236,11 @@ impl Standing {
         (self.is_local, self.knows_constraints) = (false, false);
     }
 
+    /// The node's settings are others than it was told.
+    pub(super) fn forget_settings(&mut self) {
+        self.settings = None;
+    }
+
     /// What was told in a transaction that was rolled back is forgotten.
     pub(super) fn forget(&mut self) {
         (self.known, self.settings, self.own_settings) = (None, None, None);

@@ -114,6 +114,11 @@ pub(crate) fn is_refusal(error: &PgError) -> bool {
     error.sqlstate() == SqlState(*b"72000")
 }
 
+/// What is read next is read at the present time: an earlier one has been refused.
+pub(crate) fn must_be_now() {
+    MUST_BE_NOW.set(true);
+}
+
 /// The error as the client gets it.
 pub(crate) fn explain(error: PgError) -> PgError {
     if !is_refusal(&error) {
