@@ -25,11 +25,10 @@ pub struct Link {
 /// The foreign keys of a table and those that refer to it; one to itself is there twice.
 pub fn links(table: Oid) -> Vec<Link> {
     let mut links: Vec<Link> = Vec::new();
-    // SAFETY: the relation is opened and closed here; its triggers are those of the relation cache's entry, which stays while
-    // the relation is open.
+    // SAFETY: the entry of the relation cache is held without a lock, or whoever looks a table up would wait for those who have
+    // locked it; nothing in between takes in invalidations, so its triggers stay.
     unsafe {
-        let lock = pg_sys::AccessShareLock as i32;
-        let relation = pg_sys::try_relation_open(table, lock);
+        let relation = pg_sys::RelationIdGetRelation(table);
         if relation.is_null() {
             return links;
         }
@@ -50,7 +49,7 @@ pub fn links(table: Oid) -> Vec<Link> {
                 links.push(link);
             }
         }
-        pg_sys::relation_close(relation, lock);
+        pg_sys::RelationClose(relation);
     }
     links
 }
