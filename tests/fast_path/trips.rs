@@ -109,13 +109,14 @@ fn a_statement_by_key_is_one_round_trip_with_all_that_goes_before_it() {
         ("UPDATE kv SET v = v + 2 WHERE k = 7", 1),
         ("SELECT v FROM kv WHERE k = 7", 1),
         ("COMMIT", 1),
+        // One snapshot of all nodes: it is taken on both.
         ("BEGIN ISOLATION LEVEL REPEATABLE READ", 0),
-        ("SELECT s FROM kv WHERE k = 7", 1),
+        ("SELECT s FROM kv WHERE k = 7", 2),
         ("UPDATE kv SET v = v + 2 WHERE k = 7", 1),
         ("SAVEPOINT a", 0),
         ("UPDATE kv SET v = v + 3 WHERE k = 7", 1),
         ("RELEASE a", 1),
-        ("ROLLBACK", 1),
+        ("ROLLBACK", 2),
         // Two placements: the leader executes; then it commits, and the follower does both, in the same moment.
         ("UPDATE twice SET v = v + 1 WHERE k = 7", 3),
         ("DELETE FROM twice WHERE k = 7 RETURNING v", 3),

@@ -349,10 +349,7 @@ fn a_commit_on_a_stopped_process_comes_to_an_end() {
         });
         cluster.sql(&format!("DELETE FROM {table} WHERE id = {key}"));
     }
-    wait_until("the rows can be counted", || {
-        let rows = cluster.session().try_sql("SELECT count(*) FROM pair");
-        rows.is_ok_and(|rows| rows[0][0] == "0")
-    });
+    assert!(number(&cluster, "SELECT count(*) FROM pair") == 0);
     assert!(cluster.unhealthy("pair") > 0, "what did not confirm is marked");
     cluster.repair("pair");
     cluster.assert_placements_equal("pair");

@@ -63,6 +63,9 @@ fn faults_of(file: &str, text: &str) -> Vec<String> {
             comment =
                 if comment.is_empty() { said.to_owned() } else { format!("{comment} {said}") };
             continue;
+        } else if inside && line.starts_with("#[") {
+            // An attribute stands between the comment and the function.
+            continue;
         } else if let Some(function) = inside.then(|| declared(line)).flatten() {
             match REASONS.iter().find(|reason| comment.starts_with(**reason)) {
                 None => faults.push(format!(

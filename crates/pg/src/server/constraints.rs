@@ -9,7 +9,7 @@ mod raw {
     use pgrx::pg_sys::Oid;
     use std::ffi::c_char;
     unsafe extern "C-unwind" {
-        /// `src/include/catalog/pg_constraint.h`. Guarded.
+        /// Guarded (`src/include/catalog/pg_constraint.h`).
         pub(super) fn get_relation_constraint_oid(
             table: Oid,
             name: *const c_char,

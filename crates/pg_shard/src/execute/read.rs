@@ -41,6 +41,7 @@ use shardmap::repartition::RepartitionedRows;
 use shardmap::{NodeAddress, Prune, Shard};
 use std::cell::RefCell;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// A scan that reads.
 pub(crate) struct Read {
@@ -72,7 +73,10 @@ pub(crate) struct Read {
 }
 
 /// How often another time is tried.
-const TRIES: u32 = 5;
+const TRIES: u32 = 7;
+
+/// Half of how long to wait before the first of these; each waits twice as long as the one before.
+const FIRST_PAUSE: Duration = Duration::from_micros(500);
 
 enum State {
     Ready,
@@ -375,6 +379,8 @@ impl Read {
         io.rows().borrow_mut().clear();
         self.state = State::Ready;
         moment::must_be_now();
+        // Nodes' clocks differ by some milliseconds: what the present time does not reach it reaches a little later.
+        pg::net::wait::pause(FIRST_PAUSE * (1 << self.tries.min(6)));
     }
 
     fn next_row(&mut self, io: &mut ScanIo) -> Result<bool, PgError> {
