@@ -41,7 +41,6 @@ use shardmap::repartition::RepartitionedRows;
 use shardmap::{NodeAddress, Prune, Shard};
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::Duration;
 
 /// A scan that reads.
 pub(crate) struct Read {
@@ -74,9 +73,6 @@ pub(crate) struct Read {
 
 /// How often another time is tried.
 const TRIES: u32 = 7;
-
-/// Half of how long to wait before the first of these; each waits twice as long as the one before.
-const FIRST_PAUSE: Duration = Duration::from_micros(500);
 
 enum State {
     Ready,
@@ -378,9 +374,7 @@ impl Read {
         self.stop(true);
         io.rows().borrow_mut().clear();
         self.state = State::Ready;
-        moment::must_be_now();
-        // Nodes' clocks differ by some milliseconds: what the present time does not reach it reaches a little later.
-        pg::net::wait::pause(FIRST_PAUSE * (1 << self.tries.min(6)));
+        moment::read_later(self.tries);
     }
 
     fn next_row(&mut self, io: &mut ScanIo) -> Result<bool, PgError> {
@@ -534,8 +528,7 @@ impl Read {
         Ok(Err(PgError::new(SqlState::CONNECTION_FAILURE, "the connection breaks again and again")))
     }
 
-    /// Sends the statement: one that the node keeps prepared if it concerns one shard, else one that unites the
-    /// node's shards.
+    /// Sends the statement: one that the node keeps prepared if it concerns one shard, else one that unites the node's shards.
     fn send(
         &self,
         session: &SessionRef,

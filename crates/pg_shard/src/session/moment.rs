@@ -40,6 +40,9 @@ thread_local! {
 /// How long the resolver has until it is asked again.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// Half of how long to wait when a time is refused; twice as long each time.
+const FIRST_PAUSE: Duration = Duration::from_micros(500);
+
 /// Whether a node can be asked for what was committed at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Keeping {
@@ -114,9 +117,11 @@ pub(crate) fn is_refusal(error: &PgError) -> bool {
     error.sqlstate() == SqlState(*b"72000")
 }
 
-/// What is read next is read at the present time: an earlier one has been refused.
-pub(crate) fn must_be_now() {
+/// A time has been refused, for so many times: what is read next is read at the present time, a little later. Nodes' clocks differ by some
+/// milliseconds.
+pub(crate) fn read_later(refusals: u32) {
     MUST_BE_NOW.set(true);
+    pg::net::wait::pause(FIRST_PAUSE * (1 << refusals.min(6)));
 }
 
 /// The error as the client gets it.
