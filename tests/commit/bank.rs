@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::{Answer, WORKER_1, WORKER_2, ask, wait_until_nothing_is_in_doubt};
-use testkit::{NodeName, Session, TestCluster, wait_until};
+use testkit::{NodeName, Random, Session, TestCluster, wait_until};
 
 const CLIENTS: u64 = 8;
 const ACCOUNTS: u64 = 40;
@@ -18,17 +18,6 @@ const ACCOUNTS: u64 = 40;
 struct Transfer {
     id: u64,
     answer: Answer,
-}
-
-/// A small generator of numbers, the same for the same seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
 }
 
 fn duration() -> Duration {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use history::{End, Level, Operation, Transaction, check};
 use testkit::postgres::Error;
-use testkit::{NodeName, Session, TestCluster, wait_until};
+use testkit::{NodeName, Random, Session, TestCluster, wait_until};
 
 const CLIENTS: u64 = 8;
 
@@ -34,17 +34,6 @@ struct Run<'a> {
     clock: AtomicU64,
     begun: AtomicU64,
     stop: AtomicBool,
-}
-
-/// A small generator of numbers, the same for the same seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % limit
-    }
 }
 
 /// Why a statement did not do what it was to do.

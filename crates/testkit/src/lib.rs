@@ -13,10 +13,14 @@ mod session;
 /// pgbench and psql of the private installation.
 mod programs;
 
+/// Numbers for tests that choose.
+mod random;
+
 /// Waiting for something to become true.
 mod wait;
 
 pub use programs::{Pgbench, PgbenchReport, Script};
+pub use random::Random;
 pub use session::{Notice, Rows, Session, SqlError};
 pub use test_cluster::{Placement, TestCluster};
 pub use wait::wait_until;

@@ -27,7 +27,6 @@ const CANCELS: u32 = 3;
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Stale {
     shard: ShardId,
-    oid: Oid,
     owner: Oid,
     name: String,
     source: NodeAddress,
@@ -49,7 +48,7 @@ struct Repairs {
 }
 
 /// Inactive placements that have a healthy one beside them. Where several are healthy the first is the source.
-const STALE: &str = "SELECT p.shard_id, c.oid, c.relowner, c.relname::text, h.node_name, h.node_port::int4, p.node_name, p.node_port::int4 \
+const STALE: &str = "SELECT p.shard_id, c.relowner, c.relname::text, h.node_name, h.node_port::int4, p.node_name, p.node_port::int4 \
     FROM pgs_distribution_metadata.shard_placement AS p \
     JOIN pgs_distribution_metadata.shard AS s ON s.id OPERATOR(pg_catalog.=) p.shard_id \
     JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) s.relation_id AND c.relkind OPERATOR(pg_catalog.=) 'r' \
@@ -75,17 +74,13 @@ fn stale() -> Result<Vec<Stale>, PgError> {
                     port: row.get(number + 1)?.unwrap_or(0),
                 })
             };
-            let (Some(shard), Some(oid), Some(owner)) = (row.get(1)?, row.get(2)?, row.get(3)?)
-            else {
-                continue;
-            };
+            let (Some(shard), Some(owner)) = (row.get(1)?, row.get(2)?) else { continue };
             found.push(Stale {
                 shard: ShardId(shard),
-                oid,
                 owner,
-                name: text(4)?,
-                source: node(5)?,
-                target: node(7)?,
+                name: text(3)?,
+                source: node(4)?,
+                target: node(6)?,
             });
         }
         Ok::<(), pgrx::spi::Error>(())
