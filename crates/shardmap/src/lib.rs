@@ -3,6 +3,9 @@
 //! This crate knows nothing about PostgreSQL: no OIDs, no trees, no connections. The extension copies facts
 //! out of the server, asks here, and acts on the answer.
 
+/// Which placements to move so that nodes carry equal shares.
+pub mod balance;
+
 /// What tables and their shards are made of.
 pub mod definition;
 
