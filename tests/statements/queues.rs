@@ -256,3 +256,27 @@ fn a_consumer_of_a_replicated_queue_leaves_the_others_theirs() {
     first.sql("ROLLBACK");
     cluster.assert_placements_equal("q");
 }
+
+/// What a node was told of the client's settings was rolled back with the row that it released, and so it was told all of them
+/// again with every claim.
+#[test]
+fn a_node_that_releases_its_row_keeps_the_clients_settings() {
+    let cluster = cluster_with_queue(1);
+    fill(&mut cluster.session());
+    cluster.on_workers("ALTER ROLE postgres SET log_statement = 'all'");
+    let claim = "UPDATE q SET state = 'done' WHERE id = (SELECT id FROM q WHERE state = 'new' \
+                 ORDER BY prio, id LIMIT 1 FOR UPDATE SKIP LOCKED)";
+    let mut session = cluster.new_session();
+    session.sql("SET TimeZone = 'Asia/Tokyo'");
+    let is_logged = |line: &&str| line.contains("'Asia/Tokyo'");
+    for _ in 0..12 {
+        session.sql(claim);
+    }
+    for worker in cluster.workers() {
+        let log = std::fs::read_to_string(cluster.log_path(worker)).expect("the node has a log");
+        let times = log.lines().filter(is_logged).count();
+        // In the first transaction, and once more when that is rolled back.
+        assert!((1..=2).contains(&times), "{worker} is told {times} times");
+    }
+    assert_eq!(session.text("SELECT count(*) FROM q WHERE state = 'done'"), "12");
+}

@@ -284,6 +284,8 @@ impl Session {
             self.forget_settings();
         }
         self.end_soon(if has_failed { "ROLLBACK" } else { "COMMIT" });
+        // A session that breaks here is replaced when it is needed next.
+        let _ = self.flush();
     }
 
     /// Rolls the remote transaction back without waiting for the answer.
@@ -291,10 +293,15 @@ impl Session {
         let began = self.depth > 0;
         self.left_transaction();
         if began && self.is_usable() {
-            if self.standing.is_local {
-                self.forget_settings();
-            }
             self.end_soon("ROLLBACK");
+            if self.standing.is_local {
+                // Outside a transaction, so that the next one that is rolled back leaves them as they are.
+                self.forget_settings();
+                self.queue_settings();
+                self.queue_sync();
+            }
+            // A session that breaks here is replaced when it is needed next.
+            let _ = self.flush();
         }
     }
 
@@ -303,8 +310,6 @@ impl Session {
         self.link.flight().query(command);
         self.expects.extend([Expect::Statement, Expect::Sync]);
         self.is_ending = true;
-        // A session that breaks here is replaced when it is needed next.
-        let _ = self.flush();
     }
 
     /// Reads the answer to [`Self::end_snapshot`] or [`Self::roll_back_soon`].
