@@ -139,6 +139,17 @@ const WITH_NUMBER: [&str; 14] = [
     "SELECT (SELECT sum({n}) FROM t), 1 FROM u WHERE k = 5",
 ];
 
+/// The expression of a row with k = 7 and v = 70: one that can be a default.
+fn of_constants(expression: &str) -> String {
+    let words = expression.split_inclusive(|c: char| !c.is_alphanumeric());
+    let constant = |word: &str| match word.trim_end_matches(|c: char| !c.is_alphanumeric()) {
+        "k" => word.replace('k', "7"),
+        "v" => word.replace('v', "70"),
+        _ => word.to_owned(),
+    };
+    words.map(constant).collect()
+}
+
 /// The statement with the expression in its place, the columns as those of the table that is meant there.
 fn fill(statement: &str, expression: &str) -> String {
     let of = |table: &str| {
@@ -151,6 +162,9 @@ fn fill(statement: &str, expression: &str) -> String {
         qualified.collect::<String>()
     };
     let mut text = statement.replace("{c}", expression).replace("{n}", expression);
+    if text.contains("{d}") {
+        text = text.replace("{d}", &of_constants(expression));
+    }
     for (place, table) in [("{t}", "t"), ("{tn}", "t"), ("{un}", "u")] {
         if text.contains(place) {
             text = text.replace(place, &of(table));

@@ -8,7 +8,7 @@ use std::io::Write;
 use testkit::Rows;
 
 /// Statements with a place `{c}` for a condition, each of which keeps it somewhere.
-const KEEPING: [&str; 6] = [
+const KEEPING: [&str; 9] = [
     "CREATE FUNCTION deep() RETURNS SETOF int LANGUAGE plpgsql AS $f$ BEGIN RETURN QUERY SELECT k FROM t WHERE {c}; END $f$; \
      SELECT deep()",
     "CREATE FUNCTION deep(int) RETURNS SETOF int LANGUAGE sql AS $f$ SELECT k FROM t WHERE k <> $1 AND ({c}) $f$; SELECT deep(2)",
@@ -20,16 +20,24 @@ const KEEPING: [&str; 6] = [
      EXECUTE deep(2); EXECUTE deep(3)",
     "CREATE POLICY deep ON t USING ({c}); ALTER TABLE t ENABLE ROW LEVEL SECURITY; SET LOCAL ROLE deep_reader; \
      SELECT k, v FROM t; UPDATE t SET w = 4 WHERE k < 5 RETURNING k",
+    "ALTER TABLE t ADD CONSTRAINT deep CHECK (({c}) IN (true, false)); INSERT INTO t (k, v) VALUES (20, 7); \
+     UPDATE t SET v = v + 1 WHERE k < 4; SELECT k, v FROM t",
+    "CREATE INDEX deep ON t (v) WHERE {c}; UPDATE t SET v = v + 1 WHERE k < 4; SELECT k, v FROM t WHERE {c}",
+    "CREATE UNIQUE INDEX deep ON t (k, ({c})); UPDATE t SET w = 2 WHERE {c}; SELECT k, w FROM t WHERE {c}",
 ];
 
 /// The same for a number.
-const KEEPING_NUMBER: [&str; 4] = [
+const KEEPING_NUMBER: [&str; 7] = [
     "CREATE FUNCTION deep() RETURNS SETOF int LANGUAGE plpgsql AS $f$ DECLARE k int; v int; BEGIN \
      FOR k, v IN SELECT t.k, t.v FROM t ORDER BY 1 LOOP RETURN NEXT {n}; END LOOP; END $f$; SELECT deep()",
     "SET LOCAL plan_cache_mode = force_generic_plan; PREPARE deep(int) AS SELECT k, {n} FROM t WHERE k <> $1; EXECUTE deep(2)",
     "SET LOCAL plan_cache_mode = force_generic_plan; PREPARE deep(int) AS INSERT INTO t SELECT k + $1, {n} FROM u RETURNING k, v; \
      EXECUTE deep(200)",
     "CREATE VIEW deep AS SELECT k, {n} AS n FROM t; SELECT sum(n) FROM deep; SELECT n FROM deep WHERE k = 3",
+    "ALTER TABLE t ADD COLUMN deep bigint GENERATED ALWAYS AS ({n}) STORED; INSERT INTO t (k, v) VALUES (20, 7); \
+     UPDATE t SET v = v + 1 WHERE k < 4; SELECT k, deep FROM t",
+    "ALTER TABLE t ALTER COLUMN w SET DEFAULT {d}; INSERT INTO t (k, v) VALUES (20, 7), (21, 7); SELECT k, w FROM t",
+    "ALTER TABLE t ADD COLUMN deep bigint DEFAULT {d}; INSERT INTO t (k, v) VALUES (20, 7); SELECT k, deep FROM t",
 ];
 
 /// Half of what fits in a statement: a function's body is parsed where the stack is deeper already.
