@@ -328,11 +328,11 @@ COMMENT ON TABLE pgs_catalog.decision IS 'transactions over several nodes that h
 
 /* By this number the nodes tell each other apart: servers that were made by copying one have its system identifier too. */
 
-CREATE TABLE pgs_catalog.node (identity bigint NOT NULL);
-REVOKE ALL ON pgs_catalog.node FROM PUBLIC;
-GRANT SELECT ON pgs_catalog.node TO PUBLIC;
-COMMENT ON TABLE pgs_catalog.node IS 'by which number other nodes know this one';
-INSERT INTO pgs_catalog.node
+CREATE TABLE pgs_catalog.identity (identity bigint NOT NULL);
+REVOKE ALL ON pgs_catalog.identity FROM PUBLIC;
+GRANT SELECT ON pgs_catalog.identity TO PUBLIC;
+COMMENT ON TABLE pgs_catalog.identity IS 'by which number other nodes know this one';
+INSERT INTO pgs_catalog.identity
     SELECT ('x' || pg_catalog.substr(pg_catalog.md5(pg_catalog.gen_random_uuid()::text), 1, 16))::bit(64)::bigint;
 
 CREATE FUNCTION pgs_catalog.begin_decision(coordinator bigint)
@@ -357,6 +357,80 @@ REVOKE ALL ON pgs_catalog.in_doubt FROM PUBLIC;
 GRANT SELECT ON pgs_catalog.in_doubt TO pg_monitor;
 COMMENT ON VIEW pgs_catalog.in_doubt
     IS 'transactions over nodes that are prepared somewhere, and the command that ends each on its node';
+
+/* The nodes. Those of pg_worker_list.conf and of the placements come here by themselves; add_node adds others. Health is what the watcher has
+   seen last. Whoever may write here sends this server's credentials to any host. */
+
+CREATE TABLE pgs_catalog.node (
+    id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name text NOT NULL,
+    port integer NOT NULL,
+    host text,
+    host_port integer,
+    rack text,
+    is_added boolean NOT NULL DEFAULT false,
+    is_draining boolean NOT NULL DEFAULT false,
+    health text NOT NULL DEFAULT 'up' CHECK (health IN ('up', 'suspected', 'down')),
+    state text NOT NULL GENERATED ALWAYS AS (CASE WHEN is_draining THEN 'draining' ELSE health END) STORED,
+    since timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    last_error text,
+    UNIQUE (name, port)
+);
+REVOKE ALL ON pgs_catalog.node FROM PUBLIC;
+GRANT SELECT ON pgs_catalog.node TO pg_monitor;
+COMMENT ON TABLE pgs_catalog.node IS 'the nodes of this coordinator';
+SELECT pg_catalog.pg_extension_config_dump('pgs_catalog.node', '');
+SELECT pg_catalog.pg_extension_config_dump('pgs_catalog.node_id_seq', '');
+CREATE TRIGGER node_changed AFTER INSERT OR DELETE OR TRUNCATE OR UPDATE OF name, port, host, host_port, is_added, is_draining
+    ON pgs_catalog.node
+    FOR EACH STATEMENT EXECUTE FUNCTION pgs_catalog.on_metadata_change();
+
+CREATE FUNCTION pgs_catalog.known_nodes(
+        OUT name text, OUT port integer, OUT is_listed boolean, OUT takes_shards boolean)
+    RETURNS SETOF record LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'known_nodes_wrapper';
+REVOKE EXECUTE ON FUNCTION pgs_catalog.known_nodes() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION pgs_catalog.known_nodes() TO pg_monitor;
+COMMENT ON FUNCTION pgs_catalog.known_nodes()
+    IS 'the nodes of the worker list, of the placements and of the table node; whether they get placements of new shards';
+
+CREATE FUNCTION pgs_catalog.placements_of_nodes(
+        OUT node_name text, OUT node_port integer, OUT placements bigint, OUT inactive bigint)
+    RETURNS SETOF record LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT node_name, node_port, count(*), count(*) FILTER (WHERE shard_state <> 1)
+      FROM pgs_distribution_metadata.shard_placement GROUP BY 1, 2
+$$;
+REVOKE EXECUTE ON FUNCTION pgs_catalog.placements_of_nodes() FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION pgs_catalog.placements_of_nodes() TO pg_monitor;
+COMMENT ON FUNCTION pgs_catalog.placements_of_nodes() IS 'how many placements each node holds, and how many of them are inactive';
+
+CREATE VIEW pgs_catalog.nodes AS
+    SELECT n.id, k.name, k.port, coalesce(n.host, k.name) AS host, coalesce(n.host_port, k.port) AS host_port, n.rack,
+           coalesce(n.state, 'up') AS state, coalesce(n.health, 'up') AS health, n.since, n.last_error, k.is_listed, k.takes_shards,
+           coalesce(p.placements, 0) AS placements, coalesce(p.inactive, 0) AS inactive
+      FROM pgs_catalog.known_nodes() AS k
+      LEFT JOIN pgs_catalog.node AS n ON n.name = k.name AND n.port = k.port
+      LEFT JOIN pgs_catalog.placements_of_nodes() AS p ON p.node_name = k.name AND p.node_port = k.port;
+REVOKE ALL ON pgs_catalog.nodes FROM PUBLIC;
+GRANT SELECT ON pgs_catalog.nodes TO pg_monitor;
+COMMENT ON VIEW pgs_catalog.nodes IS 'the nodes of this coordinator, their state, and how many placements they hold';
+
+CREATE FUNCTION pgs_catalog.add_node(
+        name text, port integer DEFAULT 5432, rack text DEFAULT NULL, host text DEFAULT NULL, host_port integer DEFAULT NULL)
+    RETURNS integer LANGUAGE c AS 'MODULE_PATHNAME', 'add_node_wrapper';
+COMMENT ON FUNCTION pgs_catalog.add_node(text, integer, text, text, integer)
+    IS 'adds a node, which gets all reference tables at once and placements of new shards from now on';
+CREATE FUNCTION pgs_catalog.remove_node(name text, port integer)
+    RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'remove_node_wrapper';
+COMMENT ON FUNCTION pgs_catalog.remove_node(text, integer)
+    IS 'forgets a node and its placements, unless one of them is the last healthy one of its shard';
+CREATE FUNCTION pgs_catalog.set_node_address(name text, port integer, host text, host_port integer DEFAULT NULL)
+    RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'set_node_address_wrapper';
+COMMENT ON FUNCTION pgs_catalog.set_node_address(text, integer, text, integer)
+    IS 'says under which address a node is reached; NULL for the one by which it is known';
+CREATE FUNCTION pgs_catalog.set_node_rack(name text, port integer, rack text)
+    RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'set_node_rack_wrapper';
+COMMENT ON FUNCTION pgs_catalog.set_node_rack(text, integer, text)
+    IS 'says in which rack a node stands: placements of a shard go to different racks where there are some';
 
 CREATE FUNCTION pgs_catalog.check_placements(
         table_name regclass, repair boolean DEFAULT false, OUT shard_id bigint, OUT node_name text, OUT node_port integer,

@@ -282,6 +282,20 @@ pub(crate) fn nodes() -> Rc<[NodeAddress]> {
     nodes
 }
 
+/// The nodes that the metadata name, read from the heap as they are now: whoever asks needs no right to read the metadata.
+pub(crate) fn nodes_of_placements() -> Vec<NodeAddress> {
+    let mut found = Vec::new();
+    if let Some(metadata) = metadata() {
+        table::scan(metadata.placement, None, 1, Search::All, &mut |row| {
+            let node = NodeAddress { host: row.text(4).into(), port: row.int4(5) };
+            if !found.contains(&node) {
+                found.push(node);
+            }
+        });
+    }
+    found
+}
+
 /// The table, if it is distributed.
 pub(crate) fn find(oid: Oid) -> Option<Rc<DistributedTable>> {
     if let Some(known) = TABLES.with_borrow(|tables| tables.get(&oid).cloned()) {

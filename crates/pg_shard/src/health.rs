@@ -52,6 +52,11 @@ pub(crate) fn mark_inactive(placements: &[(ShardId, PlacementId)]) -> Result<(),
     Ok(())
 }
 
+/// Keeps everybody from marking placements to the end of the transaction.
+pub(crate) fn lock_marks() {
+    lock::lock_shard(MARKING, Mode::Exclusive);
+}
+
 /// The background worker's part.
 pub(crate) fn mark_in_background(ids: &str) {
     let ids: String = ids.chars().filter(|c| c.is_ascii_digit() || *c == ',').collect();

@@ -12,6 +12,9 @@ mod client_decision;
 /// What a distributed table carries itself.
 mod mark;
 
+/// The nodes, and where they are reached.
+mod nodes;
+
 /// The settings `pg_shard.*`.
 mod settings;
 

@@ -8,14 +8,13 @@
 //! The visitor asks again until nothing is left that can be decided and every node has answered. Then it removes the rows by
 //! which anchors have shown that they had committed, of transactions of this coordinator that nobody can ask about any more.
 
-use crate::catalog::METADATA_SCHEMA;
+use crate::catalog;
 use crate::client_decision;
-use crate::functions::nodes_of_list;
+use crate::nodes;
 use crate::repair;
 use crate::session::pool;
 use crate::session::{Failure, NoSession, Session, two_phase};
 use ::commit::{Evidence, Gid, State, Verdict, verdict};
-use pg::catalog::table::Search;
 use pg::catalog::{privileged, table};
 use pg::server::rounds::Visit;
 use pg::server::{decision, resolver};
@@ -33,7 +32,7 @@ const LOOKS: u32 = 6;
 
 /// What a node knows: whether it has an identity, a horizon below which no transaction is under way, and what is prepared. A
 /// transaction that is younger than half a second is told apart: somebody is about to end it.
-const QUESTION: &str = "SELECT pg_catalog.concat_ws(' ', pg_catalog.to_regclass('pgs_catalog.node') IS NOT NULL, \
+const QUESTION: &str = "SELECT pg_catalog.concat_ws(' ', pg_catalog.to_regclass('pgs_catalog.identity') IS NOT NULL, \
          pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())) \
      UNION ALL \
      SELECT pg_catalog.concat_ws(' ', gid, pg_catalog.clock_timestamp() - prepared >= '0.5s'::pg_catalog.interval, prepared) \
@@ -232,12 +231,8 @@ impl Round {
 
     /// The nodes of the metadata and of the list; those that are known keep their sessions.
     fn find_nodes(&mut self) {
-        let mut found = nodes_of_placements();
-        if !found.is_empty() {
-            found.extend(nodes_of_list().unwrap_or_default());
-        }
-        found.sort();
-        found.dedup();
+        let found =
+            if catalog::nodes_of_placements().is_empty() { Vec::new() } else { nodes::all() };
         self.nodes.retain(|node| found.contains(&node.address));
         for address in found {
             if !self.nodes.iter().any(|known| known.address == address) {
@@ -423,7 +418,7 @@ impl Node {
         let mut identity = 0;
         if has_identity {
             session
-                .run("SELECT identity FROM pgs_catalog.node", None, &mut |row| {
+                .run("SELECT identity FROM pgs_catalog.identity", None, &mut |row| {
                     let text = row.first_text().unwrap_or_default();
                     identity = text.parse::<i64>().map_or(0, i64::cast_unsigned);
                     Ok(())
@@ -438,18 +433,4 @@ impl Node {
 /// A transaction of this server that has not ended, nor been decided.
 fn is_under_way(evidence: &Evidence) -> bool {
     decision::look(evidence.transaction, evidence.nonce) == decision::Known::UnderWay
-}
-
-/// Read from the heap: whoever ends what he has prepared needs no right to read the metadata.
-fn nodes_of_placements() -> Vec<NodeAddress> {
-    let mut found = Vec::new();
-    if let Some(placements) = table::relation_oid(METADATA_SCHEMA, "shard_placement") {
-        table::scan(placements, None, 1, Search::All, &mut |row| {
-            let node = NodeAddress { host: row.text(4).into(), port: row.int4(5) };
-            if !found.contains(&node) {
-                found.push(node);
-            }
-        });
-    }
-    found
 }

@@ -17,3 +17,10 @@ pub fn can_log_in(role: Oid) -> bool {
         can
     }
 }
+
+/// Whether the current user may write files of the server: a superuser, or a member of `pg_write_server_files`.
+pub fn may_write_server_files() -> bool {
+    let role = Oid::from(pg_sys::ROLE_PG_WRITE_SERVER_FILES);
+    // SAFETY: look-ups by value.
+    unsafe { pg_sys::has_privs_of_role(pg_sys::GetUserId(), role) }
+}

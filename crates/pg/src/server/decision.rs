@@ -24,7 +24,7 @@ thread_local!(static IDENTITY: Cell<(Oid, u64)> = const { Cell::new((Oid::INVALI
 
 /// By which number other nodes know this one; 0 without the extension.
 pub fn identity() -> u64 {
-    let Some(table) = table::relation_oid("pgs_catalog", "node") else { return 0 };
+    let Some(table) = table::relation_oid("pgs_catalog", "identity") else { return 0 };
     if IDENTITY.get().0 != table {
         let mut identity = 0;
         table::scan(table, None, 1, Search::All, &mut |row| {

@@ -105,6 +105,11 @@ pub fn is_in_block() -> bool {
     unguarded::is_in_block()
 }
 
+/// Catalogs and tables can be read: a transaction is under way, and is not about to end.
+pub fn can_read() -> bool {
+    unguarded::can_read()
+}
+
 /// Nothing may be written.
 pub fn is_read_only() -> bool {
     // SAFETY: reads the backend's state.

@@ -32,6 +32,12 @@ impl SqlState {
     pub const UNDEFINED_OBJECT: Self = Self(*b"42704");
     /// 55000: the object is not in the state that this needs.
     pub const OBJECT_NOT_IN_PREREQUISITE_STATE: Self = Self(*b"55000");
+    /// 55006: somebody still needs the object.
+    pub const OBJECT_IN_USE: Self = Self(*b"55006");
+    /// 42710: the object exists already.
+    pub const DUPLICATE_OBJECT: Self = Self(*b"42710");
+    /// 58P01: there is no such file.
+    pub const UNDEFINED_FILE: Self = Self(*b"58P01");
     /// 02000: nothing there.
     pub const NO_DATA: Self = Self(*b"02000");
     /// XX000: a broken invariant, or an error that has no code of its own in pg_shard 1.2.

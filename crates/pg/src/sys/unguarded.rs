@@ -15,6 +15,8 @@ mod raw {
         /// Raises nothing: see the function below that calls it.
         pub(super) fn IsTransactionBlock() -> bool;
         /// Raises nothing: see the function below that calls it.
+        pub(super) fn IsTransactionState() -> bool;
+        /// Raises nothing: see the function below that calls it.
         pub(super) fn pg_get_client_encoding() -> c_int;
         /// Raises nothing: see the function below that calls it.
         pub(super) fn MemoryContextReset(context: pg_sys::MemoryContext);
@@ -49,6 +51,12 @@ pub(crate) fn nest_level() -> u32 {
 pub(crate) fn is_in_block() -> bool {
     // SAFETY: reads a variable (`src/backend/access/transam/xact.c`).
     unsafe { raw::IsTransactionBlock() }
+}
+
+/// A transaction is under way that can read.
+pub(crate) fn can_read() -> bool {
+    // SAFETY: reads a variable (`src/backend/access/transam/xact.c`).
+    unsafe { raw::IsTransactionState() }
 }
 
 /// The encoding that the client speaks.

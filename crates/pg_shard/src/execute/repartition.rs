@@ -12,6 +12,7 @@ use crate::catalog::{self, DistributedTable};
 use crate::functions::literal;
 use crate::functions::repartition::NOT_FETCHED;
 use crate::naming::tell_as_table;
+use crate::nodes;
 use crate::session::age;
 use crate::session::capabilities;
 use crate::session::pool::{self, SessionRef, Stale};
@@ -110,6 +111,9 @@ impl Read {
                         })?;
                         if !parts.is_empty() {
                             let named = name.clone();
+                            // Workers find each other as this server finds them.
+                            let reach = nodes::reach(&node);
+                            let node = NodeAddress { host: reach.host.into(), port: reach.port };
                             moved.sources.push(RepartitionSource { name: named, node, parts });
                         }
                         self.kept.push(Spooled { session, name });

@@ -4,13 +4,13 @@
 use super::distribute::{Layout, Rows, create_foreign_keys, distribute};
 use super::partitions::create_all_shards;
 use super::store::store_rows;
-use super::worker_list;
 use super::{check_owner, given};
 use crate::catalog::{self, DistributedTable, quote};
 use crate::ddl;
 use crate::ddl::foreign_keys;
 use crate::ddl::partition_tree::tree;
 use crate::mark;
+use crate::nodes;
 use crate::session::Failure;
 use crate::session::pool::{self, SessionRef};
 use crate::transaction::{self, NodeFailure};
@@ -65,7 +65,7 @@ fn distribute_everywhere(oid: Oid) -> Result<(), PgError> {
         )
         .hint("Give it a primary key, or declare a column NOT NULL.")
     })?;
-    let workers = worker_list::read()?.len();
+    let workers = nodes::for_new_shards()?.len();
     let replication_factor = i32::try_from(workers).unwrap_or(i32::MAX);
     distribute_with_rows(oid, &column, &Layout::Spread { shard_count: 1, replication_factor })
 }

@@ -6,6 +6,7 @@ use crate::ddl;
 use crate::ddl::foreign_keys;
 use crate::mark;
 use crate::naming;
+use crate::nodes;
 use crate::session::pool;
 use crate::transaction::{self, NodeFailure};
 use pg::catalog::privileged;
@@ -274,7 +275,7 @@ pub(super) fn create_shards(name: &str, layout: &Layout) -> Result<(), PgError> 
                 ));
             }
             let replication = positive(*replication_factor, "replication_factor")? as usize;
-            let workers = worker_list::read()?;
+            let workers = nodes::for_new_shards()?;
             if replication > workers.len() {
                 return Err(PgError::new(
                     SqlState::INVALID_PARAMETER_VALUE,
@@ -481,6 +482,32 @@ impl Nodes {
             self.servers.push((node.clone(), server));
         }
         Ok(asked.map(drop))
+    }
+}
+
+/// A server that becomes a node beside others.
+pub(super) struct Joining(Nodes);
+
+impl Joining {
+    /// Asks the others which servers they are, as far as they can be reached.
+    pub(super) fn new(others: Vec<NodeAddress>) -> Result<Self, PgError> {
+        let mut nodes = Nodes::default();
+        for other in others {
+            // One that is away cannot be told from the newcomer; nor can it do harm before it is back.
+            drop(nodes.meet(&other)?);
+        }
+        Ok(Self(nodes))
+    }
+
+    /// Connects to the newcomer and gives it the extension, if that can be had there.
+    pub(super) fn meet(&mut self, node: &NodeAddress) -> Result<(), PgError> {
+        let met = self.0.meet(node)?.and_then(|()| create_extension(node));
+        met.map_err(|failure| match failure {
+            NodeFailure::Error(error) => {
+                error.context(format!("while connecting to node \"{node}\""))
+            }
+            NodeFailure::Unreachable(error) => pool::connection_failed(node, &error),
+        })
     }
 }
 

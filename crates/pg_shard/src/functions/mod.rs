@@ -36,6 +36,9 @@ mod sizes;
 /// The clock and commit times.
 mod time;
 
+/// Nodes come and go.
+mod nodes;
+
 /// `pg_worker_list.conf`.
 mod worker_list;
 
@@ -44,7 +47,7 @@ use pg::catalog::privileged;
 use pg::catalog::table;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
-pub(crate) use worker_list::{read as nodes_of_list, same_server};
+pub(crate) use worker_list::{read as listed_nodes, same_server};
 
 /// The caller owns the table.
 pub(crate) fn check_owner(oid: Oid) -> Result<(), PgError> {

@@ -10,6 +10,7 @@ use crate::catalog::{self, Placement};
 use crate::ddl;
 use crate::ddl::foreign_keys;
 use crate::functions::{self, change_metadata, check_owner, literal, same_server};
+use crate::nodes;
 use crate::owner;
 use crate::plan;
 use crate::session::Failure;
@@ -302,16 +303,18 @@ fn fill(
         catalog::quote(&distributed.schema),
         catalog::quote(&format!("{}_{}", distributed.name, shard.0))
     );
+    let reach = nodes::reach(source);
     let call = if table::is_superuser() {
         format!(
             "SELECT {}.worker_copy_shard_placement({}, {}, {})",
             catalog::quote(&schema),
             literal(&name),
-            literal(&source.host),
-            source.port
+            literal(&reach.host),
+            reach.port
         )
     } else {
-        let text = Instruction { table: &name, source: source.clone() }.to_text();
+        let source = NodeAddress { host: reach.host.into(), port: reach.port };
+        let text = Instruction { table: &name, source }.to_text();
         let sealed = secrets::seal(target, Purpose::Copy, &pool::user(), &text);
         format!("SELECT pgs_catalog.copy_shard_placement({})", literal(&sealed))
     };

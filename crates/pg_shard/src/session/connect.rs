@@ -4,6 +4,7 @@
 mod node_version;
 
 use super::{NoSession, deadlock, identity};
+use crate::nodes;
 use crate::settings;
 use pg::catalog::table;
 use pg::net::libpq::{Connection, Opening};
@@ -28,13 +29,14 @@ pub(super) fn start(node: &NodeAddress) -> Result<Connection, NoSession> {
             "hostname exceeds the maximum length of 255",
         )));
     }
+    let reach = nodes::reach(node);
     let mut options: Vec<(String, String)> = settings::node_options();
     let application = options.iter().find(|(keyword, _)| keyword == "application_name");
     let application = application.map_or("pg_shard", |(_, name)| name).to_owned();
     options.retain(|(keyword, _)| !OWN.contains(&keyword.as_str()));
     options.extend([
-        ("host".to_owned(), node.host.to_string()),
-        ("port".to_owned(), node.port.to_string()),
+        ("host".to_owned(), reach.host.clone()),
+        ("port".to_owned(), reach.port.to_string()),
         ("dbname".to_owned(), table::current_database()),
         ("user".to_owned(), identity::login()),
         ("client_encoding".to_owned(), table::encoding()),
@@ -44,6 +46,10 @@ pub(super) fn start(node: &NodeAddress) -> Result<Connection, NoSession> {
     // What we cannot speak is not asked for (`pg::net::link`), unless the operator insists.
     if !options.iter().any(|(keyword, _)| keyword == "gssencmode") {
         options.push(("gssencmode".to_owned(), "disable".to_owned()));
+    }
+    if reach.host.contains(',') {
+        options.retain(|(keyword, _)| keyword != "target_session_attrs");
+        options.push(("target_session_attrs".to_owned(), "primary".to_owned()));
     }
     let options: Vec<(&str, String)> =
         options.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();

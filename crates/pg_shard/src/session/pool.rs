@@ -5,6 +5,7 @@ use super::identity::{self, Wanted};
 pub(crate) use super::identity::{acting_as, logged_in_as, user};
 use super::known_secrets;
 use super::{Failure, NoSession, Session};
+use crate::nodes;
 use crate::transaction;
 use pg::catalog::table;
 use pg::net::wait::clock;
@@ -41,6 +42,8 @@ struct Pooled {
     role: Oid,
     node: NodeAddress,
     session: SessionRef,
+    /// By which addresses of nodes it was opened; see [`nodes::version`].
+    addresses: u64,
 }
 
 impl Pooled {
@@ -110,19 +113,20 @@ fn session_in(
         let mut found = None;
         for pooled in sessions.iter().filter(|pooled| pooled.node == *node) {
             if pooled.role == role {
-                found = Some(Rc::clone(&pooled.session));
+                found = Some((Rc::clone(&pooled.session), pooled.addresses));
             } else if pooled.has_written() {
                 return Err(NoSession::Refused(written_by_another(node, pooled.role, role)));
             }
         }
         Ok(found)
     })?;
-    if let Some(session) = known {
+    if let Some((session, addresses)) = known {
+        let has_moved = addresses != nodes::version();
         let good = {
             let mut session = session.borrow_mut();
             session.settle_end();
             session.is_usable()
-                && !(session.depth == 0 && session.is_out_of_step())
+                && !(session.depth == 0 && (session.is_out_of_step() || has_moved))
                 && (stale == Stale::IsHarmless || !session.is_stale())
         };
         if good {
@@ -215,9 +219,10 @@ fn add(
     opened.standing.stand_in(wanted);
     crate::distributed_commit::end_what_was_left(&mut opened);
     let session = Rc::new(RefCell::new(opened));
+    let addresses = nodes::version();
     SESSIONS.with_borrow_mut(|sessions| {
         let (role, session) = (wanted.login, Rc::clone(&session));
-        sessions.push(Pooled { role, node: node.clone(), session });
+        sessions.push(Pooled { role, node: node.clone(), session, addresses });
     });
     Ok(session)
 }

@@ -1,0 +1,4 @@
+//! Nodes come and go: the list of nodes, their addresses, their health, and what moves between them.
+
+/// Adding, removing and renaming nodes.
+mod list;
