@@ -439,6 +439,25 @@ CREATE FUNCTION pgs_catalog.check_placements(
 COMMENT ON FUNCTION pgs_catalog.check_placements(regclass, boolean)
     IS 'placements that differ from the first healthy one of their shard, and by how many rows; repairs them if asked';
 
+/* Shards change their place while clients go on. The shards beside one in other tables go along. */
+
+CREATE FUNCTION pgs_catalog.move_shard(
+        shard_id bigint, source_name text, source_port integer, target_name text, target_port integer)
+    RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'move_shard_wrapper';
+COMMENT ON FUNCTION pgs_catalog.move_shard(bigint, text, integer, text, integer)
+    IS 'moves a placement of a shard, and of those beside it, to another node';
+
+CREATE FUNCTION pgs_catalog.copy_shard(
+        shard_id bigint, source_name text, source_port integer, target_name text, target_port integer)
+    RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'copy_shard_wrapper';
+COMMENT ON FUNCTION pgs_catalog.copy_shard(bigint, text, integer, text, integer)
+    IS 'gives a shard, and those beside it, one more placement';
+
+CREATE FUNCTION pgs_catalog.drop_placement(shard_id bigint, node_name text, node_port integer)
+    RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'drop_placement_wrapper';
+COMMENT ON FUNCTION pgs_catalog.drop_placement(bigint, text, integer)
+    IS 'removes a placement of a shard, and of those beside it, from a node';
+
 /* Sizes and counters of the shards. PostgreSQL's own functions and views see the coordinator's empty tables. */
 
 CREATE FUNCTION pgs_catalog.table_figures(table_oid oid)

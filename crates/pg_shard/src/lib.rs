@@ -60,6 +60,9 @@ mod ddl;
 /// Tables that foreign keys link.
 mod links;
 
+/// Shards that change their place.
+mod relocation;
+
 /// Nodes that act as a table's owner.
 mod owner;
 
@@ -78,7 +81,7 @@ use pg::read::query::{DistributionKey, Statement};
 use pg::server::alter::PartitionChangeKind;
 use pg::server::background;
 use pg::server::resolver::Visits;
-use pg::server::rounds::{self, Rounds};
+use pg::server::rounds::{self, Rounds, Visit};
 use pg::server::utility::{Outcome, UtilityCall};
 use pgrx::pg_sys::Oid;
 use pgrx::prelude::*;
@@ -100,9 +103,14 @@ extern "C-unwind" fn _PG_init() {
     pg::time::reserve();
     pg::catalog::mark::register(mark::check_label);
     rounds::register(Rounds { rest: settings::autoanalyze_naptime, visit: ddl::keep_fresh });
-    pg::server::resolver::register(Visits { resolve: resolver::visit, repair: repair::visit });
+    pg::server::resolver::register(Visits { resolve, repair: repair::visit });
     background::set_job(health::mark_in_background);
     hooks::install(&PG_SHARD, execute::begin);
+}
+
+/// The visit that ends what failures have left in a database.
+fn resolve(visit: &Visit) {
+    resolver::visit(visit, relocation::undo);
 }
 
 impl Extension for PgShard {

@@ -94,8 +94,11 @@ struct Round {
     horizons: Option<(HashMap<NodeAddress, u64>, u64)>,
 }
 
+/// Removes what else a failure has left on a node.
+pub(crate) type Undo = fn(&mut Session) -> Result<(), Failure>;
+
 /// The visit of a database.
-pub(crate) fn visit(visit: &Visit) {
+pub(crate) fn visit(visit: &Visit, undo: Undo) {
     let mut round = Round::default();
     let mut looks = 0;
     loop {
@@ -120,6 +123,7 @@ pub(crate) fn visit(visit: &Visit) {
     }
     let ended = visit
         .in_transaction(|| round.clean())
+        .and_then(|()| visit.in_transaction(|| round.undo(undo)))
         .and_then(|()| visit.in_transaction(repair::send_if_stale));
     if let Err(error) = ended {
         pg::sys::error::log(error);
@@ -371,6 +375,22 @@ impl Round {
             }
         });
         privileged::run(&delete(horizon_here))
+    }
+
+    /// Removes what else failures have left on nodes. A node that does not answer keeps it until the next visit.
+    fn undo(&mut self, undo: Undo) -> Result<(), PgError> {
+        let Some(owner) = table::relation_oid("pgs_catalog", "decision").and_then(table::owner)
+        else {
+            return Ok(());
+        };
+        pool::logged_in_as(owner, || {
+            for session in self.nodes.iter_mut().filter_map(|node| node.session.as_mut()) {
+                if let Err(Failure::Statement(error)) = undo(session) {
+                    pg::sys::error::log(error);
+                }
+            }
+        });
+        Ok(())
     }
 
     /// Says it in the server's log, once in a visit.

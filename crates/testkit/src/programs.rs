@@ -99,6 +99,13 @@ impl Pgbench {
         self.child.try_wait().expect("a child can be waited for").is_none()
     }
 
+    /// Ends it before its time.
+    pub fn stop(mut self) -> PgbenchReport {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        self.finish()
+    }
+
     /// Waits for its end.
     pub fn finish(mut self) -> PgbenchReport {
         let status = self.child.wait().expect("a child can be waited for");

@@ -447,6 +447,8 @@ pub enum RelationLock {
     ShareUpdateExclusive,
     /// Against writers.
     Exclusive,
+    /// Against everybody.
+    AccessExclusive,
 }
 
 impl RelationLock {
@@ -457,6 +459,7 @@ impl RelationLock {
             Self::RowExclusive => pg_sys::RowExclusiveLock,
             Self::ShareUpdateExclusive => pg_sys::ShareUpdateExclusiveLock,
             Self::Exclusive => pg_sys::ExclusiveLock,
+            Self::AccessExclusive => pg_sys::AccessExclusiveLock,
         }) as c_int
     }
 }

@@ -39,6 +39,9 @@ pub mod notifications;
 /// Settings in which the nodes follow the client.
 pub mod settings;
 
+/// Parts of a transaction that may fail.
+pub mod attempt;
+
 /// Transaction events.
 pub mod transaction;
 

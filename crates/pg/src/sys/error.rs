@@ -50,6 +50,10 @@ impl SqlState {
     pub const QUERY_CANCELED: Self = Self(*b"57014");
     /// 08001: this server has refused to connect, or could not.
     pub const CANNOT_CONNECT: Self = Self(*b"08001");
+    /// 23505: a row with this key is there.
+    pub const UNIQUE_VIOLATION: Self = Self(*b"23505");
+    /// 23P01: a row that excludes this one is there.
+    pub const EXCLUSION_VIOLATION: Self = Self(*b"23P01");
     /// 55P03: somebody else holds the lock.
     pub const LOCK_NOT_AVAILABLE: Self = Self(*b"55P03");
     /// 54000: something has no room.

@@ -24,6 +24,9 @@ mod columns;
 /// Calls that repair placements.
 mod repair;
 
+/// Placements that are moved, copied and removed.
+mod relocation;
+
 /// Rows that moved here.
 pub(crate) mod repartition;
 

@@ -21,15 +21,15 @@ pub(crate) const CONSULT_LOGS: &str = "Consult recent messages in the server log
 
 /// A shard, and the nodes of two of its placements.
 #[derive(Clone, Copy)]
-pub(super) struct Pair<'a> {
-    pub(super) table: &'a DistributedTable,
-    pub(super) index: usize,
-    pub(super) source: &'a NodeAddress,
-    pub(super) target: &'a NodeAddress,
+pub(crate) struct Pair<'a> {
+    pub(crate) table: &'a DistributedTable,
+    pub(crate) index: usize,
+    pub(crate) source: &'a NodeAddress,
+    pub(crate) target: &'a NodeAddress,
     /// What cannot be done if a node fails.
-    pub(super) problem: &'static str,
+    pub(crate) problem: &'static str,
     /// For a snapshot that holds over several statements.
-    pub(super) isolation: Option<(u32, Isolation)>,
+    pub(crate) isolation: Option<(u32, Isolation)>,
 }
 
 /// What a placement is, as one line: how many rows it may have, whether its rows can be changed without any effect beside it, and
@@ -82,10 +82,20 @@ impl Pair<'_> {
         Ok(is_alike.then_some(source.rows.max(target.rows)))
     }
 
+    /// How many rows the source may have.
+    pub(crate) fn source_rows(&self) -> Result<u64, PgError> {
+        let question =
+            format!("SELECT pg_relation_size({}::regclass) / 128", literal(&self.shard()));
+        let of_source = |failure| failed(self.problem, self.source, failure);
+        let session = self.ask(self.source, &question).map_err(of_source)?;
+        let lines = self.answer(self.source, &session).map_err(of_source)?;
+        Ok(lines.first().and_then(|line| line.parse().ok()).unwrap_or(0))
+    }
+
     /// Compares what the two placements hold now, which are about so many rows; none if too many differ.
     ///
     /// The sessions act as the owner: whatever stands in the shard's place by now runs functions of nobody else.
-    pub(super) fn difference(&self, rows: u64) -> Result<Option<Difference>, PgError> {
+    pub(crate) fn difference(&self, rows: u64) -> Result<Option<Difference>, PgError> {
         let (rows_of, mask) = (hashed(self.table, &self.shard()), buckets_for(rows) - 1);
         let question = format!(
             "SELECT concat_ws(' ', h & {mask}, count(*), sum(h)) FROM ({rows_of}) AS r GROUP BY h & {mask}"
@@ -153,7 +163,7 @@ impl Pair<'_> {
     }
 
     /// What a COPY of the source yields.
-    pub(super) fn copy_out(&self, sql: &str) -> Result<Vec<u8>, NodeFailure> {
+    pub(crate) fn copy_out(&self, sql: &str) -> Result<Vec<u8>, NodeFailure> {
         let session = self.ask(self.source, "SELECT")?;
         self.answer(self.source, &session)?;
         let mut session = session.borrow_mut();

@@ -13,6 +13,6 @@ mod placement;
 mod visit;
 
 pub(crate) use check::check;
-pub(crate) use compare::CONSULT_LOGS;
-pub(crate) use placement::{Instruction, repair};
+pub(crate) use compare::{CONSULT_LOGS, Pair};
+pub(crate) use placement::{Instruction, apply, copy_in, fill, repair, table_of};
 pub(crate) use visit::{send_if_stale, visit};

@@ -93,7 +93,8 @@ pub(super) fn approach(
     same_rows(oid, shard, source, target, Snapshots::OfTransaction)
 }
 
-fn table_of(shard: ShardId) -> Result<Oid, PgError> {
+/// The table of a shard, which the caller owns.
+pub(crate) fn table_of(shard: ShardId) -> Result<Oid, PgError> {
     let oid = catalog::table_of_shard(shard).ok_or_else(|| {
         PgError::new(
             SqlState::UNDEFINED_OBJECT,
@@ -207,7 +208,7 @@ fn same_rows(
 }
 
 /// Removes and sends the rows.
-pub(super) fn apply(pair: &Pair<'_>, difference: &Difference) -> Result<(), PgError> {
+pub(crate) fn apply(pair: &Pair<'_>, difference: &Difference) -> Result<(), PgError> {
     let shard = pair.table.shard_name(pair.index);
     let of_target = |failure| failed(pair.problem, pair.target, failure);
     for places in difference.surplus.chunks(BATCH) {
@@ -237,7 +238,7 @@ fn array(places: &[String]) -> String {
 }
 
 /// Stores rows, inside the transaction.
-fn copy_in(node: &NodeAddress, sql: &str, rows: &[u8]) -> Result<(), NodeFailure> {
+pub(crate) fn copy_in(node: &NodeAddress, sql: &str, rows: &[u8]) -> Result<(), NodeFailure> {
     transaction::with_session(node, &mut |session| {
         let mut session = session.borrow_mut();
         // COPY is sent as it stands, so the transaction has to be there.
@@ -289,7 +290,7 @@ fn link(oid: Oid, shard: ShardId, target: &NodeAddress) -> Result<(), PgError> {
 }
 
 /// Has the target fetch the rows from the source.
-fn fill(
+pub(crate) fn fill(
     oid: pgrx::pg_sys::Oid,
     shard: ShardId,
     source: &NodeAddress,

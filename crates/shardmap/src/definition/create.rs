@@ -9,6 +9,20 @@ use crate::shard_template::Template;
 impl Definition {
     /// The statements that create a shard on a node that has what it needs, in their order.
     pub fn create(&self) -> Vec<Template> {
+        let mut create = self.table_statements();
+        create.extend(self.index_statements());
+        create.extend(self.last_statements());
+        self.table.with_operators(create)
+    }
+
+    /// The same in two parts, between which rows can be stored: the table, and its indexes, which are built faster then.
+    pub fn create_around_rows(&self) -> (Vec<Template>, Vec<Template>) {
+        let mut then = self.index_statements();
+        then.extend(self.last_statements());
+        (self.table.with_operators(self.table_statements()), self.table.with_operators(then))
+    }
+
+    fn table_statements(&self) -> Vec<Template> {
         let shard = ShardTemplates::new(&self.table);
         let mut create = vec![shard.create_table(&self.columns, &self.checks)];
         // From here on it is the owner's: whoever builds an index of it becomes him, as far as the index's expressions go.
@@ -17,10 +31,21 @@ impl Definition {
         create.extend(
             self.checks.iter().filter(|check| !check.is_validated).map(|check| shard.add(check)),
         );
+        create
+    }
+
+    fn index_statements(&self) -> Vec<Template> {
+        let shard = ShardTemplates::new(&self.table);
         let usable = self.indexes.iter().filter(|index| index.is_valid);
-        create.extend(usable.flat_map(|index| shard.index(index)));
+        let mut create: Vec<Template> = usable.flat_map(|index| shard.index(index)).collect();
         create.extend(shard.replica_identity().filter(|_| !self.has_default_identity()));
-        create.extend(self.statistics.iter().flat_map(|object| shard.statistics(object)));
+        create
+    }
+
+    fn last_statements(&self) -> Vec<Template> {
+        let shard = ShardTemplates::new(&self.table);
+        let mut create: Vec<Template> =
+            self.statistics.iter().flat_map(|object| shard.statistics(object)).collect();
         create.extend(self.table.comment.is_some().then(|| shard.table_comment()));
         let commented = self.columns.iter().filter(|column| column.comment.is_some());
         create.extend(commented.map(|column| shard.column_comment(column)));
@@ -29,7 +54,7 @@ impl Definition {
         let foreign = self.statistics.iter().filter(|object| !object.is_own);
         create.extend(foreign.map(ShardTemplates::statistics_owner));
         create.extend(self.grants.iter().map(|grant| shard.grant(grant)));
-        self.table.with_operators(create)
+        create
     }
 
     /// The statement that drops a shard, whether it is there or not.

@@ -1,0 +1,39 @@
+//! Moving, copying and removing placements.
+
+use crate::relocation::{self, Kind};
+use pg::sys::error::raise;
+use pgrx::prelude::*;
+use shardmap::{NodeAddress, ShardId};
+
+fn node(name: &str, port: i32) -> NodeAddress {
+    NodeAddress { host: name.into(), port }
+}
+
+#[pg_extern]
+fn move_shard(
+    shard_id: i64,
+    source_name: &str,
+    source_port: i32,
+    target_name: &str,
+    target_port: i32,
+) {
+    let (source, target) = (node(source_name, source_port), node(target_name, target_port));
+    raise(relocation::relocate(Kind::Move, ShardId(shard_id), &source, &target));
+}
+
+#[pg_extern]
+fn copy_shard(
+    shard_id: i64,
+    source_name: &str,
+    source_port: i32,
+    target_name: &str,
+    target_port: i32,
+) {
+    let (source, target) = (node(source_name, source_port), node(target_name, target_port));
+    raise(relocation::relocate(Kind::Copy, ShardId(shard_id), &source, &target));
+}
+
+#[pg_extern]
+fn drop_placement(shard_id: i64, node_name: &str, node_port: i32) {
+    raise(relocation::remove(ShardId(shard_id), &node(node_name, node_port)));
+}

@@ -1,0 +1,20 @@
+//! What a relocation is for.
+
+/// What becomes of the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// It is dropped.
+    Move,
+    /// It stays.
+    Copy,
+}
+
+impl Kind {
+    /// For messages.
+    pub(super) fn verb(self) -> &'static str {
+        match self {
+            Self::Move => "move",
+            Self::Copy => "copy",
+        }
+    }
+}
