@@ -454,7 +454,9 @@ fn same_rows(file: &str) {
 fn same_rows_on(cluster: &TestCluster, file: &str) {
     let mut sides = Sides::of(cluster, "postgres");
     let mut wrong = String::new();
-    for statement in statements(file) {
+    let has_icu = cluster.has_icu();
+    let is_known = |statement: &Statement| has_icu || !statement.sql.contains("x-icu");
+    for statement in statements(file).into_iter().filter(is_known) {
         for seed in 0..6 {
             let verdict = sides.compare(&statement, seed);
             if !matches!(verdict, Verdict::SameRows) {

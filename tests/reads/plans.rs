@@ -1,5 +1,7 @@
 //! EXPLAIN of typical reads, as `plans/*.txt` has it: the query, an empty line, the plan.
 //!
+//! Later versions of PostgreSQL choose and print other plans, so those of 15 are compared; with others EXPLAIN just has to work.
+//!
 //! A plan that changes on purpose is written anew by
 //! `PGSHARD_UPDATE_PLANS=1 cargo test --release -p testkit --test reads typical`. The tables are smaller than ANALYZE's sample,
 //! so that statistics, and with them plans, are the same in every run.
@@ -57,12 +59,16 @@ fn typical_reads_have_the_plans_that_are_written_down() {
         entries.map(|entry| entry.expect("the folder can be read").path()).collect();
     files.sort();
     assert!(files.len() >= 10, "plans got lost");
+    let is_later = !cluster.is_older_than(16);
     let mut changed = Vec::new();
     for file in files {
         let text = fs::read_to_string(&file).expect("a plan is text");
         let (query, expected) = text.split_once("\n\n").unwrap_or((text.trim_end(), ""));
+        if is_later {
+            cluster.sql(&format!("EXPLAIN (COSTS OFF, VERBOSE) {query}"));
+        }
         let found = plan(&cluster, query);
-        if expected.trim_end() == found {
+        if is_later || expected.trim_end() == found {
             continue;
         }
         if writes {

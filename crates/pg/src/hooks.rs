@@ -20,6 +20,7 @@ use crate::read::query::{DistributionKey, Statement};
 use crate::server::transaction;
 use crate::server::utility::{self, UtilityCall};
 use crate::sys::error::{PgError, boundary};
+use crate::sys::version;
 use crate::time::{aged, events};
 use pgrx::pg_sys::{self, Oid};
 use shardmap::instruction::Purpose;
@@ -297,6 +298,7 @@ unsafe extern "C-unwind" fn plan(
                 if let Some(must_find) = pulled {
                     modify::take_over(planned, must_find)?;
                 }
+                version::show_windows(planned, scan::methods());
                 finish_cursor(planned, may_scroll, locks, exposed);
                 Ok(())
             });

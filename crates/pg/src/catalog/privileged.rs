@@ -106,9 +106,9 @@ impl Drop for Before {
     }
 }
 
-/// Sets what [`SETTINGS`] says, in the innermost level of settings.
+/// Sets what [`SETTINGS`] says, in the innermost level of settings, and what later versions add to it.
 fn pin_settings() {
-    for (name, value) in SETTINGS {
+    for (name, value) in SETTINGS.into_iter().chain(version::NEWER_PLANNER_SETTINGS) {
         set(name, value, pg_sys::GucAction::GUC_ACTION_SAVE);
     }
 }

@@ -366,6 +366,7 @@ pub(crate) struct Sql {
 
 fn print(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) -> Sql {
     if let Some(windows) = &pushed.windows {
+        version::yields_windows();
         return window::print(pushed, windows, yields, printer);
     }
     if pushed.grouping.is_none() && pushed.first_of.is_empty() && pushed.partial_sets.is_none() {

@@ -19,6 +19,7 @@ mod triggers;
 mod tuples;
 /// Walks over trees.
 pub(crate) mod walkers;
+mod windows;
 
 pub(crate) use planner::{
     ascending_key, flatten_joins, is_in_btree, is_interval_array, ordering, run_conditions,
@@ -26,8 +27,8 @@ pub(crate) use planner::{
 };
 pub(crate) use queries::{
     EXISTING_ROW_OF_VIEW, MergeMatch, conditions_of, current_column, for_newer_numbers,
-    hidden_column, is_merge_action, join_conditions, make_range, merge_match, parse_type,
-    qualified_name, replace_newer_parts, return_old_and_new, unfollowed_alter,
+    hidden_column, is_merge_action, join_conditions, make_range, merge_match, parse_type, qualified_name,
+    replace_newer_parts, return_old_and_new, unfollowed_alter,
 };
 pub(crate) use rights::{
     add_select, add_selected, begin_rights, check_insert, checked_as, clear_selected, copy_entry,
@@ -40,10 +41,10 @@ pub(crate) use server::{
     PARALLEL_FOR_TESTS, backend_index, encoding_name, handle_signal, has_read_more,
     lasting_wait_set, process_number, rewritten_in, store_size, truncate, write_file,
 };
-pub(crate) use settings::{count_of_settings, each_setting};
+pub(crate) use settings::{NEWER_PLANNER_SETTINGS, count_of_settings, each_setting};
 pub(crate) use trees::{
     flatten_groups, forget_nulling, has_group_entry, relations_of, same_expression, settle_nulling,
-    shown_windows,
 };
 pub(crate) use triggers::{before_delete, before_update, open_range_table};
 pub(crate) use tuples::{attribute, describe_column, is_virtual, statistics_target};
+pub(crate) use windows::{show_windows, shown_windows, yields_windows};

@@ -1,7 +1,27 @@
-//! The list of all settings.
+//! The list of all settings, and what later versions have added to it.
 
 use pgrx::pg_sys;
-use std::ffi::c_int;
+use std::ffi::{CStr, c_int};
+
+/// The planner's settings that PostgreSQL 15 does not have, with their defaults.
+#[cfg(feature = "pg15")]
+pub(crate) const NEWER_PLANNER_SETTINGS: [(&CStr, &CStr); 0] = [];
+/// The planner's settings that PostgreSQL 15 does not have, with their defaults.
+#[cfg(feature = "pg16")]
+pub(crate) const NEWER_PLANNER_SETTINGS: [(&CStr, &CStr); 1] =
+    [(c"enable_presorted_aggregate", c"on")];
+/// The planner's settings that PostgreSQL 15 does not have, with their defaults.
+#[cfg(feature = "pg17")]
+pub(crate) const NEWER_PLANNER_SETTINGS: [(&CStr, &CStr); 2] =
+    [(c"enable_presorted_aggregate", c"on"), (c"enable_group_by_reordering", c"on")];
+/// The planner's settings that PostgreSQL 15 does not have, with their defaults.
+#[cfg(feature = "pg18")]
+pub(crate) const NEWER_PLANNER_SETTINGS: [(&CStr, &CStr); 4] = [
+    (c"enable_presorted_aggregate", c"on"),
+    (c"enable_group_by_reordering", c"on"),
+    (c"enable_distinct_reordering", c"on"),
+    (c"enable_self_join_elimination", c"on"),
+];
 
 #[cfg(feature = "pg15")]
 mod raw {

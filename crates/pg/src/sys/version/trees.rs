@@ -133,34 +133,6 @@ pub(crate) unsafe fn same_expression(one: *mut pg_sys::Node, other: *mut pg_sys:
     }
 }
 
-/// An expression as EXPLAIN is to show it: since PostgreSQL 18 a window function can be printed beside its window only, so it is
-/// shown as a call.
-///
-/// # Safety
-///
-/// A live expression of the planner.
-pub(crate) unsafe fn shown_windows(n: *mut pg_sys::Node) -> *mut pg_sys::Node {
-    #[cfg(not(feature = "pg18"))]
-    {
-        n
-    }
-    // SAFETY: the caller vouches for the expression; the node is made with the struct of its tag.
-    #[cfg(feature = "pg18")]
-    unsafe {
-        node::rewrite(n, &mut |n| {
-            let window: *mut pg_sys::WindowFunc = node::cast(n, NodeTag::T_WindowFunc)?;
-            let call: *mut pg_sys::FuncExpr = node::make(NodeTag::T_FuncExpr);
-            (*call).funcid = (*window).winfnoid;
-            (*call).funcresulttype = (*window).wintype;
-            (*call).funccollid = (*window).wincollid;
-            (*call).inputcollid = (*window).inputcollid;
-            (*call).args = node::copy((*window).args);
-            (*call).location = -1;
-            Some(call.cast())
-        })
-    }
-}
-
 /// The relations of a set, without the outer joins that may be in it since PostgreSQL 16.
 ///
 /// # Safety
