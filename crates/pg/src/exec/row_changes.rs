@@ -119,6 +119,7 @@ pub struct Changes {
     has_generated: bool,
     sets: Vec<Vec<i16>>,
     returning: *mut pg_sys::ProjectionInfo,
+    action_name: version::ActionName,
     actions: Vec<Action>,
     /// Whether a row of the target has one of the source, where it may have none.
     has_source: *mut pg_sys::ExprState,
@@ -175,7 +176,8 @@ impl ScanIo {
                 pg_sys::ExecInitExtraTupleSlot(estate, descriptor, &raw const pg_sys::TTSOpsVirtual)
             };
             let (old, new) = (virtual_slot(descriptor), virtual_slot(descriptor));
-            let returning_list = first((*write).returningLists);
+            let mut returning_list = first((*write).returningLists);
+            let action_name = version::ActionName::replace_in(&mut returning_list);
             let returning = if returning_list.is_null() {
                 std::ptr::null_mut()
             } else {
@@ -275,6 +277,7 @@ impl ScanIo {
                 has_generated: !constraints.is_null() && (*constraints).has_generated_stored,
                 sets,
                 returning,
+                action_name,
                 actions,
                 has_source: pg_sys::ExecInitQual(first(version::join_conditions(write)), ps),
                 conflict,
@@ -438,6 +441,11 @@ impl Changes {
                 let old = (change != Change::Insert).then_some(self.old);
                 let new = (change != Change::Delete).then_some(self.new);
                 version::return_old_and_new(self.returning, context, relation, old, new);
+                self.action_name.set(match change {
+                    Change::Insert => b"INSERT",
+                    Change::Delete => b"DELETE",
+                    _ => b"UPDATE",
+                });
                 let row = project(self.returning);
                 io.rows().borrow_mut().keep_slot(row);
             }

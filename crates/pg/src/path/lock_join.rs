@@ -141,6 +141,7 @@ pub(crate) unsafe fn is_recheck_only(
             (*parse).jointree.cast(),
             (*parse).returningList.cast(),
             (*parse).mergeActionList.cast(),
+            version::conditions_of(parse, (*parse).jointree),
         ];
         trees.extend(
             node::elements::<pg_sys::TargetEntry>((*parse).targetList)

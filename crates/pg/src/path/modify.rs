@@ -55,10 +55,6 @@ pub enum Unpullable {
     Conflict,
     /// A system column that only the worker knows.
     SystemColumn,
-    /// `merge_action()`.
-    MergeAction,
-    /// WHEN NOT MATCHED BY SOURCE.
-    NotBySource,
     /// WHERE CURRENT OF.
     Cursor,
 }
@@ -217,8 +213,7 @@ unsafe fn assigns(query: *mut pg_sys::Query, column: i16) -> bool {
     }
 }
 
-/// RETURNING names no system column whose new value only the worker knows, and does not ask which action of MERGE it is for;
-/// and MERGE is not for rows without one of the source.
+/// RETURNING names no system column whose new value only the worker knows.
 unsafe fn check_returning(query: *mut pg_sys::Query) -> Result<(), Unpullable> {
     // SAFETY: the caller passes a live Query.
     let found = unsafe {
@@ -237,26 +232,22 @@ unsafe fn check_returning(query: *mut pg_sys::Query) -> Result<(), Unpullable> {
             }
         })
     };
-    if found {
-        return Err(Unpullable::SystemColumn);
+    if found { Err(Unpullable::SystemColumn) } else { Ok(()) }
+}
+
+/// The condition that says for each row of the target whether it has one of the source, if that is asked: in a MERGE with
+/// WHEN NOT MATCHED BY SOURCE.
+unsafe fn source_condition(query: *mut pg_sys::Query) -> *mut pg_sys::Node {
+    // SAFETY: the caller passes a live Query.
+    unsafe {
+        let actions = node::elements::<pg_sys::MergeAction>((*query).mergeActionList);
+        let is_by_source =
+            |action| version::merge_match(action) == version::MergeMatch::NotBySource;
+        match actions.into_iter().any(|action| is_by_source(action)) {
+            true => version::conditions_of(query, (*query).jointree),
+            false => std::ptr::null_mut(),
+        }
     }
-    // SAFETY: as above.
-    let asks_for_action = unsafe {
-        node::walk((*query).returningList, &mut |n| match version::is_merge_action(n) {
-            true => Visit::Stop,
-            false => Visit::Into,
-        })
-    };
-    if asks_for_action {
-        return Err(Unpullable::MergeAction);
-    }
-    // SAFETY: as above.
-    let actions = unsafe { node::elements::<pg_sys::MergeAction>((*query).mergeActionList) };
-    let is_by_source = |action: *mut pg_sys::MergeAction| {
-        // SAFETY: a live action.
-        unsafe { version::merge_match(action) == version::MergeMatch::NotBySource }
-    };
-    if actions.into_iter().any(is_by_source) { Err(Unpullable::NotBySource) } else { Ok(()) }
 }
 
 /// Which columns of the old row the coordinator has to know.
@@ -265,7 +256,8 @@ enum OldColumns {
     Those(Vec<i16>),
 }
 
-/// The target's columns that RETURNING and the actions of MERGE name: rights on others are not asked for.
+/// The target's columns that RETURNING, the actions of MERGE and the condition between these name: rights on others are not
+/// asked for.
 unsafe fn named_columns(query: *mut pg_sys::Query) -> OldColumns {
     let mut columns: Vec<i16> = Vec::new();
     // SAFETY: the caller passes a live Query.
@@ -274,7 +266,10 @@ unsafe fn named_columns(query: *mut pg_sys::Query) -> OldColumns {
         if !(*query).returningList.is_null() && has_generated((*target_of(query)).relid) {
             return OldColumns::All;
         }
-        for tree in [(*query).returningList, (*query).mergeActionList] {
+        let condition = source_condition(query);
+        let trees: [*mut pg_sys::Node; 3] =
+            [(*query).returningList.cast(), (*query).mergeActionList.cast(), condition];
+        for tree in trees {
             let names_row = node::walk(tree, &mut |n| {
                 if node::tag(n) == NodeTag::T_SubLink {
                     return Visit::Stop;

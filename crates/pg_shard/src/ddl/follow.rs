@@ -22,7 +22,8 @@ use pg::server::lock::{Mode, ShardLock, lock_shard};
 use pg::server::utility::UtilityCall;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
-use shardmap::definition::change::{Change, Conversion, Refusal, change};
+use shardmap::definition::change::{Change, Refusal, change};
+use shardmap::definition::conversion::Conversion;
 use shardmap::definition::{Column, Definition};
 use std::rc::Rc;
 
@@ -61,9 +62,8 @@ fn watch_each(
         }
         let before = shard_definition::read(table.oid).map_err(|error| definition_error(&error))?;
         let is_meant = call.is_about(table.oid);
-        let conversions = if is_own && is_meant { call.conversions(table.oid) } else { Vec::new() };
         let conversions =
-            conversions.into_iter().map(|(column, using)| Conversion { column, using }).collect();
+            if is_own && is_meant { conversions(call, table.oid) } else { Vec::new() };
         let is_suspended = is_own && is_meant && call.may_rewrite();
         if is_suspended {
             tree(table.oid)?.into_iter().try_for_each(mark::suspend)?;
@@ -73,6 +73,16 @@ fn watch_each(
         WATCHED.with_borrow_mut(|all| all.push(watched));
     }
     Ok(())
+}
+
+/// How the statement has values of the table's columns become others.
+fn conversions(call: &UtilityCall, table: Oid) -> Vec<Conversion> {
+    let converted = call.conversions(table).into_iter();
+    let generated = call.regenerated(table).into_iter();
+    converted
+        .map(|(column, expression)| Conversion::Using { column, expression })
+        .chain(generated.map(|column| Conversion::Generated { column }))
+        .collect()
 }
 
 /// Has the shards follow what a statement has changed; false if it watched no table.

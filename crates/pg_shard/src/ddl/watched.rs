@@ -3,7 +3,7 @@
 use crate::catalog::DistributedTable;
 use pgrx::pg_sys::Oid;
 use shardmap::definition::Definition;
-use shardmap::definition::change::Conversion;
+use shardmap::definition::conversion::Conversion;
 use std::cell::RefCell;
 use std::rc::Rc;
 

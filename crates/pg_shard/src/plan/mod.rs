@@ -206,14 +206,6 @@ fn unpullable(facts: &Facts, reason: Unpullable, table: &DistributedTable) -> Pg
             "The statement uses a system column of a row that lies on another node.",
             "Name the row by its key.",
         ),
-        Unpullable::MergeAction => (
-            "The coordinator computes this MERGE, and merge_action() is known only where one node does.",
-            "Leave merge_action() out of RETURNING, or merge by key.",
-        ),
-        Unpullable::NotBySource => (
-            "The coordinator does not compute WHEN NOT MATCHED BY SOURCE.",
-            "Use a MERGE without it, and an UPDATE or DELETE with NOT EXISTS, in one transaction.",
-        ),
         Unpullable::Cursor => (
             "The extension's function pgs_catalog.current_of is missing.",
             "Name the row by its key.",

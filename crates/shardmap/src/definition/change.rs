@@ -5,6 +5,7 @@
 //! since then is not a change. PostgreSQL gives an index or constraint that it rebuilds for a column's new type a new id; the
 //! shard has rebuilt its own by then, so one of the same name and text counts as the same.
 
+use super::conversion::{self, Conversion, keeps_hashes};
 use super::foreign_keys::{self, KeyChange};
 use super::{
     Check, Column, Definition, Index, ShardTemplates, Statistics, changed_parameters, comment,
@@ -36,15 +37,6 @@ impl Change {
             && self.then.is_empty()
             && self.foreign_keys == KeyChange::default()
     }
-}
-
-/// How the values of a column become those of its new type, if the statement says how.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Conversion {
-    /// The column's number.
-    pub column: i16,
-    /// The expression of USING, over the columns as they were.
-    pub using: String,
 }
 
 /// Why the shards cannot follow.
@@ -116,27 +108,6 @@ struct Diff<'a> {
     after: &'a Definition,
     old: ShardTemplates<'a>,
     new: ShardTemplates<'a>,
-}
-
-/// Types whose values have the same hash when they are converted to a wider one.
-const SAME_HASH: [&[&str]; 2] =
-    [&["smallint", "integer", "bigint"], &["character varying", "text"]];
-
-/// Whether each value of the one type becomes one with the same hash in the other.
-fn keeps_hashes(from: &str, to: &str) -> bool {
-    let split = |name: &str| match name.split_once('(') {
-        Some((base, limit)) => (base.to_owned(), limit.trim_end_matches(')').parse::<u32>().ok()),
-        None => (name.to_owned(), None),
-    };
-    let ((from, from_limit), (to, to_limit)) = (split(from), split(to));
-    // A limit that becomes lower cuts off blanks.
-    let is_wide_enough = to_limit.is_none_or(|to| from_limit.is_some_and(|from| from <= to));
-    SAME_HASH.iter().any(|family| {
-        let place = |name: &str| family.iter().position(|member| *member == name);
-        let is_text = family[1] == "text";
-        matches!((place(&from), place(&to)), (Some(from), Some(to)) if from <= to || is_text)
-            && is_wide_enough
-    })
 }
 
 impl Diff<'_> {
@@ -324,25 +295,10 @@ impl Diff<'_> {
     }
 
     fn converted_columns(&self, conversions: &[Conversion]) -> Vec<Template> {
-        let mut actions = Vec::new();
-        for (was, is) in self.kept_columns() {
-            let name = &is.quoted_name;
-            if was.generated.is_some() && is.generated.is_none() {
-                actions.push(format!("ALTER COLUMN {name} DROP EXPRESSION"));
-            }
-            if was.type_name == is.type_name {
-                continue;
-            }
-            let using = conversions
-                .iter()
-                .find(|conversion| conversion.column == is.number)
-                .map_or_else(String::new, |conversion| format!(" USING {}", conversion.using));
-            // A default that cannot be cast would be refused; the new one is set afterwards.
-            if was.default.is_some() && was.default != is.default {
-                actions.push(format!("ALTER COLUMN {name} DROP DEFAULT"));
-            }
-            actions.push(format!("ALTER COLUMN {name} TYPE {}{using}", is.type_name));
-        }
+        let actions: Vec<String> = self
+            .kept_columns()
+            .flat_map(|(was, is)| conversion::actions(was, is, conversions))
+            .collect();
         // One statement: an expression of USING sees all columns as they were.
         if actions.is_empty() {
             return Vec::new();
@@ -765,8 +721,8 @@ mod tests {
         after.columns[1].type_name = "text".to_owned();
         after.columns[2].type_name = "integer".to_owned();
         let conversions = [
-            Conversion { column: 2, using: "b".to_owned() },
-            Conversion { column: 3, using: "a".to_owned() },
+            Conversion::Using { column: 2, expression: "b".to_owned() },
+            Conversion::Using { column: 3, expression: "a".to_owned() },
         ];
         let change = change(&before, &after, 1, &conversions).expect("the shards can follow");
         assert_eq!(

@@ -11,6 +11,9 @@ pub mod create;
 /// The statements that make a shard follow its table.
 pub mod change;
 
+/// Columns whose type or generation expression changes.
+pub mod conversion;
+
 /// Foreign keys of shards.
 pub mod foreign_keys;
 

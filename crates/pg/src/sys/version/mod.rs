@@ -26,9 +26,9 @@ pub(crate) use planner::{
     sort_in_aggregates, strategy,
 };
 pub(crate) use queries::{
-    EXISTING_ROW_OF_VIEW, MergeMatch, conditions_of, current_column, for_newer_numbers,
-    hidden_column, is_merge_action, join_conditions, make_range, merge_match, parse_type, qualified_name,
-    replace_newer_parts, return_old_and_new, unfollowed_alter,
+    ActionName, EXISTING_ROW_OF_VIEW, MergeMatch, conditions_of, current_column, for_newer_numbers,
+    hidden_column, join_conditions, make_range, merge_match, parse_type, qualified_name,
+    replace_newer_parts, return_old_and_new, sets_expression,
 };
 pub(crate) use rights::{
     add_select, add_selected, begin_rights, check_insert, checked_as, clear_selected, copy_entry,

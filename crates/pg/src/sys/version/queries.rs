@@ -164,37 +164,70 @@ pub(crate) unsafe fn hidden_column(var: *mut pg_sys::Node) -> *mut pg_sys::Node 
     }
 }
 
-/// What a part of ALTER TABLE is called that shards cannot follow, of those that only newer versions have.
-pub(crate) fn unfollowed_alter(kind: pg_sys::AlterTableType::Type) -> Option<&'static str> {
+/// The part of ALTER TABLE is ALTER COLUMN ... SET EXPRESSION; since PostgreSQL 17.
+pub(crate) fn sets_expression(kind: pg_sys::AlterTableType::Type) -> bool {
     #[cfg(any(feature = "pg15", feature = "pg16"))]
     {
         let _ = kind;
-        None
+        false
     }
     #[cfg(not(any(feature = "pg15", feature = "pg16")))]
-    match kind {
-        pg_sys::AlterTableType::AT_SetExpression => {
-            Some("ALTER TABLE ... ALTER COLUMN ... SET EXPRESSION")
-        }
-        _ => None,
+    {
+        kind == pg_sys::AlterTableType::AT_SetExpression
     }
 }
 
-/// The node is `merge_action()`, which only PostgreSQL's own execution of a MERGE knows; since PostgreSQL 17.
-///
-/// # Safety
-///
-/// A live node.
-pub(crate) unsafe fn is_merge_action(n: *const pg_sys::Node) -> bool {
-    #[cfg(any(feature = "pg15", feature = "pg16"))]
-    {
-        let _ = n;
-        false
+/// What `merge_action()` gives in RETURNING; since PostgreSQL 17. PostgreSQL asks the ModifyTable node for it, of which a write
+/// that is computed here has none. So a constant takes its place, and the text of the constant changes with the row.
+pub(crate) struct ActionName {
+    /// Null if nobody asks.
+    text: *mut pg_sys::text,
+}
+
+impl ActionName {
+    /// Takes the place of `merge_action()` in RETURNING.
+    ///
+    /// # Safety
+    ///
+    /// A live list of a plan, which is replaced if it asks; the current memory context outlives the execution.
+    pub(crate) unsafe fn replace_in(returning: &mut *mut pg_sys::List) -> Self {
+        #[cfg(any(feature = "pg15", feature = "pg16"))]
+        {
+            let _ = returning;
+            Self { text: std::ptr::null_mut() }
+        }
+        // SAFETY: the caller vouches for the list; each node is cast to the struct of its tag.
+        #[cfg(not(any(feature = "pg15", feature = "pg16")))]
+        unsafe {
+            let is_asked = node::walk(*returning, &mut |n| match node::tag(n) {
+                pg_sys::NodeTag::T_MergeSupportFunc => node::Visit::Stop,
+                _ => node::Visit::Into,
+            });
+            if !is_asked {
+                return Self { text: std::ptr::null_mut() };
+            }
+            let text = pg_sys::cstring_to_text(c"INSERT".as_ptr());
+            *returning = node::rewrite(*returning, &mut |n| {
+                let asks: *mut pg_sys::MergeSupportFunc =
+                    node::cast(n, pg_sys::NodeTag::T_MergeSupportFunc)?;
+                let (type_oid, collation) = ((*asks).msftype, (*asks).msfcollid);
+                let value = pg_sys::Datum::from(text.cast::<std::ffi::c_void>());
+                let constant = pg_sys::makeConst(type_oid, -1, collation, -1, value, false, false);
+                Some(constant.cast())
+            });
+            Self { text }
+        }
     }
-    // SAFETY: the caller vouches for the node.
-    #[cfg(not(any(feature = "pg15", feature = "pg16")))]
-    unsafe {
-        (*n).type_ == pg_sys::NodeTag::T_MergeSupportFunc
+
+    /// Has it be this command's for the next row.
+    pub(crate) fn set(&self, command: &[u8; 6]) {
+        if !self.text.is_null() {
+            // SAFETY: the text was made above with as many bytes behind a header of four.
+            unsafe {
+                let bytes = self.text.cast::<u8>().add(pg_sys::VARHDRSZ);
+                bytes.copy_from_nonoverlapping(command.as_ptr(), command.len());
+            }
+        }
     }
 }
 
