@@ -6,6 +6,9 @@ mod whole;
 /// Clients that read and write meanwhile.
 mod clients;
 
+/// Whoever is killed at whichever step.
+mod matrix;
+
 use testkit::{NodeName, TestCluster};
 
 const WORKER_1: NodeName = NodeName::Worker(1);

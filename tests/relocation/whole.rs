@@ -43,7 +43,8 @@ fn description(cluster: &TestCluster, node: NodeName, table: &str) -> String {
     String::from_utf8(text.stdout).expect("psql prints UTF-8")
 }
 
-fn left_on(cluster: &TestCluster, node: NodeName) -> Vec<String> {
+/// What captures leave on a node: tables, functions, triggers.
+pub(crate) fn left_on(cluster: &TestCluster, node: NodeName) -> Vec<String> {
     let mut session = cluster.session_on(node);
     let found = session.sql(
         "SELECT relname FROM pg_class WHERE relname LIKE 'pgs\\_%' AND relkind = 'r' AND relnamespace = 'public'::regnamespace \
