@@ -2,3 +2,6 @@
 
 /// Adding, removing and renaming nodes.
 mod list;
+
+/// Nodes that fall silent and come back.
+mod health;

@@ -103,7 +103,12 @@ extern "C-unwind" fn _PG_init() {
     pg::time::reserve();
     pg::catalog::mark::register(mark::check_label);
     rounds::register(Rounds { rest: settings::autoanalyze_naptime, visit: ddl::keep_fresh });
-    pg::server::resolver::register(Visits { resolve, repair: repair::visit });
+    pg::server::resolver::register(Visits {
+        resolve,
+        repair: repair::visit,
+        watch: nodes::visit,
+        watches: || settings::health_interval().is_some(),
+    });
     background::set_job(health::mark_in_background);
     hooks::install(&PG_SHARD, execute::begin);
 }

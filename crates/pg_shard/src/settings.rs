@@ -30,6 +30,7 @@ static READ_CONSISTENCY: GucSetting<ReadConsistency> =
     GucSetting::<ReadConsistency>::new(ReadConsistency::Snapshot);
 static VERIFY_SQL: GucSetting<bool> = GucSetting::<bool>::new(false);
 static REPAIR_NAPTIME: GucSetting<i32> = GucSetting::<i32>::new(2);
+static HEALTH_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static AUTOANALYZE_NAPTIME: GucSetting<i32> = GucSetting::<i32>::new(60);
 
 /// Defines them; once, when the library is loaded.
@@ -173,6 +174,16 @@ fn define_naptimes() {
         GucContext::Sighup,
         GucFlags::UNIT_S,
     );
+    GucRegistry::define_int_guc(
+        c"pg_shard.health_interval",
+        c"Time between questions to the nodes whether they answer.",
+        c"A node that does not answer three times in a row is down: reads use other placements, if there are any. Zero asks nobody.",
+        &HEALTH_INTERVAL,
+        0,
+        3_600_000,
+        GucContext::Sighup,
+        GucFlags::UNIT_MS,
+    );
 }
 
 /// After how long a wait for workers is looked into for deadlocks; none for never.
@@ -228,6 +239,12 @@ pub(crate) fn autoanalyze_naptime() -> Option<std::time::Duration> {
 pub(crate) fn repair_naptime() -> Option<std::time::Duration> {
     let seconds = u64::try_from(REPAIR_NAPTIME.get()).ok().filter(|seconds| *seconds > 0)?;
     Some(std::time::Duration::from_secs(seconds))
+}
+
+/// Between two questions to the nodes whether they answer; none if nobody asks.
+pub(crate) fn health_interval() -> Option<std::time::Duration> {
+    let milliseconds = u64::try_from(HEALTH_INTERVAL.get()).ok().filter(|ms| *ms > 0)?;
+    Some(std::time::Duration::from_millis(milliseconds))
 }
 
 /// How many statements a session keeps prepared on its worker.

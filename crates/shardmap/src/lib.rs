@@ -21,6 +21,9 @@ pub mod instruction;
 /// Where the rows of a query's relation lie, and which joins can be made there.
 pub mod locus;
 
+/// What is thought of a node.
+pub mod health;
+
 /// Hash ranges and the shards of one table.
 pub mod map;
 

@@ -65,6 +65,7 @@ impl TestCluster {
             // Plans change with statistics: a test says when they are brought.
             .set("pg_shard.autoanalyze_naptime", "0")
             .set("pg_shard.repair_naptime", "0")
+            .set("pg_shard.health_interval", "0")
             // Whatever a test sends is parsed again and compared with what was meant.
             .set("pg_shard.verify_sql", "on");
         let spec = settings.iter().fold(spec, |spec, (name, value)| spec.set(*name, *value));

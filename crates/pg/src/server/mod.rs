@@ -21,6 +21,9 @@ pub mod rounds;
 /// Who ends what is in doubt.
 pub mod resolver;
 
+/// Nodes that are down.
+pub mod down;
+
 /// Heavyweight locks on shards.
 pub mod lock;
 

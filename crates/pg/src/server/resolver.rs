@@ -1,11 +1,14 @@
 //! Who ends what is in doubt and repairs what is stale: a background worker that rests until a backend wakes it, and sends
 //! visitors to the databases where there may be something.
 //!
+//! A watcher stays in a database in use, and looks whether its nodes answer.
+//!
 //! The resolver visits all databases when the server starts, also after a crash; those in which distributed tables were found once in
 //! every [`ROUND`]; and one in which a backend has left something behind at once. The repairer is sent for. A visitor lives as long
 //! as there is something to do, and like those of [`super::rounds`] is in nobody's way.
 
 use crate::server::activity;
+use crate::server::down::{self, Down};
 use crate::server::rounds::{self, Visit};
 use pgrx::bgworkers::{BackgroundWorkerBuilder, DynamicBackgroundWorker};
 use pgrx::pg_sys::{self, Datum, Oid};
@@ -37,6 +40,8 @@ struct Shared {
     used: [AtomicU32; DATABASES],
     /// Databases in which there are stale placements.
     stale: [AtomicU32; DATABASES],
+    /// Which nodes are down.
+    down: Down,
     /// What wakes those who wait for a visitor to end something.
     ended: UnsafeCell<pg_sys::ConditionVariable>,
 }
@@ -60,6 +65,10 @@ pub struct Visits {
     pub resolve: fn(&Visit),
     /// Repairs what is stale there.
     pub repair: fn(&Visit),
+    /// Watches the nodes of a database.
+    pub watch: fn(&Visit),
+    /// Nodes are to be watched.
+    pub watches: fn() -> bool,
 }
 
 static VISITS: OnceLock<Visits> = OnceLock::new();
@@ -111,6 +120,7 @@ unsafe extern "C-unwind" fn startup() {
             std::ptr::write_bytes(shared.cast::<u8>(), 0, size);
             pg_sys::ConditionVariableInit((*shared).ended.get());
             SHARED.store(shared, Ordering::Relaxed);
+            down::place(&raw mut (*shared).down);
         }
     }
 }
@@ -207,6 +217,14 @@ pub fn note_used() {
     }
 }
 
+/// This database has distributed tables, or has other nodes: its nodes are watched, if nodes are watched at all.
+pub fn note_watched() {
+    if let Some(shared) = shared() {
+        note(&shared.used);
+        shared.wake();
+    }
+}
+
 /// A database as the launcher knows it.
 #[derive(Default)]
 struct Known {
@@ -218,6 +236,9 @@ struct Known {
     /// It has stale placements, which nobody has been sent to.
     is_stale: bool,
     repairer: Option<DynamicBackgroundWorker>,
+    /// When it may get a watcher.
+    watch_due: i64,
+    watcher: Option<DynamicBackgroundWorker>,
 }
 
 impl Known {
@@ -241,6 +262,19 @@ impl Known {
             self.repairer = rounds::start_visitor(oid, "pg_shard repairer", "pg_shard_repair");
             self.is_stale = self.repairer.is_none();
         }
+    }
+
+    /// Sends for a watcher, if there may be one more; true if there is one.
+    fn watch(&mut self, oid: Oid, now: i64, may_start: bool) -> bool {
+        if self.watcher.as_ref().is_some_and(rounds::has_ended) {
+            self.watcher = None;
+            down::forget(oid.to_u32());
+        }
+        if self.watcher.is_none() && may_start && self.watch_due <= now {
+            self.watcher = rounds::start_visitor(oid, "pg_shard watcher", "pg_shard_watch");
+            self.watch_due = now + ROUND;
+        }
+        self.watcher.is_some()
     }
 }
 
@@ -285,9 +319,11 @@ pub unsafe extern "C-unwind" fn pg_shard_resolver(_argument: Datum) {
         for (oid, database) in &mut known {
             database.send(*oid, now);
         }
+        send_watchers(shared, &mut known, now);
         known.retain(|oid, database| {
             database.visitor.is_some()
                 || database.repairer.is_some()
+                || database.watcher.is_some()
                 || !database.is_visited
                 || is_used(shared, *oid)
         });
@@ -295,6 +331,23 @@ pub unsafe extern "C-unwind" fn pg_shard_resolver(_argument: Datum) {
         let next = idle.map(|database| database.due).min().unwrap_or(now + ROUND);
         let left = u64::try_from(next - activity::now()).unwrap_or_default();
         rounds::rest(Some(Duration::from_micros(left)));
+    }
+}
+
+/// Sends watchers to databases in use, as many as leave room for other workers.
+fn send_watchers(shared: &Shared, known: &mut HashMap<Oid, Known>, now: i64) {
+    let watches = VISITS.get().is_some_and(|visits| (visits.watches)());
+    // SAFETY: a global of the process.
+    let most = (unsafe { pg_sys::max_worker_processes } / 4).max(1);
+    let mut running = known.values().filter(|database| database.watcher.is_some()).count();
+    for (oid, database) in known {
+        let had = database.watcher.is_some();
+        let may_start = watches && is_used(shared, *oid) && running < most.unsigned_abs() as usize;
+        match (had, database.watch(*oid, now, may_start)) {
+            (true, false) => running -= 1,
+            (false, true) => running += 1,
+            _ => {}
+        }
     }
 }
 
@@ -325,5 +378,18 @@ pub unsafe extern "C-unwind" fn pg_shard_resolve(_argument: Datum) {
 pub unsafe extern "C-unwind" fn pg_shard_repair(_argument: Datum) {
     if let Some(visits) = VISITS.get() {
         (visits.repair)(&rounds::begin_visit());
+    }
+}
+
+/// The entry point of a visitor who watches nodes.
+///
+/// # Safety
+///
+/// Called by PostgreSQL in a fresh background worker.
+#[pgrx::pg_guard]
+#[unsafe(no_mangle)]
+pub unsafe extern "C-unwind" fn pg_shard_watch(_argument: Datum) {
+    if let Some(visits) = VISITS.get() {
+        (visits.watch)(&rounds::begin_visit());
     }
 }

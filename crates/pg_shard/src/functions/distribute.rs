@@ -13,6 +13,7 @@ use pg::catalog::privileged;
 use pg::catalog::table::{self, RelationLock};
 use pg::catalog::uniqueness;
 use pg::exec::copy::local;
+use pg::server::resolver;
 use pg::sys::error::raise;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
@@ -480,6 +481,7 @@ impl Nodes {
                 return Err(worker_list::same_server_in_list(other, node));
             }
             self.servers.push((node.clone(), server));
+            resolver::note_watched();
         }
         Ok(asked.map(drop))
     }

@@ -7,11 +7,16 @@
 /// Where a node is reached.
 mod address;
 
+/// Whether nodes answer.
+mod watch;
+
 pub(crate) use address::{reach, version};
+pub(crate) use watch::visit;
 
 use crate::catalog;
 use crate::functions;
 use pg::catalog::table::{self, Search};
+use pg::server::{down, transaction};
 use pg::{PgError, SqlState};
 use shardmap::NodeAddress;
 
@@ -30,6 +35,10 @@ pub(crate) struct Node {
     pub(crate) is_added: bool,
     /// It gives its placements away.
     pub(crate) is_draining: bool,
+    /// In which rack it stands.
+    pub(crate) rack: Option<String>,
+    /// What the watcher thinks of it.
+    pub(crate) health: String,
 }
 
 /// The rows of `pgs_catalog.node`; none in a database without the extension.
@@ -45,6 +54,8 @@ pub(crate) fn rows() -> Vec<Node> {
             host_port: Some(row.int4(5)).filter(|port| *port > 0),
             is_added: row.bool(7),
             is_draining: row.bool(8),
+            rack: given(row.text(6)),
+            health: row.text(9),
         });
     });
     found.sort_by(|one, other| one.address.cmp(&other.address));
@@ -79,4 +90,20 @@ pub(crate) fn all() -> Vec<NodeAddress> {
     found.sort();
     found.dedup();
     found
+}
+
+/// What stands for a node in shared memory: FNV-1a of its name and port.
+fn number(node: &NodeAddress) -> u64 {
+    let bytes = node.host.bytes().chain(node.port.to_be_bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// The nodes of which the watcher says that they are down.
+pub(crate) fn down() -> Vec<NodeAddress> {
+    if !down::is_any() || !transaction::can_read() {
+        return Vec::new();
+    }
+    catalog::nodes().iter().filter(|node| down::is(number(node))).cloned().collect()
 }

@@ -7,6 +7,9 @@
 //! A process that was stopped in the middle of its work looks like one that works: only the end of a transaction, which
 //! takes little work, has a limit for that (`super::ending`).
 
+/// Whether nodes answer that nobody has anything under way on.
+pub(crate) mod ping;
+
 use super::connect;
 use super::pool::{self, SessionRef};
 use super::{Failure, NoSession, Session};

@@ -9,6 +9,7 @@ use crate::nodes;
 use crate::transaction;
 use pg::catalog::table;
 use pg::net::wait::clock;
+use pg::server::down;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use shardmap::NodeAddress;
@@ -293,16 +294,17 @@ pub(crate) fn is_occupied(node: &NodeAddress) -> bool {
     })
 }
 
-/// Nodes that did not answer a moment ago: reads use other placements if there are any, so that a node behind
+/// Nodes that did not answer a moment ago, or are known to be down: reads use other placements if there are any, so that a node behind
 /// a dead network costs its time-out once and not once a statement.
 pub(crate) fn avoided() -> Vec<NodeAddress> {
+    let mut found = nodes::down();
     AVOIDED.with_borrow_mut(|avoided| {
-        if avoided.is_empty() {
-            return Vec::new();
+        if !avoided.is_empty() {
+            avoided.retain(|_, until| *until > clock());
+            found.extend(avoided.keys().cloned());
         }
-        avoided.retain(|_, until| *until > clock());
-        avoided.keys().cloned().collect()
-    })
+    });
+    found
 }
 
 /// The node did not answer a moment ago: whoever need not ask it just now leaves it alone.
@@ -333,7 +335,7 @@ pub(crate) fn missed(node: &NodeAddress) -> Option<PgError> {
 
 /// There may be nodes that reads leave alone.
 pub(crate) fn avoids_any() -> bool {
-    AVOIDED.with_borrow(|avoided| !avoided.is_empty())
+    down::is_any() || AVOIDED.with_borrow(|avoided| !avoided.is_empty())
 }
 
 /// Notes that a node has fallen silent.
