@@ -96,6 +96,11 @@ CREATE FUNCTION pgs_catalog.is_preloaded()
     RETURNS boolean LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'is_preloaded_wrapper';
 COMMENT ON FUNCTION pgs_catalog.is_preloaded() IS 'this server has loaded pg_shard when it started';
 
+CREATE FUNCTION pgs_catalog.committed_at(transaction bigint)
+    RETURNS text LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'committed_at_wrapper';
+COMMENT ON FUNCTION pgs_catalog.committed_at(bigint)
+    IS 'when a transaction of this server has committed that is visible: at a time, or by a time';
+
 CREATE FUNCTION pgs_catalog.clock()
     RETURNS bigint LANGUAGE c VOLATILE STRICT AS 'MODULE_PATHNAME', 'clock_wrapper';
 COMMENT ON FUNCTION pgs_catalog.clock() IS 'this server''s clock, by which nodes agree on commit times';

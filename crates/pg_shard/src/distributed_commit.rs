@@ -20,7 +20,7 @@ use pg::net::wait::clock;
 use pg::server::commit::should_stop;
 use pg::server::transaction::{self, Isolation};
 use pg::server::{decision, resolver};
-use pg::time::Time;
+use pg::time::{Time, When};
 use pg::{PgError, SqlState};
 use pgrx::prelude::*;
 use shardmap::{NodeAddress, PlacementId, ShardId};
@@ -70,6 +70,8 @@ pub(crate) struct Commit {
     not_before: Option<Time>,
     /// When the deciding participant has committed, by the nodes' clock.
     committed_at: Option<Time>,
+    /// When the anchor says that it has, which was lost in its commit.
+    anchor_says: Option<When>,
     /// The latest time that a node has reported.
     latest: Option<Time>,
     /// Something may be left prepared.
@@ -124,6 +126,7 @@ impl Commit {
             not_marked: None,
             not_before: None,
             committed_at: None,
+            anchor_says: None,
             latest: None,
             leaves_behind: false,
         })
@@ -285,7 +288,7 @@ impl Commit {
                 format!(
                     "COMMIT PREPARED '{}'{}",
                     self.gid(who),
-                    pg::time::comment(self.committed_at)
+                    self.when().map(When::comment).unwrap_or_default()
                 )
             }
             Command::RollBackPrepared { .. } => format!("ROLLBACK PREPARED '{}'", self.gid(who)),
@@ -296,6 +299,12 @@ impl Commit {
             }
             _ => "COMMIT".to_owned(),
         }
+    }
+
+    /// When the transaction has committed.
+    fn when(&self) -> Option<When> {
+        let exact = self.committed_at.map(|time| When { time, is_exact: true });
+        exact.or(self.anchor_says)
     }
 
     fn gid(&self, who: usize) -> Gid {
@@ -385,14 +394,15 @@ impl Commit {
     }
 
     /// Asks the anchor's server, over new connections, what became of its transaction; for a while only.
-    fn ask(&self, who: usize) -> Option<bool> {
+    fn ask(&mut self, who: usize) -> Option<bool> {
         let evidence = self.evidence?;
         let node = self.sessions[who].borrow().node.clone();
         let until = clock() + settings::connect_timeout().max(PATIENCE);
         while clock() < until && !should_stop() {
             let state =
                 Session::open(&node).ok().and_then(|mut session| session.state_of(&evidence).ok());
-            if let Some(State::Ended { has_row }) = state {
+            if let Some((State::Ended { has_row }, when)) = state {
+                self.anchor_says = when;
                 return Some(has_row);
             }
             pg::net::wait::pause(TICK);

@@ -18,7 +18,7 @@ use ::commit::{Evidence, Gid, State, Verdict, verdict};
 use pg::catalog::{privileged, table};
 use pg::server::rounds::Visit;
 use pg::server::{decision, resolver};
-use pg::time::Time;
+use pg::time::{Time, When};
 use pg::{PgError, SqlState};
 use shardmap::NodeAddress;
 use std::collections::{HashMap, HashSet};
@@ -155,7 +155,7 @@ pub(crate) fn in_doubt() -> Result<Vec<InDoubt>, PgError> {
     let mut found = Vec::new();
     for at in 0..round.nodes.len() {
         for prepared in std::mem::take(&mut round.nodes[at].prepared) {
-            let verdict = round.state(&prepared.gid.evidence).map(verdict);
+            let verdict = round.state(&prepared.gid.evidence).map(|(state, _)| verdict(state));
             found.push(InDoubt {
                 node: round.nodes[at].address.clone(),
                 gid: prepared.gid.to_string(),
@@ -253,8 +253,8 @@ impl Round {
 
     /// Ends a prepared transaction, if its anchor's has ended.
     fn end(&mut self, at: usize, gid: &Gid) -> Left {
-        let verdict = match self.state(&gid.evidence) {
-            Some(state) => verdict(state),
+        let (verdict, when) = match self.state(&gid.evidence) {
+            Some((state, when)) => (verdict(state), when),
             None => {
                 self.tell(
                     &PgError::new(
@@ -275,12 +275,12 @@ impl Round {
             Verdict::Wait => return Left::Young,
         };
         // The decision was seen before: whoever has decided did so no later than by any clock that has heard of it.
-        let by = pg::time::latest().map(pg::time::comment_by);
+        let when = when.or_else(pg::time::by_now).map(When::comment);
         let node = &mut self.nodes[at];
         let Some(session) = &mut node.session else { return Left::Something };
         let when = match verdict {
             Verdict::Commit => {
-                self.at.map(|at| pg::time::comment(Some(at))).or(by).unwrap_or_default()
+                self.at.map(|at| pg::time::comment(Some(at))).or(when).unwrap_or_default()
             }
             _ => String::new(),
         };
@@ -304,32 +304,35 @@ impl Round {
     ///
     /// A node that was copied has the identity of the other one. The row is on one of them only, by its random number; that
     /// it is nowhere is known when all have been asked.
-    fn state(&mut self, evidence: &Evidence) -> Option<State> {
+    fn state(&mut self, evidence: &Evidence) -> Option<(State, Option<When>)> {
         let mut said = Vec::new();
         if evidence.node == decision::identity() {
             said.push(match decision::look(evidence.transaction, evidence.nonce) {
-                decision::Known::UnderWay => State::UnderWay,
-                decision::Known::Ended { has_row } => State::Ended { has_row },
+                decision::Known::UnderWay => (State::UnderWay, None),
+                decision::Known::Ended { has_row } => {
+                    let when = pg::time::when_committed(evidence.transaction);
+                    (State::Ended { has_row }, when.filter(|_| has_row))
+                }
             });
         }
         for node in &mut self.nodes {
             // Not asked yet: it may be one of them.
             if node.identity.is_none() {
-                said.push(State::Unknown);
+                said.push((State::Unknown, None));
             } else if node.identity == Some(evidence.node) {
                 let asked = node.session.as_mut().map(|session| session.state_of(evidence));
                 said.push(match asked {
-                    Some(Ok(state)) => state,
-                    _ => State::Unknown,
+                    Some(Ok(told)) => told,
+                    _ => (State::Unknown, None),
                 });
             }
         }
         let committed = State::Ended { has_row: true };
         said.iter()
-            .find(|state| **state == committed)
+            .find(|(state, _)| *state == committed)
             .or_else(|| {
                 said.iter()
-                    .find(|state| **state != State::Ended { has_row: false })
+                    .find(|(state, _)| *state != State::Ended { has_row: false })
                     .or(said.first())
             })
             .copied()

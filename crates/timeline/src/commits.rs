@@ -355,9 +355,28 @@ impl<'a> Timeline<'a> {
         let span = match agreed {
             _ if !doubt.is_shared => Span::exact(begun),
             Some(time) if is_exact && time >= doubt.low && time <= now => Span::exact(time),
+            Some(time) if time >= doubt.low && time <= now => Span { low: doubt.low, high: time },
             _ => Span { low: doubt.low, high: now },
         };
         self.note(doubt.xid, doubt.has_children, span);
+    }
+
+    /// When a transaction has committed that is visible: the time, and whether it is exact. Otherwise the transaction has committed by then:
+    /// too many others have since, or the server has been started anew.
+    pub fn committed(&self, xid: u32) -> (Time, bool) {
+        // What has just become visible may not be noted yet. Its time is not moved any more.
+        let flights = &self.flights[..self.head.flights];
+        if let Some(flight) = flights.iter().find(|flight| flight.xid == xid) {
+            return (flight.time, true);
+        }
+        let size = self.commits.len() as u64;
+        let kept = 1..=self.head.commits.min(size);
+        let mut commits =
+            kept.map(|back| &self.commits[((self.head.commits - back) % size) as usize]);
+        match commits.find(|commit| commit.xid == xid) {
+            Some(commit) => (commit.span.high, commit.span.low == commit.span.high),
+            None => (self.head.floor, false),
+        }
     }
 
     /// Whether a snapshot that is taken from now on can be made one of time `at`. From then on whatever commits gets a later

@@ -157,6 +157,35 @@ fn where_nobody_knows_the_agreed_time_readers_between_are_refused() {
 }
 
 #[test]
+fn who_knows_by_when_it_was_narrows_what_is_refused() {
+    let mut server = Owned::new(8);
+    let low = server.timeline().begin_prepare(10, false, gid("a"), Some(7), own(0)).unwrap();
+    let by = low.next().next();
+    let begun = server.timeline().begin_prepared(own(10));
+    server.timeline().end_prepared(10, Some(by), false, begun);
+    assert_eq!(server.hidden(low), Err(Refusal::Unsure));
+    assert_eq!(server.hidden(by), Ok(vec![]));
+}
+
+#[test]
+fn a_server_tells_when_a_transaction_has_committed_as_long_as_it_knows() {
+    let mut server = Owned::new(2);
+    let time = server.timeline().begin_commit(10, false, Time::ZERO, own(0)).unwrap();
+    // It is visible before it is noted.
+    assert_eq!(server.timeline().committed(10), (time, true));
+    server.timeline().end_commit(10, true);
+    assert_eq!(server.timeline().committed(10), (time, true));
+    server.commit(11);
+    server.commit(12);
+    let (by, is_exact) = server.timeline().committed(10);
+    assert!(!is_exact && by >= time);
+    // Readers of that time are not refused.
+    assert_eq!(server.hidden(by).map(|hidden| hidden.contains(&10)), Ok(false));
+    server.timeline().start(own(500));
+    assert_eq!(server.timeline().committed(12), (own(500), false));
+}
+
+#[test]
 fn a_time_before_the_prepare_or_in_the_future_is_not_an_agreed_one() {
     for wrong in [own(0), own(900_000)] {
         let mut server = Owned::new(8);

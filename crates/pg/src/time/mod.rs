@@ -90,14 +90,48 @@ impl Reading {
     }
 }
 
+/// When a transaction has committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct When {
+    /// At that time, or not later.
+    pub time: Time,
+    /// It is the very time.
+    pub is_exact: bool,
+}
+
+impl When {
+    /// As `pgs_catalog.committed_at` tells it.
+    pub fn from_text(text: &str) -> Option<Self> {
+        let (word, number) = text.split_once(' ')?;
+        let time = Time::from_number(number.parse().ok()?)?;
+        Some(Self { time, is_exact: word == "at" })
+    }
+
+    /// The comment that tells it behind COMMIT PREPARED.
+    pub fn comment(self) -> String {
+        match self.is_exact {
+            true => comment(Some(self.time)),
+            false => format!(" /* pgs_by_{} */", self.time.number()),
+        }
+    }
+}
+
+impl std::fmt::Display for When {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let word = if self.is_exact { "at" } else { "by" };
+        write!(f, "{word} {}", self.time.number())
+    }
+}
+
+/// When a transaction of this server has committed, which is visible. None if the library is not preloaded.
+pub fn when_committed(transaction: u64) -> Option<When> {
+    let (time, is_exact) = shared::with(|timeline| timeline.committed(transaction as u32))?;
+    Some(When { time, is_exact })
+}
+
 /// The comment that tells a node a time behind a command that ends a transaction.
 pub fn comment(at: Option<Time>) -> String {
     at.map(|at| format!(" /* {NAME}{} */", at.number())).unwrap_or_default()
-}
-
-/// The same if it is only known that the transaction has committed by then.
-pub fn comment_by(by: Time) -> String {
-    format!(" /* pgs_by_{} */", by.number())
 }
 
 /// What the name of a portal, or of a snapshot to import, begins with if a time follows.
@@ -114,9 +148,9 @@ pub fn read_time(must_be_now: bool, coordinator: u64) -> Option<Reading> {
     Some(Reading { at: chosen.at, but, is_unclean: !chosen.is_clean })
 }
 
-/// Nothing that this server knows of has committed later.
-pub fn latest() -> Option<Time> {
-    Some(shared::acknowledged().max(now()?))
+/// A transaction that is known to have committed somewhere has done so by now.
+pub fn by_now() -> Option<When> {
+    Some(When { time: shared::acknowledged().max(now()?), is_exact: false })
 }
 
 fn database() -> u32 {

@@ -9,8 +9,9 @@
 //! Only at READ COMMITTED: a node might meet a row changed since the snapshot where PostgreSQL would not come so far. Replicated tables, whose
 //! rows have no place in common, are an exception: there is no other way, and what the client may see is 40001 once more than needed.
 
+use super::lost_in_the_middle;
 use super::merge::Merge;
-use super::read::{Read, assign, lost_in_the_middle};
+use super::read::{Read, assign};
 use super::render;
 use crate::activity::{Kind, Work};
 use crate::plan::data::Plan;

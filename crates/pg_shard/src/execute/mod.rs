@@ -49,15 +49,15 @@ pub(crate) use self::read::common_nodes;
 use crate::catalog::{self, DistributedTable};
 use crate::plan::compiled;
 use crate::plan::data::Plan;
-use pg::PgError;
 use pg::exec::scan::{Scan, ScanIo};
 use pg::path::lookup_join::Kind;
 use pg::path::plan::PlanReader;
 use pg::print::template::Piece;
 use pg::read::query::Key;
 use pg::sys::value::Hasher;
+use pg::{PgError, SqlState};
 use shardmap::tid::TidLayout;
-use shardmap::{KeyValue, Prune};
+use shardmap::{KeyValue, NodeAddress, Prune};
 use std::rc::Rc;
 
 /// Makes the scan of a plan.
@@ -193,4 +193,17 @@ fn unreadable(table: &DistributedTable, index: usize) -> PgError {
             all.join(", ")
         ))
         .hint("Start the nodes again, or repair the placements with master_copy_shard_placement.")
+}
+
+/// The error for a node that was lost after rows of it had been given out.
+fn lost_in_the_middle(node: &NodeAddress, cause: Option<&PgError>) -> PgError {
+    let error = PgError::new(
+        SqlState::CONNECTION_FAILURE,
+        format!("connection to node \"{node}\" was lost in the middle of a read"),
+    )
+    .hint("Run the statement again; it will use other placements, if there are any.");
+    match cause {
+        Some(cause) => error.detail(format!("Remote message: {}", cause.message())),
+        None => error,
+    }
 }

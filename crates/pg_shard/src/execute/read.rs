@@ -9,7 +9,7 @@ use super::first_free::Claimed;
 use super::merge::Merge;
 use super::repartition::{self, Spooled, parts_of};
 use super::write::lock_rows_of;
-use super::{prune, render, tables};
+use super::{lost_in_the_middle, prune, render, tables};
 use crate::activity::{Kind, Work};
 use crate::catalog::{self, DistributedTable};
 use crate::naming::tell_as_table;
@@ -241,7 +241,7 @@ impl Read {
         self.at = self.own_time(&tables, &shards);
         self.told = Some(Work::begin(Kind::Read, shards.len()));
         let mut reads = self.open(io, &tables, &shards, Vec::new())?;
-        if self.is_early {
+        if self.waits_for_all() {
             reads = self.await_snapshots(io, reads)?;
         }
         self.state = match self.merge_order(io) {
@@ -283,6 +283,12 @@ impl Read {
             io.pass_over();
         }
         Ok(count)
+    }
+
+    /// No row is given out before all nodes have accepted the time: one may refuse it.
+    fn waits_for_all(&self) -> bool {
+        let at = self.shared().map_or(self.at, Shared::time);
+        self.is_early || self.tries > 0 || at.is_some_and(|at| at.is_unclean)
     }
 
     /// Waits until all nodes have taken their snapshots.
@@ -496,7 +502,7 @@ impl Read {
             if !self.locks() {
                 session.borrow_mut().sharers = sharers;
             }
-            session.borrow_mut().announces = self.is_early;
+            session.borrow_mut().announces = self.waits_for_all();
             self.read_at_time(&session);
             let sent = self.send(&session, level, table, shards, &codecs, &arguments)?;
             match sent {
@@ -816,18 +822,6 @@ fn is_afresh(session: &SessionRef) -> bool {
         session.roll_back();
     }
     session.depth == 0
-}
-
-pub(super) fn lost_in_the_middle(node: &NodeAddress, cause: Option<&PgError>) -> PgError {
-    let error = PgError::new(
-        SqlState::CONNECTION_FAILURE,
-        format!("connection to node \"{node}\" was lost in the middle of a read"),
-    )
-    .hint("Run the statement again; it will use other placements, if there are any.");
-    match cause {
-        Some(cause) => error.detail(format!("Remote message: {}", cause.message())),
-        None => error,
-    }
 }
 
 fn tell_done(told: Option<&Work>, read: &NodeRead) {

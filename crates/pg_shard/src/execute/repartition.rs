@@ -5,7 +5,8 @@
 //! transaction (`Session::keeps`). If its session ends before, it drops them by itself. No row has been delivered yet
 //! while rows are split, so a node that is lost is replaced as in any read.
 
-use super::read::{Read, assign, lost_in_the_middle, sharers};
+use super::lost_in_the_middle;
+use super::read::{Read, assign, sharers};
 use super::render;
 use crate::activity::{Kind, Work};
 use crate::catalog::{self, DistributedTable};

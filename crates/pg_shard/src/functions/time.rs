@@ -11,6 +11,12 @@ fn clock() -> Option<i64> {
     time::now().map(Time::number)
 }
 
+/// When a transaction of this server has committed that is visible: `at` and the time, or `by` and a time that is not earlier.
+#[pg_extern]
+fn committed_at(transaction: i64) -> Option<String> {
+    time::when_committed(transaction.cast_unsigned()).map(|when| when.to_string())
+}
+
 /// The current transaction must not commit before that time. Tells the clock.
 #[pg_extern]
 fn commit_at(time: i64) -> Option<i64> {

@@ -3,7 +3,7 @@
 
 use super::{Command, Expect, Failure, Session, StatementName};
 use ::commit::{Evidence, State};
-use pg::time::Time;
+use pg::time::When;
 use pg::{PgError, SqlState};
 use protocol::Arguments;
 
@@ -74,7 +74,11 @@ impl Session {
     }
 
     /// Asks the node, which is the anchor's, about its transaction: first whether it is under way, then for its row.
-    pub(crate) fn state_of(&mut self, evidence: &Evidence) -> Result<State, Failure> {
+    /// A transaction that has committed comes with when it has.
+    pub(crate) fn state_of(
+        &mut self,
+        evidence: &Evidence,
+    ) -> Result<(State, Option<When>), Failure> {
         let Evidence { transaction, nonce, .. } = evidence;
         let mut is_under_way = false;
         let status = format!("SELECT pg_catalog.pg_xact_status('{transaction}')");
@@ -89,20 +93,22 @@ impl Session {
             asked => drop(asked?),
         }
         if is_under_way {
-            return Ok(State::UnderWay);
+            return Ok((State::UnderWay, None));
         }
-        let mut has_row = false;
-        // The transaction has committed no later than by the clock now.
+        let (mut has_row, mut when) = (false, None);
         let row = format!(
-            "SELECT pgs_catalog.clock() FROM pgs_catalog.decision WHERE transaction = '{transaction}' AND nonce = '{nonce}'"
+            "SELECT pgs_catalog.committed_at('{transaction}') FROM pgs_catalog.decision \
+             WHERE transaction = '{transaction}' AND nonce = '{nonce}'"
         );
         self.run(&row, None, &mut |row| {
             has_row = true;
-            let clock = row.first_text().and_then(|text| text.parse().ok());
-            clock.and_then(Time::from_number).into_iter().for_each(pg::time::acknowledge);
+            when = row.first_text().as_deref().and_then(When::from_text);
             Ok(())
         })?;
-        Ok(State::Ended { has_row })
+        if let Some(when) = when {
+            pg::time::acknowledge(when.time);
+        }
+        Ok((State::Ended { has_row }, when))
     }
 }
 
