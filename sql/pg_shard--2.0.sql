@@ -340,6 +340,14 @@ COMMENT ON TABLE pgs_catalog.identity IS 'by which number other nodes know this 
 INSERT INTO pgs_catalog.identity
     SELECT ('x' || pg_catalog.substr(pg_catalog.md5(pg_catalog.gen_random_uuid()::text), 1, 16))::bit(64)::bigint;
 
+/* SERIALIZABLE transactions lock this table: those that use this node alone share it, those that use several nodes have it alone. It
+   stays empty. Whoever may use the schema may lock it. */
+
+CREATE TABLE pgs_catalog.serializable_gate ();
+REVOKE ALL ON pgs_catalog.serializable_gate FROM PUBLIC;
+GRANT DELETE ON pgs_catalog.serializable_gate TO PUBLIC;
+COMMENT ON TABLE pgs_catalog.serializable_gate IS 'what SERIALIZABLE transactions lock on a node; it stays empty';
+
 CREATE FUNCTION pgs_catalog.begin_decision(coordinator bigint)
     RETURNS text LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'begin_decision_wrapper';
 COMMENT ON FUNCTION pgs_catalog.begin_decision(bigint)

@@ -24,6 +24,8 @@ enum Mode {
     Statements,
     /// Transactions do both. REPEATABLE READ.
     Snapshots,
+    /// They do both, over nodes and by key. SERIALIZABLE.
+    Serial,
 }
 
 /// What all clients share.
@@ -85,6 +87,17 @@ fn read(session: &mut Session, table: &str, keys: &[u32]) -> Result<Vec<Operatio
         .collect())
 }
 
+/// The same of one list, which a single node answers.
+fn read_by_key(session: &mut Session, table: &str, key: u32) -> Result<Vec<Operation>, Failed> {
+    let sql = format!("SELECT v FROM {table} WHERE k = {key}");
+    let messages = session.client().simple_query(&sql).map_err(|error| failed(&error))?;
+    let found = messages.iter().find_map(|message| match message {
+        testkit::postgres::SimpleQueryMessage::Row(row) => row.get(0).map(list),
+        _ => None,
+    });
+    Ok(vec![Operation::Read { key, list: found.unwrap_or_default() }])
+}
+
 fn run(session: &mut Session, sql: &str) -> Result<(), Failed> {
     session.client().simple_query(sql).map(drop).map_err(|error| failed(&error))
 }
@@ -137,6 +150,10 @@ impl Run<'_> {
             .collect();
         keys.sort_unstable();
         keys.dedup();
+        if self.mode == Mode::Serial && random.below(2) == 0 {
+            // On one node.
+            keys.truncate(1);
+        }
         let reads = random.below(2) == 0;
         let began = self.moment();
         let (operations, outcome) = match (self.mode, reads) {
@@ -170,6 +187,7 @@ impl Run<'_> {
         let level = match self.mode {
             Mode::Statements => "READ COMMITTED",
             Mode::Snapshots => "REPEATABLE READ",
+            Mode::Serial => "SERIALIZABLE",
         };
         let table = self.table();
         let mut steps = || {
@@ -177,6 +195,13 @@ impl Run<'_> {
             for (value, key) in (number * 10..).zip(keys) {
                 if self.mode == Mode::Snapshots && random.below(2) == 0 {
                     operations.extend(read(session, &table, &[*key, keys[0]])?);
+                }
+                if self.mode == Mode::Serial {
+                    match random.below(8) {
+                        0 => operations.extend(read(session, &table, &[*key, keys[0]])?),
+                        1..4 => operations.extend(read_by_key(session, &table, *key)?),
+                        _ => {}
+                    }
                 }
                 if random.below(4) > 0 {
                     append(session, &table, *key, value)?;
@@ -270,7 +295,9 @@ fn holds(mode: Mode, level: Level, kills: bool) {
     let (committed, aborted, unknown) =
         (ended(End::Committed), ended(End::Aborted), ended(End::Unknown));
     println!("{mode:?}: {committed} committed, {aborted} aborted, {unknown} unknown");
-    assert!(committed > 500, "{committed} transactions have committed");
+    // SERIALIZABLE transactions over several nodes come one after the other.
+    let least = if mode == Mode::Serial { 100 } else { 500 };
+    assert!(committed > least, "{committed} transactions have committed");
     let found = check(&history, level);
     let shown: Vec<String> =
         found.iter().take(5).map(|anomaly| describe(anomaly, &history)).collect();
@@ -301,4 +328,14 @@ fn repeatable_read_transactions_have_one_snapshot() {
 #[test]
 fn repeatable_read_transactions_have_one_snapshot_while_servers_die() {
     holds(Mode::Snapshots, Level::Snapshot, true);
+}
+
+#[test]
+fn serializable_transactions_on_one_node_and_over_two_have_an_order() {
+    holds(Mode::Serial, Level::Serializable, false);
+}
+
+#[test]
+fn serializable_transactions_have_an_order_while_servers_die() {
+    holds(Mode::Serial, Level::Serializable, true);
 }

@@ -14,3 +14,6 @@ mod anomalies;
 
 /// Every way of reading.
 mod ways;
+
+/// SERIALIZABLE transactions on one node and on several.
+mod serializable;

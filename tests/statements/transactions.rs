@@ -1,5 +1,7 @@
 //! Transaction blocks and savepoints.
 
+use std::sync::Barrier;
+use std::thread;
 use testkit::{TestCluster, wait_until};
 
 #[test]
@@ -177,15 +179,27 @@ fn a_serializable_conflict_fails_the_transaction_and_marks_no_placement() {
     let cluster = TestCluster::up(2);
     cluster.create_distributed("CREATE TABLE t (k int PRIMARY KEY, v int)", "t", "k", 1, 2);
     cluster.sql("INSERT INTO t SELECT i, 0 FROM generate_series(1, 16) AS i");
-    let (mut one, mut other) = (cluster.new_session(), cluster.new_session());
-    for session in [&mut one, &mut other] {
-        session.sql("BEGIN ISOLATION LEVEL SERIALIZABLE");
-        session.sql("SELECT sum(v) FROM t WHERE k = 1 OR k = 2");
-    }
-    one.sql("UPDATE t SET v = v + 1 WHERE k = 1");
-    other.sql("UPDATE t SET v = v + 1 WHERE k = 2");
-    one.sql("COMMIT");
-    assert_eq!(other.error("COMMIT").sqlstate, "40001");
+    let have_read = Barrier::new(2);
+    let ended: Vec<String> = thread::scope(|scope| {
+        let clients: Vec<_> = [1, 2]
+            .map(|key| {
+                let (mut session, have_read) = (cluster.new_session(), &have_read);
+                scope.spawn(move || {
+                    session.sql("BEGIN ISOLATION LEVEL SERIALIZABLE");
+                    session.sql("SELECT sum(v) FROM t WHERE k = 1 OR k = 2");
+                    have_read.wait();
+                    let update = format!("UPDATE t SET v = v + 1 WHERE k = {key}");
+                    let outcome = session.try_sql(&update).and_then(|_| session.try_sql("COMMIT"));
+                    // The other waits until this one has ended.
+                    drop(session);
+                    outcome.map_or_else(|error| error.sqlstate, |_| String::new())
+                })
+            })
+            .into_iter()
+            .collect();
+        clients.into_iter().map(|client| client.join().expect("it ends")).collect()
+    });
+    assert!(ended.contains(&String::new()) && ended.contains(&"40001".into()), "{ended:?}");
     assert_eq!(cluster.text("SELECT sum(v) FROM t"), "1");
     assert_eq!(cluster.unhealthy("t"), 0);
     assert_eq!(cluster.assert_placements_equal("t"), 16);

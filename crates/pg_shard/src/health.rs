@@ -10,7 +10,7 @@ use pg::catalog::privileged;
 use pg::server::background;
 use pg::server::lock::{self, Mode, ShardLock};
 use pg::server::resolver;
-use pg::server::transaction;
+use pg::server::transaction::{self, Isolation};
 use pg::{PgError, SqlState};
 use pgrx::prelude::*;
 use shardmap::{PlacementId, PlacementState, ShardId};
@@ -28,6 +28,9 @@ const BATCH: usize = 5;
 /// If one of them is the last healthy placement of its shard by now: somebody else marked the others, so what
 /// this statement wrote elsewhere is not what the shard will hold.
 pub(crate) fn mark_inactive(placements: &[(ShardId, PlacementId)]) -> Result<(), PgError> {
+    if transaction::isolation_level() == Isolation::Serializable {
+        return Err(missed_in_serializable());
+    }
     let placements = links::with_linked(placements)?;
     for batch in placements.chunks(BATCH) {
         let ids: Vec<String> = batch.iter().map(|(_, placement)| placement.0.to_string()).collect();
@@ -55,6 +58,15 @@ pub(crate) fn mark_inactive(placements: &[(ShardId, PlacementId)]) -> Result<(),
 /// Keeps everybody from marking placements to the end of the transaction.
 pub(crate) fn lock_marks() {
     lock::lock_shard(MARKING, Mode::Exclusive);
+}
+
+/// Where conflicts are found by the nodes, all placements must take part: who has read the lost one would be missed.
+fn missed_in_serializable() -> PgError {
+    PgError::new(
+        SqlState::CONNECTION_FAILURE,
+        "a placement cannot be reached, and a SERIALIZABLE transaction has to write it",
+    )
+    .hint("Nothing was written. Run the transaction again when the node is back, or use REPEATABLE READ.")
 }
 
 /// The background worker's part.

@@ -14,6 +14,7 @@ use crate::session::constraints::{self, Commands};
 use crate::session::ending::{
     PATIENCE, patience_to_leave, release_all, roll_back_all, run_all, stop_all,
 };
+use crate::session::gate;
 use crate::session::moment;
 use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::snapshot;
@@ -168,6 +169,7 @@ pub(crate) fn before_commit() -> Result<(), PgError> {
     let open: Vec<SessionRef> =
         open.into_iter().filter(|session| session.borrow().is_usable()).collect();
     check_written_nodes(&open)?;
+    pool::have_gates_alone()?;
     let wrote_any = open.iter().any(|session| session.borrow().wrote);
     let written = STATE.with_borrow(|state| state.written.clone());
     let drops_extension = wrote_any && !pg::server::decision::can_record();
@@ -367,6 +369,7 @@ pub(crate) fn before_prepare() -> Result<(), PgError> {
     let open: Vec<SessionRef> =
         open.into_iter().filter(|session| session.borrow().is_usable()).collect();
     check_written_nodes(&open)?;
+    pool::have_gates_alone()?;
     if open.is_empty() {
         return Ok(());
     }
@@ -385,6 +388,7 @@ pub(crate) fn after_transaction(committed: bool) {
     activity::forget();
     crate::functions::repartition::forget_sessions();
     moment::forget();
+    gate::forget();
     // If it was not said what became of it an error has come between.
     client_decision::end(false);
     distributed_commit::after_transaction(committed);
@@ -430,6 +434,7 @@ pub(crate) fn before_subtransaction_commit(level: u32) -> Result<(), PgError> {
         }
         session.borrow_mut().depth = level - 1;
         session.borrow_mut().keep_evidence_of(level);
+        session.borrow_mut().keep_gate_of(level);
     }
     Ok(())
 }
@@ -479,6 +484,7 @@ pub(crate) fn after_subtransaction_abort(level: u32) {
     for (session, rolled_back) in deep.iter_mut().zip(rolled_back) {
         session.depth = level - 1;
         session.forget_evidence_of(level);
+        session.forget_gate_of(level);
         session.forget_settings();
         if !rolled_back {
             lost.push(session.node.clone());

@@ -2,7 +2,8 @@
 //!
 //! 1.2 locks shards by advisory-class tags whose objsubid is 3 (data) or 4 (metadata); users' own advisory
 //! locks have 1 or 2. We add 5: one hash value of a shard's distribution column, so that two writers of
-//! different keys of a replicated shard do not wait for each other; and 6: the turn of those that want many shards.
+//! different keys of a replicated shard do not wait for each other; 6: the turn of those that want many shards; and 7: the turn
+//! of SERIALIZABLE transactions over several nodes.
 
 use pgrx::pg_sys;
 use shardmap::ShardId;
@@ -20,6 +21,8 @@ pub enum ShardLock {
     /// What whoever locks rows of a table's shards shares before, and has alone who must not meet any of them; told by
     /// the table's first shard.
     WriteGate(ShardId),
+    /// The turn of the SERIALIZABLE transaction that uses several nodes.
+    Several,
 }
 
 /// How it is locked.
@@ -63,6 +66,32 @@ pub fn unlock_shard(lock: ShardLock, mode: Mode) {
     }
 }
 
+/// The relations that the transaction has locked for reading or writing rows. Those that it has locked against everybody are not among
+/// them: it has made them, or changes their definition.
+pub fn relations_in_use() -> Vec<pg_sys::Oid> {
+    let below_all = |lock: i32| (1 << lock) - 1;
+    // SAFETY: the function copies what is in shared memory into `nelements` entries of the current memory context.
+    let locks = unsafe {
+        let data = &*pg_sys::GetLockStatusData();
+        std::slice::from_raw_parts(data.locks, data.nelements as usize)
+    };
+    // SAFETY: reads the backend's state.
+    let (database, process) = unsafe { (pg_sys::MyDatabaseId.to_u32(), pg_sys::MyProcPid) };
+    let of_rows = below_all(pg_sys::AccessExclusiveLock as i32);
+    let mine = locks.iter().filter(|lock| {
+        let tag = &lock.locktag;
+        lock.pid == process
+            && tag.locktag_type == pg_sys::LockTagType::LOCKTAG_RELATION as u8
+            && tag.locktag_field1 == database
+    });
+    let is_own = |lock: &&pg_sys::LockInstanceData| lock.holdMask > of_rows;
+    let (own, others): (Vec<_>, Vec<_>) = mine.partition(is_own);
+    let relation = |lock: &&pg_sys::LockInstanceData| lock.locktag.locktag_field2;
+    let own: Vec<u32> = own.iter().map(relation).collect();
+    let used = others.iter().filter(|lock| lock.holdMask != 0).map(relation);
+    used.filter(|oid| !own.contains(oid)).map(pg_sys::Oid::from).collect()
+}
+
 /// A complete advisory tag (SET_LOCKTAG_ADVISORY, `src/include/storage/lock.h`).
 fn tag_of(lock: ShardLock) -> pg_sys::LOCKTAG {
     let split = |id: ShardId| ((id.0 >> 32) as u32, id.0 as u32);
@@ -71,6 +100,7 @@ fn tag_of(lock: ShardLock) -> pg_sys::LOCKTAG {
         ShardLock::Metadata(id) => (split(id).0, split(id).1, 4),
         ShardLock::Key(id, hash) => (split(id).1, hash as u32, 5),
         ShardLock::WriteGate(id) => (split(id).0, split(id).1, 6),
+        ShardLock::Several => (0, 0, 7),
     };
     pg_sys::LOCKTAG {
         // SAFETY: reads the backend's state.

@@ -24,6 +24,7 @@ use pg::exec::scan::{Explain, Scan, ScanIo};
 use pg::net::wait::{WaitSet, clock};
 use pg::read::query::{Command, Key};
 use pg::server::lock::{Mode, ShardLock, lock_shard, try_lock_shard, unlock_shard};
+use pg::server::transaction::{Isolation, isolation_level};
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use protocol::Row;
@@ -441,6 +442,10 @@ pub(crate) fn writable(
     if healthy.is_empty() {
         return Err(nobody(table, index));
     }
+    let is_serializable = isolation_level() == Isolation::Serializable;
+    if is_serializable && healthy.len() < table.placements[index].len() {
+        return Err(not_all_healthy(table));
+    }
     if tables.len() == 1 {
         return Ok(healthy);
     }
@@ -450,6 +455,17 @@ pub(crate) fn writable(
         return Err(not_beside(table, &apart.node));
     }
     Ok(healthy)
+}
+
+/// Whoever has read a placement that is not healthy any more is not met on the others.
+fn not_all_healthy(table: &DistributedTable) -> PgError {
+    PgError::unsupported(
+        format!(
+            "cannot write table \"{}\" in a SERIALIZABLE transaction while a placement is inactive",
+            table.name
+        ),
+        "Repair the placement, or use REPEATABLE READ.",
+    )
 }
 
 fn not_beside(table: &DistributedTable, node: &NodeAddress) -> PgError {

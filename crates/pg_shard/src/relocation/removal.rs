@@ -5,7 +5,7 @@ use super::switch::{drop_shards, lock_out, on_node};
 use crate::catalog;
 use crate::ddl;
 use crate::functions::change_metadata;
-use crate::session::pool;
+use crate::session::{gate, pool};
 use crate::transaction::NodeFailure;
 use pg::server::lock::{Mode, ShardLock, lock_shard};
 use pg::{PgError, SqlState};
@@ -56,7 +56,10 @@ pub(crate) fn remove(shard: ShardId, node: &NodeAddress) -> Result<(), PgError> 
         on_node(node)
     ))?;
     let names: Vec<String> = there.iter().map(|member| member.name()).collect();
-    match ddl::run_on(node, &drop_shards(&names)) {
+    // Of SERIALIZABLE transactions that have used the node none is under way.
+    let mut statements = vec![gate::ALONE.to_owned()];
+    statements.extend(drop_shards(&names));
+    match ddl::run_on(node, &statements) {
         Ok(()) => Ok(()),
         Err(NodeFailure::Unreachable(error)) => {
             pg::sys::error::warning(

@@ -13,6 +13,7 @@ use crate::catalog;
 use crate::ddl::foreign_keys;
 use crate::fault;
 use crate::functions::{change_metadata, literal};
+use crate::session::gate;
 use pg::catalog::privileged;
 use pg::catalog::table::{RelationLock, lock_relation};
 use pg::net::wait::{clock, pause};
@@ -114,6 +115,9 @@ fn switch(relocation: &Relocation) -> Result<(), PgError> {
         .hint("Try again when it has been repaired, or from another placement."));
     }
     let names: Vec<String> = group.members.iter().map(Member::name).collect();
+    // Of SERIALIZABLE transactions that have used the nodes none is under way while the place changes.
+    relocation.on_source(&[gate::ALONE.to_owned()])?;
+    relocation.on_target(&[gate::ALONE.to_owned()])?;
     // What is in doubt at the source is waited for here.
     relocation.on_source(&[format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", names.join(", "))])?;
     fault::point("relocation_locked");

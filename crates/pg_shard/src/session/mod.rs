@@ -26,6 +26,12 @@ pub(crate) mod deadlock;
 /// SET CONSTRAINTS of the transaction.
 pub(crate) mod constraints;
 
+/// SERIALIZABLE over several nodes.
+pub(crate) mod gate;
+
+/// How a session takes part in that.
+mod gate_lock;
+
 /// COPY on a session.
 mod copy;
 
@@ -207,6 +213,10 @@ pub(crate) struct Session {
     imported_age: Option<u64>,
     /// How old the remote transaction's snapshot is.
     age: Age,
+    /// How the remote transaction has gone through the node's gate.
+    gate: gate::Gate,
+    /// The node has one.
+    knows_gate: bool,
     /// Such a transaction was ended, and the answer has not been read.
     is_ending: bool,
     /// Why the connection is broken: whoever asks again is told the same.
@@ -321,6 +331,8 @@ impl Session {
             imported: None,
             imported_age: None,
             age: Age::default(),
+            gate: gate::Gate::None,
+            knows_gate: false,
             is_ending: false,
             lost: None,
             standing: Standing::new(),
@@ -419,6 +431,7 @@ impl Session {
         self.expects.clear();
         self.depth = 0;
         (self.is_held, self.is_ending, self.commit) = (false, false, Commit::NotAsked);
+        self.gate = gate::Gate::None;
         if let Some(snapshot) = self.snapshot.take() {
             snapshot.lose();
         }
@@ -691,7 +704,7 @@ impl Session {
         (self.is_held, self.commit) = (false, Commit::NotAsked);
         (self.wrote, self.locked) = (false, false);
         (self.wants_evidence, self.evidence) = (false, None);
-        self.has_answered = false;
+        (self.has_answered, self.gate) = (false, gate::Gate::None);
         self.snapshot = None;
         self.stored.clear();
     }
@@ -733,6 +746,7 @@ impl Session {
             self.link.flight().execute(name, &Arguments::none());
             self.expects.push_back(Expect::Preliminary);
             self.depth = 1;
+            self.queue_gate(isolation);
             self.standing.begin();
             self.age = self.imported_age.take().map_or_else(Age::now, Age::of);
             let at = match &self.snapshot {
@@ -873,28 +887,6 @@ impl Session {
                     }
                 }
                 Kind::Ignored | Kind::CopyIn | Kind::CopyOut | Kind::CopyData | Kind::CopyDone => {}
-            }
-        }
-    }
-
-    /// COMMIT is complete: the transaction has failed before, without anybody having noticed, or the answer is not COMMIT's at all.
-    fn check_ending(&mut self, ending: Ending) -> Result<(), Failure> {
-        match ending {
-            Ending::Committed => Ok(()),
-            Ending::RolledBack => {
-                self.error.get_or_insert_with(|| {
-                    PgError::new(
-                        SqlState::IN_FAILED_SQL_TRANSACTION,
-                        format!("the transaction on node \"{}\" has failed", self.node),
-                    )
-                    .hint("Nothing was committed. Run the transaction again.")
-                });
-                Ok(())
-            }
-            Ending::OfAnother => {
-                let text =
-                    format!("node \"{}\" has answered another statement than COMMIT", self.node);
-                Err(self.lose(PgError::internal(text)))
             }
         }
     }

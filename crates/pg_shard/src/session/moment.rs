@@ -9,7 +9,7 @@
 //!   snapshot that these import.
 //! * Under REPEATABLE READ the transaction has one, chosen when it first begins on a node; then it begins on all others too, so
 //!   that they keep what was there at that time until they are asked.
-//! * Under SERIALIZABLE there is none: nodes find conflicts by snapshots of their own.
+//! * Under SERIALIZABLE there is none: nodes find conflicts by snapshots of their own ([`super::gate`]).
 //!
 //! A node that does not keep the time is read as it is, with a WARNING once a session.
 

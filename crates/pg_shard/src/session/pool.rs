@@ -1,6 +1,7 @@
 //! Which sessions there are: one for each node and role that logs in, opened when first needed, kept until the backend ends. In whose
 //! name a session acts is in `identity.rs`.
 
+use super::gate;
 use super::identity::{self, Wanted};
 pub(crate) use super::identity::{acting_as, logged_in_as, user};
 use super::known_secrets;
@@ -92,7 +93,7 @@ pub(crate) fn session_of(
     session_in(node, stale, statement, acting.apart())
 }
 
-fn no_session(failure: Failure) -> NoSession {
+pub(super) fn no_session(failure: Failure) -> NoSession {
     match failure {
         Failure::Lost(error) => NoSession::Unreachable(error),
         Failure::Statement(error) => NoSession::Refused(error),
@@ -136,6 +137,7 @@ fn session_in(
             session.borrow_mut().settle_copies();
             session.borrow_mut().standing.stand_in(wanted);
             if session.borrow().is_usable() {
+                enter(&session)?;
                 return Ok(session);
             }
         }
@@ -147,10 +149,84 @@ fn session_in(
         SESSIONS.with_borrow_mut(|sessions| sessions.retain(|pooled| !is_wanted(pooled)));
         refuse()?;
     }
-    match take_failed(role, node) {
+    let session = match take_failed(role, node) {
         Some(reason) => Err(reason),
         None => add(wanted, node, open_all(wanted, std::slice::from_ref(node)).remove(0)),
+    }?;
+    enter(&session)?;
+    Ok(session)
+}
+
+/// The sessions that have gone through their nodes' gates, besides this one.
+fn others_inside(session: Option<&SessionRef>) -> Vec<SessionRef> {
+    let mut sessions = all();
+    sessions.retain(|other| {
+        session.is_none_or(|it| !Rc::ptr_eq(it, other))
+            && other.try_borrow().is_ok_and(|other| other.is_inside())
+    });
+    sessions
+}
+
+/// A statement is about to use these nodes at once: the first session need not share its node's gate.
+fn expect_several(nodes: &[&NodeAddress]) {
+    if !gate::is_wanted() || gate::uses_several() {
+        return;
     }
+    let mut nodes: Vec<NodeAddress> = nodes.iter().map(|node| (*node).clone()).collect();
+    nodes.extend(others_inside(None).iter().map(|session| session.borrow().node.clone()));
+    nodes.sort();
+    nodes.dedup();
+    if nodes.len() > 1 {
+        gate::note_several();
+    }
+}
+
+/// A SERIALIZABLE transaction is about to use a node.
+fn enter(session: &SessionRef) -> Result<(), NoSession> {
+    if !gate::is_wanted() {
+        return Ok(());
+    }
+    let node = session.borrow().node.clone();
+    let others = others_inside(Some(session));
+    if others.iter().any(|other| other.borrow().node == node) {
+        return Err(NoSession::Refused(gate::two_on_one_node(&node)));
+    }
+    let is_new = session.borrow().depth == 0;
+    if is_new && !session.borrow_mut().has_gate().map_err(no_session)? {
+        return Err(NoSession::Refused(gate::no_gate(&node)));
+    }
+    if others.is_empty() && !gate::uses_several() {
+        return Ok(());
+    }
+    gate::note_several();
+    gate::take_turn(!others.is_empty() || !is_new).map_err(NoSession::Refused)?;
+    for other in others {
+        let Ok(mut other) = other.try_borrow_mut() else { continue };
+        // One that has something under way does so before COMMIT.
+        if !other.is_busy() && other.reader.is_none() && !other.transaction_failed() {
+            other.have_gate_alone().map_err(no_session)?;
+        }
+    }
+    Ok(())
+}
+
+/// Before a SERIALIZABLE transaction prepares or commits anything: if it has used several nodes it has all their gates alone.
+pub(crate) fn have_gates_alone() -> Result<(), PgError> {
+    if !gate::is_wanted() {
+        return Ok(());
+    }
+    let sessions = others_inside(None);
+    if sessions.is_empty() {
+        return Ok(());
+    }
+    gate::check_local_tables()?;
+    if sessions.len() > 1 {
+        gate::take_turn(true)?;
+        for session in sessions {
+            session.borrow_mut().have_gate_alone().map_err(transaction::fail)?;
+        }
+    }
+    Ok(())
 }
 
 fn open_all(wanted: Wanted, nodes: &[NodeAddress]) -> Vec<(Result<Session, NoSession>, Duration)> {
@@ -241,6 +317,8 @@ pub(crate) fn open_each_missing<'a>(nodes: impl Iterator<Item = &'a NodeAddress>
 }
 
 fn open_if_missing<'a>(nodes: impl Iterator<Item = &'a NodeAddress>, least: usize) {
+    let nodes: Vec<&NodeAddress> = nodes.collect();
+    expect_several(&nodes);
     FAILED.with_borrow_mut(Vec::clear);
     let mut missing: Vec<NodeAddress> = Vec::new();
     let mut wanted = identity::wanted();

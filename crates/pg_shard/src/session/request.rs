@@ -1,5 +1,6 @@
 //! What a session is asked: a statement's text or the key under which a node keeps it, and its arguments.
 
+use super::gate;
 use pg::PgError;
 use pg::server::transaction::Isolation;
 use protocol::Arguments;
@@ -53,6 +54,11 @@ pub(crate) enum Command {
     BeginSnapshot,
     /// The transaction is to show that it has committed.
     Evidence,
+    /// A SERIALIZABLE transaction goes through the node's gate.
+    Gate {
+        /// No other does so.
+        is_alone: bool,
+    },
 }
 
 /// The command by which a node begins to act as another role: its whole text, by which the node knows that no function calls.
@@ -72,6 +78,10 @@ impl Command {
                 "BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE"
             }
             Self::Begin(Isolation::Serializable) => "BEGIN ISOLATION LEVEL SERIALIZABLE READ WRITE",
+            Self::Gate { is_alone: false } => {
+                "LOCK TABLE pgs_catalog.serializable_gate IN ROW SHARE MODE"
+            }
+            Self::Gate { is_alone: true } => gate::ALONE,
             Self::BeginSnapshot => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
             Self::Evidence => {
                 let coordinator = pg::server::decision::identity().cast_signed();
@@ -88,6 +98,7 @@ impl Command {
             Self::Begin(Isolation::Serializable) => 2,
             Self::BeginSnapshot => 3,
             Self::Evidence => 4,
+            Self::Gate { is_alone } => 5 + i64::from(is_alone),
         };
         StatementKey { template: 0, part }
     }

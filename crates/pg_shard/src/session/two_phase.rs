@@ -5,7 +5,7 @@ use super::{Command, Expect, Failure, Session, StatementName};
 use ::commit::{Evidence, State};
 use pg::time::When;
 use pg::{PgError, SqlState};
-use protocol::Arguments;
+use protocol::{Arguments, Ending};
 
 /// What a node says of itself when a session begins: its process, how many transactions can be prepared, and whether it has
 /// what shows that one has committed.
@@ -70,6 +70,28 @@ impl Session {
     pub(crate) fn keep_evidence_of(&mut self, depth: u32) {
         if let Some((_, written)) = &mut self.evidence {
             *written = (*written).min(depth - 1);
+        }
+    }
+
+    /// COMMIT is complete: the transaction has failed before, without anybody having noticed, or the answer is not COMMIT's at all.
+    pub(super) fn check_ending(&mut self, ending: Ending) -> Result<(), Failure> {
+        match ending {
+            Ending::Committed => Ok(()),
+            Ending::RolledBack => {
+                self.error.get_or_insert_with(|| {
+                    PgError::new(
+                        SqlState::IN_FAILED_SQL_TRANSACTION,
+                        format!("the transaction on node \"{}\" has failed", self.node),
+                    )
+                    .hint("Nothing was committed. Run the transaction again.")
+                });
+                Ok(())
+            }
+            Ending::OfAnother => {
+                let text =
+                    format!("node \"{}\" has answered another statement than COMMIT", self.node);
+                Err(self.lose(PgError::internal(text)))
+            }
         }
     }
 
