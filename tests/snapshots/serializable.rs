@@ -56,7 +56,7 @@ fn until_done(session: &mut Session, statements: &[String]) -> String {
 fn two_transactions_do_not_both_withdraw_what_two_nodes_hold_together() {
     let cluster = accounts();
     let [here, there] = by_node(&cluster);
-    for (round, (a, b)) in here.iter().zip(&there).take(8).enumerate() {
+    for (round, (a, b)) in here.iter().zip(&there).take(4).enumerate() {
         let start = Barrier::new(2);
         // Whole at once, or by key, one node after the other.
         let read = match round % 2 {
@@ -91,7 +91,7 @@ fn two_transactions_do_not_both_withdraw_what_two_nodes_hold_together() {
 fn readers_of_single_nodes_see_transactions_over_both_in_one_order() {
     let cluster = accounts();
     let [here, there] = by_node(&cluster);
-    let (writers, rounds) = (3, 8);
+    let (writers, rounds) = (3, 5);
     let seen = thread::scope(|scope| {
         for writer in 0..writers {
             let (mut session, a, b) = (cluster.new_session(), here[writer], there[writer]);
@@ -225,7 +225,7 @@ fn local_tables_and_distributed_ones_are_not_used_in_one_serializable_transactio
 #[test]
 fn transfers_on_one_node_and_over_two_end_and_keep_the_total() {
     let cluster = accounts();
-    let moves = 8;
+    let moves = 5;
     thread::scope(|scope| {
         for client in 0..4 {
             let mut session = cluster.new_session();

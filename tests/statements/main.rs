@@ -39,6 +39,9 @@ mod rights;
 /// INSERT as the action of rules.
 mod rules;
 
+/// Time-outs of the client and of the nodes.
+mod timeouts;
+
 /// Transaction blocks and savepoints.
 mod transactions;
 

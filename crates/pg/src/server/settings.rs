@@ -1,5 +1,5 @@
-//! Settings in which the nodes follow the client: those that change what values mean and how they look, and the client's own
-//! (`app.tenant`), which functions and policies read.
+//! Settings in which the nodes follow the client: those that change what values mean and how they look, how long locks are waited for, and the
+//! client's own (`app.tenant`), which functions and policies read.
 
 use crate::catalog::table;
 use crate::sys::version;
@@ -38,10 +38,11 @@ pub struct Settings {
     float_digits: c_int,
     outputs: [c_int; 3],
     texts: [u64; 4],
+    lock_timeout: c_int,
 }
 
 /// Settings of the server's own in which the nodes follow the client.
-pub const FOLLOWED: [&CStr; 11] = [
+pub const FOLLOWED: [&CStr; 12] = [
     c"DateStyle",
     c"IntervalStyle",
     c"TimeZone",
@@ -53,6 +54,7 @@ pub const FOLLOWED: [&CStr; 11] = [
     c"xmlbinary",
     c"lc_numeric",
     c"lc_time",
+    c"lock_timeout",
 ];
 
 /// The client's; equal ones mean equal settings.
@@ -75,8 +77,15 @@ pub fn settings() -> Settings {
                     raw::GetConfigOption(c"timezone_abbreviations".as_ptr(), true, false),
                 ),
             ],
+            lock_timeout: lock_timeout(),
         }
     }
+}
+
+/// How long a lock is waited for, in milliseconds; 0 is for ever.
+pub fn lock_timeout() -> c_int {
+    // SAFETY: reads a variable of the backend.
+    unsafe { pg_sys::LockTimeout }
 }
 
 /// The value that a node is told for one of [`FOLLOWED`].

@@ -6,38 +6,24 @@ use crate::links;
 use crate::naming;
 use crate::session::pool;
 use crate::transaction::{self, NodeFailure};
-use pg::catalog::table;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use shardmap::shard_template::Template;
 use shardmap::{NodeAddress, PlacementId, ShardId};
 use std::rc::Rc;
 
-/// Runs statements on a node inside the transaction. They wait for locks there no longer than the client's `lock_timeout`.
+/// Runs statements on a node inside the transaction.
 pub(crate) fn run_on(
     node: &shardmap::NodeAddress,
     statements: &[String],
 ) -> Result<(), NodeFailure> {
-    let statements = with_lock_timeout(statements);
     transaction::with_session(node, &mut |session| {
         let mut session = session.borrow_mut();
-        session.execute_all(&statements, Some(transaction::level_for_write()))?;
+        session.execute_all(statements, Some(transaction::level_for_write()))?;
         session.wrote = true;
         Ok(())
     })
     .map(drop)
-}
-
-fn with_lock_timeout(statements: &[String]) -> Vec<String> {
-    let timeout = table::setting(c"lock_timeout");
-    if timeout == "0" {
-        return statements.to_vec();
-    }
-    // What a number and a unit need is quotes.
-    let mut all = vec![format!("SET LOCAL lock_timeout TO '{timeout}'")];
-    all.extend_from_slice(statements);
-    all.push("SET LOCAL lock_timeout TO DEFAULT".to_owned());
-    all
 }
 
 /// The table with the placements of now.

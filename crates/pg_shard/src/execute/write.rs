@@ -24,6 +24,7 @@ use pg::exec::scan::{Explain, Scan, ScanIo};
 use pg::net::wait::{WaitSet, clock};
 use pg::read::query::{Command, Key};
 use pg::server::lock::{Mode, ShardLock, lock_shard, try_lock_shard, unlock_shard};
+use pg::server::settings::lock_timeout;
 use pg::server::transaction::{Isolation, isolation_level};
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
@@ -100,9 +101,9 @@ impl RoutedWrite {
             rows.rows.borrow_mut().set_shard(index);
             let _told = Work::begin(Kind::Write, 1);
             let one_table = tables.len() == 1 && counts;
-            // Rows that other tables refer to may be free to go on one node and not on the other.
+            // Rows that other tables refer to may be free to go on one node and not on the other; who waits no longer would be marked.
             let is_alike = tables[0].unique_within_key && !tables[0].is_linked;
-            let pair = if alone && by_key && one_table && is_alike {
+            let pair = if alone && by_key && one_table && is_alike && lock_timeout() == 0 {
                 writable(&tables, index)?
             } else {
                 Vec::new()

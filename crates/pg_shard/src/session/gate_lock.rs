@@ -2,6 +2,7 @@
 
 use super::gate::{self, Gate};
 use super::{Command, Expect, Failure, Session};
+use pg::server::settings;
 use pg::server::transaction::Isolation;
 use protocol::{Arguments, StatementName};
 
@@ -25,6 +26,11 @@ impl Session {
         if isolation != Isolation::Serializable {
             self.gate = Gate::None;
             return;
+        }
+        // Other settings are told behind it, since a query would take the snapshot.
+        let patience = settings::lock_timeout();
+        if patience > 0 {
+            self.queue_command(&format!("SET LOCAL lock_timeout = {patience}"));
         }
         let is_alone = gate::uses_several();
         self.gate = if is_alone { Gate::Alone(1) } else { Gate::Shared };

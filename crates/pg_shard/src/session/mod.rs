@@ -277,7 +277,9 @@ const PINNED: &str = "SET role = none; SET search_path = pg_catalog, pg_temp; SE
     SET check_function_bodies = on; SET default_transaction_read_only = off; \
     SET default_transaction_deferrable = off; SET default_transaction_isolation = 'read committed'; \
     SET client_connection_check_interval = '2s'; SET statement_timeout = 0; SET lock_timeout = 0; \
-    SET idle_in_transaction_session_timeout = 0; SET pg_shard.tell_commits = on";
+    SET idle_in_transaction_session_timeout = 0; SET pg_shard.tell_commits = on; \
+    SELECT CASE WHEN pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL \
+    THEN pg_catalog.set_config('transaction_timeout', '0', false) END";
 
 /// The error for a statement that is stored and whose rows cannot be had.
 fn not_returned(cause: &PgError) -> PgError {
