@@ -1,6 +1,6 @@
 //! Hooks: how PostgreSQL calls us, and how we call whoever was there before.
 //!
-//! Each hook has one slot for the previous owner, filled once in [`install`]. The outer functions hold nothing
+//! What was there before is kept in `sys/previous.rs`. The outer functions hold nothing
 //! with a destructor and call the core or the previous hook directly, so an ERROR from below passes over them
 //! with all its fields; our own part runs inside [`boundary`].
 
@@ -11,24 +11,23 @@ use crate::exec::execution::{self, Ends, Execution};
 use crate::exec::scan::{self, BeginScan};
 use crate::exec::scrolling;
 use crate::exec::triggers;
+use crate::extension::{self, Extension, extension};
 use crate::path::base::{self, ShardScan};
 use crate::path::join;
 use crate::path::modify::{self, ModifyTarget};
-use crate::path::plan::{BoundParameters, Plan, PlanWriter};
+use crate::path::plan::{self, BoundParameters, Plan, PlanWriter};
+use crate::path::pushed;
 use crate::path::upper;
-use crate::read::query::{DistributionKey, Statement};
+use crate::read::query::Statement;
 use crate::server::transaction;
 use crate::server::utility::{self, UtilityCall};
 use crate::sys::error::{PgError, boundary};
+use crate::sys::previous::{self, Previous};
 use crate::sys::version;
 use crate::time::{aged, events};
 use pgrx::pg_sys::{self, Oid};
-use shardmap::instruction::Purpose;
-use shardmap::repartition::RepartitionedRows;
-use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_void};
 use std::sync::OnceLock;
-use std::time::Duration;
 
 /// What to do with a statement.
 #[derive(Clone, Copy, Debug)]
@@ -46,8 +45,8 @@ pub enum Verdict {
     Planned(Plan),
 }
 
-/// The extension, as the hooks see it.
-pub trait Extension: Sync {
+/// What the extension makes of statements.
+pub trait Planner: Extension {
     /// Plans a statement.
     fn plan(
         &self,
@@ -55,40 +54,6 @@ pub trait Extension: Sync {
         parameters: BoundParameters,
         scroll: bool,
     ) -> Result<Verdict, PgError>;
-    /// How a table is distributed, if it is and has shards.
-    fn distribution(&self, table: Oid) -> Option<DistributionKey>;
-    /// A guess at the number of rows of a distributed table.
-    fn estimated_rows(&self, table: Oid) -> Option<f64>;
-    /// How many pages a distributed table's shards have; none if it is not distributed.
-    fn estimated_pages(&self, table: Oid) -> Option<f64>;
-    /// How many shards a distributed table has.
-    fn shard_count(&self, table: Oid) -> usize;
-    /// Rows of a distributed table are not known by their places.
-    fn hides_places(&self, table: Oid) -> bool;
-    /// How many nodes hold placements of a distributed table.
-    fn node_count(&self, table: Oid) -> usize;
-    /// The tables can be joined shard by shard: those with several shards are cut alike, and for each shard there
-    /// is a node with healthy placements of all tables.
-    fn lie_together(&self, tables: &[Oid]) -> bool;
-    /// What the nodes of the tables' placements answer to a question in SQL about themselves; none if one of them cannot
-    /// be asked. Answers may be out of date.
-    fn ask_nodes(&self, tables: &[Oid], question: &str) -> Option<Vec<String>>;
-    /// Workers may do more than scan.
-    fn pushes_down(&self) -> bool;
-    /// What is printed for the workers is compared with what was meant.
-    fn verifies_sql(&self) -> bool;
-    /// Rows can move between all nodes that hold shards of the tables.
-    fn can_repartition(&self, tables: &[Oid]) -> bool;
-    /// On a worker: what a text says that a coordinator has given the current role for that purpose; an error if none has.
-    fn open_instruction<'a>(&self, purpose: Purpose, sealed: &'a str) -> Result<&'a str, PgError>;
-    /// On a worker: hands over all pieces of a part of rows that other nodes, or this one, have split; with each the number of
-    /// its source.
-    fn fetch_part(
-        &self,
-        moved: &RepartitionedRows,
-        part: usize,
-        each: &mut dyn FnMut(usize, Vec<u8>) -> Result<(), PgError>,
-    ) -> Result<(), PgError>;
     /// The private part of a scan over tables' shards.
     fn plan_scan(&self, scan: &ShardScan) -> PlanWriter;
     /// The private part of a write that is taken over from PostgreSQL's plan.
@@ -99,89 +64,27 @@ pub trait Extension: Sync {
     fn utility(&self, call: &mut UtilityCall) -> Result<utility::Outcome, PgError>;
     /// A utility statement has run, of which [`Extension::utility`] said that it wants to finish it.
     fn finish_utility(&self, call: &mut UtilityCall) -> Result<(), PgError>;
-    /// A relation is being dropped.
-    fn on_drop(&self, table: Oid) -> Result<(), PgError>;
-    /// A column is being dropped, by ALTER TABLE or with what it depends on.
-    fn on_drop_column(&self, table: Oid) -> Result<(), PgError>;
-    /// After how long a wait for nodes is looked into; none for never.
-    fn lock_patience(&self) -> Option<Duration>;
-    /// This backend has waited for nodes for that long: an error if it would wait for ever, true if it waits for a lock. `goes_on`
-    /// tells whether it still waits.
-    fn has_waited_long(&self, goes_on: &dyn Fn() -> bool) -> Result<bool, PgError>;
-    /// The transaction is about to commit.
-    fn before_commit(&self) -> Result<(), PgError>;
-    /// The transaction is about to be prepared.
-    fn before_prepare(&self) -> Result<(), PgError>;
-    /// The transaction has ended.
-    fn after_transaction(&self, committed: bool);
-    /// A subtransaction has been rolled back to the level above `level`.
-    fn after_subtransaction_abort(&self, level: u32);
-    /// A subtransaction has been released into the level above `level`.
-    fn before_subtransaction_commit(&self, level: u32) -> Result<(), PgError>;
-    /// A relation's definition changed, or (none) any may have.
-    fn forget(&self, table: Option<Oid>);
-    /// A function's definition changed: its name, say, or its volatility.
-    fn forget_plans(&self);
 }
 
-static EXTENSION: OnceLock<&'static dyn Extension> = OnceLock::new();
+static PLANNER: OnceLock<&'static dyn Planner> = OnceLock::new();
 
-pub(crate) fn planner() -> &'static dyn Extension {
-    *EXTENSION
-        .get()
-        .unwrap_or_else(|| unreachable!("hooks are installed after the extension is set"))
-}
-
-#[derive(Clone, Copy)]
-struct Previous {
-    planner: pg_sys::planner_hook_type,
-    relation_paths: pg_sys::set_rel_pathlist_hook_type,
-    relation_info: pg_sys::get_relation_info_hook_type,
-    join_paths: pg_sys::set_join_pathlist_hook_type,
-    upper_paths: pg_sys::create_upper_paths_hook_type,
-    utility: pg_sys::ProcessUtility_hook_type,
-    access: pg_sys::object_access_hook_type,
-}
-
-static PREVIOUS: OnceLock<Previous> = OnceLock::new();
-
-thread_local! {
-    /// The next statement to be planned is known to concern no distributed table.
-    static PASS_ON: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Says so; whoever does calls the planner at once.
-pub(crate) fn pass_on_next() {
-    PASS_ON.set(true);
-}
-
-pub(crate) fn previous_relation_paths() -> pg_sys::set_rel_pathlist_hook_type {
-    PREVIOUS.get().and_then(|previous| previous.relation_paths)
-}
-
-pub(crate) fn previous_relation_info() -> pg_sys::get_relation_info_hook_type {
-    PREVIOUS.get().and_then(|previous| previous.relation_info)
-}
-
-pub(crate) fn previous_join_paths() -> pg_sys::set_join_pathlist_hook_type {
-    PREVIOUS.get().and_then(|previous| previous.join_paths)
-}
-
-pub(crate) fn previous_upper_paths() -> pg_sys::create_upper_paths_hook_type {
-    PREVIOUS.get().and_then(|previous| previous.upper_paths)
+fn planner() -> &'static dyn Planner {
+    *PLANNER.get().unwrap_or_else(|| unreachable!("hooks are installed after the extension is set"))
 }
 
 /// Installs every hook and callback; once per process, from `_PG_init`.
-pub fn install(extension: &'static dyn Extension, begin: BeginScan) {
-    if EXTENSION.set(extension).is_err() {
+pub fn install(extension: &'static dyn Planner, begin: BeginScan) {
+    if !extension::set(extension) || PLANNER.set(extension).is_err() {
         return;
     }
+    pushed::register(|scan| planner().plan_scan(scan));
+    modify::register(|target| planner().plan_modify(target));
     scan::register(begin);
     cursor::register();
     // SAFETY: `_PG_init` runs alone on the main thread; hooks are plain function pointers, and callbacks stay
     // registered for the life of the process, as our library does.
     unsafe {
-        let _ = PREVIOUS.set(Previous {
+        previous::keep(Previous {
             planner: pg_sys::planner_hook,
             relation_paths: pg_sys::set_rel_pathlist_hook,
             relation_info: pg_sys::get_relation_info_hook,
@@ -190,7 +93,7 @@ pub fn install(extension: &'static dyn Extension, begin: BeginScan) {
             utility: pg_sys::ProcessUtility_hook,
             access: pg_sys::object_access_hook,
         });
-        pg_sys::planner_hook = Some(plan);
+        pg_sys::planner_hook = Some(plan_statement);
         pg_sys::set_rel_pathlist_hook = Some(base::relation_paths);
         pg_sys::get_relation_info_hook = Some(base::relation_info);
         pg_sys::set_join_pathlist_hook = Some(join::join_paths);
@@ -243,7 +146,7 @@ mod raw {
     }
 }
 
-unsafe extern "C-unwind" fn plan(
+unsafe extern "C-unwind" fn plan_statement(
     parse: *mut pg_sys::Query,
     text: *const c_char,
     options: c_int,
@@ -262,7 +165,7 @@ unsafe extern "C-unwind" fn plan(
         } else {
             (parse, std::ptr::null_mut())
         };
-        let verdict = if PASS_ON.take() {
+        let verdict = if plan::is_passed_on() {
             Verdict::NotOurs
         } else {
             boundary(|| planner().plan(Statement { parse }, BoundParameters(parameters), scroll))
@@ -286,7 +189,7 @@ unsafe extern "C-unwind" fn plan(
                 (statement.parse, Some(metadata), Some(must_find))
             }
         };
-        let planned = match PREVIOUS.get() {
+        let planned = match previous::previous() {
             Some(Previous { planner: Some(previous), .. }) => {
                 previous(parse, text, options, parameters)
             }
@@ -357,7 +260,7 @@ unsafe extern "C-unwind" fn process_utility(
         }
         let finish = boundary(|| events::before_utility(next, text));
         let read_only_tree = read_only_tree && next == statement;
-        match PREVIOUS.get() {
+        match previous::previous() {
             Some(Previous { utility: Some(previous), .. }) => {
                 previous(
                     next,
@@ -399,13 +302,13 @@ unsafe extern "C-unwind" fn access(
 ) {
     // SAFETY: PostgreSQL's own arguments; this frame holds plain values only.
     unsafe {
-        if let Some(Previous { access: Some(previous), .. }) = PREVIOUS.get() {
+        if let Some(Previous { access: Some(previous), .. }) = previous::previous() {
             previous(kind, class, object, sub_object, argument);
         }
         if kind == pg_sys::ObjectAccessType::OAT_DROP && class == pg_sys::RelationRelationId {
             boundary(|| match sub_object {
-                0 => planner().on_drop(object),
-                _ => planner().on_drop_column(object),
+                0 => extension().on_drop(object),
+                _ => extension().on_drop_column(object),
             });
         }
     }
@@ -413,13 +316,13 @@ unsafe extern "C-unwind" fn access(
 
 unsafe extern "C-unwind" fn relation_changed(_: pg_sys::Datum, table: Oid) {
     // Only forgets: no catalog is read inside an invalidation.
-    planner().forget((table != Oid::INVALID).then_some(table));
+    extension().forget((table != Oid::INVALID).then_some(table));
 }
 
 unsafe extern "C-unwind" fn function_changed(_: pg_sys::Datum, _cache: c_int, _hash: u32) {
-    planner().forget_plans();
+    extension().forget_plans();
 }
 
 unsafe extern "C-unwind" fn namespace_changed(_: pg_sys::Datum, _cache: c_int, _hash: u32) {
-    planner().forget(None);
+    extension().forget(None);
 }

@@ -19,6 +19,9 @@
 /// How PostgreSQL calls us.
 pub mod hooks;
 
+/// What this crate asks the extension.
+pub mod extension;
+
 /// PostgreSQL's structures as Rust sees them: errors, nodes and lists, values, tables of functions.
 pub mod sys;
 

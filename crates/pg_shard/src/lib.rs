@@ -73,7 +73,8 @@ use functions::partitions;
 use pg::PgError;
 use pg::catalog::table;
 use pg::exec::execution::Execution;
-use pg::hooks::{self, Extension, Verdict};
+use pg::extension::Extension;
+use pg::hooks::{self, Planner, Verdict};
 use pg::path::base::ShardScan;
 use pg::path::modify::ModifyTarget;
 use pg::path::plan::{BoundParameters, PlanWriter};
@@ -118,7 +119,7 @@ fn resolve(visit: &Visit) {
     resolver::visit(visit, relocation::undo);
 }
 
-impl Extension for PgShard {
+impl Planner for PgShard {
     fn plan(
         &self,
         statement: Statement,
@@ -128,6 +129,41 @@ impl Extension for PgShard {
         plan::plan(statement, parameters, scroll)
     }
 
+    fn plan_scan(&self, scan: &ShardScan) -> PlanWriter {
+        plan::data::Plan::ShardScan(Box::new(scan.clone())).write()
+    }
+
+    fn plan_modify(&self, target: &ModifyTarget) -> PlanWriter {
+        plan::modify::private(target)
+    }
+
+    fn finish(&self, execution: Execution) -> Result<(), PgError> {
+        execute::modify::finish(execution)
+    }
+
+    fn utility(&self, call: &mut UtilityCall) -> Result<Outcome, PgError> {
+        let Some(change) = call.partition_change() else { return ddl::utility(call) };
+        if !partitions::concerns(&change)? {
+            return ddl::utility(call);
+        }
+        if change.kind == PartitionChangeKind::Create {
+            ddl::utility(call)?;
+        }
+        Ok(Outcome::ThenFinish)
+    }
+
+    fn finish_utility(&self, call: &mut UtilityCall) -> Result<(), PgError> {
+        if let Some(change) = call.partition_change()
+            && partitions::concerns(&change)?
+        {
+            pg::server::alter::show_changes();
+            return partitions::follow(&change);
+        }
+        ddl::finish_utility(call)
+    }
+}
+
+impl Extension for PgShard {
     fn distribution(&self, table: Oid) -> Option<DistributionKey> {
         catalog::find(table).map(|table| table.key)
     }
@@ -195,39 +231,6 @@ impl Extension for PgShard {
         each: &mut dyn FnMut(usize, Vec<u8>) -> Result<(), PgError>,
     ) -> Result<(), PgError> {
         functions::repartition::fetch_part(moved, part, each)
-    }
-
-    fn plan_scan(&self, scan: &ShardScan) -> PlanWriter {
-        plan::data::Plan::ShardScan(Box::new(scan.clone())).write()
-    }
-
-    fn plan_modify(&self, target: &ModifyTarget) -> PlanWriter {
-        plan::modify::private(target)
-    }
-
-    fn finish(&self, execution: Execution) -> Result<(), PgError> {
-        execute::modify::finish(execution)
-    }
-
-    fn utility(&self, call: &mut UtilityCall) -> Result<Outcome, PgError> {
-        let Some(change) = call.partition_change() else { return ddl::utility(call) };
-        if !partitions::concerns(&change)? {
-            return ddl::utility(call);
-        }
-        if change.kind == PartitionChangeKind::Create {
-            ddl::utility(call)?;
-        }
-        Ok(Outcome::ThenFinish)
-    }
-
-    fn finish_utility(&self, call: &mut UtilityCall) -> Result<(), PgError> {
-        if let Some(change) = call.partition_change()
-            && partitions::concerns(&change)?
-        {
-            pg::server::alter::show_changes();
-            return partitions::follow(&change);
-        }
-        ddl::finish_utility(call)
     }
 
     fn on_drop(&self, table: Oid) -> Result<(), PgError> {

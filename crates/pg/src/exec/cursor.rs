@@ -8,7 +8,7 @@
 //! the cursor as `src/backend/executor/execCurrent.c` does and has its errors.
 
 use crate::catalog::table;
-use crate::hooks;
+use crate::extension::extension;
 use crate::path::base;
 use crate::read::query::{DistributionKey, Lookup, Statement, write_of, writing_queries};
 use crate::sys::custom::{self, Functions, Table};
@@ -320,7 +320,7 @@ pub(crate) unsafe fn expose(parse: *mut pg_sys::Query) -> (*mut pg_sys::Query, *
         let is_ours = |number: c_int| {
             let entry: *mut pg_sys::RangeTblEntry = node::nth(query.rtable, number as usize - 1);
             (*entry).rtekind == pg_sys::RTEKind::RTE_RELATION
-                && hooks::planner().distribution((*entry).relid).is_some()
+                && extension().distribution((*entry).relid).is_some()
         };
         let locks = !query.rowMarks.is_null();
         let mut numbers: Vec<c_int> = if locks {
@@ -350,7 +350,7 @@ pub(crate) unsafe fn expose(parse: *mut pg_sys::Query) -> (*mut pg_sys::Query, *
         for number in numbers {
             let entry: *mut pg_sys::RangeTblEntry = node::nth((*copy).rtable, number as usize - 1);
             let relid = (*entry).relid;
-            let Some(key) = hooks::planner().distribution(relid) else { return nothing };
+            let Some(key) = extension().distribution(relid) else { return nothing };
             let (columns, _) = identity(relid, key.column);
             if !may_read(version::checked_as(copy, entry), relid, &columns) {
                 return nothing;

@@ -11,7 +11,7 @@
 //! hashed; both sides are hashed as a hash join would do it (`src/backend/executor/nodeHash.c`).
 
 use crate::exec::rows::RowStore;
-use crate::exec::scan::ScanIo;
+use crate::exec::scan_io::ScanIo;
 use crate::sys::error::PgError;
 use crate::sys::node::{self, Visit};
 use crate::sys::unguarded;

@@ -5,7 +5,7 @@
 //! otherwise than this server does is found out.
 
 use crate::exec::rows::{self, RowStore};
-use crate::exec::scan::ScanIo;
+use crate::exec::scan_io::ScanIo;
 use crate::path::base::SortKey;
 use crate::sys::error::PgError;
 use crate::sys::unguarded::copy_datum;

@@ -3,6 +3,21 @@
 /// Our scan node in PostgreSQL's executor.
 pub mod scan;
 
+/// What a scan is, and what it may ask of the executor.
+pub mod scan_io;
+
+/// Rows that are sent along.
+pub(crate) mod sent_rows;
+
+/// Values that a statement is sent with.
+pub mod arguments;
+
+/// Rows of the child plan.
+pub mod child_rows;
+
+/// What a scan says of itself.
+pub mod explain;
+
 /// Remote rows: decoding and keeping.
 pub mod rows;
 

@@ -12,7 +12,7 @@
 //! coordinator only, which the extension proves (`open_instruction`). The columns' types are those of the server itself, and both
 //! ends speak the encoding of the same client, the coordinator.
 
-use crate::hooks;
+use crate::extension::extension;
 use crate::sys::error::{PgError, SqlState, boundary};
 use crate::sys::node;
 use crate::sys::unguarded;
@@ -331,7 +331,7 @@ pub unsafe extern "C-unwind" fn pg_shard_split_rows_step(call: pg_sys::FunctionC
             let state = if argument(0).isnull {
                 let text = pg_sys::text_to_cstring(argument(1).value.cast_mut_ptr());
                 let sealed = node::text_of(text);
-                let text = hooks::planner().open_instruction(Purpose::Split, &sealed)?;
+                let text = extension().open_instruction(Purpose::Split, &sealed)?;
                 let spec = PartitionSpec::parse(text).ok_or_else(no_such_way)?;
                 let before = pg_sys::MemoryContextSwitchTo(memory);
                 let made = Splitting::begin(call, spec);
@@ -540,7 +540,7 @@ pub unsafe extern "C-unwind" fn pg_shard_rows_of(call: pg_sys::FunctionCallInfo)
             // Without sources nobody is reached: so it stands in a plan that is only explained.
             let text = match text.as_str() {
                 "" => "",
-                sealed => hooks::planner().open_instruction(Purpose::Fetch, sealed)?,
+                sealed => extension().open_instruction(Purpose::Fetch, sealed)?,
             };
             let moved = RepartitionedRows::parse(text).ok_or_else(wrong)?.of_parts(&[part]);
             pg_sys::InitMaterializedSRF(call, pg_sys::MAT_SRF_USE_EXPECTED_DESC);
@@ -565,7 +565,7 @@ pub unsafe extern "C-unwind" fn pg_shard_rows_of(call: pg_sys::FunctionCallInfo)
                 descriptor,
             };
             let mut rows = vec![0u64; moved.sources.len()];
-            hooks::planner().fetch_part(&moved, part, &mut |source, piece| {
+            extension().fetch_part(&moved, part, &mut |source, piece| {
                 pgrx::check_for_interrupts!();
                 rows[source] += unpacker.unpack(piece)?;
                 Ok(())

@@ -2,7 +2,7 @@
 //! them.
 
 use crate::exec::undecoded::Undecoded;
-use crate::path::tid;
+use crate::read::tid;
 use crate::sys::error::PgError;
 use crate::sys::unguarded::client_encoding;
 use crate::sys::value::{Decoder, Encoder, FIRST_USER_OID, Hasher, is_binary_safe};

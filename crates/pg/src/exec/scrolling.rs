@@ -5,7 +5,7 @@
 //! likely to fit into `work_mem`, a Material node on top keeps them, and the cursor goes backward as it does over a
 //! local table. Others go forward only: a cursor by which a client reads a large table shall not fill the disk.
 
-use crate::hooks;
+use crate::extension::extension;
 use crate::sys::node;
 use pgrx::pg_sys::{self, NodeTag};
 
@@ -78,7 +78,7 @@ unsafe fn rows_of_a_shard(planned: *mut pg_sys::PlannedStmt) -> f64 {
             entries.into_iter().filter(|entry| (**entry).rtekind == pg_sys::RTEKind::RTE_RELATION);
         relations.map(|entry| (*entry).relid).collect::<Vec<_>>()
     };
-    let extension = hooks::planner();
+    let extension = extension();
     let of_a_shard = |table| {
         let rows = extension.estimated_rows(table)?;
         Some(rows / extension.shard_count(table).max(1) as f64)

@@ -2,7 +2,7 @@
 //!
 //! A wait that is shorter costs a look at the clock, or nothing.
 
-use crate::hooks;
+use crate::extension::extension;
 use crate::net::wait::clock;
 use crate::sys::error::{self, PgError};
 use std::ffi::c_int;
@@ -21,7 +21,7 @@ pub struct Watch {
 impl Watch {
     /// The longest wait before the next [`Self::look`].
     pub fn patience(&self) -> Option<Duration> {
-        let patience = hooks::planner().lock_patience()?;
+        let patience = extension().lock_patience()?;
         Some(match self.since {
             None => patience,
             Some(_) => self.next.saturating_sub(clock()).max(Duration::from_millis(1)),
@@ -31,7 +31,7 @@ impl Watch {
     /// A wait begins, if none has.
     pub fn begin(&mut self) {
         if self.since.is_none()
-            && let Some(patience) = hooks::planner().lock_patience()
+            && let Some(patience) = extension().lock_patience()
         {
             let now = clock();
             (self.since, self.next) = (Some(now), now + patience);
@@ -52,14 +52,14 @@ impl Watch {
 
     /// The same for waits that nothing may interrupt: returns the error.
     pub fn find(&mut self, sockets: &[c_int]) -> Option<PgError> {
-        let patience = hooks::planner().lock_patience()?;
+        let patience = extension().lock_patience()?;
         self.begin();
         let now = clock();
         if now < self.next {
             return None;
         }
         let waited = self.since.map_or(patience, |since| now - since);
-        match hooks::planner().has_waited_long(&|| !any_readable(sockets)) {
+        match extension().has_waited_long(&|| !any_readable(sockets)) {
             Ok(for_lock) => {
                 let rarely = waited.clamp(patience, RARELY.max(patience));
                 self.next = clock() + if for_lock { patience } else { rarely };

@@ -14,7 +14,7 @@
 
 use crate::catalog::definition::{self, Aggregate};
 use crate::exec::rows::{Source, StateKind};
-use crate::hooks;
+use crate::extension::extension;
 use crate::path::remote::Remote;
 use crate::sys::node;
 use crate::sys::value::FIRST_USER_OID;
@@ -260,7 +260,7 @@ unsafe fn on_all_nodes(aggregate: *mut pg_sys::Aggref, remote: &Remote) -> Optio
         {
             return None;
         }
-        let planner = hooks::planner();
+        let planner = extension();
         // Asked first, so that a node without the extension has no error to log.
         let has_extension = "SELECT pg_catalog.to_regprocedure(\
              'pgs_catalog.aggregate_definition(pg_catalog.text, pg_catalog.text)') IS NOT NULL";

@@ -6,31 +6,30 @@
 //! it is never read from the empty local table.
 
 use crate::exec::rows::Source;
-use crate::hooks;
+use crate::extension::extension;
 use crate::path::claim::{self, Claim};
 use crate::path::lookup_join::Matched;
 use crate::path::modify::{CLAIM_MARK, TARGET_MARK};
 use crate::path::pushed::{self, Pushed};
 use crate::path::remote::{self, Condition, Filter, HashedBy, Item, Remote};
 use crate::path::sorted;
+use crate::path::spread::Spread;
 use crate::path::subselect;
-use crate::path::tid;
 use crate::print::foldable::is_foldable;
 use crate::print::template::Piece;
 use crate::read::query::Key;
 use crate::read::shippable;
+use crate::read::tid;
 use crate::sys::custom::Table;
 use crate::sys::error::{PgError, boundary};
 use crate::sys::node;
+use crate::sys::previous::previous;
 use crate::sys::value::FIRST_USER_OID;
 use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use shardmap::Prune;
 use shardmap::locus::Locus;
 use std::rc::Rc;
-
-/// Stands for the shard's index in SQL that is being put together: no SQL has a zero byte.
-pub(crate) const SHARD_INDEX: char = '\0';
 
 /// A scan over the shards of one table, or of several that lie beside each other.
 #[derive(Clone, Debug)]
@@ -94,19 +93,6 @@ pub struct SortKey {
     pub nulls_first: bool,
 }
 
-/// Rows that are sent go where they match: by the hash of a column.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Spread {
-    /// The column.
-    pub column: usize,
-    /// The hash operator family of the distribution column.
-    pub family: Oid,
-    /// The type that the column is hashed as.
-    pub type_oid: Oid,
-    /// The distribution column's collation.
-    pub collation: Oid,
-}
-
 /// Rows are split on the nodes that have them, and stay there until others fetch them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split {
@@ -138,18 +124,18 @@ pub(crate) unsafe extern "C-unwind" fn relation_info(
     // SAFETY: the planner's live structures.
     unsafe {
         boundary(|| {
-            if let Some(rows) = hooks::planner().estimated_rows(table)
+            if let Some(rows) = extension().estimated_rows(table)
                 && !inhparent
             {
                 (*rel).indexlist = std::ptr::null_mut();
                 (*rel).tuples = rows;
-                let pages = hooks::planner().estimated_pages(table).unwrap_or(rows / 50.0);
+                let pages = extension().estimated_pages(table).unwrap_or(rows / 50.0);
                 (*rel).pages = pages.ceil().max(1.0) as u32;
                 (*rel).allvisfrac = 0.0;
             }
             Ok(())
         });
-        if let Some(previous) = hooks::previous_relation_info() {
+        if let Some(previous) = previous().and_then(|it| it.relation_info) {
             previous(_root, table, inhparent, rel);
         }
     }
@@ -168,7 +154,7 @@ pub(crate) unsafe extern "C-unwind" fn relation_paths(
 ) {
     // SAFETY: the planner's live structures.
     unsafe {
-        if let Some(previous) = hooks::previous_relation_paths() {
+        if let Some(previous) = previous().and_then(|it| it.relation_paths) {
             previous(root, rel, rti, rte);
         }
         boundary(|| {
@@ -179,7 +165,7 @@ pub(crate) unsafe extern "C-unwind" fn relation_paths(
                 || (*rte).inh
                     && (*rel).reloptkind == pg_sys::RelOptKind::RELOPT_BASEREL
                     && (*rte).relkind as u8 == pg_sys::RELKIND_PARTITIONED_TABLE
-                || hooks::planner().distribution((*rte).relid).is_none()
+                || extension().distribution((*rte).relid).is_none()
                 || is_dummy(rel)
             {
                 return Ok(());
@@ -277,7 +263,7 @@ unsafe fn base(
     // SAFETY: the planner's live structures.
     unsafe {
         let table = (*rte).relid;
-        let planner = hooks::planner();
+        let planner = extension();
         let key = planner.distribution(table).ok_or_else(|| {
             PgError::internal("a table ceased to be distributed while a query was planned")
         })?;
@@ -331,7 +317,7 @@ pub(crate) unsafe fn make_path(
         path.parent = rel;
         path.pathtarget = target;
         path.rows = rows.max(1.0);
-        let nodes = hooks::planner().node_count(remote.tables[0]).max(1) as f64;
+        let nodes = extension().node_count(remote.tables[0]).max(1) as f64;
         path.startup_cost = ROUND_TRIP + remote.before;
         path.total_cost = path.startup_cost + remote.work / nodes + path.rows * TRANSFER;
         for rows in remote.broadcasts() {

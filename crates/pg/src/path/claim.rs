@@ -19,16 +19,18 @@
 //! done so.
 
 use crate::exec::row_changes;
-use crate::exec::scan::ScanIo;
-use crate::hooks;
+use crate::exec::scan_io::ScanIo;
+use crate::extension::extension;
 use crate::path::base;
 use crate::path::base::SortKey;
 use crate::path::lock_join;
+use crate::path::printer::{Pieces, Printer};
 use crate::path::pushed::{self, Order, Pushed, Yield};
-use crate::path::remote::{Pieces, Printer, Remote, columns_in};
+use crate::path::remote::{Remote, columns_in};
 use crate::path::sorted;
-use crate::path::tid;
+use crate::print::template;
 use crate::print::template::Piece;
+use crate::read::tid;
 use crate::sys::node;
 use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag};
@@ -121,7 +123,7 @@ pub(crate) unsafe fn path(
         }
         let keys = (*root).query_pathkeys;
         // The places of rows differ between placements.
-        let by_place = !hooks::planner().hides_places((*entry).relid);
+        let by_place = !extension().hides_places((*entry).relid);
         if !by_place && !(skips(remote) && (keys.is_null() || (*root).limit_tuples == 1.0)) {
             return None;
         }
@@ -261,7 +263,7 @@ pub(crate) fn first_free(
         let locking = locking(printer, None).0;
         return FirstFree { candidates: Default::default(), locking, around, merge };
     }
-    let index = base::SHARD_INDEX;
+    let index = template::SHARD_INDEX;
     let candidates = [Some(claiming.candidates), None].map(|limit| {
         let limit = limit.map_or_else(String::new, |limit| format!(" LIMIT {limit}"));
         let mut part = Pieces::default();

@@ -5,18 +5,20 @@
 //! the way on PostgreSQL's side: clauses that only this server can compute, rows to be locked, expressions that an
 //! outer join must see before it fills in NULLs.
 
-use crate::hooks;
-use crate::path::base::{self, Spread};
+use crate::extension::extension;
+use crate::path::base;
 use crate::path::lock_join;
 use crate::path::lookup_join;
 use crate::path::pushed::{self, Pushed};
 use crate::path::remote::{self, Broadcast, Column, Condition, Item, Remote};
 use crate::path::repartition::{self, Side};
 use crate::path::sorted;
-use crate::path::tid;
+use crate::path::spread::Spread;
 use crate::read::facts::{is_deterministic, strip_relabel};
+use crate::read::tid;
 use crate::sys::error::boundary;
 use crate::sys::node::{self, Visit};
+use crate::sys::previous::previous;
 use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use shardmap::locus::{JoinKind, Locus};
@@ -37,7 +39,7 @@ pub(crate) unsafe extern "C-unwind" fn join_paths(
 ) {
     // SAFETY: the planner's live structures.
     unsafe {
-        if let Some(previous) = hooks::previous_join_paths() {
+        if let Some(previous) = previous().and_then(|it| it.join_paths) {
             previous(root, rel, outer, inner, kind, extra);
         }
         boundary(|| {
@@ -91,7 +93,7 @@ pub(crate) unsafe extern "C-unwind" fn join_paths(
             for mut joined in ways {
                 joined.work += ((*outer).rows + (*inner).rows + (*rel).rows) * 0.01;
                 // Estimates of next to nothing are wrong more often than right; a nested loop over what then comes is dear.
-                let shards = hooks::planner().shard_count(joined.tables[0]) as f64;
+                let shards = extension().shard_count(joined.tables[0]) as f64;
                 let path =
                     base::make_path(rel, (*rel).reltarget, (*rel).rows.max(8.0 * shards), &joined);
                 joined.cost = (*path).path.total_cost;
@@ -170,8 +172,8 @@ pub(crate) unsafe fn broadcast(
             }
             _ => None,
         };
-        let nodes = hooks::planner().node_count(table) as f64;
-        let shards = hooks::planner().shard_count(table) as f64;
+        let nodes = extension().node_count(table) as f64;
+        let shards = extension().shard_count(table) as f64;
         let width = 1.0 + columns.len() as f64 * 0.5;
         // Each node gets its rows and looks at them once a shard.
         let copies = if spread.is_some() { 1.0 } else { nodes };
@@ -232,7 +234,7 @@ pub(crate) unsafe fn travels(var: &pg_sys::Var) -> bool {
 unsafe fn may_join(root: *mut pg_sys::PlannerInfo, rel: *mut pg_sys::RelOptInfo) -> bool {
     // SAFETY: the planner's live structures.
     unsafe {
-        hooks::planner().pushes_down()
+        extension().pushes_down()
             && (*(*root).parse).commandType == pg_sys::CmdType::CMD_SELECT
             // A row that is locked here may have to be looked at again, relation by relation.
             && (*(*root).parse).rowMarks.is_null()
@@ -377,8 +379,8 @@ pub(crate) unsafe fn join(
 
         let mut tables = left.tables.clone();
         tables.extend(right.tables.iter().filter(|table| !left.tables.contains(table)));
-        tables.sort_by_key(|table| std::cmp::Reverse(hooks::planner().shard_count(*table)));
-        if !hooks::planner().lie_together(&tables) {
+        tables.sort_by_key(|table| std::cmp::Reverse(extension().shard_count(*table)));
+        if !extension().lie_together(&tables) {
             return None;
         }
         let clauses = |list: &[*mut pg_sys::Node]| {
@@ -514,8 +516,8 @@ unsafe fn unique_column(
         if (*entry).rtekind != pg_sys::RTEKind::RTE_RELATION {
             return None;
         }
-        let key = hooks::planner().distribution((*entry).relid)?;
-        let is_whole = hooks::planner().shard_count((*entry).relid) == 1;
+        let key = extension().distribution((*entry).relid)?;
+        let is_whole = extension().shard_count((*entry).relid) == 1;
         (0..2).find_map(|index| {
             let side: *mut pg_sys::Node = node::nth((*op).args, index);
             let var = node::cast::<pg_sys::Var, _>(side, NodeTag::T_Var)?;
@@ -536,7 +538,7 @@ unsafe fn unique_column(
 
 /// Filters of tables that are whole everywhere say nothing of the shards of others.
 fn of_sharded(filters: Vec<remote::Filter>, tables: &[Oid]) -> Vec<remote::Filter> {
-    let planner = hooks::planner();
+    let planner = extension();
     if tables.iter().all(|table| planner.shard_count(*table) == 1) {
         return filters;
     }

@@ -14,7 +14,7 @@ use crate::path::base;
 use crate::path::join::{broadcast, join};
 use crate::path::pushed::{self, Pushed};
 use crate::path::remote::{self, Item, Remote};
-use crate::path::tid;
+use crate::read::tid;
 use crate::sys::node::{self, Visit};
 use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag};

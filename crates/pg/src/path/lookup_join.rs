@@ -10,16 +10,15 @@
 
 use crate::catalog::table::has_index_on;
 use crate::exec::rows::Source;
-use crate::hooks;
+use crate::extension::extension;
 use crate::path::base::{self, ROUND_TRIP, ShardScan, SortKey, TRANSFER};
 use crate::path::join::{
     MOST_BROADCAST, MOST_BROADCAST_BYTES, changes_with_outer_rows, equal_column,
     has_placeholder_in, is_asked_after, spread_by, travels,
 };
+use crate::path::printer::{Output, Pieces, Printer};
 use crate::path::pushed::{Sql, make_scan, place_of};
-use crate::path::remote::{
-    Broadcast, Column, Condition, Item, Output, Pieces, Printer, Remote, columns_in,
-};
+use crate::path::remote::{Broadcast, Column, Condition, Item, Remote, columns_in};
 use crate::path::subselect;
 use crate::print::template::with_portable_output;
 use crate::print::verify_scan;
@@ -136,8 +135,8 @@ pub(crate) unsafe fn offer(
         let Some(join) = join(root, rel, outer, kind, right, clauses) else { return };
         let sent = &join.sent;
         let left = (*sent.path).rows.max(1.0);
-        let nodes = hooks::planner().node_count(right.tables[0]).max(1) as f64;
-        let shards = hooks::planner().shard_count(right.tables[0]) as f64;
+        let nodes = extension().node_count(right.tables[0]).max(1) as f64;
+        let shards = extension().shard_count(right.tables[0]) as f64;
         let copies = if sent.spread.is_some() { 1.0 } else { nodes };
         let width = 1.0 + sent.columns.len() as f64 * 0.5;
         let before = (*sent.path).total_cost + left * 0.01 + left * copies * width * 0.02;

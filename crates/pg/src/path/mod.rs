@@ -1,10 +1,16 @@
 //! Distributed tables in PostgreSQL's planner: relations, paths and plans that run on the nodes.
 
+/// How rows are spread over shards.
+pub mod spread;
+
 /// Distributed tables in PostgreSQL's own planner.
 pub mod base;
 
 /// Relations of the planner that the workers can compute, and their SQL.
 pub(crate) mod remote;
+
+/// The SQL of it.
+pub(crate) mod printer;
 
 /// Expressions made ready for ruleutils.
 pub(crate) mod printable;
@@ -33,11 +39,20 @@ pub(crate) mod repartition;
 /// Aggregates in parts.
 pub(crate) mod aggregate;
 
-/// `ctid` over several shards.
-pub(crate) mod tid;
-
-/// Grouping, DISTINCT, ORDER BY and LIMIT on the workers.
+/// Grouping, windows, DISTINCT, ORDER BY and LIMIT on the workers: the hook.
 pub(crate) mod upper;
+
+/// Grouping and aggregates on the workers.
+mod group;
+
+/// DISTINCT on the workers.
+mod distinct;
+
+/// ORDER BY with LIMIT, and LIMIT, on the workers.
+mod ordered;
+
+/// Paths and orders that these stages have in common.
+pub(crate) mod upper_path;
 
 /// Sorted streams as inputs of what runs here.
 pub(crate) mod sorted;

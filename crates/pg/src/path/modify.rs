@@ -11,13 +11,29 @@
 //! sub-queries, so that a re-check of a row that somebody else has changed meanwhile uses copies of their rows.
 
 use crate::exec::{scan, triggers};
-use crate::hooks;
+use crate::extension::extension;
+use crate::path::plan::PlanWriter;
 use crate::read::query::{Command, Lookup, Statement, write_of, writing_queries};
 use crate::sys::error::PgError;
 use crate::sys::node::{self, Visit};
 use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use std::ffi::{CStr, c_int};
+use std::sync::OnceLock;
+
+/// Writes the private part of the plan.
+type Writer = fn(&ModifyTarget) -> PlanWriter;
+
+static WRITER: OnceLock<Writer> = OnceLock::new();
+
+/// Sets it; once, when the hooks are installed.
+pub(crate) fn register(writer: Writer) {
+    let _ = WRITER.set(writer);
+}
+
+fn writer() -> Writer {
+    *WRITER.get().unwrap_or_else(|| unreachable!("it is set before anything is planned"))
+}
 
 /// Opens the lock clause of a scan whose rows are going to be changed.
 pub(crate) const TARGET_MARK: char = '!';
@@ -547,7 +563,7 @@ unsafe fn taken_over(
     unsafe {
         let number = (*(*(*write).resultRelations).elements).int_value;
         let target: *mut pg_sys::RangeTblEntry = node::nth((*planned).rtable, number as usize - 1);
-        hooks::planner().distribution((*target).relid)?;
+        extension().distribution((*target).relid)?;
         let described = ModifyTarget {
             table: (*target).relid,
             user: version::planned_checked_as(planned, target),
@@ -568,7 +584,7 @@ unsafe fn taken_over(
             .any(|list| has_subqueries(list)),
             must_find,
         };
-        let private = hooks::planner().plan_modify(&described);
+        let private = writer()(&described);
 
         let scan: *mut pg_sys::CustomScan = node::make(NodeTag::T_CustomScan);
         (*scan).scan.plan = (*write).plan;

@@ -6,7 +6,8 @@
 //! agree in what is sent, which then goes once.
 
 use crate::exec::rows::RowStore;
-use crate::exec::scan::{ScanIo, too_much_to_send};
+use crate::exec::scan_io::ScanIo;
+use crate::exec::sent_rows::too_much_to_send;
 use crate::sys::error::PgError;
 use crate::sys::node;
 use crate::sys::unguarded;

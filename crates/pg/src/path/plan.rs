@@ -6,6 +6,7 @@ use crate::read::query::{Prepared, Statement};
 use crate::sys::node;
 use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
+use std::cell::Cell;
 
 /// Writes the private part of a plan.
 #[derive(Debug, Default)]
@@ -91,6 +92,21 @@ impl PlanReader {
             node::text_of((*n).sval)
         }
     }
+}
+
+thread_local! {
+    /// The next statement to be planned is known to concern no distributed table.
+    static PASS_ON: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Says so; whoever does calls the planner at once.
+fn pass_on_next() {
+    PASS_ON.set(true);
+}
+
+/// Whether that was said of the statement that is planned now.
+pub(crate) fn is_passed_on() -> bool {
+    PASS_ON.take()
 }
 
 /// The client's parameters, as the planner was given them.
@@ -207,7 +223,7 @@ impl Statement {
 
     /// The same of a statement that reads no distributed table: we need not look at it again.
     pub fn plan_without_us(&self, parameters: BoundParameters) -> Plan {
-        crate::hooks::pass_on_next();
+        pass_on_next();
         self.plan_by_postgres(parameters)
     }
 

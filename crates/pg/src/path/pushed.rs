@@ -4,23 +4,39 @@
 //! a node's rows (partial groups, DISTINCT, ORDER BY with LIMIT) stands around the union.
 
 use crate::exec::scan;
-use crate::hooks;
 use crate::path::aggregate::PartialAggregate;
 use crate::path::base::{self, ShardScan, SortKey, Split};
 use crate::path::claim::{self, Claim, Claiming};
 use crate::path::lock_join;
-use crate::path::remote::{Item, Output, Pieces, Printer, Remote, columns_in};
+use crate::path::plan::PlanWriter;
+use crate::path::printer::{Output, Pieces, Printer};
+use crate::path::remote::{Item, Remote, columns_in};
 use crate::path::subselect;
-use crate::path::tid;
-use crate::path::upper::nulls_of;
+use crate::path::upper_path::nulls_of;
 use crate::path::window::{self, Windows};
 use crate::print::template::with_portable_output;
 use crate::print::verify_scan;
+use crate::read::tid;
 use crate::sys::error::PgError;
 use crate::sys::node;
 use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag};
 use std::rc::Rc;
+use std::sync::OnceLock;
+
+/// Writes the private part of the plan.
+type Writer = fn(&ShardScan) -> PlanWriter;
+
+static WRITER: OnceLock<Writer> = OnceLock::new();
+
+/// Sets it; once, when the hooks are installed.
+pub(crate) fn register(writer: Writer) {
+    let _ = WRITER.set(writer);
+}
+
+fn writer() -> Writer {
+    *WRITER.get().unwrap_or_else(|| unreachable!("it is set before anything is planned"))
+}
 
 /// What a path of ours sends.
 #[derive(Clone, Debug)]
@@ -346,7 +362,7 @@ pub(crate) unsafe fn make_scan(
         (*scan).flags = pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
         (*scan).custom_scan_tlist = node::list_of(row);
         (*scan).custom_exprs = node::list_of(expressions);
-        (*scan).custom_private = hooks::planner().plan_scan(described).list();
+        (*scan).custom_private = writer()(described).list();
         (*scan).methods = scan::methods();
         scan
     }

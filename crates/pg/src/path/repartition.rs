@@ -8,11 +8,13 @@
 //! A row without a value to hash matches nothing; where the join keeps it all the same, it may lie in any part.
 
 use crate::catalog::table;
-use crate::hooks;
-use crate::path::base::{self, Split, Spread};
+use crate::extension::extension;
+use crate::path::base::{self, Split};
 use crate::path::join::{self, is_asked_after};
 use crate::path::pushed::{self, Pushed, Yield};
 use crate::path::remote::{HashedBy, Item, Remote};
+use crate::path::spread::Spread;
+use crate::print::template;
 use crate::read::facts::{is_deterministic, strip_relabel};
 use crate::sys::node;
 use crate::sys::value::{FIRST_USER_OID, Hasher, is_binary_safe, type_name};
@@ -66,7 +68,7 @@ impl Moved {
             }
         });
         let columns: Vec<String> = columns.collect();
-        let part = base::SHARD_INDEX;
+        let part = template::SHARD_INDEX;
         format!(
             "pgs_catalog.rows_of(${parameter}, {part}, {:.0}) AS {alias}({})",
             self.expected,
@@ -123,7 +125,7 @@ pub(crate) unsafe fn ways(
             on.iter().find_map(|clause| join::spread_by(*clause, &of_left, right.remote));
         let mut asked = None;
         let mut can_repartition =
-            || *asked.get_or_insert_with(|| hooks::planner().can_repartition(&tables));
+            || *asked.get_or_insert_with(|| extension().can_repartition(&tables));
         if let Some(by) = by_left
             && is_sharded(left)
             && is_portable(by)
@@ -140,7 +142,7 @@ pub(crate) unsafe fn ways(
             let moved = moved(root, left, &of_left, by, keeps_left, right.remote.tables.clone());
             ways.push((moved, right.remote.clone()));
         }
-        let anchor = tables.iter().copied().find(|table| hooks::planner().shard_count(*table) > 1);
+        let anchor = tables.iter().copied().find(|table| extension().shard_count(*table) > 1);
         if let Some(anchor) = anchor
             && let Some((by_left, by_right)) =
                 on.iter().find_map(|clause| equality(*clause, &of_left, &of_right))
@@ -186,7 +188,7 @@ unsafe fn moved(
         };
         pushed::attach(path, pushed);
         let before = (*path).path.total_cost + CONNECTING;
-        let shards = hooks::planner().shard_count(tables[0]).max(1) as f64;
+        let shards = extension().shard_count(tables[0]).max(1) as f64;
         let expected = (rows / shards).ceil();
         let columns = columns.to_vec();
         let rows = Rc::new(Moved { path, relations, columns, expected });

@@ -9,11 +9,11 @@
 //! Two streams from the same nodes cannot flow at once: a node has one session, so the rows of the one that was begun first
 //! are kept here before the second begins. That is paid for in the costs of orders for joins.
 
-use crate::hooks;
+use crate::extension::extension;
 use crate::path::base;
 use crate::path::pushed::{self, Order, Pushed};
 use crate::path::remote::Item;
-use crate::path::upper;
+use crate::path::upper_path;
 use crate::sys::node;
 use crate::sys::version;
 use pgrx::pg_sys::{self, Oid};
@@ -42,7 +42,7 @@ pub(crate) unsafe fn beside(
             Item::Table(relation) => base::lock_clause(base::entry_of(root, *relation)).is_some(),
             _ => false,
         };
-        if !hooks::planner().pushes_down()
+        if !extension().pushes_down()
             || (*(*root).parse).commandType != pg_sys::CmdType::CMD_SELECT
             || !(*(*root).parse).rowMarks.is_null()
             || !(*root).rowMarks.is_null()
@@ -72,7 +72,7 @@ pub(crate) unsafe fn beside(
             .into_iter()
             .filter_map(|(keys, more)| {
                 let order = order_by(rel, &below, keys)?;
-                let sorted = upper::merged(path, &below, order);
+                let sorted = upper_path::merged(path, &below, order);
                 (*sorted).path.pathkeys = keys;
                 // Never alike in costs: the planner would drop the plain path, of which others are made.
                 let least = (*path).path.total_cost * 1.02;
@@ -136,9 +136,9 @@ pub(crate) unsafe fn order_by(
                         !(**member).em_is_const
                             && !(**member).em_is_child
                             && pg_sys::bms_is_subset((**member).em_relids, (*rel).relids)
-                            && !upper::is_free_of_columns(expression)
+                            && !upper_path::is_free_of_columns(expression)
                             && pg_sys::exprCollation(expression) == (*class).ec_collation
-                            && upper::is_sorted_alike_everywhere(expression)
+                            && upper_path::is_sorted_alike_everywhere(expression)
                             && below.remote.can_compute(expression, false)
                     })?;
                 let expression: *mut pg_sys::Node = (*member).em_expr.cast();

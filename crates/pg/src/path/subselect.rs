@@ -5,7 +5,7 @@
 //! of ours with nothing above it, the relation is that path's query in parentheses. Its range table then belongs to no
 //! plan, so its entries, by which rights are checked and tables are locked, are handed to the plan around it.
 
-use crate::hooks;
+use crate::extension::extension;
 use crate::path::base;
 use crate::path::pushed::{self, Pushed};
 use crate::path::remote::{Column, Condition, Item, Remote};
@@ -58,7 +58,7 @@ pub(crate) unsafe fn of(
     // SAFETY: the caller vouches for the planner's structures; those of the sub-query live as long.
     unsafe {
         let below = (*rel).subroot;
-        if !hooks::planner().pushes_down()
+        if !extension().pushes_down()
             || (*rel).reloptkind != pg_sys::RelOptKind::RELOPT_BASEREL
             || !(*rel).lateral_relids.is_null()
             || below.is_null()

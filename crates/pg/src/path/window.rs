@@ -9,9 +9,10 @@
 //! windows, as `w1`, `w2`, .... So ruleutils prints no window, of which it knows nothing outside a query.
 
 use crate::path::base;
+use crate::path::printer::{Pieces, Printer};
 use crate::path::pushed::{self, Pushed, Sql, Yield, place_of};
-use crate::path::remote::{Column, Pieces, Printer, Remote};
-use crate::path::upper::{column_of, direction, is_free_of_columns, nulls_of, plain_path};
+use crate::path::remote::{Column, Remote};
+use crate::path::upper_path::{column_of, direction, is_free_of_columns, nulls_of, plain_path};
 use crate::sys::node::{self, Visit};
 use crate::sys::value::FIRST_USER_OID;
 use crate::sys::version;

@@ -12,6 +12,9 @@ use crate::sys::node::{self, Visit};
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use std::ffi::c_int;
 
+/// Stands for the shard's index in SQL that is being put together: no SQL has a zero byte.
+pub(crate) const SHARD_INDEX: char = '\0';
+
 /// A piece of a template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {

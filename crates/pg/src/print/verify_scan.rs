@@ -5,7 +5,7 @@
 //! the same operators, and the outputs must have the types that the scan expects. A column that stands in that tree and in no
 //! noted expression is counted as not compared.
 
-use crate::hooks;
+use crate::extension::extension;
 use crate::path::claim;
 use crate::path::pushed::{Order, Sql};
 use crate::print::canonical::{replace_parts, settle_expression};
@@ -27,7 +27,7 @@ pub(crate) struct Noted(());
 
 /// Starts to note what is printed, if it is to be verified.
 pub(crate) fn begin() -> Option<Noted> {
-    let verifies = hooks::planner().verifies_sql();
+    let verifies = extension().verifies_sql();
     NOTED.set(verifies.then(Vec::new));
     verifies.then_some(Noted(()))
 }
@@ -49,7 +49,7 @@ pub(crate) unsafe fn note(
         let own = pg_sys::eval_const_expressions(null_mut(), node::copy(expression));
         // A constant alone is computed with what stands around it; so is a comparison of a ctid with one of another shard.
         let is_ctid = node::cast::<pg_sys::Var, _>(own, NodeTag::T_Var)
-            .is_some_and(|var| crate::path::tid::is_ctid(&*var));
+            .is_some_and(|var| crate::read::tid::is_ctid(&*var));
         if node::tag(own) == NodeTag::T_Const || is_ctid {
             return;
         }

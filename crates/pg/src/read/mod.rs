@@ -12,6 +12,18 @@ pub mod changes;
 /// Reading what a statement touches and says.
 pub(crate) mod facts;
 
+/// `ctid` over several shards.
+pub(crate) mod tid;
+
+/// Conditions from which shards can be left out.
+pub(crate) mod prune_facts;
+
+/// What a statement that writes says of its target.
+mod write_facts;
+
+/// What expressions need.
+mod expression_facts;
+
 /// Operators that SQL has no place to name.
 pub(crate) mod implied;
 

@@ -3,7 +3,7 @@
 //! Each scan of ours counts as often as it may be executed: twice if what is above it may start it over. What
 //! is below another kind of node than those named here is executed as often as the node itself.
 
-use crate::exec::scan;
+use crate::sys::custom;
 use crate::sys::node;
 use pgrx::pg_sys::{self, NodeTag};
 use std::ffi::c_int;
@@ -89,11 +89,11 @@ impl Count {
                     self.look_at((*plan.cast::<pg_sys::SubqueryScan>()).subplan, times);
                 }
                 NodeTag::T_CustomScan => {
-                    let custom = plan.cast::<pg_sys::CustomScan>();
-                    if (*custom).methods == scan::methods() {
+                    let scan = plan.cast::<pg_sys::CustomScan>();
+                    if custom::is_scan(scan) {
                         self.scans += times;
                     }
-                    for below in node::elements((*custom).custom_plans) {
+                    for below in node::elements((*scan).custom_plans) {
                         self.look_at(below, times);
                     }
                 }

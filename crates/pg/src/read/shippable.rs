@@ -34,7 +34,7 @@ pub(crate) unsafe fn is_shippable(
                 NodeTag::T_Var => {
                     let var = n.cast::<pg_sys::Var>();
                     let ours = (*var).varlevelsup == 0 && own(&*var);
-                    // Of system columns a node has other values, or (`ctid`) only a part; see `crate::path::tid`.
+                    // Of system columns a node has other values, or (`ctid`) only a part; see `crate::read::tid`.
                     if ours && (*var).varattno > 0 { Visit::Into } else { Visit::Stop }
                 }
                 NodeTag::T_Aggref if !aggregates => Visit::Stop,

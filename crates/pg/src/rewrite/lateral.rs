@@ -11,8 +11,8 @@
 //! aggregates.
 
 use crate::read::infallible::{is_infallible, is_infallible_aggregate};
-use crate::rewrite::decorrelate::{and, has_sublink, refers_above};
-use crate::rewrite::sublink::{self, Moved, Way};
+use crate::rewrite::correlation::{and, has_sublink, refers_above};
+use crate::rewrite::joined_subquery::{self, Moved, Way};
 use crate::sys::node::{self, Visit};
 use pgrx::pg_sys::{self, JoinType, NodeTag};
 use std::ffi::c_int;
@@ -117,7 +117,7 @@ unsafe fn rewrite_item(
             }
             (aggregates, Way::Groups)
         } else {
-            let limit = sublink::limit_of(below)?;
+            let limit = joined_subquery::limit_of(below)?;
             if (*below).limitCount.is_null() || limit < 0 {
                 return None;
             }
@@ -141,7 +141,7 @@ unsafe fn rewrite_item(
                 let mut from: Vec<*mut pg_sys::Node> = node::elements((*tree).fromlist);
                 from.pop();
                 (*tree).fromlist = node::list_of(&from);
-                sublink::join_to_all(query, joined.relation, on);
+                joined_subquery::join_to_all(query, joined.relation, on);
             }
             None => (*(*query).jointree).quals = and((*(*query).jointree).quals, on),
         }

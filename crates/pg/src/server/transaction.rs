@@ -5,7 +5,7 @@
 
 use crate::catalog::{lent, privileged};
 use crate::exec::{trigger_rows, triggers};
-use crate::hooks;
+use crate::extension::extension;
 use crate::server::commit;
 use crate::sys::error::boundary;
 use crate::sys::unguarded;
@@ -40,12 +40,12 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _: *m
         match event {
             XACT_EVENT_PRE_COMMIT => boundary(|| {
                 lent::check_before_commit()?;
-                hooks::planner().before_commit()?;
+                extension().before_commit()?;
                 events::before_commit()
             }),
             XACT_EVENT_PRE_PREPARE => boundary(|| {
                 lent::check_before_commit()?;
-                hooks::planner().before_prepare()?;
+                extension().before_prepare()?;
                 events::before_prepare()
             }),
             XACT_EVENT_COMMIT | XACT_EVENT_PREPARE => {
@@ -54,7 +54,7 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _: *m
                     _ => events::after_prepare(),
                 }
                 triggers::forget_all();
-                quietly(|| hooks::planner().after_transaction(true));
+                quietly(|| extension().after_transaction(true));
                 commit::committed();
             }
             XACT_EVENT_ABORT => {
@@ -63,7 +63,7 @@ unsafe extern "C-unwind" fn on_transaction(event: pg_sys::XactEvent::Type, _: *m
                 privileged::forget_acting();
                 lent::forget(0);
                 triggers::forget_all();
-                quietly(|| hooks::planner().after_transaction(false));
+                quietly(|| extension().after_transaction(false));
             }
             _ => {}
         }
@@ -82,13 +82,13 @@ unsafe extern "C-unwind" fn on_subtransaction(
         match event {
             SUBXACT_EVENT_PRE_COMMIT_SUB => {
                 privileged::end_acting(id, false);
-                boundary(|| hooks::planner().before_subtransaction_commit(nest_level()));
+                boundary(|| extension().before_subtransaction_commit(nest_level()));
             }
             SUBXACT_EVENT_ABORT_SUB => {
                 privileged::end_acting(id, true);
                 lent::forget(id);
                 quietly(|| trigger_rows::forget_level(nest_level()));
-                quietly(|| hooks::planner().after_subtransaction_abort(nest_level()));
+                quietly(|| extension().after_subtransaction_abort(nest_level()));
             }
             _ => {}
         }

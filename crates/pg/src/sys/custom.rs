@@ -4,6 +4,19 @@
 use pgrx::pg_sys;
 use std::ffi::CStr;
 
+/// The name of the node that reads and writes shards.
+pub(crate) const SCAN: &CStr = c"pg_shard";
+
+/// The plan's node is that one.
+///
+/// # Safety
+///
+/// A live node of a plan.
+pub(crate) unsafe fn is_scan(custom: *const pg_sys::CustomScan) -> bool {
+    // SAFETY: the caller vouches for the node; the tables of providers and their names are constant.
+    unsafe { CStr::from_ptr((*(*custom).methods).CustomName) == SCAN }
+}
+
 /// A constant table that all of the process may point to.
 pub(crate) struct Table<T>(T);
 

@@ -21,5 +21,8 @@ pub mod value;
 /// Stored values, read back.
 pub(crate) mod stored;
 
+/// Hooks of those who were there before us.
+pub(crate) mod previous;
+
 /// What differs between PostgreSQL's versions.
 pub(crate) mod version;

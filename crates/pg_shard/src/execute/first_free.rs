@@ -20,7 +20,7 @@ use crate::session::ending::run_all;
 use crate::session::pool::SessionRef;
 use crate::transaction;
 use pg::PgError;
-use pg::exec::scan::ScanIo;
+use pg::exec::scan_io::ScanIo;
 use pg::path::claim::{CLAIMED, FirstFree};
 use std::cell::RefMut;
 use std::rc::Rc;

@@ -10,7 +10,8 @@ use super::tables;
 use crate::plan::compiled::Compiled;
 use crate::plan::data::Plan;
 use pg::PgError;
-use pg::exec::scan::{Explain, Scan, ScanIo};
+use pg::exec::explain::Explain;
+use pg::exec::scan_io::{Scan, ScanIo};
 use pg::path::lookup_join::{Kind, Matched};
 use std::rc::Rc;
 

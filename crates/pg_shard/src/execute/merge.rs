@@ -9,7 +9,7 @@ use crate::session::Failure;
 use crate::session::pool::SessionRef;
 use crate::transaction;
 use pg::exec::merge::{Head, MergeOrder};
-use pg::exec::scan::ScanIo;
+use pg::exec::scan_io::ScanIo;
 use pg::{PgError, SqlState};
 use std::cmp::Ordering;
 use std::rc::Rc;

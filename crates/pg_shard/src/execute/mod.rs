@@ -49,7 +49,7 @@ pub(crate) use self::read::common_nodes;
 use crate::catalog::{self, DistributedTable};
 use crate::plan::compiled;
 use crate::plan::data::Plan;
-use pg::exec::scan::{Scan, ScanIo};
+use pg::exec::scan_io::{Scan, ScanIo};
 use pg::path::lookup_join::Kind;
 use pg::path::plan::PlanReader;
 use pg::print::template::Piece;

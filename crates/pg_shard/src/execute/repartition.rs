@@ -21,7 +21,7 @@ use crate::session::secrets;
 use crate::session::snapshot::Shared;
 use crate::session::{Event, Failure, NoSession, Request, Sql, wait_for_any};
 use crate::transaction;
-use pg::exec::scan::ScanIo;
+use pg::exec::scan_io::ScanIo;
 use pg::net::wait::clock;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;

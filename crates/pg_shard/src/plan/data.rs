@@ -1,10 +1,11 @@
 //! The private part of our plans: what a scan needs to know at execution, as a flat list.
 
 use pg::exec::rows::{Source, StateKind};
-use pg::path::base::{ShardScan, SortKey, Split, Spread};
+use pg::path::base::{ShardScan, SortKey, Split};
 use pg::path::claim::{Claim, FirstFree};
 use pg::path::lookup_join::{Kind, Matched};
 use pg::path::plan::{PlanReader, PlanWriter};
+use pg::path::spread::Spread;
 use pg::print::template::Piece;
 use pg::read::query::{Command, Key};
 use pgrx::pg_sys::Oid;

@@ -22,7 +22,7 @@ use super::moment;
 use super::pool::{self, SessionRef, Stale};
 use super::{Expect, Failure, Session, stream};
 use pg::exec::execution::Execution;
-use pg::exec::scan::ScanIo;
+use pg::exec::scan_io::ScanIo;
 use pg::server::transaction::{self, Isolation};
 use pg::time::Reading as ReadingTime;
 use pg::{PgError, SqlState};

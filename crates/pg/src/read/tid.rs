@@ -6,8 +6,8 @@
 //! then takes the value apart, and yields nothing in the shards that are not meant. A table with one shard has the `ctid`s of
 //! its node.
 
-use crate::hooks;
-use crate::path::base;
+use crate::extension::extension;
+use crate::print::template;
 use crate::read::query::writing_queries;
 use crate::sys::error::PgError;
 use crate::sys::node::{self, Visit};
@@ -16,7 +16,7 @@ use shardmap::tid::{Tid, TidLayout};
 
 /// How the tids of a table are made; none if they are those of its nodes.
 pub(crate) fn layout_of(table: Oid) -> Option<TidLayout> {
-    let shards = hooks::planner().shard_count(table);
+    let shards = extension().shard_count(table);
     (shards > 1).then(|| TidLayout::for_shards(shards))
 }
 
@@ -268,7 +268,7 @@ pub(crate) fn comparison_sql(
     value: &str,
     is_array: bool,
 ) -> String {
-    let index = format!("'{}'::pg_catalog.int8", base::SHARD_INDEX);
+    let index = format!("'{}'::pg_catalog.int8", template::SHARD_INDEX);
     match (layout, is_array) {
         (None, false) => format!("({row} = {value})"),
         (None, true) => format!("({row} = ANY ({value}))"),
