@@ -13,6 +13,15 @@ mod schema;
 /// SELECTs.
 mod generator;
 
+/// FROM of these statements.
+mod from_list;
+
+/// Their groups and aggregates.
+mod grouping;
+
+/// Their sub-queries.
+mod nested_queries;
+
 /// Expressions.
 mod expression;
 
