@@ -33,17 +33,28 @@ pub struct Format {
     pub escape: u8,
     /// What stands for NULL.
     pub null: Vec<u8>,
+    /// The end-of-copy marker has a line of its own, and is none in CSV: since PostgreSQL 18. Otherwise it may follow a text record,
+    /// and a line of CSV that is the marker ends the data too.
+    pub has_strict_marker: bool,
 }
 
 impl Format {
     /// PostgreSQL's text format as it is without options.
     pub fn text() -> Self {
-        Self { csv: false, delimiter: b'\t', quote: b'"', escape: b'"', null: b"\\N".to_vec() }
+        let null = b"\\N".to_vec();
+        Self { csv: false, delimiter: b'\t', null, ..Self::csv() }
     }
 
     /// PostgreSQL's CSV format as it is without options.
     pub fn csv() -> Self {
-        Self { csv: true, delimiter: b',', quote: b'"', escape: b'"', null: Vec::new() }
+        Self {
+            csv: true,
+            delimiter: b',',
+            quote: b'"',
+            escape: b'"',
+            null: Vec::new(),
+            has_strict_marker: false,
+        }
     }
 
     /// No two of the characters that mean something are the same or could be taken for the end of a line.

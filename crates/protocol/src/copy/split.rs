@@ -27,6 +27,8 @@ pub enum BadLine {
     },
     /// `\.` with something behind it.
     CorruptMarker,
+    /// `\.` with something before or behind it, where it has to have its own line.
+    MarkerInLine,
     /// `\.` with another line end than the lines before.
     OtherMarker,
 }
@@ -41,7 +43,7 @@ impl BadLine {
             }
             Self::Newline { csv: false } => Some("Use \"\\n\" to represent newline."),
             Self::Newline { csv: true } => Some("Use quoted CSV field to represent newline."),
-            Self::CorruptMarker | Self::OtherMarker => None,
+            Self::CorruptMarker | Self::MarkerInLine | Self::OtherMarker => None,
         }
     }
 }
@@ -55,6 +57,7 @@ impl fmt::Display for BadLine {
             Self::Newline { csv: false } => "literal newline found in data",
             Self::Newline { csv: true } => "unquoted newline found in data",
             Self::CorruptMarker => "end-of-copy marker corrupt",
+            Self::MarkerInLine => "end-of-copy marker is not alone on its line",
             Self::OtherMarker => "end-of-copy marker does not match previous newline style",
         })
     }
@@ -90,6 +93,7 @@ pub enum Next {
 #[derive(Clone, Debug)]
 pub struct Splitter {
     csv: bool,
+    has_strict_marker: bool,
     quote: u8,
     /// None if it is the quote.
     escape: Option<u8>,
@@ -110,6 +114,7 @@ impl Splitter {
     pub fn new(format: &Format) -> Self {
         Self {
             csv: format.csv,
+            has_strict_marker: format.has_strict_marker,
             quote: format.quote,
             escape: (format.escape != format.quote).then_some(format.escape),
             line_end: None,
@@ -190,8 +195,11 @@ impl Splitter {
                     Some(b'.') => {
                         return match self.marker(data, at, is_all)? {
                             None => Ok(Next::More),
-                            Some(true) => Ok(self.marked(data, at)),
-                            Some(false) => Err(BadLine::CorruptMarker),
+                            Some(true) if at == 0 || !self.has_strict_marker => {
+                                Ok(self.marked(data, at))
+                            }
+                            _ if self.has_strict_marker => Err(BadLine::MarkerInLine),
+                            _ => Err(BadLine::CorruptMarker),
                         };
                     }
                     Some(_) => self.scanned = at + 2,
@@ -202,7 +210,7 @@ impl Splitter {
     }
 
     fn next_csv(&mut self, data: &[u8], is_all: bool) -> Result<Next, BadLine> {
-        if self.scanned == 0 && data.first() == Some(&b'\\') {
+        if self.scanned == 0 && data.first() == Some(&b'\\') && !self.has_strict_marker {
             match data.get(1) {
                 None if !is_all => return Ok(Next::More),
                 Some(b'.') => match self.marker(data, 0, is_all)? {

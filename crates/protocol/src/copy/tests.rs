@@ -161,6 +161,20 @@ fn the_marker_ends_the_data() {
 }
 
 #[test]
+fn a_strict_marker_has_a_line_of_its_own_and_is_data_in_csv() {
+    let text = Format { has_strict_marker: true, ..Format::text() };
+    let csv = Format { has_strict_marker: true, ..Format::csv() };
+    assert_eq!(lines(&text, "a\n\\.\nb\n"), ["1:a"]);
+    assert_eq!(lines(&csv, "a\n\\.\nb\n"), ["1:a", "2:\\.", "3:b"]);
+    let bad = |data: &str| read(&text, data.as_bytes()).unwrap_err();
+    assert_eq!(bad("a\nb\\.\nc\n"), BadLine::MarkerInLine);
+    assert_eq!(bad("a\n\\.b\n"), BadLine::MarkerInLine);
+    assert_eq!(bad("a\n\\."), BadLine::MarkerInLine);
+    assert_eq!(bad("a\n\\.\r\n"), BadLine::OtherMarker);
+    assert_eq!(bad("a\nb\\.\r\n"), BadLine::OtherMarker);
+}
+
+#[test]
 fn escapes_of_the_text_format_are_what_postgres_makes_of_them() {
     let value = |record: &str| {
         let field = Fields::of(record.as_bytes(), &Format::text()).next().unwrap();

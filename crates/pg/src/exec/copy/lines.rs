@@ -185,6 +185,7 @@ unsafe fn format_of(options: &pg_sys::CopyFormatOptions) -> Option<Format> {
             quote: if options.csv_mode { one(options.quote)? } else { plain.quote },
             escape: if options.csv_mode { one(options.escape)? } else { plain.escape },
             null: CStr::from_ptr(options.null_print).to_bytes().to_vec(),
+            has_strict_marker: version::copy_state::HAS_STRICT_MARKER,
         })
     }
 }

@@ -10,6 +10,9 @@ use std::ffi::{c_char, c_int, c_void};
 /// `COPY_FRONTEND`, the client as the source.
 pub(crate) const FROM_CLIENT: c_int = 1;
 
+/// The end-of-copy marker has a line of its own, and is none in CSV.
+pub(crate) const HAS_STRICT_MARKER: bool = cfg!(feature = "pg18");
+
 /// The structure, field by field.
 #[repr(C)]
 pub(crate) struct State {
