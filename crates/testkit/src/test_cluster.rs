@@ -89,6 +89,11 @@ impl TestCluster {
         self.text(icu) == "t"
     }
 
+    /// The servers were built with TLS; those that `cargo xtask setup` fetches were not.
+    pub fn has_tls(&self) -> bool {
+        !self.text("SHOW ssl_library").is_empty()
+    }
+
     /// Waits until the coordinator accepts connections, after a crash, and makes a new session for `sql` and `error`.
     pub fn reconnect(&self) {
         let new = self.wait_for(NodeName::Coordinator);
