@@ -82,8 +82,8 @@ fn operators_and_functions_of_the_search_path_are_never_ours() {
         spy.assert_only(&[], "ANALYZE");
         session.sql("SELECT public.partition_column_to_node_string('m.t'::pg_catalog.regclass), public.column_name_to_column('m.t'::pg_catalog.regclass, 'k')");
         spy.assert_only(&[], "functions about columns");
-        assert_eq!(session.error("ALTER SCHEMA m RENAME TO m2").sqlstate, "0A000");
         for followed in [
+            "ALTER FUNCTION m.spy(anyelement) COST 7",
             "ALTER TABLE m.t ADD COLUMN c int DEFAULT 3, ADD CHECK (b OPERATOR(pg_catalog.<>) 'z')",
             "CREATE INDEX ON m.t (c)",
             "ALTER TABLE m.t ALTER c TYPE text USING pg_catalog.concat(c, b)",

@@ -13,6 +13,9 @@ mod foreign_keys;
 /// Types, functions and extensions.
 mod needs;
 
+/// The same when they change.
+mod objects;
+
 use std::fmt::Write as _;
 use testkit::{Rows, Session, TestCluster};
 

@@ -28,7 +28,6 @@ fn what_would_miss_the_shards_is_refused_and_names_the_table() {
         "ALTER TABLE events SET TABLESPACE pg_default",
         "CREATE TRIGGER t BEFORE TRUNCATE ON events EXECUTE FUNCTION suppress_redundant_updates_trigger()",
         "CREATE RULE r AS ON DELETE TO events DO INSTEAD NOTHING",
-        "ALTER SCHEMA public RENAME TO former",
         "CREATE PUBLICATION p FOR TABLE plain, events",
         "CREATE PUBLICATION p FOR ALL TABLES",
         "CREATE PUBLICATION p FOR TABLES IN SCHEMA elsewhere, CURRENT_SCHEMA",

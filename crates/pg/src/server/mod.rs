@@ -9,6 +9,9 @@ pub mod maintenance;
 /// Definitions: what the statement alone says.
 pub mod alter;
 
+/// Statements about objects that tables need.
+mod object_statement;
+
 /// What backends have under way, for others to see.
 pub mod activity;
 

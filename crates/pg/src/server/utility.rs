@@ -130,7 +130,6 @@ impl UtilityCall {
                 return Utility::DefineAll("ALTER STATISTICS", TablesOf::Database);
             }
             match node::tag(n) {
-                NodeTag::T_AlterEnumStmt => Utility::DefineAll("ALTER TYPE", TablesOf::Database),
                 NodeTag::T_CopyStmt => {
                     let copy = n.cast::<pg_sys::CopyStmt>();
                     match resolve((*copy).relation) {
@@ -173,13 +172,6 @@ impl UtilityCall {
                     Utility::Define("ALTER TABLE", tables)
                 }
                 NodeTag::T_AlterDomainStmt => check_of_domain(n.cast()),
-                NodeTag::T_RenameStmt
-                    if (*n.cast::<pg_sys::RenameStmt>()).renameType
-                        == pg_sys::ObjectType::OBJECT_SCHEMA =>
-                {
-                    let name = (*n.cast::<pg_sys::RenameStmt>()).subname;
-                    Utility::DefineAll("ALTER SCHEMA ... RENAME", TablesOf::Schemas(schema(name)))
-                }
                 NodeTag::T_ReassignOwnedStmt => {
                     let roles = (*n.cast::<pg_sys::ReassignOwnedStmt>()).roles;
                     let roles = node::elements::<pg_sys::RoleSpec>(roles)

@@ -13,6 +13,12 @@ mod fresh_statistics;
 /// Types, functions and the like that a table needs.
 mod needed;
 
+/// Types, functions and the like as they are.
+mod object_catalog;
+
+/// Types, functions and the like follow when they change.
+mod objects;
+
 /// Shards follow their table's definition.
 pub(crate) mod follow;
 
@@ -80,6 +86,13 @@ pub(crate) fn utility(call: &mut UtilityCall) -> Result<Outcome, PgError> {
     if catalog::metadata().is_none() {
         return Ok(Outcome::PassOn);
     }
+    let is_about_objects = objects::watch(call)?;
+    let outcome = utility_on_tables(call)?;
+    Ok(if is_about_objects && outcome == Outcome::PassOn { Outcome::ThenFinish } else { outcome })
+}
+
+/// The same, as far as it is about tables.
+fn utility_on_tables(call: &mut UtilityCall) -> Result<Outcome, PgError> {
     DROPS_BELOW_TABLES.set(call.drops_below_tables());
     if let Some((what, is_concurrent)) = call.maintenance() {
         return maintain(call, what, is_concurrent);
@@ -101,6 +114,7 @@ pub(crate) fn utility(call: &mut UtilityCall) -> Result<Outcome, PgError> {
             return Ok(Outcome::ThenFinish);
         }
         Utility::Define(command, tables) => return define(call, command, &tables, true),
+        Utility::CheckDomain(_, domain) if objects::is_watched(domain) => {}
         Utility::CheckDomain(command, domain) => refuse_check(command, domain)?,
         Utility::DefineAll(command, which) => {
             return define(call, command, &tables_of(&which), false);
@@ -205,7 +219,6 @@ fn is_followed(command: &str) -> bool {
             | "DROP INDEX"
             | "CREATE STATISTICS"
             | "ALTER STATISTICS"
-            | "ALTER TYPE"
             | "CREATE POLICY"
             | "CREATE TRIGGER"
             | "COMMENT"
@@ -219,6 +232,7 @@ fn is_followed(command: &str) -> bool {
 pub(crate) fn finish_utility(call: &mut UtilityCall) -> Result<(), PgError> {
     let is_followed = follow::finish(call)?;
     maintenance::finish(call)?;
+    objects::finish(call)?;
     if is_followed {
         return Ok(());
     }
@@ -265,7 +279,6 @@ fn refuse(command: &str, tables: &[Oid]) -> Result<(), PgError> {
     Err(PgError::unsupported(
         format!("cannot execute {command} on distributed table \"{}\"", table.name),
         match command {
-            "ALTER SCHEMA ... RENAME" => "Create a schema of the other name, and views of the tables there.",
             "REASSIGN OWNED" => "Give the other objects to the role one by one, or drop the distributed tables first.",
             "CREATE PUBLICATION" | "ALTER PUBLICATION" => {
                 "Publish the shards on the workers, and only local tables here."

@@ -53,11 +53,7 @@ impl<'a, 'conn> ShardCatalog<'a, 'conn> {
 
     /// Statements that create what the shard needs where a node lacks it.
     pub(super) fn prerequisites(&self) -> Result<Vec<String>, DefinitionError> {
-        let mut statements = Vec::new();
-        for query in needed::queries() {
-            statements.extend(self.rows(&query, |row| row.text("statement"))?);
-        }
-        Ok(statements)
+        Ok(needed::statements(self.client, &[self.relation])?)
     }
 
     /// The columns in their order.

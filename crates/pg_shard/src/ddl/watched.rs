@@ -1,5 +1,6 @@
-//! The tables that running statements may change, as they were before.
+//! The tables, and what tables need, that running statements may change, as they were before.
 
+use super::object_catalog::NeededObject;
 use crate::catalog::DistributedTable;
 use pgrx::pg_sys::Oid;
 use shardmap::definition::Definition;
@@ -20,11 +21,22 @@ pub(super) struct Watched {
     pub(super) is_suspended: bool,
 }
 
-thread_local!(pub(super) static WATCHED: RefCell<Vec<Watched>> = const { RefCell::new(Vec::new()) });
+/// What a running statement may change of all that tables need.
+pub(super) struct WatchedObjects {
+    /// The statement.
+    pub(super) statement: usize,
+    pub(super) before: Vec<NeededObject>,
+}
+
+thread_local! {
+    pub(super) static WATCHED: RefCell<Vec<Watched>> = const { RefCell::new(Vec::new()) };
+    pub(super) static OBJECTS: RefCell<Vec<WatchedObjects>> = const { RefCell::new(Vec::new()) };
+}
 
 /// The transaction has ended, and with it all statements.
 pub(crate) fn forget() {
     WATCHED.with_borrow_mut(Vec::clear);
+    OBJECTS.with_borrow_mut(Vec::clear);
 }
 
 /// A statement that is running watches this table: its shards will follow.

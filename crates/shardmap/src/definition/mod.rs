@@ -17,6 +17,9 @@ pub mod conversion;
 /// Foreign keys of shards.
 pub mod foreign_keys;
 
+/// Types, functions and the like that tables need.
+pub mod objects;
+
 pub use self::foreign_keys::ForeignKey;
 
 use crate::shard_template::Template;
