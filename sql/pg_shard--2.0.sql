@@ -466,6 +466,16 @@ CREATE FUNCTION pgs_catalog.copy_shard(
 COMMENT ON FUNCTION pgs_catalog.copy_shard(bigint, text, integer, text, integer)
     IS 'gives a shard, and those beside it, one more placement';
 
+CREATE FUNCTION pgs_catalog.split_shard(shard_id bigint, split_points integer[])
+    RETURNS bigint[] LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'split_shard_wrapper';
+COMMENT ON FUNCTION pgs_catalog.split_shard(bigint, integer[])
+    IS 'splits a shard, and those beside it, behind each of these hashes; returns the numbers of its parts';
+
+CREATE FUNCTION pgs_catalog.isolate_key(table_name regclass, key text)
+    RETURNS bigint LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'isolate_key_wrapper';
+COMMENT ON FUNCTION pgs_catalog.isolate_key(regclass, text)
+    IS 'gives a value of the distribution column a shard of its own, and returns its number';
+
 CREATE FUNCTION pgs_catalog.drop_placement(shard_id bigint, node_name text, node_port integer)
     RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'drop_placement_wrapper';
 COMMENT ON FUNCTION pgs_catalog.drop_placement(bigint, text, integer)

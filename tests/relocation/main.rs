@@ -6,6 +6,9 @@ mod whole;
 /// Clients that read and write meanwhile.
 mod clients;
 
+/// Parts of shards.
+mod split;
+
 /// Whoever is killed at whichever step.
 mod matrix;
 

@@ -6,6 +6,9 @@
 /// Which placements to move so that nodes carry equal shares.
 pub mod balance;
 
+/// When to stop catching up with writers.
+pub mod catching_up;
+
 /// What tables and their shards are made of.
 pub mod definition;
 

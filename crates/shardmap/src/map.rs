@@ -33,6 +33,20 @@ impl HashRange {
         self.first <= hash && hash <= self.last
     }
 
+    /// The parts of the slice that end with these hashes, and the rest; none unless each has at least one hash.
+    pub fn split(self, ends: &[i32]) -> Option<Vec<Self>> {
+        let mut parts = Vec::with_capacity(ends.len() + 1);
+        let mut first = self.first;
+        for end in ends {
+            // A part that ended with the slice would leave nothing.
+            let next = end.checked_add(1).filter(|next| *next <= self.last)?;
+            parts.push(Self::new(first, *end)?);
+            first = next;
+        }
+        parts.push(Self::new(first, self.last)?);
+        (parts.len() > 1).then_some(parts)
+    }
+
     /// The hash space cut into `count` slices, as pg_shard 1.2.3 cuts it.
     ///
     /// The slice is floor((2^32 - 1) / count) wide and the last one takes what is left; none for a count of zero.
@@ -173,6 +187,20 @@ mod tests {
         let overlap = ShardMap::new(vec![shard(1, 0, 9), shard(2, 5, 29)]);
         assert_eq!(overlap.owners(7), [0, 1]);
         assert_eq!(overlap.owners(20), [1]);
+    }
+
+    #[test]
+    fn a_slice_is_split_behind_hashes_of_it() {
+        let slice = |first, last| HashRange { first, last };
+        assert_eq!(slice(0, 9).split(&[3]), Some(vec![slice(0, 3), slice(4, 9)]));
+        assert_eq!(
+            HashRange::ALL.split(&[i32::MIN, 0]),
+            Some(vec![slice(i32::MIN, i32::MIN), slice(i32::MIN + 1, 0), slice(1, i32::MAX)])
+        );
+        for ends in [&[][..], &[9], &[-1], &[3, 3], &[5, 4], &[i32::MAX]] {
+            assert_eq!(slice(0, 9).split(ends), None, "{ends:?}");
+        }
+        assert_eq!(slice(5, 5).split(&[5]), None);
     }
 
     proptest! {

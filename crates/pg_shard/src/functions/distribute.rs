@@ -383,7 +383,8 @@ fn storage_of(table: Oid) -> char {
     if is_foreign { 'f' } else { 't' }
 }
 
-fn next_shard_id() -> Result<i64, PgError> {
+/// The number of the next shard.
+pub(crate) fn next_shard_id() -> Result<i64, PgError> {
     shard_id_sequence().map(table::next_value)
 }
 

@@ -45,7 +45,7 @@ mod nodes;
 /// `pg_worker_list.conf`.
 mod worker_list;
 
-pub(crate) use distribute::{SERVER, create_extension};
+pub(crate) use distribute::{SERVER, create_extension, next_shard_id};
 use pg::catalog::privileged;
 use pg::catalog::table;
 use pg::{PgError, SqlState};

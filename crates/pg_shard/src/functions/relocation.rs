@@ -2,6 +2,7 @@
 
 use crate::relocation::{self, Kind};
 use pg::sys::error::raise;
+use pgrx::pg_sys::Oid;
 use pgrx::prelude::*;
 use shardmap::{NodeAddress, ShardId};
 
@@ -36,4 +37,15 @@ fn copy_shard(
 #[pg_extern]
 fn drop_placement(shard_id: i64, node_name: &str, node_port: i32) {
     raise(relocation::remove(ShardId(shard_id), &node(node_name, node_port)));
+}
+
+#[pg_extern]
+fn split_shard(shard_id: i64, split_points: Vec<i32>) -> Vec<i64> {
+    let parts = raise(relocation::split(ShardId(shard_id), &split_points));
+    parts.into_iter().map(|part| part.0).collect()
+}
+
+#[pg_extern]
+fn isolate_key(table_name: Oid, key: &str) -> i64 {
+    raise(relocation::isolate(table_name, key)).0
 }

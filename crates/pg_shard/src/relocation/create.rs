@@ -8,17 +8,23 @@ use crate::functions::create_extension;
 use crate::owner;
 use crate::repair;
 use pg::PgError;
+use shardmap::ShardId;
 use shardmap::definition::Definition;
 use shardmap::shard_template::Template;
 
-fn definition(member: &Member) -> Result<Definition, PgError> {
+pub(super) fn definition(member: &Member) -> Result<Definition, PgError> {
     shard_definition::read(member.table.oid).map_err(|error| definition_error(&error))
 }
 
-fn filled(member: &Member, templates: &[Template]) -> Result<Vec<String>, PgError> {
-    let fill = |template: &Template| template.fill(member.shard().0);
-    let filled: Result<Vec<String>, _> = templates.iter().map(fill).collect();
+/// The statements for a shard.
+pub(super) fn filled_as(shard: ShardId, templates: &[Template]) -> Result<Vec<String>, PgError> {
+    let filled: Result<Vec<String>, _> =
+        templates.iter().map(|template| template.fill(shard.0)).collect();
     filled.map_err(|error| definition_error(&error.into()))
+}
+
+fn filled(member: &Member, templates: &[Template]) -> Result<Vec<String>, PgError> {
+    filled_as(member.shard(), templates)
 }
 
 /// The tables, without indexes. What a node that was lost before has kept of the shard is dropped.
@@ -51,22 +57,36 @@ pub(super) fn indexes(relocation: &Relocation) -> Result<(), PgError> {
     for member in members {
         relocation.on_target(&filled(member, &definition(member)?.create_around_rows().1)?)?;
     }
-    for parent in members.iter().filter(|member| member.table.is_partitioned) {
-        for (partition, bound) in partitions(parent.table.oid)? {
-            let Some(partition) = members.iter().find(|one| one.table.oid == partition) else {
-                return Err(PgError::internal("a partition does not lie beside its table"));
-            };
-            let (parent, partition) = (parent.name(), partition.name());
-            relocation.on_target(&[format!(
-                "ALTER TABLE {parent} ATTACH PARTITION {partition} {bound}"
-            )])?;
-        }
-    }
+    attach(relocation, &|member| members[member].name())?;
     for member in members.iter().filter(|member| member.has_rows()) {
         let analyze = [format!("ANALYZE {}", member.name())];
         owner::acting_on(&member.table, member.index, &[&relocation.target], || {
             relocation.on_target(&analyze)
         })?;
+    }
+    Ok(())
+}
+
+/// Attaches the partitions; `name` tells what stands on the target for a member of the group.
+pub(super) fn attach(
+    relocation: &Relocation,
+    name: &dyn Fn(usize) -> String,
+) -> Result<(), PgError> {
+    let members = &relocation.group.members;
+    for (number, parent) in members.iter().enumerate() {
+        if !parent.table.is_partitioned {
+            continue;
+        }
+        for (partition, bound) in partitions(parent.table.oid)? {
+            let Some(partition) = members.iter().position(|one| one.table.oid == partition) else {
+                return Err(PgError::internal("a partition does not lie beside its table"));
+            };
+            relocation.on_target(&[format!(
+                "ALTER TABLE {} ATTACH PARTITION {} {bound}",
+                name(number),
+                name(partition)
+            )])?;
+        }
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ use shardmap::{NodeAddress, PlacementState, ShardId, metadata};
 use std::rc::Rc;
 
 /// A shard of the group.
+#[derive(Clone)]
 pub(super) struct Member {
     pub(super) table: Rc<DistributedTable>,
     pub(super) index: usize,
@@ -43,6 +44,7 @@ impl Member {
 }
 
 /// The shards that go together.
+#[derive(Clone)]
 pub(super) struct Group {
     pub(super) members: Vec<Member>,
     /// Tables of one shard to which foreign keys of the members refer, and those that refer to a member.
@@ -153,6 +155,34 @@ impl Group {
             && servers[0] == servers[1]
         {
             return Err(same_server(source, target));
+        }
+        Ok(())
+    }
+
+    /// No placement on these nodes has been marked meanwhile; the tables are locked.
+    pub(super) fn check_healthy<'a>(
+        &self,
+        kind: Kind,
+        nodes: impl IntoIterator<Item = &'a NodeAddress>,
+    ) -> Result<(), PgError> {
+        for node in nodes {
+            let is_healthy = |member: &Member| {
+                let placements = catalog::current_placements(member.shard());
+                placements
+                    .iter()
+                    .any(|one| one.node == *node && one.state == PlacementState::Healthy)
+            };
+            if let Some(member) = self.members.iter().find(|member| !is_healthy(member)) {
+                return Err(PgError::new(
+                    SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                    format!(
+                        "could not {} shard {}: its placement on node \"{node}\" has missed a write",
+                        kind.verb(),
+                        member.shard().0
+                    ),
+                )
+                .hint("Try again when it has been repaired, or from another placement."));
+            }
         }
         Ok(())
     }

@@ -7,6 +7,8 @@ pub(crate) enum Kind {
     Move,
     /// It stays.
     Copy,
+    /// Parts of it take its place, on the same node.
+    Split,
 }
 
 impl Kind {
@@ -15,6 +17,7 @@ impl Kind {
         match self {
             Self::Move => "move",
             Self::Copy => "copy",
+            Self::Split => "split",
         }
     }
 }

@@ -37,21 +37,27 @@ mod switch;
 /// Removing what a relocation has left behind.
 mod undo;
 
+/// Who is kept away, and when.
+mod locks;
+
+/// What is committed before the end.
+mod leftovers;
+
+/// Splitting shards.
+mod split;
+
 /// Removing a placement.
 mod removal;
 
 pub(crate) use kind::Kind;
 pub(crate) use removal::remove;
+pub(crate) use split::{isolate, split};
 pub(crate) use undo::undo;
 
-use crate::catalog;
 use crate::fault;
-use crate::transaction;
-use group::Group;
-use pg::server::lock::{Mode, ShardLock, lock_shard};
-use pg::server::resolver;
-use pg::server::transaction::Isolation;
-use pg::{PgError, SqlState};
+use leftovers::Leftovers;
+use locks::{check_transaction, locked_group};
+use pg::PgError;
 use request::Relocation;
 use shardmap::{NodeAddress, ShardId};
 
@@ -69,14 +75,14 @@ pub(crate) fn relocate(
     target: &NodeAddress,
 ) -> Result<(), PgError> {
     check_transaction(kind, shard)?;
-    let group = locked_group(kind, shard, source, target)?;
+    let group = locked_group(kind, shard, &[source, target])?;
     let (source, target) = (source.clone(), target.clone());
     let relocation = Relocation { kind, shard, source, target, group };
     relocation.group.check_relocation(kind, &relocation.source, &relocation.target)?;
-    let mut leftovers = Leftovers { wakes: false };
+    let mut leftovers = Leftovers::default();
     create::tables(&relocation)?;
     fault::point("relocation_created");
-    leftovers.wakes = true;
+    leftovers.are_there();
     capture::begin(&relocation)?;
     fault::point("relocation_captured");
     create::rows(&relocation)?;
@@ -85,72 +91,6 @@ pub(crate) fn relocate(
     fault::point("relocation_indexed");
     switch::catch_up_and_switch(&relocation)?;
     fault::point("relocation_switched");
-    leftovers.wakes = false;
+    leftovers.are_gone();
     Ok(())
-}
-
-/// Has a visitor look for what was left behind, unless all went well.
-struct Leftovers {
-    wakes: bool,
-}
-
-impl Drop for Leftovers {
-    fn drop(&mut self) {
-        if self.wakes {
-            resolver::wake();
-        }
-    }
-}
-
-/// Each statement has to see what has been committed since the last one.
-fn check_transaction(kind: Kind, shard: ShardId) -> Result<(), PgError> {
-    if pg::server::transaction::isolation_level() == Isolation::ReadCommitted {
-        return Ok(());
-    }
-    Err(PgError::new(
-        SqlState::ACTIVE_SQL_TRANSACTION,
-        format!("cannot {} shard {} in a transaction that has one snapshot", kind.verb(), shard.0),
-    )
-    .hint("Run it under READ COMMITTED."))
-}
-
-/// The shards that go together, with definitions and placements that nobody else changes from now on.
-fn locked_group(
-    kind: Kind,
-    shard: ShardId,
-    source: &NodeAddress,
-    target: &NodeAddress,
-) -> Result<Group, PgError> {
-    let group = Group::find(kind.verb(), shard, &[source, target])?;
-    for member in group.in_order() {
-        pg::catalog::table::lock_relation(
-            member.table.oid,
-            pg::catalog::table::RelationLock::ShareUpdateExclusive,
-        );
-    }
-    for member in group.in_order() {
-        lock_shard(ShardLock::Metadata(member.shard()), Mode::Exclusive);
-        if transaction::has_written(member.shard()) {
-            return Err(PgError::new(
-                SqlState::ACTIVE_SQL_TRANSACTION,
-                format!(
-                    "cannot {} shard {} in the transaction that has written it",
-                    kind.verb(),
-                    shard.0
-                ),
-            )
-            .hint("Commit first: the other node cannot see what is not committed."));
-        }
-    }
-    // Behind the locks.
-    catalog::forget(None);
-    let now = Group::find(kind.verb(), shard, &[source, target])?;
-    if now.shards() == group.shards() {
-        return Ok(now);
-    }
-    Err(PgError::new(
-        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-        format!("the tables beside shard {} have changed meanwhile", shard.0),
-    )
-    .hint("Run it again."))
 }

@@ -1,7 +1,8 @@
 //! Removing a placement of a shard that has another healthy one, with the placements beside it.
 
 use super::group::{Group, Member};
-use super::switch::{drop_shards, lock_out, on_node};
+use super::locks::lock_out;
+use super::switch::{drop_shards, on_node};
 use crate::catalog;
 use crate::ddl;
 use crate::functions::change_metadata;

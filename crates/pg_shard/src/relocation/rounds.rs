@@ -21,12 +21,19 @@ pub(super) struct Round {
     pub(super) rows: u64,
 }
 
-/// Makes ready for rounds: plans that look each key up.
+impl Relocation {
+    /// Has the nodes plan to look each key up.
+    pub(super) fn look_keys_up(&self) -> Result<(), PgError> {
+        let settings = ["SET LOCAL enable_hashjoin = off", "SET LOCAL enable_mergejoin = off"]
+            .map(str::to_owned);
+        self.on_source(&settings)?;
+        self.on_target(&settings)
+    }
+}
+
+/// Makes ready for rounds.
 pub(super) fn prepare(relocation: &Relocation) -> Result<(), PgError> {
-    let settings =
-        ["SET LOCAL enable_hashjoin = off", "SET LOCAL enable_mergejoin = off"].map(str::to_owned);
-    relocation.on_source(&settings)?;
-    relocation.on_target(&settings)?;
+    relocation.look_keys_up()?;
     for member in relocation.group.members.iter().filter(|member| member.has_rows()) {
         let Some(key) = capture::key(member) else { continue };
         let keys = member.companion("keys");
@@ -65,47 +72,56 @@ pub(super) fn round(relocation: &Relocation) -> Result<Round, PgError> {
     Ok(round)
 }
 
-fn by_keys(relocation: &Relocation, member: &Member, key: &[String]) -> Result<u64, PgError> {
-    let (shard, keys, changes) =
-        (member.name(), member.companion("keys"), member.companion("changes"));
+/// Takes the keys that were noted at the source since the last time; tells how many.
+pub(super) fn take_keys(
+    relocation: &Relocation,
+    member: &Member,
+    key: &[String],
+) -> Result<u64, PgError> {
+    let (keys, changes) = (member.companion("keys"), member.companion("changes"));
     let columns = key.join(", ");
-    let empty = format!("DELETE FROM {keys}");
-    relocation.on_source(std::slice::from_ref(&empty))?;
+    relocation.on_source(&[format!("DELETE FROM {keys}")])?;
     let take = format!(
         "WITH taken AS (DELETE FROM {changes} RETURNING {columns}) INSERT INTO {keys} SELECT DISTINCT {columns} FROM taken"
     );
     let count = transaction::with_session(&relocation.source, &mut |session| {
         session.borrow_mut().run(&take, Some(transaction::level_for_write()), &mut |_| Ok(()))
     });
-    let (_, count) = count.map_err(|failure| relocation.failed(&relocation.source, failure))?;
+    count.map(|(_, count)| count).map_err(|failure| relocation.failed(&relocation.source, failure))
+}
+
+/// The row has the key.
+pub(super) fn matches(key: &[String], row: &str) -> String {
+    let each: Vec<String> =
+        key.iter().map(|column| format!("pgs_key.{column} = {row}.{column}")).collect();
+    each.join(" AND ")
+}
+
+fn by_keys(relocation: &Relocation, member: &Member, key: &[String]) -> Result<u64, PgError> {
+    let (shard, keys) = (member.name(), member.companion("keys"));
+    let count = take_keys(relocation, member, key)?;
     if count == 0 {
         return Ok(0);
     }
     let pair = pair(relocation, member);
     let of_source = |failure| relocation.failed(&relocation.source, failure);
     let of_target = |failure| relocation.failed(&relocation.target, failure);
-    let matches = |row: &str| {
-        let each: Vec<String> =
-            key.iter().map(|column| format!("pgs_key.{column} = {row}.{column}")).collect();
-        each.join(" AND ")
-    };
+    let matches = matches(key, "pgs_row");
     let copied: Vec<String> =
         copied_columns(member.table.oid).iter().map(|(_, name)| quote(name)).collect();
     let qualified: Vec<String> = copied.iter().map(|name| format!("pgs_row.{name}")).collect();
     let noted = pair.copy_out(&format!("COPY {keys} TO STDOUT")).map_err(of_source)?;
     let rows = pair
         .copy_out(&format!(
-            "COPY (SELECT {} FROM {keys} AS pgs_key JOIN ONLY {shard} AS pgs_row ON {}) TO STDOUT",
-            qualified.join(", "),
-            matches("pgs_row")
+            "COPY (SELECT {} FROM {keys} AS pgs_key JOIN ONLY {shard} AS pgs_row ON {matches}) TO STDOUT",
+            qualified.join(", ")
         ))
         .map_err(of_source)?;
-    relocation.on_target(&[empty])?;
+    relocation.on_target(&[format!("DELETE FROM {keys}")])?;
     repair::copy_in(&relocation.target, &format!("COPY {keys} FROM STDIN"), &noted)
         .map_err(of_target)?;
     relocation.on_target(&[format!(
-        "DELETE FROM ONLY {shard} AS pgs_row USING {keys} AS pgs_key WHERE {}",
-        matches("pgs_row")
+        "DELETE FROM ONLY {shard} AS pgs_row USING {keys} AS pgs_key WHERE {matches}"
     )])?;
     let store = format!("COPY {shard} ({}) FROM STDIN", copied.join(", "));
     repair::copy_in(&relocation.target, &store, &rows).map_err(of_target)?;

@@ -4,8 +4,9 @@
 //! what is about to be dropped. A snapshot that is older, of a transaction that comes later, is refused by the target
 //! ([`crate::session::age`]).
 
-use super::group::{Group, Member};
+use super::group::Member;
 use super::kind::Kind;
+use super::locks::{lock_out, when_nobody_is_in_the_way};
 use super::request::Relocation;
 use super::rounds::{self, prepare, round};
 use super::{capture, create};
@@ -14,81 +15,18 @@ use crate::ddl::foreign_keys;
 use crate::fault;
 use crate::functions::{change_metadata, literal};
 use crate::session::gate;
-use pg::catalog::privileged;
-use pg::catalog::table::{RelationLock, lock_relation};
-use pg::net::wait::{clock, pause};
-use pg::server::attempt::attempt;
-use pg::server::lock::{Mode, ShardLock, lock_shard};
+use pg::net::wait::clock;
 use pg::{PgError, SqlState};
 use shardmap::NodeAddress;
-use std::time::Duration;
-
-/// How long others queue behind us for a table.
-const PATIENCE: &std::ffi::CStr = c"250ms";
-
-/// So few changed rows are seen to while everybody waits.
-const FEW: u64 = 500;
-
-/// After so many rounds that find more, they are seen to all the same: writers are faster than we are.
-const ROUNDS: u32 = 10;
-
-/// Between two attempts; doubled each time.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-
-/// A row that is unique may conflict with another one that has changed since the keys were taken; the next round has both.
-const CONFLICTS: [SqlState; 2] = [SqlState::UNIQUE_VIOLATION, SqlState::EXCLUSION_VIOLATION];
 
 pub(super) fn catch_up_and_switch(relocation: &Relocation) -> Result<(), PgError> {
     prepare(relocation)?;
-    let mut gap = FIRST_PAUSE;
-    let mut count = 0;
-    loop {
-        count += 1;
-        let found = attempt(&CONFLICTS, || round(relocation))?;
+    let round = || {
+        let found = round(relocation)?;
         fault::point("relocation_round");
-        let is_near = found.is_ok_and(|found| found.rows <= FEW);
-        if !is_near && count % ROUNDS != 0 {
-            continue;
-        }
-        if !is_used_for_long(&relocation.group)? {
-            let switched = attempt(&[SqlState::LOCK_NOT_AVAILABLE], || switch(relocation))?;
-            if switched.is_ok() {
-                return Ok(());
-            }
-        }
-        pause(gap);
-        gap = (gap * 2).min(LONGEST_PAUSE);
-    }
-}
-
-/// A transaction that uses one of the tables is older than we want others to wait: it will hardly end in a moment.
-fn is_used_for_long(group: &Group) -> Result<bool, PgError> {
-    let tables: Vec<String> = group.tables().iter().map(|oid| oid.to_u32().to_string()).collect();
-    let sql = format!(
-        "SELECT EXISTS (SELECT FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid \
-          WHERE l.locktype = 'relation' AND l.granted AND l.relation = ANY ('{{{}}}'::oid[]) \
-            AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) \
-            AND l.pid IS DISTINCT FROM pg_backend_pid() AND l.mode <> 'ShareUpdateExclusiveLock' \
-            AND (l.pid IS NULL OR a.xact_start < clock_timestamp() - '250ms'::interval))",
-        tables.join(",")
-    );
-    let found = privileged::read_catalogs(|client| {
-        client.select("SELECT pg_stat_clear_snapshot()", Some(1), &[])?;
-        client.select(&sql, Some(1), &[])?.first().get_one::<bool>()
-    });
-    found.map(|found| found == Some(true)).map_err(|error| PgError::internal(error.to_string()))
-}
-
-/// Keeps everybody away from the tables.
-pub(super) fn lock_out(group: &Group) {
-    privileged::set_for_transaction(c"lock_timeout", PATIENCE);
-    for oid in group.tables() {
-        lock_relation(oid, RelationLock::AccessExclusive);
-    }
-    for shard in group.shards() {
-        lock_shard(ShardLock::Data(shard), Mode::Exclusive);
-    }
+        Ok(found)
+    };
+    when_nobody_is_in_the_way(&relocation.group, &round, &|| switch(relocation))
 }
 
 fn switch(relocation: &Relocation) -> Result<(), PgError> {
@@ -97,23 +35,7 @@ fn switch(relocation: &Relocation) -> Result<(), PgError> {
     lock_out(group);
     // A statement that failed meanwhile may have marked placements.
     catalog::forget(None);
-    let is_healthy = |member: &Member| {
-        catalog::current_placements(member.shard()).iter().any(|placement| {
-            placement.node == relocation.source
-                && placement.state == shardmap::PlacementState::Healthy
-        })
-    };
-    if let Some(member) = group.members.iter().find(|member| !is_healthy(member)) {
-        return Err(PgError::new(
-            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!(
-                "could not {} shard {}: the source has missed a write",
-                relocation.kind.verb(),
-                member.shard().0
-            ),
-        )
-        .hint("Try again when it has been repaired, or from another placement."));
-    }
+    group.check_healthy(relocation.kind, [&relocation.source])?;
     let names: Vec<String> = group.members.iter().map(Member::name).collect();
     // Of SERIALIZABLE transactions that have used the nodes none is under way while the place changes.
     relocation.on_source(&[gate::ALONE.to_owned()])?;
@@ -178,7 +100,7 @@ fn change_placements(relocation: &Relocation) -> Result<(), PgError> {
              WHERE shard_id IN ({ids}) AND {}",
             on_node(&relocation.source)
         ),
-        Kind::Copy => format!(
+        Kind::Copy | Kind::Split => format!(
             "INSERT INTO pgs_distribution_metadata.shard_placement (shard_id, shard_state, node_name, node_port) \
              SELECT id, 1, {host}, {port} FROM pgs_distribution_metadata.shard WHERE id IN ({ids})"
         ),
