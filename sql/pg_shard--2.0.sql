@@ -481,6 +481,95 @@ CREATE FUNCTION pgs_catalog.drop_placement(shard_id bigint, node_name text, node
 COMMENT ON FUNCTION pgs_catalog.drop_placement(bigint, text, integer)
     IS 'removes a placement of a shard, and of those beside it, from a node';
 
+/* Plans for the moves that give each node its share, or take everything away from a node, and procedures that carry them out: each step commits.
+   They have no search_path of their own, since those that have cannot commit, so everything in them is qualified. */
+
+CREATE FUNCTION pgs_catalog.set_node_draining(name text, port integer, is_draining boolean)
+    RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'set_node_draining_wrapper';
+COMMENT ON FUNCTION pgs_catalog.set_node_draining(text, integer, boolean)
+    IS 'says whether a node gives its placements away and gets no new ones';
+
+CREATE FUNCTION pgs_catalog.plan_moves(
+        name text, port integer, to_name text, to_port integer, by text,
+        OUT action text, OUT shard_id bigint, OUT table_name text, OUT source_name text,
+        OUT source_port integer, OUT target_name text, OUT target_port integer, OUT bytes bigint, OUT rows bigint)
+    RETURNS SETOF record LANGUAGE c AS 'MODULE_PATHNAME', 'plan_moves_wrapper';
+COMMENT ON FUNCTION pgs_catalog.plan_moves(text, integer, text, integer, text)
+    IS 'what plan_rebalance and plan_leave return';
+
+CREATE FUNCTION pgs_catalog.plan_rebalance(
+        by text DEFAULT 'bytes',
+        OUT action text, OUT shard_id bigint, OUT table_name text, OUT source_name text,
+        OUT source_port integer, OUT target_name text, OUT target_port integer, OUT bytes bigint, OUT rows bigint)
+    RETURNS SETOF record LANGUAGE sql AS 'SELECT * FROM pgs_catalog.plan_moves(NULL, NULL, NULL, NULL, $1)';
+COMMENT ON FUNCTION pgs_catalog.plan_rebalance(text)
+    IS 'the moves after which all nodes hold equal shares by bytes, rows or shards, and those that are drained nothing';
+
+CREATE FUNCTION pgs_catalog.plan_leave(
+        name text, port integer, to_name text DEFAULT NULL, to_port integer DEFAULT NULL, by text DEFAULT 'bytes',
+        OUT action text, OUT shard_id bigint, OUT table_name text, OUT source_name text,
+        OUT source_port integer, OUT target_name text, OUT target_port integer, OUT bytes bigint, OUT rows bigint)
+    RETURNS SETOF record LANGUAGE sql AS 'SELECT * FROM pgs_catalog.plan_moves(coalesce($1, ''''), $2, $3, $4, $5)';
+COMMENT ON FUNCTION pgs_catalog.plan_leave(text, integer, text, integer, text)
+    IS 'the steps after which a node holds nothing, with all of it on another one if that is given';
+
+CREATE PROCEDURE pgs_catalog.rebalance(by text DEFAULT 'bytes') LANGUAGE plpgsql AS $$
+DECLARE
+    step record;
+BEGIN
+    FOR step IN SELECT * FROM pgs_catalog.plan_rebalance(by) LOOP
+        PERFORM pgs_catalog.move_shard(
+            step.shard_id, step.source_name, step.source_port, step.target_name, step.target_port);
+        COMMIT;
+    END LOOP;
+END;
+$$;
+COMMENT ON PROCEDURE pgs_catalog.rebalance(text) IS 'carries out what plan_rebalance plans';
+
+CREATE PROCEDURE pgs_catalog.carry_away(name text, port integer, to_name text, to_port integer, by text)
+    LANGUAGE plpgsql AS $$
+DECLARE
+    step record;
+BEGIN
+    PERFORM pgs_catalog.set_node_draining(name, port, true);
+    COMMIT;
+    FOR step IN SELECT * FROM pgs_catalog.plan_leave(name, port, to_name, to_port, by) LOOP
+        IF step.action OPERATOR(pg_catalog.=) 'move' THEN
+            PERFORM pgs_catalog.move_shard(
+                step.shard_id, step.source_name, step.source_port, step.target_name, step.target_port);
+        ELSE
+            IF step.action OPERATOR(pg_catalog.=) 'copy' THEN
+                PERFORM pgs_catalog.copy_shard(
+                    step.shard_id, step.source_name, step.source_port, step.target_name, step.target_port);
+                COMMIT;
+            END IF;
+            PERFORM pgs_catalog.drop_placement(step.shard_id, name, port);
+        END IF;
+        COMMIT;
+    END LOOP;
+END;
+$$;
+COMMENT ON PROCEDURE pgs_catalog.carry_away(text, integer, text, integer, text)
+    IS 'what drain_node and replace_node have in common';
+
+CREATE PROCEDURE pgs_catalog.drain_node(name text, port integer, by text DEFAULT 'bytes')
+    LANGUAGE plpgsql AS $$
+BEGIN
+    CALL pgs_catalog.carry_away(name, port, NULL, NULL, by);
+END;
+$$;
+COMMENT ON PROCEDURE pgs_catalog.drain_node(text, integer, text)
+    IS 'moves all that a node holds to the others; what only a lost node holds stays';
+
+CREATE PROCEDURE pgs_catalog.replace_node(name text, port integer, new_name text, new_port integer)
+    LANGUAGE plpgsql AS $$
+BEGIN
+    CALL pgs_catalog.carry_away(name, port, new_name, new_port, 'bytes');
+END;
+$$;
+COMMENT ON PROCEDURE pgs_catalog.replace_node(text, integer, text, integer)
+    IS 'moves all that a node holds to another one, or makes it anew there from other placements';
+
 /* Sizes and counters of the shards. PostgreSQL's own functions and views see the coordinator's empty tables. */
 
 CREATE FUNCTION pgs_catalog.table_figures(table_oid oid)

@@ -3,16 +3,16 @@
 use testkit::{NodeName, TestCluster};
 
 /// Leaves so many workers in the worker list; the others run as servers that nobody knows.
-fn keep_in_list(cluster: &TestCluster, workers: u16) {
+pub(crate) fn keep_in_list(cluster: &TestCluster, workers: u16) {
     let lines: Vec<String> = (1..=workers).map(|number| line(cluster, number)).collect();
     write_list(cluster, &lines.concat());
 }
 
-fn line(cluster: &TestCluster, worker: u16) -> String {
+pub(crate) fn line(cluster: &TestCluster, worker: u16) -> String {
     format!("127.0.0.1 {}\n", cluster.port(NodeName::Worker(worker)))
 }
 
-fn write_list(cluster: &TestCluster, lines: &str) {
+pub(crate) fn write_list(cluster: &TestCluster, lines: &str) {
     let list = cluster.data_dir(NodeName::Coordinator).join("pg_worker_list.conf");
     std::fs::write(list, lines).expect("the worker list can be written");
 }

@@ -5,3 +5,6 @@ mod list;
 
 /// Nodes that fall silent and come back.
 mod health;
+
+/// Shards move to where nodes have room.
+mod shares;

@@ -38,6 +38,8 @@ pub struct Group {
     pub weight: u64,
     /// The nodes with placements of it, by their number; each once.
     pub nodes: Vec<usize>,
+    /// Those of them whose placement cannot move: it has missed writes.
+    pub fixed: Vec<usize>,
 }
 
 /// A placement of a group that moves.
@@ -64,7 +66,9 @@ pub fn plan(nodes: &[Node], groups: &[Group]) -> Vec<Move> {
 pub fn replace(nodes: &[Node], groups: &[Group], lost: usize) -> Vec<Move> {
     let mut nodes = nodes.to_vec();
     nodes[lost].usage = Use::Drained;
-    let mut plan = Planner::new(&nodes, groups);
+    let groups: Vec<Group> =
+        groups.iter().map(|group| Group { fixed: Vec::new(), ..group.clone() }).collect();
+    let mut plan = Planner::new(&nodes, &groups);
     plan.drain();
     plan.moves.retain(|it| it.from == lost);
     plan.moves
@@ -107,6 +111,7 @@ impl<'a> Planner<'a> {
         for from in drained {
             for group in &order {
                 if self.groups[*group].nodes.contains(&from)
+                    && !self.groups[*group].fixed.contains(&from)
                     && let Some(to) = self.best_target(*group, from)
                 {
                     self.carry(Move { group: *group, from, to });
@@ -128,7 +133,10 @@ impl<'a> Planner<'a> {
         for group in 0..self.groups.len() {
             for from in self.groups[group].nodes.clone() {
                 let now = self.neighbours(group, from, from);
-                if now == 0 || self.nodes[from].usage != Use::Full || self.has_moved(group, from) {
+                let stays = self.nodes[from].usage != Use::Full
+                    || self.has_moved(group, from)
+                    || self.groups[group].fixed.contains(&from);
+                if now == 0 || stays {
                     continue;
                 }
                 if let Some(to) = self.best_target(group, from)
@@ -189,6 +197,7 @@ impl<'a> Planner<'a> {
         it.weight > 0
             && it.weight <= self.loads[from].0
             && it.nodes.contains(&from)
+            && !it.fixed.contains(&from)
             && !it.nodes.contains(&to)
             && !self.has_moved(group, from)
             && self.neighbours(group, from, to) <= self.neighbours(group, from, from)

@@ -42,6 +42,9 @@ mod time;
 /// Nodes come and go.
 mod nodes;
 
+/// Plans for moving shards between nodes.
+mod shares;
+
 /// `pg_worker_list.conf`.
 mod worker_list;
 

@@ -97,7 +97,7 @@ fn set_node_rack(name: Option<&str>, port: Option<i32>, rack: Option<&str>) {
 }
 
 /// Who may manage nodes.
-fn check_right() -> Result<(), PgError> {
+pub(super) fn check_right() -> Result<(), PgError> {
     if role::may_write_server_files() {
         return Ok(());
     }
@@ -116,7 +116,7 @@ fn node(name: &str, port: i32) -> Result<NodeAddress, PgError> {
 }
 
 /// A node that is known.
-fn known(name: &str, port: i32) -> Result<NodeAddress, PgError> {
+pub(super) fn known(name: &str, port: i32) -> Result<NodeAddress, PgError> {
     let node = node(name, port)?;
     if nodes::all().contains(&node) {
         return Ok(node);
@@ -271,4 +271,13 @@ fn remove(node: &NodeAddress) -> Result<(), PgError> {
 
 fn in_use(message: String) -> PgError {
     PgError::new(SqlState::OBJECT_IN_USE, message)
+}
+
+/// The node gives its placements away from now on, or no longer.
+pub(super) fn mark_draining(node: &NodeAddress, is_draining: bool) -> Result<(), PgError> {
+    write_row(node)?;
+    change_metadata(&format!(
+        "UPDATE pgs_catalog.node SET is_draining = {is_draining} WHERE {}",
+        is(node)
+    ))
 }

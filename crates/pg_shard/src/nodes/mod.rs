@@ -7,6 +7,9 @@
 /// Where a node is reached.
 mod address;
 
+/// What nodes hold, and what should move.
+pub(crate) mod shares;
+
 /// Whether nodes answer.
 mod watch;
 

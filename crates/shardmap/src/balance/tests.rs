@@ -12,7 +12,7 @@ fn full(count: usize) -> Vec<Node> {
 }
 
 fn group(weight: u64, nodes: &[usize]) -> Group {
-    Group { weight, nodes: nodes.to_vec() }
+    Group { weight, nodes: nodes.to_vec(), fixed: Vec::new() }
 }
 
 /// The groups after the moves, each of which must be possible.
@@ -89,6 +89,14 @@ fn a_node_that_is_away_neither_gives_nor_receives() {
 }
 
 #[test]
+fn a_placement_that_missed_writes_does_not_move() {
+    let mut nodes = full(3);
+    nodes[0].usage = Use::Drained;
+    let stale = Group { fixed: vec![0], ..group(1, &[0]) };
+    assert_eq!(plan(&nodes, &[stale, group(1, &[0])]), [Move { group: 1, from: 0, to: 1 }]);
+}
+
+#[test]
 fn what_a_lost_node_had_is_made_anew_where_no_copy_is() {
     let nodes = full(4);
     let groups = [group(1, &[0, 1]), group(1, &[1, 2]), group(1, &[2, 3])];
@@ -121,7 +129,7 @@ fn nodes() -> impl Strategy<Value = Vec<Node>> {
 fn placed(count: usize) -> impl Strategy<Value = Vec<Group>> {
     let nodes = proptest::sample::subsequence((0..count).collect::<Vec<_>>(), 1..=count.min(3));
     proptest::collection::vec(
-        (0_u64..50, nodes).prop_map(|(weight, nodes)| Group { weight, nodes }),
+        (0_u64..50, nodes).prop_map(|(weight, nodes)| Group { weight, nodes, fixed: Vec::new() }),
         0..40,
     )
 }
