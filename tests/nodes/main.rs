@@ -8,3 +8,6 @@ mod health;
 
 /// Shards move to where nodes have room.
 mod shares;
+
+/// What is wrong with a cluster.
+mod doctor;

@@ -21,6 +21,13 @@ pub enum ClusterError {
         looked_for: String,
     },
 
+    /// The coordinator of a cluster cannot be asked.
+    #[error("the coordinator cannot be asked: {reason}")]
+    NoCoordinator {
+        /// What it, or the network, has said.
+        reason: String,
+    },
+
     /// We are root, which PostgreSQL refuses to run as, and there is no user to run as instead.
     #[error(
         "PostgreSQL does not run as root and there is no user \"{user}\" to run it as; \

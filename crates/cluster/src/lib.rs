@@ -66,7 +66,11 @@ mod cluster;
 /// What the nodes do and where the shards are.
 mod status;
 
+/// What is wrong with a cluster that was made elsewhere.
+mod doctor;
+
 pub use cluster::{Cluster, DownOnDrop};
+pub use doctor::{Examined, Finding, Report, Severity, examine};
 pub use error::ClusterError;
 pub use installation::{Artifacts, Installation};
 pub use node_name::{NodeName, NotANodeName};

@@ -64,6 +64,12 @@ pub(crate) enum Command {
     /// coordinator answers.
     Status(StatusArguments),
 
+    /// Look over a running cluster that was set up by hand, and say what is wrong and what mends it
+    ///
+    /// Asks the coordinator, and each of its nodes as the same user: versions, settings, clocks, inactive placements, transactions in
+    /// doubt, age and size. Ends with status 1 if something does not work.
+    Doctor(DoctorArguments),
+
     /// End all servers and remove the cluster, data included
     Down(DirArgument),
 }
@@ -94,6 +100,18 @@ pub(crate) struct StatusArguments {
     pub(crate) dir: DirArgument,
 
     /// Print JSON instead of a table
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Which cluster to look over.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArguments {
+    /// The coordinator, such as postgres://postgres@db1.example.com:5432/shop
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: String,
+
+    /// Print JSON instead of tables
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -11,13 +11,13 @@ mod render;
 use std::process::ExitCode;
 
 use clap::Parser;
-use cluster::{Artifacts, Cluster, ClusterError, ClusterSpec, NodeName};
+use cluster::{Artifacts, Cluster, ClusterError, ClusterSpec, NodeName, Severity};
 
 use arguments::{Arguments, Command, NodeArguments, UpArguments};
 
 fn main() -> ExitCode {
     match run(Arguments::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             render::error(&error);
             ExitCode::FAILURE
@@ -25,8 +25,19 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> Result<(), ClusterError> {
+fn run(command: Command) -> Result<ExitCode, ClusterError> {
+    if let Command::Doctor(arguments) = command {
+        let report = cluster::examine(&arguments.url)?;
+        render::report(&report, arguments.json);
+        let is_bad = report.findings.iter().any(|it| it.severity == Severity::Error);
+        return Ok(if is_bad { ExitCode::FAILURE } else { ExitCode::SUCCESS });
+    }
+    on_this_machine(command).map(|()| ExitCode::SUCCESS)
+}
+
+fn on_this_machine(command: Command) -> Result<(), ClusterError> {
     match command {
+        Command::Doctor(_) => Ok(()),
         Command::Up(arguments) => up(arguments),
         Command::Start(arguments) => on_node(&arguments, "up", Cluster::start),
         Command::Stop(arguments) => on_node(&arguments, "down", Cluster::stop),

@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use cluster::{Cluster, ClusterError, NodeName, PlacementCounts, Shards, Status};
+use cluster::{Cluster, ClusterError, NodeName, PlacementCounts, Report, Severity, Shards, Status};
 use comfy_table::{CellAlignment, Table, TableComponent, presets};
 
 /// An error, for a person.
@@ -47,6 +47,35 @@ pub(crate) fn status(status: &Status, json: bool) {
         );
     } else {
         print!("{}", status_as_text(status));
+    }
+}
+
+/// What was found in a cluster, for a person or for a program.
+pub(crate) fn report(report: &Report, json: bool) {
+    if json {
+        let text = serde_json::to_string_pretty(report);
+        println!("{}", text.expect("names and numbers that came from text"));
+        return;
+    }
+    let mut nodes = table(&["node", "state", "version", "MB", "placements", "inactive"]);
+    let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    for node in &report.nodes {
+        nodes.add_row([
+            node.node.clone(),
+            node.state.clone(),
+            or_none(node.version.clone()),
+            or_none(node.bytes.map(|bytes| (bytes / 1_000_000).to_string())),
+            node.placements.to_string(),
+            node.inactive.to_string(),
+        ]);
+    }
+    println!("{nodes}");
+    for finding in &report.findings {
+        let word = if finding.severity == Severity::Error { "error" } else { "warning" };
+        println!("\n{word}: {}: {}\n    {}", finding.node, finding.what, finding.mend);
+    }
+    if report.findings.is_empty() {
+        println!("\nnothing is wrong");
     }
 }
 
