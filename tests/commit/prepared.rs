@@ -1,7 +1,8 @@
 //! PREPARE TRANSACTION by the client, as transaction managers use it: XA of JDBC, `tpc_*` of psycopg.
 
 use crate::{WORKER_1, WORKER_2, cluster_with_accounts, key_on, wait_until_nothing_is_in_doubt};
-use testkit::{NodeName, TestCluster};
+use std::thread;
+use testkit::{NodeName, TestCluster, wait_until};
 
 fn prepare(cluster: &TestCluster, gid: &str, value: i32) {
     let keys = [key_on(cluster, WORKER_1), key_on(cluster, WORKER_2)];
@@ -63,5 +64,40 @@ fn a_role_without_rights_on_the_metadata_ends_what_it_has_prepared() {
     session.sql("PREPARE TRANSACTION 'by teller'");
     session.sql("COMMIT PREPARED 'by teller'");
     assert_eq!(session.text("SELECT sum(v) FROM single"), "6");
+    wait_until_nothing_is_in_doubt(&cluster);
+}
+
+/// After a crash of the coordinator readers wait for what is prepared until the resolver has seen whose it is. Who had begun to wait by then
+/// failed with 55P03 after ten seconds, though only the client was to end what he waited for.
+#[test]
+fn a_reader_that_waits_for_what_the_client_has_prepared_goes_on_when_that_is_known() {
+    let cluster = TestCluster::up(3);
+    let create = "CREATE TABLE single (k int PRIMARY KEY, v int NOT NULL)";
+    cluster.create_distributed(create, "single", "k", 6, 1);
+    cluster.sql("INSERT INTO single SELECT i, 0 FROM generate_series(1, 40) AS i");
+    cluster.reconnect();
+    let keys = format!("k IN ({}, {})", key_on(&cluster, WORKER_1), key_on(&cluster, WORKER_2));
+    cluster
+        .sql(&format!("BEGIN; UPDATE single SET v = 1 WHERE {keys}; PREPARE TRANSACTION 'kept'"));
+    // Without the third worker the resolver knows nothing for certain.
+    let third = NodeName::Worker(3);
+    cluster.kill(third).expect("it runs");
+    cluster.kill(NodeName::Coordinator).expect("it runs");
+    cluster.start(NodeName::Coordinator).expect("it is down");
+    cluster.reconnect();
+    let sum = format!("SELECT sum(v) FROM single WHERE {keys}");
+    thread::scope(|scope| {
+        let (mut reader, sum) = (cluster.new_session(), &sum);
+        let read = scope.spawn(move || (reader.text(sum), reader));
+        let mut node = cluster.session_on(WORKER_1);
+        wait_until("the reader waits", || {
+            node.text("SELECT count(*) FROM pg_locks WHERE NOT granted") != "0"
+        });
+        cluster.start(third).expect("it is down");
+        let (seen, mut reader) = read.join().expect("it reads");
+        assert_eq!(seen, "0");
+        reader.sql("COMMIT PREPARED 'kept'");
+        assert_eq!(reader.text(sum), "2");
+    });
     wait_until_nothing_is_in_doubt(&cluster);
 }

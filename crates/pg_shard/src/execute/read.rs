@@ -1033,7 +1033,7 @@ impl Scan for Read {
                     self.has_yielded |= has_row;
                     return Ok(has_row);
                 }
-                Err(error) if moment::is_refusal(&error) && self.may_begin_anew() => {
+                Err(error) if moment::is_avoidable(&error, self.at) && self.may_begin_anew() => {
                     self.begin_anew(io);
                 }
                 Err(error) => return Err(moment::explain(error)),

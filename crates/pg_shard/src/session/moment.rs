@@ -117,6 +117,20 @@ pub(crate) fn is_refusal(error: &PgError) -> bool {
     error.sqlstate() == SqlState(*b"72000")
 }
 
+/// A read of a later time would not fail so.
+pub(crate) fn is_avoidable(error: &PgError, at: Option<Reading>) -> bool {
+    is_refusal(error) || need_not_wait(error, at)
+}
+
+/// A node has waited in vain for what was in doubt, and who reads now need not wait for it: it is known meanwhile that a client has
+/// prepared it, and not a crash left it.
+fn need_not_wait(error: &PgError, at: Option<Reading>) -> bool {
+    let has_waited = error.sqlstate() == SqlState::LOCK_NOT_AVAILABLE
+        && error.message().starts_with("prepared transaction ")
+        && at.is_some_and(|at| at.but.is_none());
+    has_waited && time::read_time(true, decision::identity()).is_some_and(|now| now.but.is_some())
+}
+
 /// A time has been refused, for so many times: what is read next is read at the present time, a little later. Nodes' clocks differ by some
 /// milliseconds.
 pub(crate) fn read_later(refusals: u32) {
