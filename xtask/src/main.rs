@@ -17,6 +17,9 @@ mod extension;
 /// Everything that has to hold.
 mod test;
 
+/// A part of it on other versions of PostgreSQL.
+mod core;
+
 /// The structure of the code, and the documents.
 mod tidy;
 
@@ -113,6 +116,11 @@ enum Chore {
     ///
     /// Stops at the first step that fails. The last lines are those of the tests.
     Test,
+
+    /// Build for PostgreSQL 18, and run a core of the tests on it: below six minutes.
+    ///
+    /// A server that cannot be had is a line of warning.
+    Core,
 
     /// Clients move money between accounts of different nodes while servers are killed, for five minutes.
     ///
@@ -325,6 +333,10 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
             rows: *rows,
         })?,
         Chore::Test => return test::run(),
+        Chore::Core => {
+            setup::ensure()?;
+            core::run(&Workspace::find()?)?;
+        }
         Chore::Bank { seconds } => test::bank(*seconds)?,
         Chore::Histories { seconds } => test::histories(*seconds)?,
         Chore::Tidy { tighten } => tidy::run(Workspace::find()?.root(), *tighten)?,

@@ -103,6 +103,8 @@ fn download(source: &Source, parent: &Path) -> Result<PathBuf> {
     fs::write(&requirements, format!("{} --hash=sha256:{}\n", source.requirement, source.sha256))?;
     let mut command = Command::new(pip);
     command.args(["download", "--quiet", "--no-deps", "--require-hashes", "--only-binary=:all:"]);
+    // Without a network it shall not take long to know.
+    command.args(["--timeout", "20", "--retries", "2"]);
     command.args(["--disable-pip-version-check", "--python-version", source.python]);
     command.args(["--platform", "manylinux_2_28_x86_64", "--dest"]).arg(&downloads);
     process::run(command.arg("--requirement").arg(&requirements))?;

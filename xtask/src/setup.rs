@@ -298,6 +298,26 @@ pub(crate) fn ensure_for_tests() -> Result<Postgres> {
     ensure_all(&[Need::TO_BUILD, Need::OF_CLIENTS].concat())
 }
 
+/// The server of a release with its headers, if it is here or can be fetched; nothing is installed for it.
+pub(crate) fn find_or_fetch(release: u32) -> Result<Postgres> {
+    let find = || {
+        let whole = |it: &Postgres| {
+            [Need::Server, Need::ServerHeaders].iter().all(|need| need.is_met(Some(it)))
+        };
+        Postgres::find(release).filter(whole)
+    };
+    let found = match find() {
+        Some(found) => found,
+        None => {
+            servers::fetch(release)?;
+            find().context("what was fetched is no server with headers")?
+        }
+    };
+    let mut server = Command::new(found.program_dir()?.join("postgres"));
+    process::output_of(server.arg("--version"))?;
+    Ok(found)
+}
+
 /// Finds `needs`, installing what is missing where we may.
 fn ensure_all(needs: &[Need]) -> Result<Postgres> {
     let release = wanted();
