@@ -322,6 +322,11 @@ CREATE VIEW pgs_catalog.activity AS
       JOIN pg_catalog.pg_stat_activity AS b ON b.pid = a.pid AND b.backend_start = a.backend_start;
 COMMENT ON VIEW pgs_catalog.activity IS 'statements that have something under way on nodes, and how far they are';
 
+CREATE VIEW pgs_catalog.relocation AS
+    SELECT pid, database, "user", statement, pg_catalog.substr(kind, 13) AS phase, nodes, waiting_for, bytes_received, bytes_sent, since
+      FROM pgs_catalog.activity WHERE kind OPERATOR(pg_catalog.~~) 'relocation: %';
+COMMENT ON VIEW pgs_catalog.relocation IS 'shards that are being moved, copied or split, and how far that is';
+
 /* Transactions over nodes. The node that decides about one has a row of it here, written by the transaction itself: if it is
    visible, the transaction has committed. Who finds a prepared transaction after a crash looks for the row that its name tells. The
    coordinator that has begun the transaction removes the row when nobody asks any more. */
@@ -607,7 +612,7 @@ COMMENT ON VIEW pgs_catalog.stat_tables IS 'the figures of pg_stat_all_tables fo
 
 GRANT SELECT ON pgs_catalog.tables, pgs_catalog.stat_tables TO PUBLIC;
 GRANT USAGE ON SCHEMA pgs_catalog TO PUBLIC;
-GRANT SELECT ON pgs_catalog.activity TO PUBLIC;
+GRANT SELECT ON pgs_catalog.activity, pgs_catalog.relocation TO PUBLIC;
 REVOKE EXECUTE ON FUNCTION pgs_catalog.metadata_changed() FROM PUBLIC;
 
 /* The functions of pg_shard 1.2, in the extension's schema. */

@@ -205,6 +205,10 @@ fn a_cancelled_move_leaves_nothing_behind() {
         let moved = scope.spawn(move || mover.error(&statement).line());
         wait_until("changes are noted", || !left_on(&cluster, WORKER_1).is_empty());
         cluster.sql("UPDATE orders SET note = note || '?'");
+        wait_until("the relocation shows what it waits for", || {
+            let phase = format!("SELECT phase FROM pgs_catalog.relocation WHERE pid = {pid}");
+            cluster.sql(&phase).concat() == ["catch up"]
+        });
         cluster.sql(&format!("SELECT pg_cancel_backend({pid})"));
         assert!(moved.join().expect("it does not panic").starts_with("57014"));
     });
@@ -213,4 +217,29 @@ fn a_cancelled_move_leaves_nothing_behind() {
     assert!(cluster.tables_on(WORKER_2, &format!("orders_{shard}")).is_empty());
     assert_eq!(nodes_of(&cluster, "orders", shard), [WORKER_1]);
     assert_eq!(cluster.assert_placements_equal("orders"), 400);
+}
+
+#[test]
+fn the_owner_of_a_table_moves_its_shards() {
+    let cluster = TestCluster::up(2);
+    // An owner cannot create it.
+    cluster.on_workers("CREATE EXTENSION IF NOT EXISTS pg_shard");
+    cluster.on_all_nodes("CREATE ROLE keeper LOGIN");
+    cluster.on_all_nodes("CREATE SCHEMA kept AUTHORIZATION keeper");
+    let mut keeper = cluster.session_as("keeper");
+    keeper.sql("CREATE TABLE kept.t (k int PRIMARY KEY, v int CHECK (v >= 0))");
+    keeper.sql("SELECT create_distributed_table('kept.t', 'k', 2)");
+    keeper.sql("INSERT INTO kept.t SELECT i, i FROM generate_series(1, 300) i");
+    let shard = shard_on(&cluster, "kept.t", WORKER_1);
+    keeper.sql(&call(&cluster, "move_shard", shard, WORKER_1, WORKER_2));
+    assert_eq!(cluster.assert_placements_equal("kept.t"), 300);
+    let owner = format!("SELECT relowner::regrole FROM pg_class WHERE relname = 't_{shard}'");
+    assert_eq!(cluster.session_on(WORKER_2).text(&owner), "keeper");
+    // A superuser moves it back, and it stays the owner's.
+    cluster.sql(&call(&cluster, "move_shard", shard, WORKER_2, WORKER_1));
+    keeper.sql("UPDATE kept.t SET v = v + 1");
+    assert_eq!(cluster.session_on(WORKER_1).text(&owner), "keeper");
+    let split = format!("SELECT pgs_catalog.split_shard({shard}, '{{-1500000000}}')");
+    keeper.sql(&split);
+    assert_eq!(cluster.assert_placements_equal("kept.t"), 300);
 }

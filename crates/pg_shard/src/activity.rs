@@ -24,9 +24,30 @@ pub(crate) enum Kind {
     Maintenance,
     /// Transactions are committed.
     Commit,
+    /// A relocation makes tables.
+    RelocationCreate,
+    /// It has changes noted.
+    RelocationCapture,
+    /// It copies rows.
+    RelocationFill,
+    /// It builds indexes.
+    RelocationIndex,
+    /// It catches up with writers, and waits for the moment to switch.
+    RelocationCatchUp,
 }
 
-const NAMES: [&str; 5] = ["read", "write", "copy", "maintenance", "commit"];
+const NAMES: [&str; 10] = [
+    "read",
+    "write",
+    "copy",
+    "maintenance",
+    "commit",
+    "relocation: create",
+    "relocation: capture",
+    "relocation: fill",
+    "relocation: index",
+    "relocation: catch up",
+];
 
 /// What belongs together.
 #[derive(Clone, Copy, Debug)]
@@ -60,6 +81,13 @@ impl Work {
         work.join();
         work.add_shards(shards);
         work
+    }
+
+    /// The next phase of the same, which comes later in the order of kinds.
+    pub(crate) fn followed_by(self, kind: Kind) -> Self {
+        let next = Self::begin(kind, 0);
+        drop(self);
+        next
     }
 
     /// Joins the current statement.

@@ -54,6 +54,7 @@ pub(crate) use removal::remove;
 pub(crate) use split::{isolate, split};
 pub(crate) use undo::undo;
 
+use crate::activity::{Kind as Phase, Work};
 use crate::fault;
 use leftovers::Leftovers;
 use locks::{check_transaction, locked_group};
@@ -80,15 +81,20 @@ pub(crate) fn relocate(
     let relocation = Relocation { kind, shard, source, target, group };
     relocation.group.check_relocation(kind, &relocation.source, &relocation.target)?;
     let mut leftovers = Leftovers::default();
+    let phase = Work::begin(Phase::RelocationCreate, 0);
     create::tables(&relocation)?;
     fault::point("relocation_created");
+    let phase = phase.followed_by(Phase::RelocationCapture);
     leftovers.are_there();
     capture::begin(&relocation)?;
     fault::point("relocation_captured");
+    let phase = phase.followed_by(Phase::RelocationFill);
     create::rows(&relocation)?;
     fault::point("relocation_filled");
+    let phase = phase.followed_by(Phase::RelocationIndex);
     create::indexes(&relocation)?;
     fault::point("relocation_indexed");
+    let _phase = phase.followed_by(Phase::RelocationCatchUp);
     switch::catch_up_and_switch(&relocation)?;
     fault::point("relocation_switched");
     leftovers.are_gone();
