@@ -181,7 +181,8 @@ impl Report {
             let (name, port): (String, i32) = (row.get(0), row.get(1));
             let node = format!("{name}:{port}");
             let placements: (i64, i64) = (row.get(7), row.get(8));
-            if row.get::<_, String>(5) != "up" {
+            // One that is suspected may have been slow once.
+            if row.get::<_, String>(5) == "down" {
                 let error: Option<String> = row.get(6);
                 self.add(
                     Severity::Error,
