@@ -610,7 +610,25 @@ CREATE VIEW pgs_catalog.stat_tables AS
       CROSS JOIN LATERAL (SELECT pgs_catalog.table_figures(c.oid) OFFSET 0) AS f(figures);
 COMMENT ON VIEW pgs_catalog.stat_tables IS 'the figures of pg_stat_all_tables for the shards of distributed tables, summed up';
 
-GRANT SELECT ON pgs_catalog.tables, pgs_catalog.stat_tables TO PUBLIC;
+CREATE VIEW pgs_catalog.shards AS
+    SELECT n.nspname AS schema, c.relname AS "table", s.id AS shard_id,
+           s.min_value::integer AS first_hash, s.max_value::integer AS last_hash,
+           pg_catalog.format('%I.%I', n.nspname, c.relname || '_' || s.id) AS name,
+           (SELECT count(*) FROM pgs_distribution_metadata.shard_placement AS sp WHERE sp.shard_id = s.id) AS placements
+      FROM pgs_distribution_metadata.shard AS s
+      JOIN pg_catalog.pg_class AS c ON c.oid = s.relation_id
+      JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+     WHERE pg_catalog.has_any_column_privilege(c.oid, 'SELECT');
+COMMENT ON VIEW pgs_catalog.shards IS 'shards of the distributed tables that the user may read';
+
+CREATE VIEW pgs_catalog.placements AS
+    SELECT s.schema, s."table", s.shard_id, s.name, sp.id AS placement_id, sp.node_name, sp.node_port,
+           sp.shard_state = 1 AS is_healthy
+      FROM pgs_catalog.shards AS s
+      JOIN pgs_distribution_metadata.shard_placement AS sp ON sp.shard_id = s.shard_id;
+COMMENT ON VIEW pgs_catalog.placements IS 'where the shards of the distributed tables are that the user may read';
+
+GRANT SELECT ON pgs_catalog.tables, pgs_catalog.stat_tables, pgs_catalog.shards, pgs_catalog.placements TO PUBLIC;
 GRANT USAGE ON SCHEMA pgs_catalog TO PUBLIC;
 GRANT SELECT ON pgs_catalog.activity, pgs_catalog.relocation TO PUBLIC;
 REVOKE EXECUTE ON FUNCTION pgs_catalog.metadata_changed() FROM PUBLIC;

@@ -87,3 +87,25 @@ fn a_placement_that_is_missing_on_its_node_makes_the_size_null_with_a_warning() 
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert_eq!(warnings[0].message, "placements of table \"t\" are missing on their nodes");
 }
+
+/// Tools and users without rights to the metadata ask views, which show what the user may read.
+#[test]
+fn shards_and_placements_of_tables_that_the_user_may_read_are_shown() {
+    let cluster = TestCluster::up(2);
+    cluster.on_all_nodes("CREATE ROLE reader LOGIN");
+    for table in ["Open", "closed"] {
+        cluster.sql(&format!("CREATE TABLE \"{table}\" (k int PRIMARY KEY)"));
+        cluster.sql(&format!("SELECT create_distributed_table('\"{table}\"', 'k', 4, 2)"));
+    }
+    cluster.sql("GRANT SELECT (k) ON \"Open\" TO reader");
+    let shards = "SELECT \"table\", count(*), sum(placements), bool_and(first_hash < last_hash), \
+                  bool_and(name = format('%I.%I', schema, \"table\" || '_' || shard_id)) FROM pgs_catalog.shards GROUP BY 1 ORDER BY 1";
+    let placements = "SELECT \"table\", count(*), count(DISTINCT (node_name, node_port)), bool_and(is_healthy) \
+                      FROM pgs_catalog.placements GROUP BY 1 ORDER BY 1";
+    assert_eq!(cluster.text(shards), "Open|4|8|t|t\nclosed|4|8|t|t");
+    assert_eq!(cluster.text(placements), "Open|8|2|t\nclosed|8|2|t");
+    let mut reader = cluster.session_as("reader");
+    assert_eq!(reader.text(shards), "Open|4|8|t|t");
+    assert_eq!(reader.text(placements), "Open|8|2|t");
+    assert_eq!(reader.error("SELECT * FROM pgs_distribution_metadata.shard").sqlstate, "42501");
+}
