@@ -102,3 +102,29 @@ fn a_move_waits_for_a_transaction_that_has_read_and_others_do_not_wait_for_the_m
     assert_eq!(cluster.text("SELECT sum(v) FROM accounts"), "200200");
     assert_eq!(nodes_of(&cluster, "accounts", shard), [WORKER_2]);
 }
+
+#[test]
+fn a_node_that_had_nothing_to_read_refuses_an_older_snapshot_too() {
+    // The transaction had not begun there, so the node was asked for its time later, and showed the shard empty.
+    let cluster = TestCluster::up(3);
+    let on_two = |table: &str| {
+        cluster.create_distributed(
+            &format!("CREATE TABLE {table} (k int PRIMARY KEY)"),
+            table,
+            "k",
+            2,
+            1,
+        );
+    };
+    on_two("accounts");
+    cluster.create_distributed("CREATE TABLE apart (k text)", "apart", "k", 2, 1);
+    cluster.sql("INSERT INTO accounts SELECT generate_series(1, 500)");
+    let shard = shard_on(&cluster, "accounts", WORKER_1);
+    let mut reader = cluster.new_session();
+    reader.sql("BEGIN ISOLATION LEVEL REPEATABLE READ");
+    reader.sql("SELECT count(*) FROM apart");
+    cluster.sql(&call(&cluster, "move_shard", shard, WORKER_1, WORKER_3));
+    assert_eq!(reader.error("SELECT count(*) FROM accounts").sqlstate, "40001");
+    reader.sql("ROLLBACK");
+    assert_eq!(reader.text("SELECT count(*) FROM accounts"), "500");
+}

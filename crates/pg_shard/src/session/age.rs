@@ -10,6 +10,7 @@
 //! is the metadata, read by the coordinator's own snapshot, that say whether the placement was healthy then. If one of them
 //! says no, the statement fails with 40001.
 
+use super::chosen_time;
 use super::pool::SessionRef;
 use super::{Failure, Session};
 use crate::catalog::{self, DistributedTable, METADATA_SCHEMA};
@@ -61,7 +62,7 @@ pub(crate) fn must_show(
     shards: &[usize],
 ) -> Result<(), Failure> {
     if !session.borrow().is_aged() {
-        return Ok(());
+        return must_have_shown(session, tables, shards);
     }
     let asked: Vec<(&DistributedTable, usize)> = {
         let age = &mut session.borrow_mut().age;
@@ -105,6 +106,25 @@ pub(crate) fn must_show(
     let age = &mut session.borrow_mut().age;
     age.shown.extend(asked.iter().map(|(table, index)| table.shard_id(*index)));
     Ok(())
+}
+
+/// The same where the remote transaction is about to begin, at a time that was chosen before: on a node that had nothing to be read
+/// then, say.
+fn must_have_shown(
+    session: &SessionRef,
+    tables: &[Rc<DistributedTable>],
+    shards: &[usize],
+) -> Result<(), Failure> {
+    if session.borrow().depth > 0 || !chosen_time::is_older_than_metadata() {
+        return Ok(());
+    }
+    let all =
+        tables.iter().flat_map(|table| shards.iter().map(|shard| (&**table, table.beside(*shard))));
+    let node = session.borrow().node.clone();
+    match repaired_since(&node, &all.collect::<Vec<_>>())? {
+        Some((table, index)) => Err(too_old(table, index, &node)),
+        None => Ok(()),
+    }
 }
 
 /// The first of these shards whose placement on the node is healthy now and was not when this server's own snapshot was taken.

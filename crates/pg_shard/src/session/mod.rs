@@ -48,8 +48,8 @@ mod inquiry;
 pub(crate) mod capabilities;
 
 /// The moment at which a statement reads on all nodes.
+mod chosen_time;
 pub(crate) mod moment;
-
 /// Opening sessions.
 mod opening;
 

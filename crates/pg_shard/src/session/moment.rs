@@ -14,6 +14,7 @@
 //! A node that does not keep the time is read as it is, with a WARNING once a session.
 
 use super::Session;
+use super::chosen_time;
 use crate::settings::{self, ReadConsistency};
 use pg::net::link::Link;
 use pg::net::wait::clock;
@@ -91,9 +92,11 @@ fn of_transaction() -> Option<Reading> {
     if transaction::isolation_level() != Isolation::RepeatableRead || !is_wanted() {
         return None;
     }
-    let at = TRANSACTION.get().or_else(choose);
-    TRANSACTION.set(at);
-    at
+    if TRANSACTION.get().is_none() {
+        chosen_time::note();
+        TRANSACTION.set(choose());
+    }
+    TRANSACTION.get()
 }
 
 /// The client's transaction is about to begin on a node, and is to be begun on all; once. A statement by itself asks all
@@ -109,6 +112,7 @@ pub(super) fn is_of_all_nodes() -> bool {
 /// The client's transaction is over.
 pub(crate) fn forget() {
     TRANSACTION.set(None);
+    chosen_time::forget();
     IS_EVERYWHERE.set(false);
 }
 
