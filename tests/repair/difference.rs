@@ -6,7 +6,7 @@ use testkit::{NodeName, TestCluster};
 const WORKER_2: NodeName = NodeName::Worker(2);
 
 /// Runs `writes` while worker 2 is down.
-fn miss(cluster: &TestCluster, writes: &[&str]) {
+pub(crate) fn miss(cluster: &TestCluster, writes: &[&str]) {
     cluster.kill(WORKER_2).expect("worker2 runs");
     for write in writes {
         cluster.sql(write);

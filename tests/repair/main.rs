@@ -6,5 +6,8 @@ mod difference;
 /// Repairs that nobody asks for.
 mod unasked;
 
+/// What is in doubt while a placement is repaired.
+mod doubt;
+
 /// Looking whether placements are equal.
 mod check;

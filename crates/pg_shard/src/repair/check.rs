@@ -4,7 +4,7 @@
 //! on its worker. Each shard is compared beside its writers; one that seems to differ is compared once more while they wait.
 
 use super::compare::Pair;
-use super::placement::apply;
+use super::placement::{apply, wait_for_doubt};
 use crate::catalog;
 use crate::functions::check_owner;
 use crate::owner;
@@ -62,6 +62,10 @@ fn one(pair: &Pair<'_>, repairs: bool) -> Result<Option<Finding>, PgError> {
     };
     if !is_healthy(pair.source) || !is_healthy(pair.target) {
         return Ok(None);
+    }
+    if pair.rows()?.is_some() {
+        wait_for_doubt(pair, pair.source)?;
+        wait_for_doubt(pair, pair.target)?;
     }
     let rows = compare(pair, repairs)?;
     Ok((!is_equal(rows)).then(|| Finding { shard, node: pair.target.clone(), rows }))

@@ -6,7 +6,7 @@
 //! since.
 
 use super::compare::{Pair, failed};
-use crate::catalog::{self, Placement};
+use crate::catalog::{self, DistributedTable, Placement};
 use crate::ddl;
 use crate::ddl::foreign_keys;
 use crate::functions::{self, change_metadata, check_owner, literal, same_server};
@@ -20,6 +20,7 @@ use crate::session::secrets;
 use crate::transaction::{self, NodeFailure};
 use pg::catalog::table::{self, RelationLock};
 use pg::server::lock::{Mode, ShardLock, lock_shard};
+use pg::server::settings;
 use pg::server::transaction::Isolation;
 use pg::server::utility::copied_columns;
 use pg::{PgError, SqlState};
@@ -30,6 +31,9 @@ use shardmap::{NodeAddress, PlacementState, ShardId};
 
 /// How many rows travel, or are named, at a time.
 const BATCH: usize = 5000;
+
+/// How long a repair waits for transactions in doubt, in milliseconds. The resolver ends its own within two seconds.
+const DOUBT: i32 = 5000;
 
 /// What a repair has done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +66,7 @@ pub(crate) fn repair(
     lock_shard(ShardLock::Data(shard), Mode::Exclusive);
     lock_shard(ShardLock::Metadata(shard), Mode::Exclusive);
     let stale = check(oid, shard, source, target)?;
+    complete(oid, shard, source, target)?;
     let done = match same_rows(oid, shard, source, target, Snapshots::OfStatements)? {
         Some(done) => done,
         None => {
@@ -76,6 +81,50 @@ pub(crate) fn repair(
         stale.id.0
     ))?;
     Ok(done)
+}
+
+/// Waits until nothing at the source is in doubt: the target is to have it too.
+fn complete(
+    oid: Oid,
+    shard: ShardId,
+    source: &NodeAddress,
+    target: &NodeAddress,
+) -> Result<(), PgError> {
+    let table = catalog::get(oid)?;
+    let Some(index) = (0..table.map.len()).find(|index| table.shard_id(*index) == shard) else {
+        return Ok(());
+    };
+    let problem = "could not copy shard data";
+    let pair = Pair { table: &table, index, source, target, problem, isolation: None };
+    wait_for_doubt(&pair, source)
+}
+
+/// Waits at a placement for the transactions in doubt that have written it. They keep their locks of the shard until somebody
+/// decides, and till then nobody sees what they have written. Nobody writes the placement afterwards until this transaction ends.
+///
+/// # Errors
+///
+/// 55P03 after [`DOUBT`]: a client may have prepared one of them, and writers of the shard wait meanwhile.
+pub(super) fn wait_for_doubt(pair: &Pair<'_>, node: &NodeAddress) -> Result<(), PgError> {
+    let set = |timeout: i32| format!("SET LOCAL lock_timeout = {timeout}");
+    let lock = format!("LOCK TABLE {} IN SHARE MODE", pair.table.shard_name(pair.index));
+    ddl::run_on(node, &[set(DOUBT), lock, set(settings::lock_timeout())]).map_err(|failure| {
+        match failure {
+            NodeFailure::Error(error) if error.sqlstate() == SqlState::LOCK_NOT_AVAILABLE => {
+                in_doubt(pair.table, node)
+            }
+            failure => failed(pair.problem, node, failure),
+        }
+    })
+}
+
+fn in_doubt(table: &DistributedTable, node: &NodeAddress) -> PgError {
+    PgError::new(
+        SqlState::LOCK_NOT_AVAILABLE,
+        format!("table \"{}\" is still locked on node \"{node}\"", table.name),
+    )
+    .detail("A transaction that was prepared there has not been ended.")
+    .hint("pgs_catalog.in_doubt and the node's pg_prepared_xacts show it, with the command that ends it.")
 }
 
 /// Makes a stale placement nearly equal to a healthy one, beside writers of the shard. It stays stale. Nothing is done if it would
@@ -198,6 +247,9 @@ fn same_rows(
     let problem = "could not copy shard data";
     let pair = Pair { table: &table, index, source, target, problem, isolation };
     let Some(rows) = pair.rows()? else { return Ok(None) };
+    if snapshots == Snapshots::OfStatements {
+        wait_for_doubt(&pair, target)?;
+    }
     let done = owner::acting_on(&table, index, &[source, target], || {
         let Some(difference) = pair.difference(rows)? else { return Ok(None) };
         apply(&pair, &difference)?;
