@@ -16,6 +16,9 @@ const TICK: Duration = Duration::from_millis(50);
 /// How long nodes have for an answer.
 const LIMIT: Duration = Duration::from_millis(900);
 
+/// After so many questions without an answer another connection is opened.
+const GIVEN_UP: u32 = 5;
+
 /// Connections to nodes that are asked again and again.
 #[derive(Default)]
 pub(crate) struct Pings {
@@ -28,6 +31,8 @@ struct Ping {
     node: NodeAddress,
     /// The connection had answered before.
     is_kept: bool,
+    /// How often it was waited for in vain.
+    misses: u32,
     step: Step,
 }
 
@@ -76,15 +81,18 @@ impl Ping {
     fn start(node: &NodeAddress) -> Self {
         // Where we cannot even begin, nothing is known of the node.
         let step = connect::start(node).map_or(Step::Refused, Step::Opening);
-        Self { node: node.clone(), is_kept: false, step }
+        Self { node: node.clone(), is_kept: false, misses: 0, step }
     }
 
     /// Asks once more, over the same connection if it is good.
     fn again(self) -> Self {
         match self.step {
             Step::Answered(link) => {
-                Self { is_kept: true, step: asked(link).unwrap_or_else(Step::Silent), ..self }
+                let step = asked(link).unwrap_or_else(Step::Silent);
+                Self { is_kept: true, misses: 0, step, ..self }
             }
+            // A busy server may need longer than one question lasts; a connection that leads nowhere is given up.
+            Step::Opening(_) | Step::Asked(_) if self.misses < GIVEN_UP => self,
             _ => Self::start(&self.node),
         }
     }
@@ -145,9 +153,8 @@ impl Ping {
             Step::Silent(error) => Err(error.clone()),
             Step::Opening(_) | Step::Asked(_) => {
                 let text = format!("no answer within {} s", LIMIT.as_secs_f32());
-                let error = PgError::new(SqlState::CONNECTION_FAILURE, text);
-                self.step = Step::Silent(error.clone());
-                Err(error)
+                self.misses += 1;
+                Err(PgError::new(SqlState::CONNECTION_FAILURE, text))
             }
         }
     }
