@@ -117,13 +117,17 @@ fn the_end_of_copy_marker_is_what_it_is_for_a_plain_table() {
     let cluster = TestCluster::up(2);
     cluster.sql("CREATE TABLE plain (k text, n int)");
     cluster.create_distributed("CREATE TABLE sharded (k text, n int)", "sharded", "k", 3, 1);
+    // Before 18 PostgreSQL reads on in a file behind a marker that ends a line of data.
+    let behind_data = (!cluster.is_older_than(18)).then_some(("(FORMAT text)", "a\t1\\.\nb\t2\n"));
     for (options, data) in [
         ("(FORMAT text)", "a\t1\n\\.\nb\t2\n"),
-        ("(FORMAT text)", "a\t1\\.\nb\t2\n"),
         ("(FORMAT text)", "a\t1\r\n\\.\r\nb\t2\r\n"),
         ("(FORMAT csv, FORCE_NULL (n))", "a,1\n\\.\nb,2\n"),
         ("(FORMAT csv)", "a,1\n\\.,2\nb\\.,3\n"),
-    ] {
+    ]
+    .into_iter()
+    .chain(behind_data)
+    {
         let file = cluster.data_dir(COORDINATOR).join("marker.copy");
         fs::write(&file, data).expect("the coordinator's directory can be written");
         let copy = |table: &str| {

@@ -161,8 +161,11 @@ fn shards_carry_the_whole_definition_and_go_with_the_table() {
 #[test]
 fn failed_creation_leaves_no_shard_and_hand_edited_metadata_reach_other_sessions() {
     let cluster = TestCluster::up(2);
-    cluster.sql("CREATE COLLATION own (provider = icu, locale = 'und')");
-    cluster.sql("CREATE TABLE t (k int, m text COLLATE own)");
+    // Configurations of text search do not follow.
+    cluster.sql("CREATE TEXT SEARCH CONFIGURATION own (COPY = simple)");
+    cluster.sql(
+        "CREATE TABLE t (k int, m text, v tsvector GENERATED ALWAYS AS (to_tsvector('own', m)) STORED)",
+    );
     cluster.sql("SELECT master_create_distributed_table('t', 'k')");
     cluster.error("SELECT master_create_worker_shards('t', 4, 2)");
     assert!(cluster.tables_on(NodeName::Worker(1), "t\\_1%").is_empty());
@@ -297,7 +300,8 @@ fn an_object_that_a_node_lacks_is_asked_for_by_a_hint_that_names_the_node() {
     let cluster = TestCluster::up(1);
     let node = format!("localhost:{}", cluster.port(NodeName::Worker(1)));
     cluster.sql(
-        "CREATE COLLATION own (provider = icu, locale = 'und'); CREATE TABLE t (k int PRIMARY KEY, m text COLLATE own)",
+        "CREATE TEXT SEARCH CONFIGURATION own (COPY = simple); \
+         CREATE TABLE t (k int PRIMARY KEY, m text, v tsvector GENERATED ALWAYS AS (to_tsvector('own', m)) STORED)",
     );
     cluster.sql("CREATE TABLE u (k int PRIMARY KEY, v int)");
     cluster.sql("CREATE FUNCTION twice(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS 'BEGIN RETURN 2 * $1; END'");
