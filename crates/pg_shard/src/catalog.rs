@@ -88,6 +88,11 @@ impl DistributedTable {
         self.map.shards()[index].id
     }
 
+    /// Which of the table's shards has that id; none if it is no shard of the table.
+    pub(crate) fn index_of(&self, shard: ShardId) -> Option<usize> {
+        (0..self.map.len()).find(|index| self.shard_id(*index) == shard)
+    }
+
     /// What whoever locks rows of a shard locks before.
     pub(crate) fn turn(&self) -> ShardLock {
         ShardLock::WriteGate(self.shard_id(0))

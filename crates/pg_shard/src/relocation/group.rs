@@ -66,8 +66,8 @@ impl Group {
                 format!("there can be no node \"{node}\""),
             ));
         }
-        let index = (0..table.map.len())
-            .find(|index| table.shard_id(*index) == shard)
+        let index = table
+            .index_of(shard)
             .ok_or_else(|| PgError::internal("the shard is not one of its table"))?;
         let mut tables = vec![Rc::clone(&table)];
         if table.map.len() > 1 {

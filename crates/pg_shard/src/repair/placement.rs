@@ -91,7 +91,7 @@ fn complete(
     target: &NodeAddress,
 ) -> Result<(), PgError> {
     let table = catalog::get(oid)?;
-    let Some(index) = (0..table.map.len()).find(|index| table.shard_id(*index) == shard) else {
+    let Some(index) = table.index_of(shard) else {
         return Ok(());
     };
     let problem = "could not copy shard data";
@@ -235,7 +235,7 @@ fn same_rows(
     if table.is_linked {
         return Ok(None);
     }
-    let Some(index) = (0..table.map.len()).find(|index| table.shard_id(*index) == shard) else {
+    let Some(index) = table.index_of(shard) else {
         return Ok(None);
     };
     let isolation = match snapshots {
@@ -332,8 +332,7 @@ fn link(oid: Oid, shard: ShardId, target: &NodeAddress) -> Result<(), PgError> {
     if !table.is_linked {
         return Ok(());
     }
-    let index = (0..table.map.len()).find(|index| table.shard_id(*index) == shard);
-    let Some(index) = index else { return Ok(()) };
+    let Some(index) = table.index_of(shard) else { return Ok(()) };
     let statements = foreign_keys::after_repair(&table, index, &|other, index| {
         other.healthy(index).any(|placement| placement.node == *target)
     })?;
