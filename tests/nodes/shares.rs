@@ -67,6 +67,13 @@ fn a_node_is_drained_under_load_and_removed() {
     let load = cluster.pgbench("prepared", &[script], &["-c", "4", "-j", "2", "-T", "15"]);
     wait_until("the load runs", || cluster.text("SELECT sum(v) > 100 FROM kv") == "t");
     let port = cluster.port(NodeName::Worker(2));
+    let planned = format!(
+        "SELECT count(*) > 0 AND bool_and(source_port = {port} AND target_port <> {port}) \
+         FROM pgs_catalog.plan_leave('127.0.0.1', {port})"
+    );
+    assert_eq!(cluster.text(&planned), "t");
+    // To plan changes nothing.
+    assert_eq!(held(&cluster)[1], 8);
     cluster.sql(&format!("CALL pgs_catalog.drain_node('127.0.0.1', {port})"));
     let report = load.finish();
     assert!(report.succeeded, "{}", report.errors);
