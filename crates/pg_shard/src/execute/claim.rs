@@ -5,11 +5,12 @@
 //! it was read. What it has become may still be meant, so if rows are missing at the end, the candidates are read once more, until
 //! there is none that has not been tried.
 
-use super::first_free::Claimed;
+use super::first_free::{Claimed, await_releases};
 use super::read::Read;
 use super::tables;
 use crate::plan::compiled::Compiled;
 use crate::plan::data::Plan;
+use crate::session::pool::SessionRef;
 use pg::PgError;
 use pg::exec::explain::Explain;
 use pg::exec::scan_io::{Scan, ScanIo};
@@ -33,6 +34,8 @@ pub(crate) struct ClaimedRows {
     passed_over: HashSet<usize>,
     emitted: usize,
     done: bool,
+    /// Sessions to nodes that are releasing rows, which nobody has waited for yet.
+    releasing: Vec<SessionRef>,
 }
 
 impl ClaimedRows {
@@ -47,6 +50,7 @@ impl ClaimedRows {
             passed_over: HashSet::new(),
             emitted: 0,
             done: false,
+            releasing: Vec::new(),
         }
     }
 
@@ -82,12 +86,12 @@ impl ClaimedRows {
         if first_free.merge.is_empty() {
             return self.read.lock_any(io, wanted).map(|_| true);
         }
-        if wanted == 1 && self.read.lock_first(io, false)? {
+        if wanted == 1 && self.read.lock_first(io, false, &mut self.releasing)? {
             return Ok(true);
         }
         // Without places the limit was known to be one when the statement was planned.
         if !by_place {
-            self.read.lock_first(io, true)?;
+            self.read.lock_first(io, true, &mut self.releasing)?;
         }
         Ok(!by_place)
     }
@@ -195,6 +199,7 @@ impl Scan for ClaimedRows {
     }
 
     fn end(&mut self, io: &mut ScanIo) {
+        await_releases(&mut self.releasing);
         self.read.end(io);
     }
 

@@ -107,7 +107,13 @@ impl Read {
     }
 
     /// Locks the very first row that nobody holds, of each node's first candidates or of all, and keeps it; false if there is none.
-    pub(super) fn lock_first(&mut self, io: &mut ScanIo, of_all: bool) -> Result<bool, PgError> {
+    /// Sessions whose rows are being released are added to `releasing`.
+    pub(super) fn lock_first(
+        &mut self,
+        io: &mut ScanIo,
+        of_all: bool,
+        releasing: &mut Vec<SessionRef>,
+    ) -> Result<bool, PgError> {
         let tables = self.tables()?;
         let shards = self.shards(io, &tables[0])?;
         (self.claimed, self.keeping) = (Some(Claimed::First { limit: 1, of_all }), true);
@@ -128,7 +134,7 @@ impl Read {
         merge.finish()?;
         self.told = None;
         if !io.is_whole_transaction() {
-            release(&sessions, winner.as_ref())?;
+            release(&sessions, winner.as_ref(), releasing)?;
         }
         Ok(winner.is_some())
     }
@@ -142,19 +148,33 @@ impl Read {
     }
 }
 
-/// Releases what has been locked on all sessions but the one that is to keep it.
-fn release(sessions: &[SessionRef], keeper: Option<&SessionRef>) -> Result<(), PgError> {
+/// Waits until the nodes have released the rows that [`Read::lock_first`] did not keep: a client that has its answer may expect
+/// another client to find them free.
+pub(super) fn await_releases(releasing: &mut Vec<SessionRef>) {
+    releasing.drain(..).for_each(|session| session.borrow_mut().settle_end());
+}
+
+/// Releases what has been locked on all sessions but the one that is to keep it. Sessions that are not waited for are added to
+/// `releasing`.
+fn release(
+    sessions: &[SessionRef],
+    keeper: Option<&SessionRef>,
+    releasing: &mut Vec<SessionRef>,
+) -> Result<(), PgError> {
     let (level, _) = transaction::level_for_write();
     let savepoint = level + 1;
     let (mut kept, mut undone) = (Vec::new(), Vec::new());
-    for session in sessions {
-        let keeps = keeper.is_some_and(|keeper| Rc::ptr_eq(keeper, session));
-        let mut session = session.borrow_mut();
+    for shared in sessions {
+        let keeps = keeper.is_some_and(|keeper| Rc::ptr_eq(keeper, shared));
+        let mut session = shared.borrow_mut();
         match (session.depth == savepoint, keeps) {
             (true, true) => kept.push(session),
             (true, false) => undone.push(session),
             (false, true) => {}
-            (false, false) => session.roll_back_soon(),
+            (false, false) => {
+                session.roll_back_soon();
+                releasing.push(Rc::clone(shared));
+            }
         }
     }
     let released = format!("RELEASE SAVEPOINT pg_shard_{savepoint}");

@@ -313,7 +313,7 @@ impl Session {
     }
 
     /// Reads the answer to [`Self::end_snapshot`] or [`Self::roll_back_soon`].
-    pub(super) fn settle_end(&mut self) {
+    pub(crate) fn settle_end(&mut self) {
         if !self.is_ending {
             return;
         }
