@@ -5,12 +5,11 @@
 //! it was read. What it has become may still be meant, so if rows are missing at the end, the candidates are read once more, until
 //! there is none that has not been tried.
 
-use super::first_free::{Claimed, await_releases};
+use super::first_free::{Claimed, Releases};
 use super::read::Read;
 use super::tables;
 use crate::plan::compiled::Compiled;
 use crate::plan::data::Plan;
-use crate::session::pool::SessionRef;
 use pg::PgError;
 use pg::exec::explain::Explain;
 use pg::exec::scan_io::{Scan, ScanIo};
@@ -34,8 +33,8 @@ pub(crate) struct ClaimedRows {
     passed_over: HashSet<usize>,
     emitted: usize,
     done: bool,
-    /// Sessions to nodes that are releasing rows, which nobody has waited for yet.
-    releasing: Vec<SessionRef>,
+    /// What the nodes have locked and are not to keep.
+    releasing: Releases,
 }
 
 impl ClaimedRows {
@@ -50,7 +49,7 @@ impl ClaimedRows {
             passed_over: HashSet::new(),
             emitted: 0,
             done: false,
-            releasing: Vec::new(),
+            releasing: Releases::default(),
         }
     }
 
@@ -199,7 +198,7 @@ impl Scan for ClaimedRows {
     }
 
     fn end(&mut self, io: &mut ScanIo) {
-        await_releases(&mut self.releasing);
+        self.releasing.wait();
         self.read.end(io);
     }
 

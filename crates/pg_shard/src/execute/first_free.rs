@@ -25,6 +25,17 @@ use pg::path::claim::{CLAIMED, FirstFree};
 use std::cell::RefMut;
 use std::rc::Rc;
 
+/// Sessions to nodes that are releasing rows, which nobody has waited for yet.
+#[derive(Default)]
+pub(super) struct Releases(Vec<SessionRef>);
+
+impl Releases {
+    /// Waits until the rows are released: a client that has its answer may expect another client to find them free.
+    pub(super) fn wait(&mut self) {
+        self.0.drain(..).for_each(|session| session.borrow_mut().settle_end());
+    }
+}
+
 /// Which rows are locked.
 pub(super) enum Claimed {
     /// These, as an array in SQL.
@@ -112,7 +123,7 @@ impl Read {
         &mut self,
         io: &mut ScanIo,
         of_all: bool,
-        releasing: &mut Vec<SessionRef>,
+        releasing: &mut Releases,
     ) -> Result<bool, PgError> {
         let tables = self.tables()?;
         let shards = self.shards(io, &tables[0])?;
@@ -148,18 +159,12 @@ impl Read {
     }
 }
 
-/// Waits until the nodes have released the rows that [`Read::lock_first`] did not keep: a client that has its answer may expect
-/// another client to find them free.
-pub(super) fn await_releases(releasing: &mut Vec<SessionRef>) {
-    releasing.drain(..).for_each(|session| session.borrow_mut().settle_end());
-}
-
 /// Releases what has been locked on all sessions but the one that is to keep it. Sessions that are not waited for are added to
 /// `releasing`.
 fn release(
     sessions: &[SessionRef],
     keeper: Option<&SessionRef>,
-    releasing: &mut Vec<SessionRef>,
+    releasing: &mut Releases,
 ) -> Result<(), PgError> {
     let (level, _) = transaction::level_for_write();
     let savepoint = level + 1;
@@ -173,7 +178,7 @@ fn release(
             (false, true) => {}
             (false, false) => {
                 session.roll_back_soon();
-                releasing.push(Rc::clone(shared));
+                releasing.0.push(Rc::clone(shared));
             }
         }
     }
