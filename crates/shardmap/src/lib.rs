@@ -21,9 +21,6 @@ pub mod ids;
 /// Instructions to nodes, and their proofs.
 pub mod instruction;
 
-/// Where the rows of a query's relation lie, and which joins can be made there.
-pub mod locus;
-
 /// What is thought of a node.
 pub mod health;
 

@@ -4,8 +4,9 @@
 //! that there are no circles follows from the order of [`ARROWS`], in which a crate names earlier ones only.
 
 /// Each crate with the crates of this workspace that it may use, those below first.
-pub(super) const ARROWS: [(&str, &[&str]); 12] = [
+pub(super) const ARROWS: [(&str, &[&str]); 13] = [
     ("shardmap", &[]),
+    ("planner", &[]),
     ("protocol", &[]),
     ("timeline", &[]),
     ("deadlock", &[]),
@@ -13,7 +14,7 @@ pub(super) const ARROWS: [(&str, &[&str]); 12] = [
     ("history", &[]),
     ("tpch", &[]),
     ("cluster", &[]),
-    ("pg", &["shardmap", "protocol", "timeline", "commit"]),
+    ("pg", &["shardmap", "planner", "protocol", "timeline", "commit"]),
     ("pg_shard", &["pg", "shardmap", "protocol", "timeline", "commit", "deadlock"]),
     ("testkit", &["cluster", "tpch", "history"]),
     ("xtask", &["cluster", "tpch"]),

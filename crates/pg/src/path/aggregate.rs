@@ -1,16 +1,12 @@
 //! Partial aggregates: what a worker is asked for instead of an aggregate, so that PostgreSQL's own combine and final
 //! functions can finish it here.
 //!
-//! PostgreSQL finishes an aggregate from transition states. Where the state is the aggregate's result (count, sum,
-//! min, max, bool_and, ...) a worker is asked for the aggregate itself; where it is an array of sums, for these; where it
-//! is internal, for its parts, of which [`StateKind`] makes the serialised form. So workers need nothing but
-//! PostgreSQL. All aggregates of the server that have a combine function have such a form.
+//! [`planner::partial_aggregate`] has the SQL of the states; here is read which form an aggregate's state has, by its transition
+//! function. All aggregates of the server that have a combine function have one, of internal states those that [`StateKind`] makes.
 //!
 //! For the state of a user's aggregate a worker is asked by an aggregate of ours (`partial_state.rs`), if all nodes of the tables have
 //! the extension and the same aggregate (`definition.rs`). The nodes are asked for that while planning; what they
 //! answered may be out of date, so a node looks again when it executes.
-//!
-//! The states are those of `src/backend/utils/adt/numeric.c` and `float.c`, told by the transition function.
 
 use crate::catalog::definition::{self, Aggregate};
 use crate::exec::rows::{Source, StateKind};
@@ -20,6 +16,7 @@ use crate::sys::node;
 use crate::sys::value::FIRST_USER_OID;
 use crate::sys::version::{self, SearchPath};
 use pgrx::pg_sys::{self, Datum, NodeTag, Oid};
+use planner::partial_aggregate::{self, Call, ColumnType, UserAggregate};
 use std::ffi::c_int;
 use std::rc::Rc;
 
@@ -28,15 +25,8 @@ use std::rc::Rc;
 enum Form {
     /// It is the aggregate's result.
     Itself,
-    /// `int8[]`: number and sum.
-    CountAndSum,
-    /// `float8[]`: number, sum, and sum of squared deviations from the mean.
-    Moments,
-    /// `float8[]`: of pairs, number, sum and sum of squared deviations of the second ones, the same of the first ones, and
-    /// sum of the deviations' products.
-    Pairs,
-    /// `interval[]`: sum, and number as microseconds.
-    IntervalSum,
+    /// An array of sums.
+    Sums(partial_aggregate::Form<'static>),
     /// Internal.
     Internal(StateKind),
     /// That of a user's aggregate, whose functions look names up in these schemas.
@@ -112,95 +102,54 @@ impl PartialAggregate {
         filter: Option<&str>,
         first: usize,
     ) -> (Vec<(String, Oid, i32)>, Source) {
-        let filter_condition = filter;
-        let filter = filter.map_or_else(String::new, |name| format!(" FILTER (WHERE {name})"));
-        let list = if arguments.is_empty() { "*".to_owned() } else { arguments.join(", ") };
-        let only = arguments.first().map_or("*", String::as_str);
-        let call = |function: &str, argument: &str| format!("{function}({argument}){filter}");
-        let column = |text: String, type_oid| (text, type_oid, -1);
-        match &self.form {
+        let call = Call { arguments, filter };
+        let literals;
+        let (form, source) = match &self.form {
             Form::OfUser(aggregate, schemas) => {
-                let list =
-                    if arguments.is_empty() { "true".to_owned() } else { arguments.join(", ") };
-                let told = [&aggregate.signature, &aggregate.inputs, &aggregate.digest, schemas];
-                let told = told.map(|text| literal(text)).join(", ");
+                let identity =
+                    [&aggregate.signature, &aggregate.inputs, &aggregate.digest, schemas];
+                literals =
+                    (identity.map(|text| literal(text)), aggregate.initial.as_deref().map(literal));
+                let (identity, initial) = &literals;
                 let is_serial = aggregate.serial.is_some();
-                let name = if is_serial { "serial_state" } else { "partial_state" };
-                let mut text = format!("pgs_catalog.{name}({told}, {list}){filter}");
-                if let Some(initial) = &aggregate.initial {
-                    // Of no rows our aggregate would not know whose state it is.
-                    let initial = literal(initial);
-                    text = format!("CASE WHEN count(*){filter} > 0 THEN {text} ELSE {initial} END");
-                }
-                if is_serial {
-                    (vec![column(text, pg_sys::BYTEAOID)], Source::Remote(first))
-                } else {
-                    let source = Source::Input(aggregate.state, first);
-                    (vec![column(text, pg_sys::TEXTOID)], source)
-                }
-            }
-            Form::Itself => {
-                let name = self.name.strip_prefix("pg_catalog.").unwrap_or(&self.name);
-                let (type_oid, typmod) = self.result;
-                (vec![(call(name, &list), type_oid, typmod)], Source::Remote(first))
-            }
-            Form::CountAndSum => {
-                let text =
-                    format!("ARRAY[{}, coalesce({}, 0)]", call("count", only), call("sum", only));
-                (vec![column(text, pg_sys::INT8ARRAYOID)], Source::Remote(first))
-            }
-            Form::Moments => {
-                // PostgreSQL adds to zero, which makes -0 of nothing but -0 positive.
-                let text = format!(
-                    "ARRAY[{count}::float8, coalesce({sum}, 0) + 0, coalesce({var} * {count}, 0)]",
-                    count = call("count", only),
-                    sum = call("sum", &format!("{only}::float8")),
-                    var = call("var_pop", &format!("{only}::float8")),
-                );
-                (vec![column(text, pg_sys::FLOAT8ARRAYOID)], Source::Remote(first))
-            }
-            Form::Pairs => {
-                let call = |function: &str| format!("{function}({list}){filter}");
-                let both = |of: usize, other: usize| {
-                    let (of, other) = (&arguments[of], &arguments[other]);
-                    let and =
-                        filter_condition.map_or_else(String::new, |it| format!(" AND ({it})"));
-                    format!("sum({of}) FILTER (WHERE ({other}) IS NOT NULL{and})")
+                let form = UserAggregate {
+                    identity: identity.each_ref().map(String::as_str),
+                    initial: initial.as_deref(),
+                    is_serial,
                 };
-                let text = format!(
-                    "ARRAY[{}::float8, coalesce({}, 0) + 0, coalesce({}, 0), coalesce({}, 0) + 0, coalesce({}, 0), coalesce({}, 0)]",
-                    call("regr_count"),
-                    both(1, 0),
-                    call("regr_sxx"),
-                    both(0, 1),
-                    call("regr_syy"),
-                    call("regr_sxy"),
-                );
-                (vec![column(text, pg_sys::FLOAT8ARRAYOID)], Source::Remote(first))
+                let source = if is_serial {
+                    Source::Remote(first)
+                } else {
+                    Source::Input(aggregate.state, first)
+                };
+                (partial_aggregate::Form::OfUser(form), source)
             }
-            Form::IntervalSum => {
-                let text = format!(
-                    "ARRAY[coalesce({}, interval '0'), {} * interval '1 microsecond']",
-                    call("sum", only),
-                    call("count", only),
-                );
-                (vec![column(text, pg_sys::INTERVALARRAYOID)], Source::Remote(first))
-            }
+            Form::Itself => (partial_aggregate::Form::Itself(&self.name), Source::Remote(first)),
+            Form::Sums(form) => (*form, Source::Remote(first)),
             Form::Internal(kind) => {
-                let kind = *kind;
-                // A sum of int8 or numeric is numeric, one of smaller numbers int8.
-                let sum = format!("({})::numeric", call("sum", only));
-                let mut columns = vec![
-                    column(call("count", only), pg_sys::INT8OID),
-                    column(sum, pg_sys::NUMERICOID),
-                ];
-                if kind.has_squares() {
-                    let square = format!("{only}::numeric * {only}::numeric");
-                    columns.push(column(call("sum", &square), pg_sys::NUMERICOID));
-                }
-                (columns, Source::State(kind, first))
+                let squares = kind.has_squares();
+                (partial_aggregate::Form::Internal { squares }, Source::State(*kind, first))
             }
-        }
+        };
+        let columns = form.columns(call).into_iter().map(|(text, column_type)| {
+            let (type_oid, typmod) = self.type_of(column_type);
+            (text, type_oid, typmod)
+        });
+        (columns.collect(), source)
+    }
+
+    fn type_of(&self, column_type: ColumnType) -> (Oid, i32) {
+        let type_oid = match column_type {
+            ColumnType::Result => return self.result,
+            ColumnType::Int8 => pg_sys::INT8OID,
+            ColumnType::Numeric => pg_sys::NUMERICOID,
+            ColumnType::Int8Array => pg_sys::INT8ARRAYOID,
+            ColumnType::Float8Array => pg_sys::FLOAT8ARRAYOID,
+            ColumnType::IntervalArray => pg_sys::INTERVALARRAYOID,
+            ColumnType::Bytea => pg_sys::BYTEAOID,
+            ColumnType::Text => pg_sys::TEXTOID,
+        };
+        (type_oid, -1)
     }
 }
 
@@ -349,10 +298,16 @@ fn form_of(function: Oid, state: Oid, result: Oid) -> Option<Form> {
         return None;
     }
     match column(TRANSITION_FUNCTION) {
-        pg_sys::F_INT2_AVG_ACCUM | pg_sys::F_INT4_AVG_ACCUM => Some(Form::CountAndSum),
-        pg_sys::F_FLOAT4_ACCUM | pg_sys::F_FLOAT8_ACCUM => Some(Form::Moments),
-        pg_sys::F_FLOAT8_REGR_ACCUM => Some(Form::Pairs),
-        function if version::is_interval_array(function) => Some(Form::IntervalSum),
+        pg_sys::F_INT2_AVG_ACCUM | pg_sys::F_INT4_AVG_ACCUM => {
+            Some(Form::Sums(partial_aggregate::Form::CountAndSum))
+        }
+        pg_sys::F_FLOAT4_ACCUM | pg_sys::F_FLOAT8_ACCUM => {
+            Some(Form::Sums(partial_aggregate::Form::Moments))
+        }
+        pg_sys::F_FLOAT8_REGR_ACCUM => Some(Form::Sums(partial_aggregate::Form::Pairs)),
+        function if version::is_interval_array(function) => {
+            Some(Form::Sums(partial_aggregate::Form::IntervalSum))
+        }
         pg_sys::F_INT8_AVG_ACCUM => Some(Form::Internal(StateKind::Sum)),
         pg_sys::F_NUMERIC_AVG_ACCUM => Some(Form::Internal(StateKind::NumericSum)),
         pg_sys::F_INT2_ACCUM | pg_sys::F_INT4_ACCUM => Some(Form::Internal(StateKind::Squares)),

@@ -27,8 +27,9 @@ use crate::sys::previous::previous;
 use crate::sys::value::FIRST_USER_OID;
 use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
+use planner::cost;
+use planner::locus::Locus;
 use shardmap::Prune;
-use shardmap::locus::Locus;
 use std::rc::Rc;
 
 /// A scan over the shards of one table, or of several that lie beside each other.
@@ -276,7 +277,7 @@ unsafe fn base(
         let is_sharded = planner.shard_count(table) != 1;
         let locus = if is_sharded { Locus::by((rti, key.column)) } else { Locus::Everywhere };
         let filters = vec![Filter { relation: rti, key, is_sharded, clauses }];
-        let work = (*rel).tuples * 0.01 * (1.0 + 0.25 * conditions.len() as f64);
+        let work = cost::reading((*rel).tuples, conditions.len());
         Ok(Remote {
             root,
             items: vec![Item::Table(rti)],
@@ -296,12 +297,6 @@ unsafe fn base(
     }
 }
 
-/// What a row costs on its way from a worker into a plan here, in the planner's units.
-pub(crate) const TRANSFER: f64 = 0.1;
-
-/// What a statement costs that is sent to all nodes.
-pub(crate) const ROUND_TRIP: f64 = 100.0;
-
 /// A path that has the workers compute `remote`, with `rows` coming back.
 pub(crate) unsafe fn make_path(
     rel: *mut pg_sys::RelOptInfo,
@@ -317,9 +312,8 @@ pub(crate) unsafe fn make_path(
         path.parent = rel;
         path.pathtarget = target;
         path.rows = rows.max(1.0);
-        let nodes = extension().node_count(remote.tables[0]).max(1) as f64;
-        path.startup_cost = ROUND_TRIP + remote.before;
-        path.total_cost = path.startup_cost + remote.work / nodes + path.rows * TRANSFER;
+        let cost = cost::scan(remote.spent(), remote.extent(), path.rows);
+        (path.startup_cost, path.total_cost) = (cost.startup, cost.total);
         for rows in remote.broadcasts() {
             (*custom).custom_paths = pg_sys::lappend((*custom).custom_paths, rows.path.cast());
         }

@@ -1,14 +1,15 @@
 //! DISTINCT on the workers: a node sends no row twice.
 
-use crate::extension::extension;
 use crate::path::base;
 use crate::path::pushed::{self, Grouping, Yield};
 use crate::path::remote::{self, Column, Remote};
 use crate::path::upper_path::{
-    column_of, has_equality, is_free_of_columns, order_of, plain_path, project, sorted_by,
+    column_of, estimated_groups, has_equality, is_free_of_columns, order_of, plain_path, project,
+    sorted_by,
 };
 use crate::sys::node;
 use pgrx::pg_sys;
+use planner::cost;
 use std::rc::Rc;
 
 /// The input's rows, each once from a node, if that can be asked for: a row is all columns that are needed.
@@ -31,17 +32,10 @@ pub(crate) unsafe fn distinct_rows(
         if columns.is_empty() || !columns.iter().all(|column| has_equality(*column)) {
             return None;
         }
-        let rows = pg_sys::estimate_num_groups(
-            root,
-            node::list_of(&columns),
-            (*input).rows,
-            std::ptr::null_mut(),
-            std::ptr::null_mut(),
-        );
-        let nodes = extension().node_count(remote.tables[0]).max(1) as f64;
-        let rows = (rows * nodes).min((*input).rows.max(1.0));
+        let rows = estimated_groups(root, node::list_of(&columns), (*input).rows);
+        let rows = cost::groups_of_nodes(rows, (*input).rows, remote.extent());
         let mut worked = (**remote).clone();
-        worked.work += (*input).rows * 0.02;
+        worked.work += cost::grouping((*input).rows, 1);
         // The path may yield what a join needed that has been removed since; a node's rows are not distinct with it.
         let mut own = (*path).path.pathtarget;
         if !projection.is_null() && below.outputs.is_none() {
@@ -149,18 +143,12 @@ unsafe fn distinct_on(
         let columns: Vec<Column> =
             first_of.iter().filter_map(|expression| column_of(*expression)).collect();
         let rows = (*path).path.rows;
-        let groups = pg_sys::estimate_num_groups(
-            root,
-            node::list_of(&first_of),
-            rows,
-            std::ptr::null_mut(),
-            std::ptr::null_mut(),
-        );
+        let groups = estimated_groups(root, node::list_of(&first_of), rows);
         let is_whole = below.remote.locus.keeps_together(&columns);
-        let nodes = extension().node_count(below.remote.tables[0]).max(1) as f64;
-        let sent = if is_whole { groups } else { (groups * nodes).min(rows) };
+        let extent = below.remote.extent();
+        let sent = if is_whole { groups } else { cost::groups_of_nodes(groups, rows, extent) };
         let mut worked = (*below.remote).clone();
-        worked.work += rows * 0.02;
+        worked.work += cost::grouping(rows, 1);
         let copy = base::make_path(input, (*path).path.pathtarget, sent, &worked);
         let mut pushed = (*below).clone();
         pushed.first_of = first_of;
@@ -204,15 +192,9 @@ unsafe fn whole_distinct(
         {
             return;
         }
-        let rows = pg_sys::estimate_num_groups(
-            root,
-            (*target).exprs,
-            (*input).rows,
-            std::ptr::null_mut(),
-            std::ptr::null_mut(),
-        );
+        let rows = estimated_groups(root, (*target).exprs, (*input).rows);
         let mut worked = (**remote).clone();
-        worked.work += (*input).rows * 0.02;
+        worked.work += cost::grouping((*input).rows, 1);
         let copy = base::make_path(output, target, rows, &worked);
         let mut pushed = (*below).clone();
         pushed.grouping =

@@ -3,16 +3,16 @@
 //! Groups that lie in one shard each are made there and are done. Others are made in parts: PostgreSQL plans its
 //! parallel aggregation, with the partial half on the nodes and its own Finalize above (`aggregate.rs`).
 
-use crate::extension::extension;
 use crate::path::aggregate::{self, PartialAggregate};
 use crate::path::base;
 use crate::path::distinct::distinct_rows;
 use crate::path::pushed::{self, Grouping, Pushed, Yield};
 use crate::path::remote::{self, Column, Remote};
-use crate::path::upper_path::{column_of, is_free_of_columns, sorted_by};
+use crate::path::upper_path::{column_of, estimated_groups, is_free_of_columns, sorted_by};
 use crate::sys::node::{self, Visit};
 use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
+use planner::cost;
 use std::rc::Rc;
 
 mod raw {
@@ -77,25 +77,15 @@ pub(crate) unsafe fn group(
             return distinct_arguments(root, input, output, &remote, extra);
         }
         let key_list: Vec<*mut pg_sys::Node> = keys.iter().map(|key| outputs[*key]).collect();
-        let groups = if (*parse).groupClause.is_null() {
-            1.0
-        } else {
-            pg_sys::estimate_num_groups(
-                root,
-                node::list_of(&key_list),
-                (*input).rows,
-                std::ptr::null_mut(),
-                std::ptr::null_mut(),
-            )
-        };
+        let groups = estimated_groups(root, node::list_of(&key_list), (*input).rows);
         let columns: Vec<Column> = key_list.iter().filter_map(|key| column_of(*key)).collect();
         if is_whole
             && remote.locus.keeps_together(&columns)
             && having.iter().all(|clause| remote.can_compute(*clause, true))
         {
             let mut grouped = (*remote).clone();
-            grouped.work += (*input).rows * 0.02;
-            let rows = if having.is_empty() { groups } else { groups / 3.0 };
+            grouped.work += cost::grouping((*input).rows, 1);
+            let rows = cost::passing(groups, !having.is_empty());
             let path = base::make_path(output, target, rows, &grouped);
             let mut pushed = Pushed::all(Rc::clone(&remote));
             let wanted: Vec<usize> = (0..outputs.len()).filter(comes_back).collect();
@@ -127,20 +117,15 @@ pub(crate) unsafe fn group(
             };
             yields.push(Yield { expression: known_as[index], partial });
         }
-        let nodes = extension().node_count(remote.tables[0]).max(1) as f64;
-        let shards = (extension().shard_count(remote.tables[0]) as f64).max(nodes);
-        // A worker groups a shard's rows quicker than the union of its shards' rows, of which it knows less.
-        let by_shard = groups * (shards - nodes) * base::TRANSFER < (*input).rows * 0.01;
-        let batches = if by_shard { shards } else { nodes };
-        let rows = (groups * batches).min((*input).rows.max(1.0));
+        let parts = cost::partial_groups(groups, (*input).rows, remote.extent());
         let mut partial = (*remote).clone();
-        partial.work += (*input).rows * if by_shard { 0.015 } else { 0.02 };
+        partial.work += parts.work;
         let partial_rel = partial_relation(root, input, target);
-        let path = base::make_path(partial_rel, target, rows, &partial);
+        let path = base::make_path(partial_rel, target, parts.rows, &partial);
         let mut pushed = Pushed::all(Rc::clone(&remote));
         pushed.outputs = Some(yields);
         pushed.partial = true;
-        pushed.by_shard = by_shard;
+        pushed.by_shard = parts.by_shard;
         pushed::attach(path, pushed);
         finish_groups(root, output, path.cast(), extra, groups);
     }
@@ -202,32 +187,25 @@ unsafe fn group_sets(
         let dependent: Vec<usize> = (0..outputs.len())
             .filter(|index| references[*index] == 0 && !is_made(*index))
             .collect();
-        let nodes = extension().node_count(remote.tables[0]).max(1) as f64;
         let (mut groups, mut parts, mut is_whole) = (0.0, 0.0, is_computed);
         for set in &sets {
             let expressions: Vec<*mut pg_sys::Node> = set.iter().map(|key| outputs[*key]).collect();
-            let many = if set.is_empty() {
-                1.0
-            } else {
-                pg_sys::estimate_num_groups(
-                    root,
-                    node::list_of(&expressions),
-                    (*input).rows,
-                    std::ptr::null_mut(),
-                    std::ptr::null_mut(),
-                )
-            };
+            let many = estimated_groups(root, node::list_of(&expressions), (*input).rows);
             let columns: Vec<Column> =
                 expressions.iter().filter_map(|key| column_of(*key)).collect();
             let lies_together = remote.locus.keeps_together(&columns);
             groups += many;
-            parts += if lies_together { many } else { (many * nodes).min((*input).rows.max(1.0)) };
+            parts += if lies_together {
+                many
+            } else {
+                cost::groups_of_nodes(many, (*input).rows, remote.extent())
+            };
             is_whole &= lies_together;
         }
         let mut worked = (**remote).clone();
-        worked.work += (*input).rows * 0.02 * sets.len() as f64;
+        worked.work += cost::grouping((*input).rows, sets.len());
         if is_whole && having.iter().all(|clause| remote.can_compute(*clause, true)) {
-            let rows = if having.is_empty() { groups } else { groups / 3.0 };
+            let rows = cost::passing(groups, !having.is_empty());
             let path = base::make_path(output, target, rows, &worked);
             let mut pushed = Pushed::all(Rc::clone(remote));
             let sets = sets

@@ -1,7 +1,7 @@
 //! Joins on the workers: two relations that the workers can compute, whose matching rows lie beside each other; or
 //! one of them and any other, whose rows are read first and sent to all nodes.
 //!
-//! `shardmap::locus` has the rule; here are the facts that it needs out of the planner's clauses, and what stands in
+//! `planner::locus` has the rule; here are the facts that it needs out of the planner's clauses, and what stands in
 //! the way on PostgreSQL's side: clauses that only this server can compute, rows to be locked, expressions that an
 //! outer join must see before it fills in NULLs.
 
@@ -21,7 +21,8 @@ use crate::sys::node::{self, Visit};
 use crate::sys::previous::previous;
 use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
-use shardmap::locus::{JoinKind, Locus};
+use planner::cost::{self, Sent};
+use planner::locus::{JoinKind, Locus};
 use std::rc::Rc;
 
 /// `set_join_pathlist_hook`.
@@ -91,11 +92,9 @@ pub(crate) unsafe extern "C-unwind" fn join_paths(
                 }
             }
             for mut joined in ways {
-                joined.work += ((*outer).rows + (*inner).rows + (*rel).rows) * 0.01;
-                // Estimates of next to nothing are wrong more often than right; a nested loop over what then comes is dear.
-                let shards = extension().shard_count(joined.tables[0]) as f64;
-                let path =
-                    base::make_path(rel, (*rel).reltarget, (*rel).rows.max(8.0 * shards), &joined);
+                joined.work += cost::joining((*outer).rows, (*inner).rows, (*rel).rows);
+                let rows = cost::joined_rows((*rel).rows, joined.extent());
+                let path = base::make_path(rel, (*rel).reltarget, rows, &joined);
                 joined.cost = (*path).path.total_cost;
                 if remote::noted(rel).is_some_and(|known| known.cost <= joined.cost) {
                     continue;
@@ -111,15 +110,6 @@ pub(crate) unsafe extern "C-unwind" fn join_paths(
         });
     }
 }
-
-/// More rows than that are not sent to all nodes.
-pub(crate) const MOST_BROADCAST: f64 = 2_000_000.0;
-
-/// The same in bytes, by the planner's guess of a row's width.
-pub(crate) const MOST_BROADCAST_BYTES: f64 = 256.0 * 1024.0 * 1024.0;
-
-/// With more rows than that a worker is not told that they are distinct: it would take them for 200.
-const MOST_DISTINCT: f64 = 50_000.0;
 
 /// A relation whose rows are read here first and sent to all nodes, as something that lies everywhere; none if
 /// its columns cannot travel as arrays, or if they are too many.
@@ -137,8 +127,7 @@ pub(crate) unsafe fn broadcast(
         if path.is_null()
             || !(*path).param_info.is_null()
             || !(*rel).lateral_relids.is_null()
-            || (*path).rows > MOST_BROADCAST
-            || (*path).rows * f64::from((*(*path).pathtarget).width) > MOST_BROADCAST_BYTES
+            || !cost::can_broadcast((*path).rows, f64::from((*(*path).pathtarget).width))
             || changes_with_outer_rows(root, rel)
         {
             return None;
@@ -164,7 +153,9 @@ pub(crate) unsafe fn broadcast(
             .filter(|info| !is_asked_after(*info, kind, joined))
             .find_map(|info| spread_by((*info).clause.cast(), &columns, other));
         let unique = match relations[..] {
-            [relation] if spread.is_none() && (*path).rows < MOST_DISTINCT && !other.locks_all => {
+            [relation]
+                if spread.is_none() && (*path).rows < cost::MOST_DISTINCT && !other.locks_all =>
+            {
                 node::elements::<pg_sys::RestrictInfo>(clauses)
                     .into_iter()
                     .filter(|info| !is_asked_after(*info, kind, joined))
@@ -172,14 +163,9 @@ pub(crate) unsafe fn broadcast(
             }
             _ => None,
         };
-        let nodes = extension().node_count(table) as f64;
-        let shards = extension().shard_count(table) as f64;
-        let width = 1.0 + columns.len() as f64 * 0.5;
-        // Each node gets its rows and looks at them once a shard.
-        let copies = if spread.is_some() { 1.0 } else { nodes };
-        let rows_sent = (*path).rows * copies;
-        let before = (*path).total_cost + rows_sent * width * 0.02;
-        let work = rows_sent * (shards / nodes) * 0.02;
+        let sent = Sent { rows: (*path).rows, columns: columns.len(), spread: spread.is_some() };
+        let cost::Spent { work, before } =
+            cost::broadcast(sent, (*path).total_cost, remote::extent_of(table));
         let rows = Rc::new(Broadcast { path, relations, columns, spread, unique });
         Some(Remote {
             root,

@@ -18,7 +18,8 @@ use crate::read::tid;
 use crate::sys::node::{self, Visit};
 use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag};
-use shardmap::locus::JoinKind;
+use planner::cost;
+use planner::locus::JoinKind;
 use std::rc::Rc;
 
 /// A relation that is joined has rows to be locked, and nothing about the query stands in the way.
@@ -95,7 +96,7 @@ pub(crate) unsafe fn offer(
             ways.extend(join(root, rel, kind, &left, &right, clauses));
         }
         for mut joined in ways {
-            joined.work += ((*outer).rows + (*inner).rows + (*rel).rows) * 0.01;
+            joined.work += cost::joining((*outer).rows, (*inner).rows, (*rel).rows);
             let path = base::make_path(rel, (*rel).reltarget, (*rel).rows, &joined);
             joined.cost = (*path).path.total_cost;
             if remote::noted(rel).is_none_or(|known| joined.cost < known.cost) {

@@ -10,14 +10,12 @@
 
 use crate::catalog::table::has_index_on;
 use crate::exec::rows::Source;
-use crate::extension::extension;
-use crate::path::base::{self, ROUND_TRIP, ShardScan, SortKey, TRANSFER};
+use crate::path::base::{self, ShardScan, SortKey};
 use crate::path::join::{
-    MOST_BROADCAST, MOST_BROADCAST_BYTES, changes_with_outer_rows, equal_column,
-    has_placeholder_in, is_asked_after, spread_by, travels,
+    changes_with_outer_rows, equal_column, has_placeholder_in, is_asked_after, spread_by, travels,
 };
 use crate::path::printer::{Output, Pieces, Printer};
-use crate::path::pushed::{Sql, make_scan, place_of};
+use crate::path::pushed::{Sql, make_scan};
 use crate::path::remote::{Broadcast, Column, Condition, Item, Remote, columns_in};
 use crate::path::subselect;
 use crate::print::template::with_portable_output;
@@ -26,7 +24,9 @@ use crate::sys::error::{PgError, boundary};
 use crate::sys::node::{self, Visit};
 use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
-use shardmap::locus::JoinKind;
+use planner::cost;
+use planner::enclosing::place_of;
+use planner::locus::JoinKind;
 use std::rc::Rc;
 
 /// What is done with the answers.
@@ -80,12 +80,6 @@ const NUMBER: i16 = i16::MAX;
 /// `<` of int4 (`pg_operator.dat`).
 const INT4_LESS: Oid = Oid::from_u32(97);
 
-/// Of so many rows in a table one may be looked up by an index; if more are, reading the table is faster.
-const LOOKED_UP: f64 = 400.0;
-
-/// A pair of columns that only a nested loop can compare costs that.
-const PAIR: f64 = 0.005;
-
 /// A path's way to what it joins.
 struct Join {
     kind: Kind,
@@ -134,44 +128,33 @@ pub(crate) unsafe fn offer(
     unsafe {
         let Some(join) = join(root, rel, outer, kind, right, clauses) else { return };
         let sent = &join.sent;
-        let left = (*sent.path).rows.max(1.0);
-        let nodes = extension().node_count(right.tables[0]).max(1) as f64;
-        let shards = extension().shard_count(right.tables[0]) as f64;
-        let copies = if sent.spread.is_some() { 1.0 } else { nodes };
-        let width = 1.0 + sent.columns.len() as f64 * 0.5;
-        let before = (*sent.path).total_cost + left * 0.01 + left * copies * width * 0.02;
-        // To look a row up in what has been sent, for each that is there; or the other way round, if there are few.
         let has_equality = node::elements::<pg_sys::RestrictInfo>(clauses)
             .into_iter()
             .any(|info| !is_asked_after(info, kind, rel) && (*info).can_join);
-        let read = right.work
-            + if has_equality {
-                (left + (*inner).rows) * 0.01
-            } else {
-                left * (*inner).rows * PAIR
-            };
-        let work = match join.few {
-            Some(few) if left <= few as f64 => {
-                read.min(left * copies * (shards / nodes) * pg_sys::random_page_cost)
-            }
-            _ => read,
-        };
-        let matches = match join.kind {
-            Kind::Semi | Kind::Left => (*rel).rows,
-            Kind::Anti => (left - (*rel).rows).max(left * 0.1),
-        };
+        let cost = cost::LookupJoin {
+            sent: cost::Sent {
+                rows: (*sent.path).rows.max(1.0),
+                columns: sent.columns.len(),
+                spread: sent.spread.is_some(),
+            },
+            reading: (*sent.path).total_cost,
+            right: (*inner).rows,
+            right_work: right.work,
+            joined: (*rel).rows,
+            has_equality,
+            few: join.few,
+            is_anti: join.kind == Kind::Anti,
+            streams: join.kind == Kind::Left,
+            random_page: pg_sys::random_page_cost,
+        }
+        .cost(right.extent());
         let custom: *mut pg_sys::CustomPath = node::make(NodeTag::T_CustomPath);
         let path = &mut (*custom).path;
         path.pathtype = NodeTag::T_CustomScan;
         path.parent = rel;
         path.pathtarget = (*rel).reltarget;
         path.rows = (*rel).rows;
-        let (coming, yielding) = (matches * TRANSFER, left * 0.01);
-        path.startup_cost = ROUND_TRIP + before + work / nodes;
-        path.total_cost = path.startup_cost + coming + yielding;
-        if join.kind != Kind::Left {
-            path.startup_cost += coming;
-        }
+        (path.startup_cost, path.total_cost) = (cost.startup, cost.total);
         let order = (*sent.path).pathkeys;
         let by_join = match join.kind {
             Kind::Semi => pg_sys::JoinType::JOIN_SEMI,
@@ -213,7 +196,7 @@ unsafe fn join(
             || left.is_null()
             || !(*left).param_info.is_null()
             || !(*outer).lateral_relids.is_null()
-            || (*left).rows > MOST_BROADCAST
+            || (*left).rows > cost::MOST_BROADCAST
             || changes_with_outer_rows(root, outer)
             // What has to be computed of the right side before NULLs are put in.
             || has_placeholder_in(root, right)
@@ -258,7 +241,7 @@ unsafe fn join(
         let mut columns = keys.clone();
         let first = *relations.first()? as i32;
         columns.push(pg_sys::makeVar(first, NUMBER, pg_sys::INT4OID, -1, Oid::INVALID, 0));
-        if (*left).rows * 8.0 * columns.len() as f64 > MOST_BROADCAST_BYTES {
+        if (*left).rows * 8.0 * columns.len() as f64 > cost::MOST_BROADCAST_BYTES {
             return None;
         }
         let sent = Rc::new(Broadcast { path: left, relations, columns, spread, unique: None });
@@ -318,7 +301,7 @@ unsafe fn few(
             column.varno as u32 == relation && has_index_on(table, column.varattno)
         });
         let stored = (*pg_sys::find_base_rel(root, relation as i32)).tuples;
-        has_index.then_some((stored / LOOKED_UP) as i64).filter(|few| *few > 0)
+        has_index.then(|| cost::most_looked_up(stored)).flatten()
     }
 }
 

@@ -1,6 +1,5 @@
 //! ORDER BY with LIMIT, and LIMIT, on the workers: a node sends no more rows than the LIMIT lets through.
 
-use crate::extension::extension;
 use crate::path::base;
 use crate::path::pushed::{self, Order, Pushed};
 use crate::path::upper_path::{
@@ -9,6 +8,7 @@ use crate::path::upper_path::{
 };
 use crate::sys::node;
 use pgrx::pg_sys::{self, NodeTag};
+use planner::cost;
 
 /// ORDER BY: with LIMIT each node's first rows, without it sorted streams.
 pub(crate) unsafe fn order(
@@ -103,11 +103,10 @@ unsafe fn limited(
 ) -> *mut pg_sys::CustomPath {
     // SAFETY: a live path of ours.
     unsafe {
-        let nodes = extension().node_count(below.remote.tables[0]).max(1) as f64;
-        let rows = (limit as f64 * nodes).min((*path).path.rows);
+        let rows = cost::limited_rows(limit, (*path).path.rows, below.remote.extent());
         let mut worked = (*below.remote).clone();
         if !order.is_empty() {
-            worked.work += (*path).path.rows * 0.01;
+            worked.work += cost::finding_first((*path).path.rows);
         }
         let copy = base::make_path((*path).path.parent, (*path).path.pathtarget, rows, &worked);
         let mut pushed = below.clone();

@@ -17,8 +17,9 @@ use crate::read::tid;
 use crate::sys::node::{self, Visit};
 use crate::sys::value::type_name;
 use pgrx::pg_sys::{self, NodeTag, Oid};
+use planner::cost;
+use planner::locus::JoinKind;
 use shardmap::Prune;
-use shardmap::locus::JoinKind;
 use std::rc::Rc;
 
 /// What a column of the scan's row is to be.
@@ -28,9 +29,6 @@ pub(crate) struct Output {
     /// How, numbered from the first of them.
     pub(crate) source: Source,
 }
-
-/// Of so many rows in a table, one that is sent along is few.
-const FEW_SENT: f64 = 100.0;
 
 /// Puts a remote relation into SQL.
 pub(crate) struct Printer<'a> {
@@ -521,7 +519,7 @@ impl<'a> Printer<'a> {
                 self.broadcasts.iter().map(|rows| (*rows.path).rows).fold(0.0, f64::max),
             )
         };
-        if sent * FEW_SENT < stored {
+        if cost::are_few(sent, stored) {
             return None;
         }
         if !self.remote.stand_ins.is_empty() {

@@ -12,7 +12,6 @@ use crate::path::plan::PlanWriter;
 use crate::path::printer::{Output, Pieces, Printer};
 use crate::path::remote::{Item, Remote, columns_in};
 use crate::path::subselect;
-use crate::path::upper_path::nulls_of;
 use crate::path::window::{self, Windows};
 use crate::print::template::with_portable_output;
 use crate::print::verify_scan;
@@ -21,6 +20,8 @@ use crate::sys::error::PgError;
 use crate::sys::node;
 use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag};
+use planner::enclosing::{Enclosing, Grouping as GroupBy, named_list, place_of, select_list};
+use planner::ordering::Direction;
 use std::rc::Rc;
 use std::sync::OnceLock;
 
@@ -106,9 +107,9 @@ pub(crate) struct Order {
 
 impl Order {
     /// What stands behind the key.
-    pub(crate) fn direction(&self) -> String {
-        let direction = if self.descending { " DESC" } else { "" };
-        format!("{direction}{}", nulls_of(self.descending, self.nulls_first))
+    pub(crate) fn direction(&self) -> &'static str {
+        let Self { descending, nulls_first, .. } = *self;
+        Direction { descending, nulls_first }.sql()
     }
 }
 
@@ -473,15 +474,15 @@ fn print_shard(
         template.text("SELECT * FROM (");
     }
     template.text("SELECT ");
-    template.text(&if select.is_empty() { "NULL".to_owned() } else { select.join(", ") });
+    template.text(&select_list(&select));
     printer.put_from_where(&mut template);
     if let Some(condition) = condition {
         let opening = if pushed.remote.conditions.is_empty() { "WHERE" } else { "AND" };
         template.text(&format!(" {opening} {condition}"));
     }
     print_grouping(pushed, &places, printer, &mut template);
-    if pushed.by_shard && !keys.is_empty() {
-        template.text(&format!(" GROUP BY {}", keys.join(", ")));
+    if pushed.by_shard {
+        template.text(&GroupBy::Keys(keys).sql());
     }
     if let Some(lock) = lock {
         template.text(&format!(" {lock}) AS locked"));
@@ -531,24 +532,25 @@ fn print_joined_last(
         .collect();
     let mut template = Pieces::default();
     template.text("SELECT ");
-    template.text(&if inner.is_empty() { "NULL".to_owned() } else { inner.join(", ") });
+    template.text(&select_list(&inner));
     printer.put_from_table(table, &mut template);
     let mut behind = Pieces::default();
     behind.text(") ");
     printer.put_others(table, &names, &mut behind);
-    if pushed.partial && !keys.is_empty() {
-        behind.text(&format!(" GROUP BY {}", keys.join(", ")));
-    }
-    let order: Vec<String> = pushed
-        .order
-        .iter()
-        .map(|key| format!("{}{}", printer.value(key.expression), key.direction()))
-        .collect();
-    let list = if select.is_empty() { "NULL".to_owned() } else { select.join(", ") };
-    let distinct = if pushed.distinct { "DISTINCT " } else { "" };
-    let mut closing = behind.into_text();
-    print_last(pushed, &order, &mut closing);
-    Sql { template, around: (format!("SELECT {distinct}{list} FROM ("), closing), columns, sources }
+    let enclosing = Enclosing {
+        list: select,
+        distinct: pushed.distinct,
+        first_of: Vec::new(),
+        grouping: if pushed.partial { GroupBy::Keys(keys) } else { GroupBy::None },
+        order: pushed
+            .order
+            .iter()
+            .map(|key| format!("{}{}", printer.value(key.expression), key.direction()))
+            .collect(),
+        limit: pushed.limit,
+    };
+    let closing = behind.into_text() + &enclosing.closing();
+    Sql { template, around: (enclosing.opening(), closing), columns, sources }
 }
 
 /// What to ask for instead of an aggregate, of arguments as `named` prints them.
@@ -571,13 +573,12 @@ pub(crate) fn print_grouping(
     template: &mut Pieces,
 ) {
     let Some(grouping) = &pushed.grouping else { return };
-    if let Some(sets) = &grouping.sets {
-        let place = |key: &usize| places[*key].to_string();
-        template.text(&format!(" GROUP BY {}", grouping_sets(sets, place)));
-    } else if !grouping.keys.is_empty() {
-        let keys: Vec<String> = grouping.keys.iter().map(|key| places[*key].to_string()).collect();
-        template.text(&format!(" GROUP BY {}", keys.join(", ")));
-    }
+    let named = |keys: &Vec<usize>| keys.iter().map(|key| places[*key].to_string()).collect();
+    let group_by = match &grouping.sets {
+        Some(sets) => GroupBy::Sets(sets.iter().map(named).collect()),
+        None => GroupBy::Keys(named(&grouping.keys)),
+    };
+    template.text(&group_by.sql());
     for (index, clause) in grouping.having.iter().enumerate() {
         let text = printer.expression(*clause);
         template.text(&format!("{}({text})", if index == 0 { " HAVING " } else { " AND " }));
@@ -593,15 +594,6 @@ fn merge_keys(remote: &Remote, pushed: &Pushed) -> String {
         format!("{}{}", shown.expression(expression), key.direction())
     };
     pushed.merge().iter().map(key).collect::<Vec<_>>().join(", ")
-}
-
-/// `GROUPING SETS ((...), ...)`.
-fn grouping_sets(sets: &[Vec<usize>], name: impl Fn(&usize) -> String) -> String {
-    let sets = sets.iter().map(|set| {
-        let names: Vec<String> = set.iter().map(&name).collect();
-        format!("({})", names.join(", "))
-    });
-    format!("GROUPING SETS ({})", sets.collect::<Vec<_>>().join(", "))
 }
 
 /// One query a shard whose columns are named `c1`, `c2`, ..., and one around their union.
@@ -683,66 +675,16 @@ fn print_around(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) ->
         .collect();
 
     let mut template = Pieces::default();
-    let select: Vec<String> =
-        inner.iter().enumerate().map(|(n, text)| format!("{text} AS c{}", n + 1)).collect();
-    template.text("SELECT ");
-    template.text(&if select.is_empty() { "NULL".to_owned() } else { select.join(", ") });
+    template.text(&format!("SELECT {}", named_list(&inner, 'c')));
     printer.put_from_where(&mut template);
     print_grouping(pushed, &places, printer, &mut template);
-
-    let list = if outer.is_empty() { "NULL".to_owned() } else { outer.join(", ") };
-    // What each output is called inside.
-    let names: Vec<String> = places.iter().map(|place| format!("c{place}")).collect();
-    Sql {
-        template,
-        around: around(pushed, &list, &keys, &names, &first_of, &order),
-        columns,
-        sources,
-    }
-}
-
-/// What stands around the union of a node's shards.
-pub(crate) fn around(
-    pushed: &Pushed,
-    list: &str,
-    keys: &[String],
-    names: &[String],
-    first_of: &[String],
-    order: &[String],
-) -> (String, String) {
-    let distinct = if !first_of.is_empty() {
-        format!("DISTINCT ON ({}) ", first_of.join(", "))
-    } else if pushed.distinct {
-        "DISTINCT ".to_owned()
-    } else {
-        String::new()
+    let named = |set: &Vec<usize>| set.iter().map(|key| format!("c{}", places[*key])).collect();
+    let grouping = match &pushed.partial_sets {
+        Some(sets) => GroupBy::Sets(sets.iter().map(named).collect()),
+        None if pushed.partial => GroupBy::Keys(keys),
+        None => GroupBy::None,
     };
-    let mut closing = ") u".to_owned();
-    if let Some(sets) = &pushed.partial_sets {
-        let name = |key: &usize| names[*key].clone();
-        closing.push_str(&format!(" GROUP BY {}", grouping_sets(sets, name)));
-    } else if pushed.partial && !keys.is_empty() {
-        closing.push_str(&format!(" GROUP BY {}", keys.join(", ")));
-    }
-    print_last(pushed, order, &mut closing);
-    (format!("SELECT {distinct}{list} FROM ("), closing)
-}
-
-/// ORDER BY and LIMIT.
-fn print_last(pushed: &Pushed, order: &[String], closing: &mut String) {
-    if !order.is_empty() {
-        closing.push_str(&format!(" ORDER BY {}", order.join(", ")));
-    }
-    if let Some(limit) = pushed.limit {
-        closing.push_str(&format!(" LIMIT {limit}"));
-    }
-}
-
-/// The number of the inner column with that text, which is added if there is none yet.
-pub(crate) fn place_of(inner: &mut Vec<String>, text: String) -> usize {
-    let known = inner.iter().position(|known| *known == text);
-    known.unwrap_or_else(|| {
-        inner.push(text);
-        inner.len() - 1
-    }) + 1
+    let (distinct, limit) = (pushed.distinct, pushed.limit);
+    let enclosing = Enclosing { list: outer, distinct, first_of, grouping, order, limit };
+    Sql { template, around: enclosing.around(), columns, sources }
 }

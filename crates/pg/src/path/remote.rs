@@ -1,10 +1,11 @@
 //! A relation of PostgreSQL's planner that the workers can compute, shard by shard, and how it is said in SQL.
 //!
-//! A base relation is one by its distribution; a join of two of them is one if `shardmap::locus` says so. What is
+//! A base relation is one by its distribution; a join of two of them is one if `planner::locus` says so. What is
 //! kept here is structure: pointers to the planner's own clauses, put into SQL only when a path with them has won.
 //! Expressions are printed by ruleutils over a range table of our making, so that every relation has an alias that
 //! we know; the FROM clause around them is ours, with holes where shards' names go.
 
+use crate::extension::extension;
 use crate::path::base;
 use crate::path::repartition::Moved;
 use crate::path::spread::Spread;
@@ -13,7 +14,8 @@ use crate::read::query::DistributionKey;
 use crate::read::shippable;
 use crate::sys::node::{self, Visit};
 use pgrx::pg_sys::{self, NodeTag, Oid};
-use shardmap::locus::{JoinKind, Locus};
+use planner::cost::{Extent, Spent};
+use planner::locus::{JoinKind, Locus};
 use std::rc::Rc;
 
 /// A column of the query: its relation's number and its own.
@@ -128,6 +130,16 @@ pub(crate) struct Remote {
 }
 
 impl Remote {
+    /// Over how many nodes and shards it is spread.
+    pub(crate) fn extent(&self) -> Extent {
+        extent_of(self.tables[0])
+    }
+
+    /// What is spent on it so far.
+    pub(crate) fn spent(&self) -> Spent {
+        Spent { work: self.work, before: self.before }
+    }
+
     /// The column can be had from it.
     pub(crate) fn has(&self, var: &pg_sys::Var) -> bool {
         let (relation, column) = (var.varno as u32, var.varattno);
@@ -217,6 +229,11 @@ impl Remote {
             shippable::is_shippable(expression, &own, &init_params, aggregates, self.user)
         }
     }
+}
+
+/// Over how many nodes and shards a table is spread.
+pub(crate) fn extent_of(table: Oid) -> Extent {
+    Extent::new(extension().node_count(table), extension().shard_count(table))
 }
 
 /// The column of a visible relation that equals a column of what a semi-join only looks for, perhaps by way of another

@@ -4,7 +4,7 @@
 //! A side that moves is a relation that the workers can compute, and is computed by a scan of its own, a child of the scan
 //! of the join: each node splits its rows by the hash of the join's column and keeps them (`parts.rs`). In the SQL of the
 //! join they are the rows of a function, one part beside each shard, and spread by that column as a table's are. So
-//! all kinds of joins can be made of them, and whatever can be made above a join: the rules of `shardmap::locus` hold.
+//! all kinds of joins can be made of them, and whatever can be made above a join: the rules of `planner::locus` hold.
 //! A row without a value to hash matches nothing; where the join keeps it all the same, it may lie in any part.
 
 use crate::catalog::table;
@@ -20,20 +20,9 @@ use crate::sys::node;
 use crate::sys::value::{FIRST_USER_OID, Hasher, is_binary_safe, type_name};
 use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
-use shardmap::locus::{JoinKind, Key, Locus};
+use planner::cost;
+use planner::locus::{JoinKind, Key, Locus};
 use std::rc::Rc;
-
-/// Two sides with fewer rows are not worth a connection from each node to each.
-const FEWEST: f64 = 5_000.0;
-
-/// What it costs that nodes connect to each other, in the planner's units.
-const CONNECTING: f64 = 2_000.0;
-
-/// What a row costs that is split and kept, and as much again where it is fetched and stored.
-const HANDLING: f64 = 0.06;
-
-/// The same for each of its columns.
-const HANDLING_COLUMN: f64 = 0.01;
 
 /// A function has a hundred arguments at most.
 const MOST_COLUMNS: usize = 90;
@@ -102,7 +91,7 @@ pub(crate) unsafe fn ways(
         if left.remote.user != right.remote.user
             || !left.remote.complete
             || !right.remote.complete
-            || (*left.rel).rows.max((*right.rel).rows) < FEWEST
+            || !cost::can_repartition((*left.rel).rows, (*right.rel).rows)
         {
             return ways;
         }
@@ -170,9 +159,8 @@ unsafe fn moved(
         let remote = side.remote;
         let rows = (*side.rel).rows.max(1.0);
         let relations = version::relations_of(remote.root, (*side.rel).relids);
-        let handling = rows * (HANDLING + HANDLING_COLUMN * columns.len() as f64);
         let mut splitting = remote.clone();
-        splitting.work += handling;
+        splitting.work += cost::repartitioning(rows, columns.len());
         // Its rows do not come here.
         let path = base::make_path(side.rel, (*side.rel).reltarget, 1.0, &splitting);
         (*path).path.rows = rows;
@@ -187,7 +175,7 @@ unsafe fn moved(
             ..Pushed::all(Rc::new(remote.clone()))
         };
         pushed::attach(path, pushed);
-        let before = (*path).path.total_cost + CONNECTING;
+        let spent = cost::repartitioned(rows, columns.len(), (*path).path.total_cost);
         let shards = extension().shard_count(tables[0]).max(1) as f64;
         let expected = (rows / shards).ceil();
         let columns = columns.to_vec();
@@ -202,8 +190,8 @@ unsafe fn moved(
             tables,
             user: remote.user,
             stand_ins: Vec::new(),
-            work: handling,
-            before,
+            work: spent.work,
+            before: spent.before,
             cost: 0.0,
             complete: true,
             locks_all: false,

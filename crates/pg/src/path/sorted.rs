@@ -17,12 +17,10 @@ use crate::path::upper_path;
 use crate::sys::node;
 use crate::sys::version;
 use pgrx::pg_sys::{self, Oid};
+use planner::cost;
 
 /// More orders than these are not offered for a relation.
 const MOST_ORDERS: usize = 5;
-
-/// What it costs to keep a row that comes before it is wanted, in the planner's units.
-const KEEPING: f64 = 0.02;
 
 /// The paths in order that are worth to be offered beside `path`, which is all of `rel` or (with filters that are applied
 /// here) what the nodes can make of it. They are to be made before the planner has judged `path`, and may have freed it.
@@ -52,31 +50,31 @@ pub(crate) unsafe fn beside(
         {
             return Vec::new();
         }
-        let mut orders: Vec<(*mut pg_sys::List, f64)> = Vec::new();
+        let mut orders: Vec<(*mut pg_sys::List, bool)> = Vec::new();
         if !(*root).query_pathkeys.is_null() {
-            orders.push(((*root).query_pathkeys, 0.0));
+            orders.push(((*root).query_pathkeys, false));
         }
         for class in joined_by(root, rel) {
             let family = (*(*(*class).ec_opfamilies).elements).oid_value;
             let key = version::ascending_key(root, class, family);
             let keys = pg_sys::lappend(std::ptr::null_mut(), key.cast());
-            let is_known = |(known, _): &(*mut pg_sys::List, f64)| {
+            let is_known = |(known, _): &(*mut pg_sys::List, bool)| {
                 pg_sys::compare_pathkeys(*known, keys) == pg_sys::PathKeysComparison::PATHKEYS_EQUAL
             };
             if !orders.iter().any(is_known) {
-                orders.push((keys, KEEPING * (*path).path.rows));
+                orders.push((keys, true));
             }
         }
         orders.truncate(MOST_ORDERS);
         orders
             .into_iter()
-            .filter_map(|(keys, more)| {
+            .filter_map(|(keys, spools)| {
                 let order = order_by(rel, &below, keys)?;
                 let sorted = upper_path::merged(path, &below, order);
                 (*sorted).path.pathkeys = keys;
-                // Never alike in costs: the planner would drop the plain path, of which others are made.
-                let least = (*path).path.total_cost * 1.02;
-                (*sorted).path.total_cost = ((*sorted).path.total_cost + more).max(least);
+                let (plain, rows) = ((*path).path.total_cost, (*path).path.rows);
+                let total = &mut (*sorted).path.total_cost;
+                *total = cost::beside_plain(plain, *total, rows, spools);
                 Some(sorted.cast())
             })
             .collect()

@@ -12,7 +12,8 @@ use crate::path::remote::{Column, Condition, Item, Remote};
 use crate::sys::node::{self, Visit};
 use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag};
-use shardmap::locus::{Key, Locus};
+use planner::cost;
+use planner::locus::{Key, Locus};
 use std::rc::Rc;
 
 /// A sub-query in FROM.
@@ -126,9 +127,7 @@ pub(crate) unsafe fn of(
             columns.push(place);
         }
         let subselect = Rc::new(Subselect { relation, pushed: Rc::clone(&pushed), list, columns });
-        let work = inner.work
-            + if groups { (*rel).tuples * 0.02 } else { 0.0 }
-            + if pushed.windows.is_some() { (*rel).tuples * 0.06 } else { 0.0 };
+        let work = inner.work + cost::subquery((*rel).tuples, groups, pushed.windows.is_some());
         let (conditions, _, complete) = base::conditions_of(root, rel, relation, inner.user);
         let remote = Remote {
             root,

@@ -1,13 +1,31 @@
 //! Paths and orders that the stages above the joins have in common.
 
-use crate::extension::extension;
 use crate::path::base;
 use crate::path::pushed::{self, Order, Pushed};
 use crate::path::remote::Column;
 use crate::sys::node::{self, Visit};
 use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
+use planner::cost;
 use std::rc::Rc;
+
+/// How many groups the planner takes so many rows to have by these expressions.
+///
+/// # Safety
+///
+/// Live structures of the planner.
+pub(crate) unsafe fn estimated_groups(
+    root: *mut pg_sys::PlannerInfo,
+    expressions: *mut pg_sys::List,
+    rows: f64,
+) -> f64 {
+    if expressions.is_null() {
+        return 1.0;
+    }
+    let (sets, flags) = (std::ptr::null_mut(), std::ptr::null_mut());
+    // SAFETY: the caller vouches for the structures.
+    unsafe { pg_sys::estimate_num_groups(root, expressions, rows, sets, flags) }
+}
 
 /// The path's rows sorted. Keys that are the same in all rows are none to the planner, and there is no sort by none.
 pub(crate) unsafe fn sorted_by(
@@ -36,17 +54,13 @@ pub(crate) unsafe fn merged(
 ) -> *mut pg_sys::CustomPath {
     // SAFETY: a live path of ours; the planner's settings.
     unsafe {
-        let nodes = extension().node_count(below.remote.tables[0]).max(1) as f64;
         let rows = (*path).path.rows;
         let compare = 2.0 * pg_sys::cpu_operator_cost;
         let mut worked = (*below.remote).clone();
-        let of_node = (rows / nodes).max(2.0);
-        // The nodes sort at the same time, before the first row comes.
-        let sorting = compare * of_node * of_node.log2();
-        worked.before += worked.work / nodes + sorting;
-        worked.work = 0.0;
+        let (spent, merging) = cost::merging(worked.spent(), rows, compare, worked.extent());
+        (worked.work, worked.before) = (spent.work, spent.before);
         let copy = base::make_path((*path).path.parent, (*path).path.pathtarget, rows, &worked);
-        (*copy).path.total_cost += rows * compare * (nodes + 1.0).log2();
+        (*copy).path.total_cost += merging;
         let mut pushed = below.clone();
         pushed.order = order;
         pushed::attach(copy, pushed);
@@ -166,15 +180,6 @@ pub(crate) unsafe fn direction(
             return None;
         }
         Some(strategy == pg_sys::BTGreaterStrategyNumber as i16)
-    }
-}
-
-/// ` NULLS FIRST` or ` NULLS LAST`, where it is not what goes without saying.
-pub(crate) fn nulls_of(descending: bool, nulls_first: bool) -> &'static str {
-    match (descending, nulls_first) {
-        (false, true) => " NULLS FIRST",
-        (true, false) => " NULLS LAST",
-        _ => "",
     }
 }
 

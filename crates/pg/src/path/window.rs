@@ -1,6 +1,6 @@
 //! Window functions on the workers, when all rows of a partition lie in one shard.
 //!
-//! Every window that is used has to be PARTITION BYed by a column that spreads the rows (`shardmap::locus`); then each
+//! Every window that is used has to be PARTITION BYed by a column that spreads the rows (`planner::locus`); then each
 //! shard computes its own, and what follows (DISTINCT, ORDER BY with LIMIT) can be asked for around that. What the
 //! planner has noted as run conditions of a window, `rank <= 3` of a query around, is asked for as a filter above the
 //! windows: it has taken the filter away where it stood.
@@ -10,13 +10,17 @@
 
 use crate::path::base;
 use crate::path::printer::{Pieces, Printer};
-use crate::path::pushed::{self, Pushed, Sql, Yield, place_of};
+use crate::path::pushed::{self, Pushed, Sql, Yield};
 use crate::path::remote::{Column, Remote};
-use crate::path::upper_path::{column_of, direction, is_free_of_columns, nulls_of, plain_path};
+use crate::path::upper_path::{column_of, direction, is_free_of_columns, plain_path};
 use crate::sys::node::{self, Visit};
 use crate::sys::value::FIRST_USER_OID;
 use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
+use planner::cost;
+use planner::enclosing::{Enclosing, place_of};
+use planner::ordering::Direction;
+use planner::window::{Bound, Exclusion, Frame, Unit, levels};
 
 /// Windows, shard by shard.
 #[derive(Clone, Debug)]
@@ -127,9 +131,9 @@ pub(crate) unsafe fn windows(
         pg_sys::add_new_columns_to_pathtarget(own, node::list_of(&parts));
         let own = pg_sys::set_pathtarget_cost_width(root, own);
         let rows = (*path).path.rows;
-        let passing = if windows.conditions.is_empty() { rows } else { rows / 3.0 };
+        let passing = cost::passing(rows, !windows.conditions.is_empty());
         let mut worked = (*below.remote).clone();
-        worked.work += (*input).rows * 0.03 * used.len() as f64;
+        worked.work += cost::windows((*input).rows, used.len());
         let path = base::make_path(output, own, passing, &worked);
         let mut pushed = (*below).clone();
         pushed.outputs =
@@ -364,34 +368,28 @@ pub(crate) fn print(
         .map(|key| format!("w{}{}", column(key.expression, true, printer), key.direction()))
         .collect();
 
-    let list = |texts: &[String], letter: char| {
-        let named =
-            texts.iter().enumerate().map(|(n, text)| format!("{text} AS {letter}{}", n + 1));
-        named.collect::<Vec<_>>().join(", ")
-    };
-    let or_null = |text: String| if text.is_empty() { "NULL".to_owned() } else { text };
-    let names: Vec<String> = (1..=shown.len()).map(|number| format!("w{number}")).collect();
+    let (opening, closing) = levels(&shown, &base, &conditions);
     let mut template = Pieces::default();
-    if !conditions.is_empty() {
-        template.text(&format!("SELECT {} FROM (", names.join(", ")));
-    }
-    template.text(&format!("SELECT {} FROM (SELECT ", list(&shown, 'w')));
-    template.text(&or_null(list(&base, 'c')));
+    template.text(&opening);
     printer.put_from_where(&mut template);
     pushed::print_grouping(pushed, &places, printer, &mut template);
-    template.text(") s");
-    if !conditions.is_empty() {
-        template.text(&format!(") r WHERE {}", conditions.join(" AND ")));
-    }
-    let wanted: Vec<String> = asked.iter().map(|place| format!("w{place}")).collect();
+    template.text(&closing);
     if pushed.is_plain() {
         let sources =
             asked.iter().map(|place| crate::exec::rows::Source::Remote(place - 1)).collect();
         return Sql { template, around: Default::default(), columns: shown_types, sources };
     }
+    let enclosing = Enclosing {
+        list: asked.iter().map(|place| format!("w{place}")).collect(),
+        distinct: pushed.distinct,
+        first_of,
+        order,
+        limit: pushed.limit,
+        ..Enclosing::default()
+    };
     Sql {
         template,
-        around: pushed::around(pushed, &or_null(wanted.join(", ")), &[], &[], &first_of, &order),
+        around: enclosing.around(),
         columns: asked.iter().map(|place| shown_types[place - 1]).collect(),
         sources: (0..asked.len()).map(crate::exec::rows::Source::Remote).collect(),
     }
@@ -419,32 +417,25 @@ unsafe fn call(
                 }
             })
             .collect();
-        let arguments = if (*function).winstar { "*".to_owned() } else { arguments.join(", ") };
-        let filter = if (*function).aggfilter.is_null() {
-            String::new()
-        } else {
-            format!(" FILTER (WHERE {})", named((*function).aggfilter.cast(), printer))
-        };
-        let mut inside: Vec<String> = Vec::new();
+        let arguments = if (*function).winstar { vec!["*".to_owned()] } else { arguments };
+        let filter = (!(*function).aggfilter.is_null())
+            .then(|| named((*function).aggfilter.cast(), printer));
+        let mut call = planner::window::Call { arguments, filter, ..Default::default() };
         if let Some(clause) = windows.of(function) {
-            let partition: Vec<String> = windows
+            call.partition = windows
                 .expressions((*clause).partitionClause)
                 .into_iter()
                 .map(|(_, expression)| named(expression, printer))
                 .collect();
-            if !partition.is_empty() {
-                inside.push(format!("PARTITION BY {}", partition.join(", ")));
-            }
-            let order: Vec<String> = windows
+            call.order = windows
                 .expressions((*clause).orderClause)
                 .into_iter()
                 .map(|(sort, expression)| {
                     let name = named(expression, printer);
                     match direction(sort, expression) {
                         Some(descending) => {
-                            let direction = if descending { " DESC" } else { "" };
-                            let nulls = nulls_of(descending, (*sort).nulls_first);
-                            format!("{name}{direction}{nulls}")
+                            let nulls_first = (*sort).nulls_first;
+                            format!("{name}{}", Direction { descending, nulls_first }.sql())
                         }
                         None => {
                             let nulls = if (*sort).nulls_first { "FIRST" } else { "LAST" };
@@ -453,24 +444,18 @@ unsafe fn call(
                     }
                 })
                 .collect();
-            if !order.is_empty() {
-                inside.push(format!("ORDER BY {}", order.join(", ")));
-            }
-            inside.extend(frame(clause, printer));
+            call.frame = frame(clause, printer);
         }
         let schema = pg_sys::get_namespace_name(pg_sys::get_func_namespace((*function).winfnoid));
-        let schema = node::text_of(pg_sys::quote_identifier(schema));
-        let schema = if schema == "pg_catalog" { String::new() } else { format!("{schema}.") };
-        format!(
-            "{schema}{}({arguments}){filter} OVER ({})",
-            node::text_of(pg_sys::quote_identifier(pg_sys::get_func_name((*function).winfnoid))),
-            inside.join(" ")
-        )
+        let name = pg_sys::get_func_name((*function).winfnoid);
+        call.schema = node::text_of(pg_sys::quote_identifier(schema));
+        call.name = node::text_of(pg_sys::quote_identifier(name));
+        call.sql()
     }
 }
 
 /// The frame, if it is not the usual one.
-unsafe fn frame(clause: *mut pg_sys::WindowClause, printer: &mut Printer<'_>) -> Option<String> {
+unsafe fn frame(clause: *mut pg_sys::WindowClause, printer: &mut Printer<'_>) -> Option<Frame> {
     // SAFETY: a live clause that `can_open` has looked at.
     unsafe {
         let options = (*clause).frameOptions as u32;
@@ -479,41 +464,40 @@ unsafe fn frame(clause: *mut pg_sys::WindowClause, printer: &mut Printer<'_>) ->
             return None;
         }
         let unit = if has(pg_sys::FRAMEOPTION_RANGE) {
-            "RANGE"
+            Unit::Range
         } else if has(pg_sys::FRAMEOPTION_ROWS) {
-            "ROWS"
+            Unit::Rows
         } else {
-            "GROUPS"
+            Unit::Groups
         };
-        let mut offset = |expression: *mut pg_sys::Node| printer.value(expression);
         let start = if has(pg_sys::FRAMEOPTION_START_UNBOUNDED_PRECEDING) {
-            "UNBOUNDED PRECEDING".to_owned()
+            Bound::Unbounded
         } else if has(pg_sys::FRAMEOPTION_START_CURRENT_ROW) {
-            "CURRENT ROW".to_owned()
+            Bound::CurrentRow
         } else if has(pg_sys::FRAMEOPTION_START_OFFSET_PRECEDING) {
-            format!("{} PRECEDING", offset((*clause).startOffset))
+            Bound::Preceding(printer.value((*clause).startOffset))
         } else {
-            format!("{} FOLLOWING", offset((*clause).startOffset))
+            Bound::Following(printer.value((*clause).startOffset))
         };
         let end = if has(pg_sys::FRAMEOPTION_END_UNBOUNDED_FOLLOWING) {
-            "UNBOUNDED FOLLOWING".to_owned()
+            Bound::Unbounded
         } else if has(pg_sys::FRAMEOPTION_END_CURRENT_ROW) {
-            "CURRENT ROW".to_owned()
+            Bound::CurrentRow
         } else if has(pg_sys::FRAMEOPTION_END_OFFSET_PRECEDING) {
-            format!("{} PRECEDING", offset((*clause).endOffset))
+            Bound::Preceding(printer.value((*clause).endOffset))
         } else {
-            format!("{} FOLLOWING", offset((*clause).endOffset))
+            Bound::Following(printer.value((*clause).endOffset))
         };
         let exclusion = if has(pg_sys::FRAMEOPTION_EXCLUDE_CURRENT_ROW) {
-            " EXCLUDE CURRENT ROW"
+            Exclusion::CurrentRow
         } else if has(pg_sys::FRAMEOPTION_EXCLUDE_GROUP) {
-            " EXCLUDE GROUP"
+            Exclusion::Group
         } else if has(pg_sys::FRAMEOPTION_EXCLUDE_TIES) {
-            " EXCLUDE TIES"
+            Exclusion::Ties
         } else {
-            ""
+            Exclusion::None
         };
-        Some(format!("{unit} BETWEEN {start} AND {end}{exclusion}"))
+        Some(Frame { unit, start, end, exclusion })
     }
 }
 
