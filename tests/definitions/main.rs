@@ -10,6 +10,9 @@ mod indexes;
 /// Foreign keys.
 mod foreign_keys;
 
+/// Roles.
+mod roles;
+
 /// Types, functions and extensions.
 mod needs;
 

@@ -28,6 +28,7 @@ pub(crate) enum ReadConsistency {
 
 static READ_CONSISTENCY: GucSetting<ReadConsistency> =
     GucSetting::<ReadConsistency>::new(ReadConsistency::Snapshot);
+static PROPAGATE_ROLES: GucSetting<bool> = GucSetting::<bool>::new(true);
 static VERIFY_SQL: GucSetting<bool> = GucSetting::<bool>::new(false);
 static REPAIR_NAPTIME: GucSetting<i32> = GucSetting::<i32>::new(2);
 static HEALTH_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(1000);
@@ -73,14 +74,6 @@ pub(crate) fn define() {
         c"With snapshot all nodes are read as they were at one time, and each transaction is seen whole or not at all; with local each node is read as it is when the statement reaches it.",
         &READ_CONSISTENCY,
         GucContext::Userset,
-        GucFlags::default(),
-    );
-    GucRegistry::define_bool_guc(
-        c"pg_shard.verify_sql",
-        c"Parses each statement for the workers once more and compares it with what was meant.",
-        c"For tests of pg_shard itself: an error where the two differ.",
-        &VERIFY_SQL,
-        GucContext::Suset,
         GucFlags::default(),
     );
     GucRegistry::define_string_guc(
@@ -149,7 +142,28 @@ pub(crate) fn define() {
         GucContext::Userset,
         GucFlags::UNIT_MS,
     );
+    define_for_superusers();
     define_naptimes();
+}
+
+/// What superusers may switch on and off.
+fn define_for_superusers() {
+    GucRegistry::define_bool_guc(
+        c"pg_shard.verify_sql",
+        c"Parses each statement for the workers once more and compares it with what was meant.",
+        c"For tests of pg_shard itself: an error where the two differ.",
+        &VERIFY_SQL,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_bool_guc(
+        c"pg_shard.propagate_roles",
+        c"Repeats changes of roles, memberships, and settings of roles and databases on the nodes.",
+        c"Off, roles are the administrator's affair on each node.",
+        &PROPAGATE_ROLES,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
 }
 
 /// How often background workers look.
@@ -191,6 +205,11 @@ pub(crate) fn deadlock_timeout() -> Option<std::time::Duration> {
     let own = DEADLOCK_TIMEOUT.get();
     let milliseconds = if own < 0 { pg::server::waits::deadlock_timeout() } else { own };
     u64::try_from(milliseconds).ok().filter(|ms| *ms > 0).map(std::time::Duration::from_millis)
+}
+
+/// Nodes follow changes of roles.
+pub(crate) fn propagates_roles() -> bool {
+    PROPAGATE_ROLES.get()
 }
 
 /// What to do at which point of a commit.

@@ -148,12 +148,11 @@ impl TestCluster {
         self.session().error(text)
     }
 
-    /// Runs the same on every node, the coordinator first.
+    /// Runs the same on every node, the coordinator last: it takes over roles that the workers have.
     #[track_caller]
     pub fn on_all_nodes(&self, text: &str) {
-        for node in self.nodes() {
-            self.session_on(node).sql(text);
-        }
+        self.on_workers(text);
+        self.sql(text);
     }
 
     /// Runs the same on every worker.

@@ -161,6 +161,16 @@ pub fn read_catalogs<T>(body: impl FnOnce(&SpiClient<'_>) -> T) -> T {
     pgrx::Spi::connect(body)
 }
 
+/// The same with the rights of the superuser who owns the cluster: for what the catalogs tell nobody else. What `body` queries is the
+/// extension's own text.
+pub fn read_as_superuser<T>(body: impl FnOnce(&SpiClient<'_>) -> T) -> T {
+    let superuser = Some(Oid::from(pg_sys::BOOTSTRAP_SUPERUSERID));
+    let _before = Before::leave_for(superuser, pg_sys::SECURITY_RESTRICTED_OPERATION);
+    pin_settings();
+    #[expect(clippy::disallowed_types, reason = "this module is the place for it")]
+    pgrx::Spi::connect(body)
+}
+
 thread_local! {
     /// The next statement that is planned reads this table with the rights of this role.
     static READ_AS: Cell<Option<(Oid, Oid)>> = const { Cell::new(None) };

@@ -12,6 +12,9 @@ pub mod alter;
 /// Statements about objects that tables need.
 mod object_statement;
 
+/// Statements about roles.
+pub mod role_statement;
+
 /// What backends have under way, for others to see.
 pub mod activity;
 

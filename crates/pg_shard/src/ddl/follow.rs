@@ -8,6 +8,7 @@
 use super::foreign_keys;
 use super::nodes::{catalog_entry, failed, nodes, on_shards, run_on};
 use super::partition_tree::tree;
+use super::roles;
 use super::shard_definition::{self, definition_error};
 use super::watched::{WATCHED, Watched};
 use crate::catalog::DistributedTable;
@@ -171,6 +172,14 @@ fn apply(asked: &Asked<'_>) -> Result<(), PgError> {
         for (node, parts) in nodes(table)? {
             run_on(&node, &change.prerequisites)
                 .map_err(|failure| failed(table, parts[0].0, &node, failure))?;
+        }
+    }
+    let owner_and_grants =
+        |definition: &Definition| (definition.table.owner.clone(), definition.grants.clone());
+    if owner_and_grants(&watched.before) != owner_and_grants(after) {
+        let roles = roles::for_node()?;
+        for (node, parts) in nodes(table)?.iter().filter(|_| !roles.is_empty()) {
+            run_on(node, &roles).map_err(|failure| failed(table, parts[0].0, node, failure))?;
         }
     }
     on_shards(table, &change.first)?;

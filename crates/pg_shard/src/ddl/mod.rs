@@ -19,6 +19,12 @@ mod object_catalog;
 /// Types, functions and the like follow when they change.
 mod objects;
 
+/// Roles as they are.
+mod role_catalog;
+
+/// Roles follow when they change.
+pub(crate) mod roles;
+
 /// Shards follow their table's definition.
 pub(crate) mod follow;
 
@@ -86,9 +92,9 @@ pub(crate) fn utility(call: &mut UtilityCall) -> Result<Outcome, PgError> {
     if catalog::metadata().is_none() {
         return Ok(Outcome::PassOn);
     }
-    let is_about_objects = objects::watch(call)?;
+    let is_watched = objects::watch(call)? | roles::watch(call)?;
     let outcome = utility_on_tables(call)?;
-    Ok(if is_about_objects && outcome == Outcome::PassOn { Outcome::ThenFinish } else { outcome })
+    Ok(if is_watched && outcome == Outcome::PassOn { Outcome::ThenFinish } else { outcome })
 }
 
 /// The same, as far as it is about tables.
@@ -233,6 +239,7 @@ pub(crate) fn finish_utility(call: &mut UtilityCall) -> Result<(), PgError> {
     let is_followed = follow::finish(call)?;
     maintenance::finish(call)?;
     objects::finish(call)?;
+    roles::finish(call)?;
     if is_followed {
         return Ok(());
     }

@@ -1,10 +1,12 @@
 //! The tables, and what tables need, that running statements may change, as they were before.
 
 use super::object_catalog::NeededObject;
+use super::role_catalog::Scope;
 use crate::catalog::DistributedTable;
 use pgrx::pg_sys::Oid;
 use shardmap::definition::Definition;
 use shardmap::definition::conversion::Conversion;
+use shardmap::definition::roles::Roles;
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -28,7 +30,16 @@ pub(super) struct WatchedObjects {
     pub(super) before: Vec<NeededObject>,
 }
 
+/// Roles that a running statement may change.
+pub(super) struct WatchedRoles {
+    /// The statement.
+    pub(super) statement: usize,
+    pub(super) scope: Scope,
+    pub(super) before: Roles,
+}
+
 thread_local! {
+    pub(super) static ROLES: RefCell<Vec<WatchedRoles>> = const { RefCell::new(Vec::new()) };
     pub(super) static WATCHED: RefCell<Vec<Watched>> = const { RefCell::new(Vec::new()) };
     pub(super) static OBJECTS: RefCell<Vec<WatchedObjects>> = const { RefCell::new(Vec::new()) };
 }
@@ -37,6 +48,7 @@ thread_local! {
 pub(crate) fn forget() {
     WATCHED.with_borrow_mut(Vec::clear);
     OBJECTS.with_borrow_mut(Vec::clear);
+    ROLES.with_borrow_mut(Vec::clear);
 }
 
 /// A statement that is running watches this table: its shards will follow.

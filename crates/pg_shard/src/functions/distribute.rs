@@ -426,8 +426,7 @@ impl Nodes {
             return Ok(false);
         }
         let is_first = !self.begun.contains(node);
-        let created =
-            if is_first { self.meet(node)?.and_then(|()| create_extension(node)) } else { Ok(()) };
+        let created = if is_first { self.meet(node)?.and_then(|()| equip(node)) } else { Ok(()) };
         let created = created.and_then(|()| {
             if is_first && !prerequisites.is_empty() {
                 ddl::run_on(node, prerequisites)
@@ -504,7 +503,7 @@ impl Joining {
 
     /// Connects to the newcomer and gives it the extension, if that can be had there.
     pub(super) fn meet(&mut self, node: &NodeAddress) -> Result<(), PgError> {
-        let met = self.0.meet(node)?.and_then(|()| create_extension(node));
+        let met = self.0.meet(node)?.and_then(|()| equip(node));
         met.map_err(|failure| match failure {
             NodeFailure::Error(error) => {
                 error.context(format!("while connecting to node \"{node}\""))
@@ -537,6 +536,13 @@ pub(crate) fn create_extension(node: &NodeAddress) -> Result<(), NodeFailure> {
         })
     })?;
     if may_create { ddl::run_on(node, &[CREATE_EXTENSION.to_owned()]) } else { Ok(()) }
+}
+
+/// Gives a node what it may lack before it has shards: the extension and roles.
+pub(crate) fn equip(node: &NodeAddress) -> Result<(), NodeFailure> {
+    create_extension(node)?;
+    let roles = ddl::roles::for_node().map_err(NodeFailure::Error)?;
+    if roles.is_empty() { Ok(()) } else { ddl::run_on(node, &roles) }
 }
 
 fn warn(node: &NodeAddress, error: &PgError) {

@@ -48,7 +48,7 @@ mod shares;
 /// `pg_worker_list.conf`.
 mod worker_list;
 
-pub(crate) use distribute::{SERVER, create_extension, next_shard_id};
+pub(crate) use distribute::{SERVER, create_extension, equip, next_shard_id};
 use pg::catalog::privileged;
 use pg::catalog::table;
 use pg::{PgError, SqlState};

@@ -4,7 +4,7 @@ use super::group::Member;
 use super::request::Relocation;
 use crate::ddl::partition_tree::partitions;
 use crate::ddl::{definition_error, foreign_keys, shard_definition};
-use crate::functions::create_extension;
+use crate::functions::equip;
 use crate::owner;
 use crate::repair;
 use pg::PgError;
@@ -29,8 +29,7 @@ fn filled(member: &Member, templates: &[Template]) -> Result<Vec<String>, PgErro
 
 /// The tables, without indexes. What a node that was lost before has kept of the shard is dropped.
 pub(super) fn tables(relocation: &Relocation) -> Result<(), PgError> {
-    create_extension(&relocation.target)
-        .map_err(|failure| relocation.failed(&relocation.target, failure))?;
+    equip(&relocation.target).map_err(|failure| relocation.failed(&relocation.target, failure))?;
     let names: Vec<String> = relocation.group.members.iter().map(Member::name).collect();
     relocation.on_target(&[foreign_keys::drop_referring(&names)])?;
     for member in &relocation.group.members {

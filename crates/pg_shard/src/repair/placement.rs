@@ -318,6 +318,7 @@ fn recreate(oid: pgrx::pg_sys::Oid, shard: ShardId, target: &NodeAddress) -> Res
         foreign_keys::drop_referring(&[name]),
         definition.drop_statement(shard.0).map_err(|error| ddl::definition_error(&error))?,
     ];
+    statements.extend(ddl::roles::for_node()?);
     statements.extend(definition.prerequisites.iter().cloned());
     statements
         .extend(definition.statements(shard.0).map_err(|error| ddl::definition_error(&error))?);

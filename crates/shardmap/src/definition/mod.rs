@@ -20,6 +20,9 @@ pub mod foreign_keys;
 /// Types, functions and the like that tables need.
 pub mod objects;
 
+/// Roles, their memberships and settings.
+pub mod roles;
+
 pub use self::foreign_keys::ForeignKey;
 
 use crate::shard_template::Template;

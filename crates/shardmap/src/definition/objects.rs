@@ -385,12 +385,12 @@ fn drop_unless_needed(was: &Object) -> String {
     ))
 }
 
-fn block(body: &str) -> String {
+pub(super) fn block(body: &str) -> String {
     format!("DO {}", literal(&format!("BEGIN {body} END")))
 }
 
 /// A text as SQL has it, whatever `standard_conforming_strings` says.
-fn literal(text: &str) -> String {
+pub(super) fn literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
     if quoted.contains('\\') {
         format!("E'{}'", quoted.replace('\\', "\\\\"))
