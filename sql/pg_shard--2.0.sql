@@ -403,6 +403,21 @@ CREATE TRIGGER node_changed AFTER INSERT OR DELETE OR TRUNCATE OR UPDATE OF name
     ON pgs_catalog.node
     FOR EACH STATEMENT EXECUTE FUNCTION pgs_catalog.on_metadata_change();
 
+CREATE TABLE pgs_catalog.orphaned_shard (
+    shard_id bigint NOT NULL,
+    node_name text NOT NULL,
+    node_port integer NOT NULL,
+    schema_name text NOT NULL,
+    table_name text NOT NULL,
+    since timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    PRIMARY KEY (shard_id, node_name, node_port)
+);
+REVOKE ALL ON pgs_catalog.orphaned_shard FROM PUBLIC;
+GRANT SELECT ON pgs_catalog.orphaned_shard TO pg_monitor;
+COMMENT ON TABLE pgs_catalog.orphaned_shard
+    IS 'shards that a lost node may still have though it has no placement of them: dropped when it is back';
+SELECT pg_catalog.pg_extension_config_dump('pgs_catalog.orphaned_shard', '');
+
 CREATE FUNCTION pgs_catalog.known_nodes(
         OUT name text, OUT port integer, OUT is_listed boolean, OUT takes_shards boolean)
     RETURNS SETOF record LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'known_nodes_wrapper';
@@ -481,6 +496,12 @@ CREATE FUNCTION pgs_catalog.isolate_key(table_name regclass, key text)
 COMMENT ON FUNCTION pgs_catalog.isolate_key(regclass, text)
     IS 'gives a value of the distribution column a shard of its own, and returns its number';
 
+CREATE FUNCTION pgs_catalog.replace_placement(
+        shard_id bigint, source_name text, source_port integer, lost_name text, lost_port integer, target_name text, target_port integer)
+    RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'replace_placement_wrapper';
+COMMENT ON FUNCTION pgs_catalog.replace_placement(bigint, text, integer, text, integer, text, integer)
+    IS 'gives a shard, and those beside it, a placement in place of one that is lost or has missed writes';
+
 CREATE FUNCTION pgs_catalog.drop_placement(shard_id bigint, node_name text, node_port integer)
     RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'drop_placement_wrapper';
 COMMENT ON FUNCTION pgs_catalog.drop_placement(bigint, text, integer)
@@ -542,12 +563,10 @@ BEGIN
         IF step.action OPERATOR(pg_catalog.=) 'move' THEN
             PERFORM pgs_catalog.move_shard(
                 step.shard_id, step.source_name, step.source_port, step.target_name, step.target_port);
+        ELSIF step.action OPERATOR(pg_catalog.=) 'copy' THEN
+            PERFORM pgs_catalog.replace_placement(
+                step.shard_id, step.source_name, step.source_port, name, port, step.target_name, step.target_port);
         ELSE
-            IF step.action OPERATOR(pg_catalog.=) 'copy' THEN
-                PERFORM pgs_catalog.copy_shard(
-                    step.shard_id, step.source_name, step.source_port, step.target_name, step.target_port);
-                COMMIT;
-            END IF;
             PERFORM pgs_catalog.drop_placement(step.shard_id, name, port);
         END IF;
         COMMIT;

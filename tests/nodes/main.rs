@@ -9,5 +9,14 @@ mod health;
 /// Shards move to where nodes have room.
 mod shares;
 
+/// Nodes that stay away.
+mod lost;
+
 /// What is wrong with a cluster.
 mod doctor;
+
+/// What happens in the life of a cluster, in one story.
+mod story;
+
+/// The clients of the story.
+mod clients;

@@ -32,6 +32,7 @@ static PROPAGATE_ROLES: GucSetting<bool> = GucSetting::<bool>::new(true);
 static VERIFY_SQL: GucSetting<bool> = GucSetting::<bool>::new(false);
 static REPAIR_NAPTIME: GucSetting<i32> = GucSetting::<i32>::new(2);
 static HEALTH_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(1000);
+static REPLACE_AFTER: GucSetting<i32> = GucSetting::<i32>::new(1800);
 static AUTOANALYZE_NAPTIME: GucSetting<i32> = GucSetting::<i32>::new(60);
 
 /// Defines them; once, when the library is loaded.
@@ -198,6 +199,16 @@ fn define_naptimes() {
         GucContext::Sighup,
         GucFlags::UNIT_MS,
     );
+    GucRegistry::define_int_guc(
+        c"pg_shard.replace_after",
+        c"Time after which the placements of a node that is down are made anew on other nodes.",
+        c"Only shards that have a healthy placement left, and a node without one, can be replaced. Zero leaves it to replace_node and drain_node.",
+        &REPLACE_AFTER,
+        0,
+        i32::MAX / 1000,
+        GucContext::Sighup,
+        GucFlags::UNIT_S,
+    );
 }
 
 /// After how long a wait for workers is looked into for deadlocks; none for never.
@@ -257,6 +268,13 @@ pub(crate) fn autoanalyze_naptime() -> Option<std::time::Duration> {
 /// Between two looks whether placements can be repaired; none if nobody but the user repairs.
 pub(crate) fn repair_naptime() -> Option<std::time::Duration> {
     let seconds = u64::try_from(REPAIR_NAPTIME.get()).ok().filter(|seconds| *seconds > 0)?;
+    Some(std::time::Duration::from_secs(seconds))
+}
+
+/// How long a node is down until its placements are made anew elsewhere; none for never. Nobody knows how long if nobody asks.
+pub(crate) fn replace_after() -> Option<std::time::Duration> {
+    health_interval()?;
+    let seconds = u64::try_from(REPLACE_AFTER.get()).ok().filter(|seconds| *seconds > 0)?;
     Some(std::time::Duration::from_secs(seconds))
 }
 

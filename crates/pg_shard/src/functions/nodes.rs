@@ -208,7 +208,10 @@ fn place(table: &DistributedTable, node: &NodeAddress) -> Result<(), PgError> {
     if table.placements[0].iter().any(|placement| placement.node == *node) {
         return Ok(());
     }
-    let Some(source) = table.healthy(0).next().map(|placement| placement.node.clone()) else {
+    let down = nodes::down();
+    let mut healthy: Vec<NodeAddress> = table.healthy(0).map(|it| it.node.clone()).collect();
+    healthy.sort_by_key(|node| down.contains(node));
+    let Some(source) = healthy.into_iter().next() else {
         return Err(PgError::new(
             SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("reference table \"{}\" has no healthy placement", table.name),
@@ -261,8 +264,9 @@ fn remove(node: &NodeAddress) -> Result<(), PgError> {
         ));
     }
     change_metadata(&format!(
-        "DELETE FROM pgs_distribution_metadata.shard_placement WHERE node_name = {} AND node_port = {}; \
-         DELETE FROM pgs_catalog.node WHERE {}",
+        "DELETE FROM pgs_distribution_metadata.shard_placement WHERE node_name = {0} AND node_port = {1}; \
+         DELETE FROM pgs_catalog.orphaned_shard WHERE node_name = {0} AND node_port = {1}; \
+         DELETE FROM pgs_catalog.node WHERE {2}",
         literal(&node.host),
         node.port,
         is(&node)

@@ -35,6 +35,21 @@ fn copy_shard(
 }
 
 #[pg_extern]
+fn replace_placement(
+    shard_id: i64,
+    source_name: &str,
+    source_port: i32,
+    lost_name: &str,
+    lost_port: i32,
+    target_name: &str,
+    target_port: i32,
+) {
+    let (source, target) = (node(source_name, source_port), node(target_name, target_port));
+    let lost = node(lost_name, lost_port);
+    raise(relocation::replace(ShardId(shard_id), &source, &lost, &target));
+}
+
+#[pg_extern]
 fn drop_placement(shard_id: i64, node_name: &str, node_port: i32) {
     raise(relocation::remove(ShardId(shard_id), &node(node_name, node_port)));
 }

@@ -4,7 +4,7 @@
 //! of one shard with several placements is a reference table: it stays where it is, until its node leaves.
 
 use super::{all, down, for_new_shards, rows};
-use crate::catalog::{self, DistributedTable};
+use crate::catalog::{self, DistributedTable, Placement};
 use crate::ddl;
 use crate::functions::literal;
 use crate::plan::lie_together;
@@ -75,6 +75,50 @@ pub(crate) fn rebalance(by: By) -> Result<Vec<Step>, PgError> {
         .collect())
 }
 
+/// A placement on a lost node that can be made anew on another.
+#[derive(Clone, Debug)]
+pub(crate) struct Replacement {
+    /// A shard; those beside it go along.
+    pub(crate) shard: ShardId,
+    /// The table of that shard.
+    pub(crate) table: String,
+    pub(crate) lost: NodeAddress,
+    /// Where the rows are.
+    pub(crate) source: NodeAddress,
+    pub(crate) target: NodeAddress,
+    /// How many placements could be read.
+    left: usize,
+}
+
+/// What can be made anew of the placements on lost nodes, what is most at risk first; one placement of a shard at a time.
+pub(crate) fn replacements(lost: &[NodeAddress]) -> Result<Vec<Replacement>, PgError> {
+    let shares = Shares::find(By::Bytes)?;
+    let movable = shares.movable();
+    let groups: Vec<Group> = movable.iter().map(|at| shares.groups[*at].clone()).collect();
+    let mut found: Vec<Replacement> = Vec::new();
+    for node in lost {
+        let Ok(leaving) = shares.place(node) else { continue };
+        for it in balance::replace(&shares.states, &groups, leaving) {
+            let group = movable[it.group];
+            let Some(source) = shares.sources(group, leaving).next() else { continue };
+            let step = shares.step(Action::Copy, group, source, Some(it.to));
+            if found.iter().any(|known| known.shard == step.shard) {
+                continue;
+            }
+            found.push(Replacement {
+                shard: step.shard,
+                table: step.table,
+                lost: node.clone(),
+                source: step.source,
+                target: shares.nodes[it.to].clone(),
+                left: shares.sources(group, leaving).count(),
+            });
+        }
+    }
+    found.sort_by_key(|it| (it.left, it.shard));
+    Ok(found)
+}
+
 /// The steps after which a node holds nothing, with all of it on `target`, if that is given. What has to stay is warned of.
 pub(crate) fn leave(
     node: &NodeAddress,
@@ -105,7 +149,7 @@ pub(crate) fn leave(
             Some(to) if !is_lost && !held.fixed.contains(&leaving) => {
                 Some(shares.step(Action::Move, *at, leaving, Some(to)))
             }
-            to => shares.other_source(*at, leaving).map(|source| match to {
+            to => shares.sources(*at, leaving).next().map(|source| match to {
                 Some(_) => shares.step(Action::Copy, *at, source, to),
                 // The others are enough to go on with, but they are fewer: that is the operator's decision.
                 None => shares.step(Action::Drop, *at, leaving, None),
@@ -118,7 +162,7 @@ pub(crate) fn leave(
     }
     for (at, held) in shares.groups.iter().enumerate() {
         let is_left = shares.together[at].is_reference && held.nodes.contains(&leaving);
-        if is_left && shares.other_source(at, leaving).is_some() {
+        if is_left && shares.sources(at, leaving).next().is_some() {
             steps.push(shares.step(Action::Drop, at, leaving, None));
         }
     }
@@ -184,11 +228,11 @@ impl Shares {
         group
     }
 
-    /// A node that has the group healthy, and answers.
-    fn other_source(&self, group: usize, leaving: usize) -> Option<usize> {
+    /// The nodes that have the group healthy, and answer.
+    fn sources(&self, group: usize, leaving: usize) -> impl Iterator<Item = usize> {
         let down = down();
         let held = &self.groups[group];
-        held.nodes.iter().copied().find(|node| {
+        held.nodes.iter().copied().filter(move |node| {
             *node != leaving && !held.fixed.contains(node) && !down.contains(&self.nodes[*node])
         })
     }
@@ -289,9 +333,11 @@ fn components() -> Vec<Together> {
 
 /// A statement for each node, with a shard of it, that tells numbers, bytes and rows of shards.
 fn questions(table: &Rc<DistributedTable>) -> Vec<(NodeAddress, usize, String)> {
+    let down = down();
     let mut nodes: Vec<(NodeAddress, usize, Vec<String>)> = Vec::new();
     for index in 0..table.map.len() {
-        let Some(leader) = table.healthy(index).next() else { continue };
+        let answers = |placement: &&Placement| !down.contains(&placement.node);
+        let Some(leader) = table.healthy(index).find(answers) else { continue };
         let id = table.shard_id(index).0;
         let row = format!("('{id}', {})", literal(&format!("{}_{id}", table.name)));
         match nodes.iter_mut().find(|(node, ..)| *node == leader.node) {

@@ -66,6 +66,7 @@ impl Watch {
                 note(node, health, answer.err().as_ref())?;
             }
         }
+        repair::send_if_lost()?;
         Ok(true)
     }
 

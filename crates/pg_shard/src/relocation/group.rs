@@ -141,7 +141,7 @@ impl Group {
                         .hint("Repair it with master_copy_shard_placement, or remove it with pgs_catalog.drop_placement."),
                 });
             }
-            if kind == Kind::Copy && is_of_partitions(table) {
+            if kind != Kind::Move && is_of_partitions(table) {
                 return Err(PgError::unsupported(
                     format!("cannot replicate shards of partitioned table \"{}\"", table.name),
                     "Move the shards, and make the nodes safe by streaming replication.",
@@ -220,7 +220,7 @@ impl Group {
         };
         let first = &self.members[0].table;
         if first.map.len() == 1 {
-            if kind == Kind::Copy || self.linked.is_empty() {
+            if kind != Kind::Move || self.linked.is_empty() {
                 return Ok(());
             }
             return Err(PgError::unsupported(

@@ -7,6 +7,8 @@ pub(crate) enum Kind {
     Move,
     /// It stays.
     Copy,
+    /// It stays, and the new placement takes the place of another one, on a lost node.
+    Replace,
     /// Parts of it take its place, on the same node.
     Split,
 }
@@ -16,7 +18,7 @@ impl Kind {
     pub(super) fn verb(self) -> &'static str {
         match self {
             Self::Move => "move",
-            Self::Copy => "copy",
+            Self::Copy | Self::Replace => "copy",
             Self::Split => "split",
         }
     }

@@ -46,19 +46,27 @@ mod leftovers;
 /// Splitting shards.
 mod split;
 
+/// SQL about placements.
+mod placements;
+
 /// Removing a placement.
 mod removal;
 
+/// Shards that a node may still have though it has no placement of them.
+mod orphans;
+
 pub(crate) use kind::Kind;
+pub(crate) use orphans::{Orphan, discard};
 pub(crate) use removal::remove;
 pub(crate) use split::{isolate, split};
 pub(crate) use undo::undo;
 
 use crate::activity::{Kind as Phase, Work};
 use crate::fault;
+use group::{Group, Member};
 use leftovers::Leftovers;
 use locks::{check_transaction, locked_group};
-use pg::PgError;
+use pg::{PgError, SqlState};
 use request::Relocation;
 use shardmap::{NodeAddress, ShardId};
 
@@ -78,7 +86,46 @@ pub(crate) fn relocate(
     check_transaction(kind, shard)?;
     let group = locked_group(kind, shard, &[source, target])?;
     let (source, target) = (source.clone(), target.clone());
-    let relocation = Relocation { kind, shard, source, target, group };
+    run(Relocation { kind, shard, source, target, lost: None, group })
+}
+
+/// Gives the shard, and those beside it, a placement on `target` that takes the place of the one on a node that is lost. What that node
+/// still has is dropped when it is back.
+///
+/// # Errors
+///
+/// As [`relocate`].
+pub(crate) fn replace(
+    shard: ShardId,
+    source: &NodeAddress,
+    lost: &NodeAddress,
+    target: &NodeAddress,
+) -> Result<(), PgError> {
+    let kind = Kind::Replace;
+    check_transaction(kind, shard)?;
+    let group = locked_group(kind, shard, &[source, target])?;
+    check_replaced(&group, source, lost)?;
+    let (source, target) = (source.clone(), target.clone());
+    run(Relocation { kind, shard, source, target, lost: Some(lost.clone()), group })
+}
+
+/// The node has a placement of one of the shards at least, and is not the source of it.
+fn check_replaced(group: &Group, source: &NodeAddress, lost: &NodeAddress) -> Result<(), PgError> {
+    let is_there = |member: &Member| {
+        member.table.placements[member.index].iter().any(|placement| placement.node == *lost)
+    };
+    if source != lost && group.members.iter().any(is_there) {
+        return Ok(());
+    }
+    Err(PgError::new(
+        SqlState::DATA_EXCEPTION,
+        format!("could not find placement matching \"{lost}\""),
+    )
+    .hint("Confirm the placement still exists and try again."))
+}
+
+fn run(relocation: Relocation) -> Result<(), PgError> {
+    let kind = relocation.kind;
     relocation.group.check_relocation(kind, &relocation.source, &relocation.target)?;
     let mut leftovers = Leftovers::default();
     let phase = Work::begin(Phase::RelocationCreate, 0);

@@ -1,8 +1,10 @@
 //! Removing a placement of a shard that has another healthy one, with the placements beside it.
 
 use super::group::{Group, Member};
-use super::locks::lock_out;
-use super::switch::{drop_shards, on_node};
+use super::locks::{lock_out, when_nobody_is_in_the_way};
+use super::orphans;
+use super::placements::{drop_shards, on_node};
+use super::rounds::Round;
 use crate::catalog;
 use crate::ddl;
 use crate::functions::change_metadata;
@@ -18,7 +20,15 @@ pub(crate) fn remove(shard: ShardId, node: &NodeAddress) -> Result<(), PgError> 
     for member in group.in_order() {
         lock_shard(ShardLock::Metadata(member.shard()), Mode::Exclusive);
     }
-    lock_out(&group);
+    // Whoever uses the tables for long puts it off, as with a move.
+    when_nobody_is_in_the_way(&group, &|| Ok(Round::default()), &|| {
+        lock_out(&group);
+        remove_locked(shard, node)
+    })
+}
+
+/// The same when everybody else is kept away.
+fn remove_locked(shard: ShardId, node: &NodeAddress) -> Result<(), PgError> {
     catalog::forget(None);
     let group = Group::find("drop a placement of", shard, &[node])?;
     let there: Vec<&Member> = group
@@ -65,9 +75,9 @@ pub(crate) fn remove(shard: ShardId, node: &NodeAddress) -> Result<(), PgError> 
         Err(NodeFailure::Unreachable(error)) => {
             pg::sys::error::warning(
                 pool::connection_failed(node, &error)
-                    .hint(format!("The shards remain there: {}.", names.join(", "))),
+                    .hint("What it still has is dropped when it is back."),
             );
-            Ok(())
+            orphans::note(&there, node)
         }
         Err(NodeFailure::Error(error)) => {
             Err(error.context(format!("while executing on node \"{node}\"")))

@@ -13,6 +13,8 @@ pub(super) struct Relocation {
     pub(super) shard: ShardId,
     pub(super) source: NodeAddress,
     pub(super) target: NodeAddress,
+    /// The node whose placements the new ones replace.
+    pub(super) lost: Option<NodeAddress>,
     pub(super) group: Group,
 }
 

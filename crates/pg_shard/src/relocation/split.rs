@@ -203,6 +203,7 @@ impl Split {
             shard,
             source: node.clone(),
             target: node,
+            lost: None,
             group: group.clone(),
         });
         Ok(Self { on_nodes: on_nodes.collect(), cuts })

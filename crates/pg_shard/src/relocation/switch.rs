@@ -7,11 +7,11 @@
 use super::group::Member;
 use super::kind::Kind;
 use super::locks::{lock_out, when_nobody_is_in_the_way};
+use super::placements::{drop_shards, on_node};
 use super::request::Relocation;
 use super::rounds::{self, prepare, round};
-use super::{capture, create};
+use super::{capture, create, orphans};
 use crate::catalog;
-use crate::ddl::foreign_keys;
 use crate::fault;
 use crate::functions::{change_metadata, literal};
 use crate::session::gate;
@@ -83,31 +83,32 @@ fn end(relocation: &Relocation, names: &[String]) -> Result<(), PgError> {
     relocation.on_source(&statements)
 }
 
-/// The statements that drop shards of a group, whichever of them refer to each other.
-pub(super) fn drop_shards(names: &[String]) -> [String; 2] {
-    [foreign_keys::drop_referring(names), format!("DROP TABLE IF EXISTS {}", names.join(", "))]
-}
-
 fn change_placements(relocation: &Relocation) -> Result<(), PgError> {
     let NodeAddress { host, port } = &relocation.target;
-    let ids: Vec<String> =
-        relocation.group.shards().iter().map(|shard| shard.0.to_string()).collect();
+    let shards = relocation.group.shards();
+    let ids: Vec<String> = shards.iter().map(|shard| shard.0.to_string()).collect();
     let ids = ids.join(", ");
     let host = literal(host);
-    change_metadata(&match relocation.kind {
-        Kind::Move => format!(
-            "UPDATE pgs_distribution_metadata.shard_placement SET node_name = {host}, node_port = {port} \
+    let taken_from = match (&relocation.lost, relocation.kind) {
+        (Some(lost), _) => Some(lost),
+        (None, Kind::Move) => Some(&relocation.source),
+        (None, _) => None,
+    };
+    if let Some(lost) = &relocation.lost {
+        orphans::note(&relocation.group.members.iter().collect::<Vec<_>>(), lost)?;
+    }
+    if let Some(node) = taken_from {
+        change_metadata(&format!(
+            "UPDATE pgs_distribution_metadata.shard_placement SET node_name = {host}, node_port = {port}, shard_state = 1 \
              WHERE shard_id IN ({ids}) AND {}",
-            on_node(&relocation.source)
-        ),
-        Kind::Copy | Kind::Split => format!(
-            "INSERT INTO pgs_distribution_metadata.shard_placement (shard_id, shard_state, node_name, node_port) \
-             SELECT id, 1, {host}, {port} FROM pgs_distribution_metadata.shard WHERE id IN ({ids})"
-        ),
-    })
-}
-
-/// Selects the placements of a node.
-pub(super) fn on_node(node: &NodeAddress) -> String {
-    format!("node_name = {} AND node_port = {}", literal(&node.host), node.port)
+            on_node(node)
+        ))?;
+    }
+    // A shard that is linked with the others may have had no placement there.
+    change_metadata(&format!(
+        "INSERT INTO pgs_distribution_metadata.shard_placement (shard_id, shard_state, node_name, node_port) \
+         SELECT s.id, 1, {host}, {port} FROM pgs_distribution_metadata.shard AS s WHERE s.id IN ({ids}) AND NOT EXISTS \
+           (SELECT FROM pgs_distribution_metadata.shard_placement AS p WHERE p.shard_id = s.id AND {})",
+        on_node(&relocation.target)
+    ))
 }

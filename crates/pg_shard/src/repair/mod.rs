@@ -9,10 +9,17 @@ mod check;
 /// Making one equal to another.
 mod placement;
 
+/// What was tried in vain.
+mod attempts;
+
 /// Repairs that nobody has asked for.
 mod visit;
 
+/// Placements of nodes that stay away.
+mod lost;
+
 pub(crate) use check::check;
 pub(crate) use compare::{CONSULT_LOGS, Pair};
+pub(crate) use lost::send_if_lost;
 pub(crate) use placement::{Instruction, apply, copy_in, fill, repair, table_of};
 pub(crate) use visit::{send_if_stale, visit};

@@ -1,11 +1,15 @@
 //! Repairs that nobody has asked for: a visitor ([`pg::server::resolver`]) comes to a database with inactive placements and stays
 //! until there are none. It repairs each as soon as its node is back, those first whose shards have the fewest healthy placements.
+//! Placements of nodes that stay away it makes anew elsewhere ([`super::lost`]).
 //!
 //! Whoever waits for a lock of the visitor's for `deadlock_timeout` has it cancelled, as autovacuum is; so writers are never kept
 //! for long. A repair that was cancelled several times is needed more than that, and then keeps its locks.
 
+use super::attempts::{CANCELS, Repairs};
+use super::lost;
 use super::placement::{Done, approach, repair};
 use crate::catalog;
+use crate::relocation::Orphan;
 use crate::settings;
 use pg::catalog::privileged;
 use pg::catalog::role;
@@ -14,14 +18,6 @@ use pg::server::rounds::Visit;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use shardmap::{NodeAddress, ShardId};
-use std::collections::{HashMap, HashSet};
-use std::time::{Duration, Instant};
-
-/// How long a node that has failed is left alone at the most.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-
-/// After so many cancelled repairs of a placement the next one keeps its locks.
-const CANCELS: u32 = 3;
 
 /// A placement that can be repaired.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,20 +27,6 @@ struct Stale {
     name: String,
     source: NodeAddress,
     target: NodeAddress,
-}
-
-/// A node that has failed.
-struct Pause {
-    until: Instant,
-    length: Duration,
-}
-
-#[derive(Default)]
-struct Repairs {
-    pauses: HashMap<NodeAddress, Pause>,
-    cancels: HashMap<(ShardId, NodeAddress), u32>,
-    /// What was said about failures.
-    said: HashSet<String>,
 }
 
 /// Inactive placements that have a healthy one beside them. Where several are healthy the first is the source.
@@ -91,22 +73,42 @@ fn stale() -> Result<Vec<Stale>, PgError> {
 
 /// Sends for the visitor if there is anything for him to do, in a transaction.
 pub(crate) fn send_if_stale() -> Result<(), PgError> {
-    if settings::repair_naptime().is_some() && !stale()?.is_empty() {
+    if settings::repair_naptime().is_some() && (!stale()?.is_empty() || !Orphan::all()?.is_empty())
+    {
         resolver::note_stale();
     }
     Ok(())
+}
+
+/// What there is to do.
+struct Work {
+    stale: Vec<Stale>,
+    lost: Vec<NodeAddress>,
+    orphans: Vec<Orphan>,
+}
+
+impl Work {
+    fn find() -> Result<Self, PgError> {
+        Ok(Self { stale: stale()?, lost: lost::due()?, orphans: lost::orphans()? })
+    }
+
+    fn is_done(&self) -> bool {
+        self.stale.is_empty() && self.lost.is_empty() && self.orphans.is_empty()
+    }
 }
 
 /// The visit of a database.
 pub(crate) fn visit(visit: &Visit) {
     let mut repairs = Repairs::default();
     while let Some(naptime) = settings::repair_naptime() {
-        match visit.in_transaction(stale) {
-            Ok(stale) if stale.is_empty() => return,
-            Ok(stale) => {
-                for placement in &stale {
+        match visit.in_transaction(Work::find) {
+            Ok(work) if work.is_done() => return,
+            Ok(work) => {
+                for placement in &work.stale {
                     repairs.attempt(visit, placement);
                 }
+                repairs.replace(visit, &work.lost);
+                repairs.discard(visit, &work.orphans);
             }
             Err(error) => {
                 pg::sys::error::log(error);
@@ -120,22 +122,18 @@ pub(crate) fn visit(visit: &Visit) {
 
 impl Repairs {
     fn attempt(&mut self, visit: &Visit, stale: &Stale) {
-        let now = Instant::now();
-        for node in [&stale.target, &stale.source] {
-            if self.pauses.get(node).is_some_and(|pause| pause.until > now) {
-                return;
-            }
+        if self.pauses.hold(&stale.target) || self.pauses.hold(&stale.source) {
+            return;
         }
         visit.tell(&format!(
             "pg_shard: repairing shard {} of table {} on node {}",
             stale.shard.0, stale.name, stale.target
         ));
-        let key = (stale.shard, stale.target.clone());
-        let cancels = self.cancels.get(&key).copied().unwrap_or(0);
+        let cancels = *self.cancels(stale.shard, &stale.target);
         // What fails here fails below too, or did no harm.
         let before = visit.in_transaction(|| stale.acting(approach));
         if before.as_ref().is_err_and(|error| error.sqlstate() == SqlState::QUERY_CANCELED) {
-            self.cancels.insert(key, cancels + 1);
+            *self.cancels(stale.shard, &stale.target) += 1;
             return;
         }
         visit.yields(cancels < CANCELS);
@@ -143,32 +141,17 @@ impl Repairs {
         visit.yields(true);
         match outcome {
             Ok(done) => {
-                self.cancels.remove(&key);
-                self.pauses.remove(&stale.target);
+                *self.cancels(stale.shard, &stale.target) = 0;
+                self.pauses.end(&stale.target);
                 stale.log(done, before.ok().flatten());
             }
             Err(error) if error.sqlstate() == SqlState::QUERY_CANCELED => {
-                self.cancels.insert(key, cancels + 1);
+                *self.cancels(stale.shard, &stale.target) += 1;
             }
             Err(error) => {
-                self.pause(&stale.target);
+                self.pauses.pause(&stale.target);
                 self.say(&stale.failed(&error));
             }
-        }
-    }
-
-    /// Leaves a node alone for a while, which doubles with each failure.
-    fn pause(&mut self, node: &NodeAddress) {
-        let first = settings::repair_naptime().unwrap_or_default();
-        let length =
-            self.pauses.get(node).map_or(first, |pause| (pause.length * 2).min(LONGEST_PAUSE));
-        self.pauses.insert(node.clone(), Pause { until: Instant::now() + length, length });
-    }
-
-    /// Says it in the server's log, once in a visit.
-    fn say(&mut self, error: &PgError) {
-        if self.said.insert(error.message().to_owned()) {
-            pg::sys::error::log(error.clone());
         }
     }
 }
