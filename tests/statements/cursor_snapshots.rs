@@ -5,7 +5,7 @@
 //! once for each of its rows, all rows are computed by then.
 
 use cluster::postgres::fallible_iterator::FallibleIterator;
-use testkit::{NodeName, TestCluster};
+use testkit::{NodeName, Session, TestCluster};
 
 /// Queries whose scans ask before the first row is fetched: one shard and all, groups, orders, joins and sub-queries that are
 /// computed by the nodes and by the coordinator.
@@ -129,4 +129,86 @@ fn a_portal_of_the_extended_protocol_is_fetched_from_as_it_was_bound() {
         assert_eq!(first + rest.expect("it fetches"), wanted, "{query}");
         transaction.rollback().expect("it rolls back");
     }
+}
+
+/// Queries that lock: one shard and all, orders, limits, filters that the coordinator computes, joins and sub-queries.
+const LOCKING: [&str; 9] = [
+    "SELECT * FROM t FOR UPDATE",
+    "SELECT * FROM t WHERE k = 7 FOR UPDATE",
+    "SELECT * FROM t ORDER BY k FOR UPDATE",
+    "SELECT * FROM t WHERE x < 5 FOR NO KEY UPDATE",
+    "SELECT * FROM t ORDER BY k LIMIT 3 FOR UPDATE",
+    "SELECT k, v FROM t WHERE v || random() > 'v1' ORDER BY k FOR UPDATE",
+    "SELECT a.k, b.v FROM t AS a JOIN t AS b ON a.k = b.k WHERE a.x < 9 FOR UPDATE OF a",
+    "SELECT * FROM t WHERE x = (SELECT min(x) FROM t) FOR SHARE",
+    "SELECT a.k, b FROM t AS a, generate_series(1, 9) AS b WHERE a.k = b FOR UPDATE OF a",
+];
+
+/// A cursor that locks read its rows at the first FETCH, and so saw what had come after DECLARE. PostgreSQL finds them by the
+/// snapshot of DECLARE, passes over those that the transaction itself has changed since, and locks the others when they are fetched.
+#[test]
+fn a_cursor_that_locks_finds_the_rows_that_were_there_when_it_was_opened() {
+    let cluster = TestCluster::up(2);
+    cluster.sql("CREATE SCHEMA plain; CREATE SCHEMA once; CREATE SCHEMA twice");
+    let mut sessions: Vec<Session> = ["plain", "once", "twice"]
+        .map(|schema| {
+            let mut session = cluster.new_session();
+            session.sql(&format!(
+                "SET search_path = {schema}, public; CREATE TABLE t (k int PRIMARY KEY, v text, x int)"
+            ));
+            session
+        })
+        .into();
+    sessions[1].sql("SELECT create_distributed_table('t', 'k', 8, 1)");
+    sessions[2].sql("SELECT create_distributed_table('t', 'k', 4, 2)");
+    for session in &mut sessions {
+        session.sql("INSERT INTO t SELECT g, 'v' || g, g % 20 FROM generate_series(1, 40) AS g");
+    }
+    let changes = [
+        "DELETE FROM t WHERE k IN (1, 7)",
+        "UPDATE t SET v = 'c', x = x + 1 WHERE k % 3 = 1",
+        "INSERT INTO t SELECT g, 'n', 1 FROM generate_series(100, 120) AS g",
+        "SAVEPOINT a; DELETE FROM t WHERE k = 7; ROLLBACK TO a; SAVEPOINT b",
+    ];
+    for query in LOCKING {
+        for change in changes {
+            let mut answers = sessions.iter_mut().map(|session| {
+                session.sql(&format!("BEGIN; DECLARE c CURSOR FOR {query}; {change}"));
+                let mut rows = session.sql("FETCH ALL FROM c");
+                session.sql("ROLLBACK");
+                rows.sort();
+                rows
+            });
+            let wanted = answers.next().expect("the local table's comes first");
+            for got in answers {
+                assert_eq!(got, wanted, "{query}; {change}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cursor_that_locks_locks_what_has_become_of_its_rows_when_it_is_fetched() {
+    let cluster = cluster_with_rows();
+    let (mut session, mut other) = (cluster.new_session(), cluster.new_session());
+    session.sql("BEGIN; DECLARE c CURSOR FOR SELECT k, v FROM t WHERE x < 10 AND k < 5 FOR UPDATE");
+    // Nothing is locked yet: this would wait.
+    other.sql("SET lock_timeout = '30s'; UPDATE t SET v = 'other' WHERE k = 1; UPDATE t SET x = 15 WHERE k = 2");
+    other.sql("DELETE FROM t WHERE k = 3");
+    let mut rows = session.sql("FETCH ALL FROM c");
+    rows.sort();
+    assert_eq!(rows, [["1", "other"], ["4", "v4"]]);
+    other.sql("SET lock_timeout = '100ms'");
+    let error = other.error("UPDATE t SET v = 'late' WHERE k = 4");
+    assert_eq!(error.sqlstate, "55P03");
+    session.sql("COMMIT");
+    // One that nobody fetches from is in nobody's way once it is closed.
+    session.sql("BEGIN; DECLARE c CURSOR FOR SELECT * FROM t FOR UPDATE; CLOSE c");
+    session.sql("ALTER TABLE t ADD COLUMN more int; COMMIT");
+    // A savepoint takes its cursors along, and leaves others.
+    session.sql("BEGIN; DECLARE a CURSOR FOR SELECT k FROM t ORDER BY k FOR UPDATE; SAVEPOINT s");
+    session.sql("DECLARE b CURSOR FOR SELECT k FROM t FOR UPDATE; ROLLBACK TO s");
+    assert_eq!(session.sql("FETCH 2 FROM a"), [["1"], ["2"]]);
+    session.sql("UPDATE t SET v = 'here' WHERE CURRENT OF a; COMMIT");
+    assert_eq!(session.text("SELECT v FROM t WHERE k = 2"), "here");
 }

@@ -9,8 +9,8 @@
 //!
 //! A scan that asks for other rows each time that it is executed (the inner side of a nested loop, a correlated sub-query) cannot
 //! ask before. Where a plan has one, all of the plan's rows are computed when the portal starts, and kept by a Material node: the
-//! executor is started once more for a copy of the plan with that node on top. A statement that locks rows is left alone:
-//! PostgreSQL locks them, as they are then, when they are fetched.
+//! executor is started once more for a copy of the plan with that node on top. A statement that locks rows is left without that node:
+//! PostgreSQL locks rows when they are fetched. Its scans that lock have the nodes take their snapshots, and execute nothing yet.
 
 use crate::exec::scan;
 use crate::sys::error::boundary;

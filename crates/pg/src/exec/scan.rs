@@ -195,6 +195,19 @@ pub(crate) unsafe fn ask_early(custom: *mut pg_sys::CustomScanState) -> Result<(
     }
 }
 
+/// The same for a scan of candidates.
+///
+/// # Safety
+///
+/// A scan of ours that `begin` has filled.
+pub(crate) unsafe fn ask_at_once(custom: *mut pg_sys::CustomScanState) -> Result<(), PgError> {
+    // SAFETY: the caller vouches for the node.
+    unsafe {
+        let running = &mut *(*custom.cast::<State>()).running;
+        running.scan.ask_at_once(&mut running.io)
+    }
+}
+
 unsafe extern "C-unwind" fn recheck(
     _: *mut pg_sys::ScanState,
     _: *mut pg_sys::TupleTableSlot,

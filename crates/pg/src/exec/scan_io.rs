@@ -40,8 +40,13 @@ pub trait Scan {
     fn split(&mut self, _io: &mut ScanIo, _parts: &[Shard]) -> Result<RepartitionedRows, PgError> {
         Err(PgError::internal("rows that are not split were to be"))
     }
-    /// Asks for the rows now, that of a cursor which is fetched from later, if it reads and knows what to ask for.
+    /// Asks for the rows now, those of a cursor that is fetched from later, if it knows what to ask for.
     fn ask_early(&mut self, _io: &mut ScanIo) -> Result<(), PgError> {
+        Ok(())
+    }
+
+    /// The same for a scan of candidates, which others leave to the scan that locks them.
+    fn ask_at_once(&mut self, _io: &mut ScanIo) -> Result<(), PgError> {
         Ok(())
     }
 

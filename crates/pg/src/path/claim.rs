@@ -19,6 +19,7 @@
 //! done so.
 
 use crate::exec::row_changes;
+use crate::exec::scan;
 use crate::exec::scan_io::ScanIo;
 use crate::extension::extension;
 use crate::path::base;
@@ -31,6 +32,7 @@ use crate::path::sorted;
 use crate::print::template;
 use crate::print::template::Piece;
 use crate::read::tid;
+use crate::sys::error::PgError;
 use crate::sys::node;
 use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag};
@@ -291,6 +293,18 @@ impl ScanIo {
     pub fn children(&self) -> usize {
         // SAFETY: the node's state is live.
         unsafe { node::length((*self.node()).custom_ps) }
+    }
+
+    /// Has the first child ask for its candidates, if it is a scan of ours.
+    pub fn ask_for_candidates(&mut self) -> Result<(), PgError> {
+        // SAFETY: the children were initialised by `begin`.
+        unsafe {
+            let children: Vec<*mut pg_sys::PlanState> = node::elements((*self.node()).custom_ps);
+            match children.first().and_then(|child| scan::of_ours(*child)) {
+                Some(child) => scan::ask_at_once(child),
+                None => Ok(()),
+            }
+        }
     }
 
     /// The row that a child yields next; none at its end.

@@ -169,6 +169,15 @@ impl ClaimedRows {
 }
 
 impl Scan for ClaimedRows {
+    /// The candidates are those of the moment when a cursor is opened. Of what can be skipped the first that is free is wanted when
+    /// it is fetched.
+    fn ask_early(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
+        if self.done || self.claim.first_free.is_some() {
+            return Ok(());
+        }
+        io.ask_for_candidates()
+    }
+
     fn next(&mut self, io: &mut ScanIo) -> Result<bool, PgError> {
         if !self.done {
             self.run(io)?;

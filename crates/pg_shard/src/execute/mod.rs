@@ -6,6 +6,12 @@ mod claim;
 /// Rows that a node locks, skipping those that others hold.
 mod first_free;
 
+/// What EXPLAIN (VERBOSE) shows of a node.
+mod explained;
+
+/// Statements of cursors that lock rows: bound when the cursor is opened, executed when it is fetched from.
+mod held;
+
 /// Rows computed here, sent to their shards.
 mod insert;
 

@@ -45,7 +45,7 @@ use std::rc::Rc;
 /// A scan that reads.
 pub(crate) struct Read {
     pub(super) compiled: Rc<Compiled>,
-    state: State,
+    pub(super) state: State,
     /// Rows are kept while they are read, because the executor asks for them again.
     pub(super) keeping: bool,
     /// What the kept rows are the answer to.
@@ -62,7 +62,7 @@ pub(crate) struct Read {
     /// Which rows are to be locked, if not all.
     pub(super) claimed: Option<Claimed>,
     /// It asked before rows were wanted: what it yields is of that moment.
-    is_early: bool,
+    pub(super) is_early: bool,
     /// When it reads, on all nodes, if it is the statement's only scan and asks several.
     at: Option<Reading>,
     /// Something of what has come was handed on: it cannot be read at another time any more.
@@ -74,8 +74,10 @@ pub(crate) struct Read {
 /// How often another time is tried.
 const TRIES: u32 = 7;
 
-enum State {
+pub(super) enum State {
     Ready,
+    /// The nodes have bound the statement: see [`super::held`].
+    Held(Vec<NodeRead>),
     Reading(Vec<NodeRead>),
     Merging(Merge),
     /// All rows have come; those kept are all of them if `keeping`.
@@ -90,6 +92,8 @@ pub(super) struct NodeRead {
     pub(super) stream: Stream,
     /// The row that the stream has come to, if it is one to be merged.
     pub(super) head: Option<Head>,
+    /// The node's portal, if the statement is bound and not executed.
+    pub(super) portal: Option<u64>,
 }
 
 impl Drop for NodeRead {
@@ -170,7 +174,7 @@ impl Read {
         }
     }
 
-    fn locks(&self) -> bool {
+    pub(super) fn locks(&self) -> bool {
         match &self.compiled.plan {
             Plan::Routed(plan) => plan.command == Command::SelectForUpdate,
             Plan::ShardScan(plan) => plan.locks,
@@ -205,7 +209,7 @@ impl Read {
         Ok(shards)
     }
 
-    fn start(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
+    pub(super) fn start(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
         self.join_snapshots(io);
         let mut tables = self.tables()?;
         let mut shards = self.shards(io, &tables[0])?;
@@ -244,15 +248,23 @@ impl Read {
         if self.waits_for_all() {
             reads = self.await_snapshots(io, reads)?;
         }
-        self.state = match self.merge_order(io) {
+        self.state = match self.is_held() {
+            true => State::Held(reads),
+            false => self.reading(io, reads),
+        };
+        Ok(())
+    }
+
+    /// What the nodes are going to deliver.
+    pub(super) fn reading(&mut self, io: &ScanIo, reads: Vec<NodeRead>) -> State {
+        match self.merge_order(io) {
             None => State::Reading(reads),
             Some(order) => {
                 let mut merge = Merge::new(order);
                 merge.add(reads);
                 State::Merging(merge)
             }
-        };
-        Ok(())
+        }
     }
 
     /// The rows are going to be changed, and the order of writers is settled by locks of this server. There is no need to if
@@ -302,6 +314,7 @@ impl Read {
             // One that was spilled has been answered.
             let outcome = match read.stream.state.borrow().done {
                 true => Ok(()),
+                false if read.portal.is_some() => read.session.borrow_mut().wait_until_bound(),
                 false => read.session.borrow_mut().wait_for_snapshot(),
             };
             match outcome {
@@ -323,7 +336,7 @@ impl Read {
     }
 
     /// It is read anew whenever it is asked for again.
-    fn is_read_anew(&self) -> bool {
+    pub(super) fn is_read_anew(&self) -> bool {
         matches!(&self.compiled.plan, Plan::ShardScan(plan) if plan.is_candidates)
     }
 
@@ -387,6 +400,7 @@ impl Read {
         if matches!(self.state, State::Ready) {
             self.start(io)?;
         }
+        self.run_held(io)?;
         if matches!(self.state, State::Merging(_)) { self.read_merged(io) } else { self.read(io) }
     }
 
@@ -502,7 +516,8 @@ impl Read {
             if !self.locks() {
                 session.borrow_mut().sharers = sharers;
             }
-            session.borrow_mut().announces = self.waits_for_all();
+            let portal = self.is_held().then(|| session.borrow_mut().hold_next());
+            session.borrow_mut().announces = self.waits_for_all() && portal.is_none();
             self.read_at_time(&session);
             let sent = self.send(&session, level, table, shards, &codecs, &arguments)?;
             match sent {
@@ -514,6 +529,7 @@ impl Read {
                     let rows = head.as_ref().map_or_else(|| io.rows(), |it| Rc::clone(it.store()));
                     let stream = Stream::attach(&session, rows);
                     return Ok(Ok(NodeRead {
+                        portal,
                         node: node.clone(),
                         shards: shards.to_vec(),
                         session,
@@ -578,7 +594,7 @@ impl Read {
     }
 
     fn level(&self, io: &ScanIo, session: &SessionRef) -> Option<(u32, Isolation)> {
-        if self.locks() && !io.is_whole_transaction() {
+        if self.locks() && (self.is_held() || !io.is_whole_transaction()) {
             let (level, isolation) = transaction::level_for_write();
             return Some((level + self.savepoints(session), isolation));
         }
@@ -732,43 +748,6 @@ impl Read {
         }
     }
 
-    /// The plan that the first node has for its part. Under ANALYZE the node executes its part once more.
-    fn explain_worker(
-        &self,
-        io: &mut ScanIo,
-        explain: &mut Explain,
-        tables: &[Rc<DistributedTable>],
-        shards: &[usize],
-    ) -> Result<(), PgError> {
-        let groups = assign(tables, shards, &[])?;
-        let Some((node, group)) = groups.first() else { return Ok(()) };
-        let codecs = io.codecs();
-        let arguments = io.arguments_for(group, &[], &|text| self.sealed(node, text));
-        let options = explain.options(!self.locks());
-        let (opening, closing) = self.around();
-        let parts: Result<Vec<String>, PgError> =
-            group.iter().map(|index| self.render_explained(*index)).collect();
-        let parts = parts?.join(" UNION ALL ");
-        let sql = format!("EXPLAIN ({options}) {opening}{parts}{closing}");
-        let request =
-            Request { sql: Sql::Once(&sql), types: codecs.argument_types(), arguments: &arguments };
-        let mut lines: Vec<String> = Vec::new();
-        let found = pool::acting_as(self.user(), || pool::session(node, Stale::IsHarmless));
-        if let Ok(session) = found {
-            let level = transaction::level_for_read(&session.borrow());
-            session.borrow_mut().sharers = sharers(&groups, node);
-            let outcome = session.borrow_mut().execute(&request, level, &mut |row| {
-                lines.extend(row.first_text());
-                Ok(())
-            });
-            if let Err(Failure::Statement(error)) = outcome {
-                return Err(tell_as_table(error, &named(tables, group), node));
-            }
-        }
-        explain.lines(&format!("Plan on {node}"), &lines);
-        Ok(())
-    }
-
     /// The kept rows answer what would be asked now: a sub-query for each row of another asks the nodes twice at most.
     fn would_ask_the_same(&self, io: &mut ScanIo) -> Result<bool, PgError> {
         let Some((shards, arguments)) = &self.kept_for else { return Ok(false) };
@@ -809,6 +788,7 @@ impl Read {
         match std::mem::replace(&mut self.state, State::Finished) {
             State::Reading(reads) => reads.iter().for_each(abandon),
             State::Merging(merge) => merge.give_up(&abandon),
+            State::Held(reads) => reads.iter().for_each(NodeRead::close_portal),
             unbegun => self.state = unbegun,
         }
         stop_together(&busy.into_inner());
@@ -1009,16 +989,20 @@ impl Scan for Read {
     }
 
     fn ask_early(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
-        if !matches!(self.state, State::Ready)
-            || self.locks()
-            || self.is_read_anew()
-            || io.looks_up()
-        {
+        // Candidates are asked for by the scan that locks them.
+        if self.is_read_anew() || self.is_for_a_write() {
+            return Ok(());
+        }
+        self.ask_at_once(io)
+    }
+
+    fn ask_at_once(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
+        if !matches!(self.state, State::Ready) || io.looks_up() {
             return Ok(());
         }
         self.is_early = true;
         // Asked once more, the nodes would answer with what is there by then.
-        self.keeping |= io.may_read_again();
+        self.keeping |= io.may_read_again() && !self.is_read_anew();
         self.start(io)
     }
 
@@ -1042,7 +1026,7 @@ impl Scan for Read {
     }
 
     fn rescan(&mut self, io: &mut ScanIo, changed: bool) -> Result<(), PgError> {
-        if matches!(self.state, State::Ready) {
+        if matches!(self.state, State::Ready) || self.is_held_still(changed) {
             return Ok(());
         }
         if self.keeping && !self.is_read_anew() && (!changed || self.would_ask_the_same(io)?) {
@@ -1105,7 +1089,7 @@ impl Scan for Read {
 }
 
 /// The shards of a group, each with its table.
-fn named<'a>(
+pub(super) fn named<'a>(
     tables: &'a [Rc<DistributedTable>],
     shards: &[usize],
 ) -> Vec<(&'a DistributedTable, usize)> {

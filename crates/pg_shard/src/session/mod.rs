@@ -59,6 +59,10 @@ pub(crate) mod pool;
 /// Connection pools between coordinator and node.
 mod pooler;
 
+/// What is bound and executed later.
+mod portal_names;
+mod portals;
+
 /// What a session is asked.
 mod request;
 
@@ -100,6 +104,7 @@ use pg::server::transaction::Isolation;
 use pg::time::{Reading, Time};
 use pg::{PgError, SqlState};
 use pool::SessionRef;
+use portal_names::Portals;
 use protocol::{Arguments, Ending, Kind, Message, Row, StatementName, TransactionStatus};
 use shardmap::NodeAddress;
 use snapshot::Snapshot;
@@ -230,6 +235,7 @@ pub(crate) struct Session {
     /// The next statement is to be answered as soon as the node has taken its snapshot; see [`Self::wait_for_snapshot`].
     pub(crate) announces: bool,
     statements: Statements,
+    portals: Portals,
     expects: VecDeque<Expect>,
     error: Option<PgError>,
     affected: u64,
@@ -342,6 +348,7 @@ impl Session {
             known_sharers: Some(1),
             announces: false,
             statements: Statements::default(),
+            portals: Portals::default(),
             expects: VecDeque::new(),
             error: None,
             affected: 0,
@@ -517,11 +524,16 @@ impl Session {
     ) -> Result<(), Failure> {
         let announces = std::mem::take(&mut self.announces);
         let at = self.at.take();
+        let held = self.portals.take_next();
         let statements = self.name_statements(requests)?;
         self.open_flight(level);
         self.queue_lending(&statements);
         self.is_at_time = at.or(self.snapshot.as_ref().and_then(|it| it.at)).is_some();
         for (request, statement) in requests.iter().zip(&statements) {
+            if let Some(portal) = held {
+                self.queue_holding(request, statement, portal);
+                continue;
+            }
             self.queue_execution(request, statement, announces, at);
             self.expects.push_back(Expect::Statement);
         }
@@ -622,30 +634,6 @@ impl Session {
             self.queue_transaction(level, isolation);
         }
         self.queue_settings();
-    }
-
-    fn queue_execution(
-        &mut self,
-        request: &Request<'_>,
-        statement: &Named,
-        announces: bool,
-        at: Option<Reading>,
-    ) {
-        if let Some(text) = &statement.parse {
-            self.link.flight().parse(statement.name, text, request.types);
-            self.expects.extend(statement.key.map(Expect::Prepare));
-        }
-        let portal = at.map(|at| at.name()).unwrap_or_default();
-        let flight = self.link.flight();
-        flight.bind_in(&portal, statement.name, request.arguments);
-        if announces {
-            flight.flush();
-        }
-        flight.run_in(&portal);
-        if at.is_some() && self.depth > 0 {
-            // Outside a transaction block it ends with the statement.
-            flight.close_portal(&portal);
-        }
     }
 
     fn queue_sync(&mut self) {

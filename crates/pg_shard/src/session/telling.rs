@@ -4,6 +4,7 @@ use super::{Session, constraints};
 
 impl Session {
     pub(super) fn queue_settings(&mut self) {
+        self.queue_closing();
         self.queue_sharers();
         if let Some(sql) = self.standing.tell() {
             self.queue_command(&sql);
