@@ -99,8 +99,12 @@ static PG_SHARD: PgShard = PgShard;
 #[pg_guard]
 extern "C-unwind" fn _PG_init() {
     settings::define();
+    settings::define_sharing();
     pg::server::prepared::make_room();
     pg::server::activity::reserve();
+    if settings::shared_sessions() {
+        pg::server::shared::register();
+    }
     pg::time::reserve();
     pg::catalog::mark::register(mark::check_label);
     rounds::register(Rounds { rest: settings::autoanalyze_naptime, visit: ddl::keep_fresh });

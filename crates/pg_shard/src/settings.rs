@@ -11,6 +11,9 @@ static FAULT_POINT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>:
 static NODE_CONNINFO: GucSetting<Option<CString>> =
     GucSetting::<Option<CString>>::new(Some(c"sslmode=prefer"));
 static CONNECT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(5000);
+static SHARED_SESSIONS: GucSetting<bool> = GucSetting::<bool>::new(false);
+static MAX_SESSIONS_PER_NODE: GucSetting<i32> = GucSetting::<i32>::new(64);
+static SESSION_WAIT_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(30_000);
 static IDLE_SESSION_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(0);
 static MAX_PREPARED_STATEMENTS: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static SILENCE_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(10_000);
@@ -165,6 +168,68 @@ fn define_for_superusers() {
         GucContext::Suset,
         GucFlags::default(),
     );
+}
+
+/// Defines those of sessions that all backends use; once, when the library is loaded.
+pub(crate) fn define_sharing() {
+    GucRegistry::define_bool_guc(
+        c"pg_shard.shared_sessions",
+        c"Backends share sessions to workers.",
+        c"A session that a transaction does not need any more serves the next client of the same role. Off, each backend has its own.",
+        &SHARED_SESSIONS,
+        GucContext::Postmaster,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"pg_shard.max_sessions_per_node",
+        c"Shared sessions that a worker may have from this server.",
+        c"Beyond that clients wait in order. A quarter is kept for transactions that hold a session to another worker already.",
+        &MAX_SESSIONS_PER_NODE,
+        1,
+        512,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"pg_shard.session_wait_timeout",
+        c"Time to wait for a shared session.",
+        c"Zero waits for ever.",
+        &SESSION_WAIT_TIMEOUT,
+        0,
+        i32::MAX,
+        GucContext::Userset,
+        GucFlags::UNIT_MS,
+    );
+}
+
+/// Backends share sessions.
+pub(crate) fn shared_sessions() -> bool {
+    SHARED_SESSIONS.get()
+}
+
+/// How many of them a node may have.
+pub(crate) fn max_sessions_per_node() -> u32 {
+    MAX_SESSIONS_PER_NODE.get().cast_unsigned()
+}
+
+/// How long to wait for one; none for ever.
+pub(crate) fn session_wait_timeout() -> Option<std::time::Duration> {
+    let milliseconds = u64::try_from(SESSION_WAIT_TIMEOUT.get()).ok().filter(|ms| *ms > 0)?;
+    Some(std::time::Duration::from_millis(milliseconds))
+}
+
+/// Everything in the settings by which sessions are opened, as one text.
+pub(crate) fn connection_text() -> String {
+    let options = NODE_CONNINFO.get();
+    let options = options.as_ref().map_or(std::borrow::Cow::default(), |it| it.to_string_lossy());
+    format!("{} {options}", IDLE_SESSION_TIMEOUT.get())
+}
+
+/// The name that sessions have on nodes, before what identifies the backend.
+pub(crate) fn application_name() -> String {
+    let options = node_options();
+    let name = options.into_iter().find(|(keyword, _)| keyword == "application_name");
+    name.map_or_else(|| "pg_shard".to_owned(), |(_, name)| name)
 }
 
 /// How often background workers look.

@@ -380,8 +380,13 @@ pub(crate) fn before_prepare() -> Result<(), PgError> {
     Ok(())
 }
 
-/// After the end of the local transaction: nothing stays open on the nodes. Must not fail.
+/// After the end of the local transaction: nothing stays open on the nodes, and others may use the sessions. Must not fail.
 pub(crate) fn after_transaction(committed: bool) {
+    end_transaction(committed);
+    pool::give_back();
+}
+
+fn end_transaction(committed: bool) {
     crate::execute::modify::forget_waiting(0);
     constraints::forget_of(0);
     crate::ddl::watched::forget();

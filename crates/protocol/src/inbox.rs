@@ -126,6 +126,11 @@ impl Inbox {
         &mut self.bytes[self.end..last]
     }
 
+    /// Nothing has come that was not taken.
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
     /// `n` bytes have come into the room.
     pub fn received(&mut self, n: usize) {
         self.end = (self.end + n).min(self.bytes.len().saturating_sub(1));

@@ -11,6 +11,7 @@
 //! * Each use of a slot has a number of its own, its generation: what a process remembers of an earlier one is void.
 
 mod digest;
+mod queue;
 mod slot;
 mod statements;
 mod table;

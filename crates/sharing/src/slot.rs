@@ -66,14 +66,12 @@ pub struct Slot {
     pub(crate) member: AtomicU32,
     /// It is to be closed when it is given back.
     pub(crate) is_doomed: AtomicBool,
-    /// The node's process.
-    pub backend: AtomicI32,
-    /// The key by which it is cancelled.
-    pub cancel_key: AtomicI32,
-    /// When it was opened, and when it was last claimed or given back.
-    pub opened: AtomicI64,
-    /// See above.
-    pub changed: AtomicI64,
+    /// The node's process, and the key by which it is cancelled.
+    pub(crate) backend: AtomicI32,
+    pub(crate) cancel_key: AtomicI32,
+    /// When it was opened, and when it was last given back.
+    pub(crate) opened: AtomicI64,
+    pub(crate) changed: AtomicI64,
     pub(crate) facts: [AtomicU64; FACTS],
     /// What the node keeps prepared.
     pub statements: Statements,
@@ -131,6 +129,24 @@ impl Slot {
     pub(crate) fn vacate(&self) {
         let next = self.generation().wrapping_add(1);
         self.word.store(word(next, State::Unused, 0), Release);
+    }
+
+    /// The session is open, with this process of the node's, which is cancelled by this key.
+    pub fn tell(&self, backend: i32, cancel_key: i32, now: i64) {
+        self.backend.store(backend, Relaxed);
+        self.cancel_key.store(cancel_key, Relaxed);
+        self.opened.store(now, Relaxed);
+        self.changed.store(now, Relaxed);
+    }
+
+    /// The node's process, and the key by which it is cancelled.
+    pub fn told(&self) -> (i32, i32) {
+        (self.backend.load(Relaxed), self.cancel_key.load(Relaxed))
+    }
+
+    /// It is given back now.
+    pub fn note_change(&self, now: i64) {
+        self.changed.store(now, Relaxed);
     }
 
     /// What the session knows; only who has it asks.

@@ -60,6 +60,16 @@ impl Statements {
         }
     }
 
+    /// The first number that was not used before the session was shared.
+    pub fn begin_at(&self, number: u32) {
+        self.next.store(number, Relaxed);
+    }
+
+    /// It is there.
+    pub fn has(&self, digest: Digest) -> bool {
+        self.entry(digest).is_some()
+    }
+
     /// How many there are.
     pub fn count(&self) -> u32 {
         self.kept.load(Relaxed)
@@ -108,6 +118,16 @@ impl Statements {
         place.low.store(digest.1, Relaxed);
         place.high.store(digest.0, Relaxed);
         Found { number, is_new: true, closes, is_passing: false }
+    }
+
+    /// Forgets all, of which `each` gets the numbers: whether the node has them is not known.
+    pub fn drain(&self, each: &mut dyn FnMut(u32)) {
+        for entry in &self.entries {
+            if entry.high.swap(0, Relaxed) != 0 {
+                each(entry.number.load(Relaxed));
+            }
+        }
+        self.kept.store(0, Relaxed);
     }
 
     /// The node does not have it after all.

@@ -1,7 +1,7 @@
 //! The table: groups of sessions that may stand for each other, and their slots.
 
+use crate::queue::{WAITERS, Waiter};
 use crate::slot::Slot;
-use crate::waiting::{WAITERS, Waiter};
 use crate::{Digest, Lease, Seen, State};
 use std::array::from_fn;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
@@ -261,7 +261,7 @@ impl Table {
         slot.is_doomed.store(false, Relaxed);
         slot.statements.clear();
         slot.facts.iter().for_each(|fact| fact.store(0, Relaxed));
-        (slot.backend.store(0, Relaxed), slot.cancel_key.store(0, Relaxed));
+        slot.tell(0, 0, 0);
         places.free[member].store(0, Relaxed);
         places.slots[member].store(at as u32 + 1, Release);
         places.length.fetch_max(member as u32 + 1, Release);
@@ -423,6 +423,24 @@ impl Table {
     /// All sessions.
     pub fn all(&self) -> Vec<Seen> {
         (0..SLOTS).filter_map(|at| self.seen(at)).collect()
+    }
+
+    /// Somebody waits for a session of its node.
+    pub fn is_wanted(&self, lease: Lease) -> bool {
+        self.has_queue(self.slots[lease.slot].group.load(Relaxed) as usize)
+    }
+
+    /// The session is there, in whatever state.
+    pub fn is_current(&self, lease: Lease) -> bool {
+        let slot = &self.slots[lease.slot];
+        slot.generation() == lease.generation && slot.now().0 != State::Unused
+    }
+
+    /// Gives all who wait what there is.
+    pub fn serve_all(&self, wake: &mut dyn FnMut(i32)) {
+        for node in 0..NODES as u32 {
+            self.serve(node, wake);
+        }
     }
 
     /// How many sessions a node has.

@@ -1,30 +1,10 @@
 //! Those who wait for a session, in order.
 
+use crate::queue::{HAS_ROOM, HAS_SESSION, NOTHING, WAITS};
 use crate::table::Table;
 use crate::{Lease, Refused};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, fence};
-
-pub(crate) const WAITERS: usize = 2048;
-
-const NOTHING: u32 = 0;
-const WAITS: u32 = 1;
-const HAS_SESSION: u32 = 2;
-const HAS_ROOM: u32 = 3;
-
-#[derive(Debug, Default)]
-#[repr(C)]
-pub(crate) struct Waiter {
-    state: AtomicU32,
-    owner: AtomicI32,
-    /// Its turn.
-    turn: AtomicU64,
-    group: AtomicU32,
-    /// How many sessions the node may have for it.
-    most: AtomicU32,
-    slot: AtomicU32,
-    generation: AtomicU32,
-}
+use std::sync::atomic::fence;
 
 /// A place among those who wait.
 #[derive(Debug, PartialEq, Eq)]

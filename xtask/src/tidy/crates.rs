@@ -4,18 +4,19 @@
 //! that there are no circles follows from the order of [`ARROWS`], in which a crate names earlier ones only.
 
 /// Each crate with the crates of this workspace that it may use, those below first.
-pub(super) const ARROWS: [(&str, &[&str]); 13] = [
+pub(super) const ARROWS: [(&str, &[&str]); 14] = [
     ("shardmap", &[]),
     ("planner", &[]),
     ("protocol", &[]),
     ("timeline", &[]),
     ("deadlock", &[]),
+    ("sharing", &[]),
     ("commit", &[]),
     ("history", &[]),
     ("tpch", &[]),
     ("cluster", &[]),
-    ("pg", &["shardmap", "planner", "protocol", "timeline", "commit"]),
-    ("pg_shard", &["pg", "shardmap", "protocol", "timeline", "commit", "deadlock"]),
+    ("pg", &["shardmap", "planner", "protocol", "timeline", "commit", "sharing"]),
+    ("pg_shard", &["pg", "shardmap", "protocol", "timeline", "commit", "deadlock", "sharing"]),
     ("testkit", &["cluster", "tpch", "history"]),
     ("xtask", &["cluster", "tpch"]),
 ];

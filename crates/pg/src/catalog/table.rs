@@ -540,6 +540,12 @@ pub fn is_superuser() -> bool {
     unsafe { pg_sys::superuser() }
 }
 
+/// The OID of this backend's database.
+pub fn database() -> Oid {
+    // SAFETY: a variable of the backend.
+    unsafe { pg_sys::MyDatabaseId }
+}
+
 /// The current database's name.
 pub fn current_database() -> String {
     // SAFETY: a syscache look-up; the name is palloced.

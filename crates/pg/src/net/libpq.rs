@@ -4,6 +4,8 @@
 //! Nothing here raises an ERROR of PostgreSQL; failures are values. libpq itself knows nothing of the
 //! backend it lives in, so its functions may be called in any state, also while a transaction aborts.
 
+use crate::net::adopted::{self, Adopted};
+use crate::net::cancel_key::Trace;
 use crate::sys::error::{PgError, SqlState, owned_text};
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr::NonNull;
@@ -91,7 +93,12 @@ pub enum Encryption {
 /// A connection to one node.
 #[derive(Debug)]
 pub struct Connection {
-    raw: NonNull<ffi::PGconn>,
+    /// Null if another process has opened it: libpq's functions know that there is none then.
+    raw: *mut ffi::PGconn,
+    adopted: Option<Adopted>,
+    /// What is traced of the log-in, and the key that it has shown.
+    trace: Option<Box<Trace>>,
+    key: Option<i32>,
 }
 
 unsafe extern "C" fn ignore_notice(_: *mut c_void, _: *const ffi::PGresult) {}
@@ -115,7 +122,7 @@ impl Connection {
         };
         let raw =
             NonNull::new(raw).ok_or_else(|| PgError::internal("out of memory for a connection"))?;
-        let connection = Self { raw };
+        let connection = Self { raw: raw.as_ptr(), adopted: None, trace: None, key: None };
         const VERBOSE: c_int = 2; // the SQLSTATE of a refused connection is in the text only when verbose
         // SAFETY: `raw` is a live PGconn; the receiver is a plain function without state.
         unsafe {
@@ -129,8 +136,55 @@ impl Connection {
         Ok(connection)
     }
 
+    /// A connection that another process has opened.
+    pub fn adopted(adopted: Adopted) -> Self {
+        Self { raw: std::ptr::null_mut(), adopted: Some(adopted), trace: None, key: None }
+    }
+
+    /// Has [`Self::adopt`] know the key by which the connection is cancelled; to be called before it is open.
+    pub fn note_key(&mut self) {
+        // SAFETY: a live PGconn; the trace ends before it is closed, here or in `Drop`.
+        self.trace = unsafe { Trace::begin(self.raw.cast()) };
+    }
+
+    fn end_trace(&mut self) {
+        if let Some(mut trace) = self.trace.take() {
+            // SAFETY: the trace was begun on this connection, which is live.
+            self.key = unsafe { trace.end(self.raw.cast()) };
+        }
+    }
+
+    /// Goes on without libpq, which forgets the connection and does not close it. None, and nothing is changed, if the connection is
+    /// not one that several processes can speak on.
+    pub fn adopt(&mut self) -> Option<()> {
+        let key = self.key?;
+        if self.adopted.is_some() || self.encryption() != Encryption::None || self.backend() <= 0 {
+            return None;
+        }
+        let socket = adopted::duplicate(self.socket())?;
+        let adopted = Adopted::new(socket, self.backend(), key);
+        // SAFETY: libpq's descriptor becomes one of the null device, to which it says goodbye; the object is live and freed once.
+        unsafe {
+            let nothing = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
+            if nothing < 0 {
+                return None;
+            }
+            libc::dup2(nothing, self.socket());
+            libc::close(nothing);
+            ffi::PQfinish(self.pointer());
+        }
+        self.raw = std::ptr::null_mut();
+        self.adopted = Some(adopted);
+        Some(())
+    }
+
+    /// The key by which an adopted connection is cancelled.
+    pub fn cancel_key(&self) -> Option<i32> {
+        self.adopted.as_ref().map(|adopted| adopted.key)
+    }
+
     fn pointer(&self) -> *mut ffi::PGconn {
-        self.raw.as_ptr()
+        self.raw
     }
 
     /// Goes on opening; call when the awaited readiness has come.
@@ -151,7 +205,10 @@ impl Connection {
         match polled {
             1 => Opening::WaitReadable,
             2 => Opening::WaitWritable,
-            3 => Opening::Open,
+            3 => {
+                self.end_trace();
+                Opening::Open
+            }
             _ => Opening::Failed,
         }
     }
@@ -190,14 +247,16 @@ impl Connection {
 
     /// The socket, or -1.
     pub fn socket(&self) -> c_int {
+        if let Some(adopted) = &self.adopted {
+            return adopted.socket();
+        }
         // SAFETY: a live PGconn.
         unsafe { ffi::PQsocket(self.pointer()) }
     }
 
     /// The number of the server's process, as it has told it at the log-in.
     pub fn backend_pid(&self) -> c_int {
-        // SAFETY: a live PGconn.
-        unsafe { ffi::PQbackendPID(self.pointer()) }
+        self.backend()
     }
 
     /// A setting that the server has reported at the log-in.
@@ -211,6 +270,9 @@ impl Connection {
 
     /// libpq knows the connection to be broken.
     pub fn is_bad(&self) -> bool {
+        if self.adopted.is_some() {
+            return false;
+        }
         // SAFETY: a live PGconn.
         unsafe { ffi::PQstatus(self.pointer()) == 1 }
     }
@@ -235,6 +297,9 @@ impl Connection {
 
     /// Whether and how the connection is encrypted.
     pub fn encryption(&self) -> Encryption {
+        if self.adopted.is_some() {
+            return Encryption::None;
+        }
         // SAFETY: a live, open PGconn; the SSL object belongs to it and lives as long.
         unsafe {
             if ffi::PQgssEncInUse(self.pointer()) != 0 {
@@ -249,6 +314,9 @@ impl Connection {
 
     /// The process that serves the connection, as the server has told.
     pub fn backend(&self) -> c_int {
+        if let Some(adopted) = &self.adopted {
+            return adopted.backend;
+        }
         // SAFETY: a live PGconn.
         unsafe { ffi::PQbackendPID(self.pointer()) }
     }
@@ -258,8 +326,13 @@ impl Connection {
     /// libpq's cancel blocks, for ever if the node is frozen, so it runs on a thread of its own that touches
     /// nothing of PostgreSQL and gets no signals.
     pub fn start_cancel(&mut self) -> Option<Cancelling> {
-        // SAFETY: a live PGconn.
-        let request = CancelRequest(NonNull::new(unsafe { ffi::PQgetCancel(self.pointer()) })?);
+        let request = if let Some(adopted) = &self.adopted {
+            CancelRequest::Ours(adopted.cancel_request()?)
+        } else {
+            // SAFETY: a live PGconn.
+            let raw = unsafe { ffi::PQgetCancel(self.pointer()) };
+            CancelRequest::Libpq(NonNull::new(raw)?)
+        };
         let (done, heard) = std::sync::mpsc::channel();
         let spawned = with_signals_blocked(|| {
             std::thread::Builder::new().name("pg_shard cancel".into()).spawn(move || {
@@ -320,29 +393,42 @@ fn is_network_failure(text: &str) -> bool {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // SAFETY: `raw` is live and nobody else has it.
+        self.end_trace();
+        // SAFETY: `raw` is live and nobody else has it, or null, which libpq passes over.
         unsafe { ffi::PQfinish(self.pointer()) }
     }
 }
 
 /// A cancel request: a copy of the address and key, independent of its connection.
-struct CancelRequest(NonNull<ffi::PGcancel>);
+enum CancelRequest {
+    Libpq(NonNull<ffi::PGcancel>),
+    /// On a connection that has left libpq.
+    Ours(adopted::Request),
+}
 
 // SAFETY: libpq documents PQcancel as safe to call from another thread: the object is a private copy.
 unsafe impl Send for CancelRequest {}
 
 impl CancelRequest {
     fn send(&self) -> bool {
-        let mut message = [0 as c_char; 256];
-        // SAFETY: a live PGcancel and a buffer of the length given.
-        unsafe { ffi::PQcancel(self.0.as_ptr(), message.as_mut_ptr(), message.len() as c_int) == 1 }
+        match self {
+            Self::Ours(request) => request.send(),
+            Self::Libpq(request) => {
+                let mut message = [0 as c_char; 256];
+                let length = message.len() as c_int;
+                // SAFETY: a live PGcancel and a buffer of the length given.
+                unsafe { ffi::PQcancel(request.as_ptr(), message.as_mut_ptr(), length) == 1 }
+            }
+        }
     }
 }
 
 impl Drop for CancelRequest {
     fn drop(&mut self) {
-        // SAFETY: ours and live.
-        unsafe { ffi::PQfreeCancel(self.0.as_ptr()) }
+        if let Self::Libpq(request) = self {
+            // SAFETY: ours and live.
+            unsafe { ffi::PQfreeCancel(request.as_ptr()) }
+        }
     }
 }
 

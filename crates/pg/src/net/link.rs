@@ -9,6 +9,7 @@
 //! TLS goes through the SSL object that libpq has made, whose functions are in the process already, because
 //! libpq is linked with them.
 
+use crate::net::adopted::Adopted;
 use crate::net::libpq::{Connection, Encryption};
 use crate::net::wait::{Readiness, WaitSet, clock};
 use crate::net::watch::Watch;
@@ -83,6 +84,33 @@ impl Link {
             transport,
             connection,
         })
+    }
+
+    /// Takes over a connection that another process has opened.
+    pub fn of_adopted(adopted: Adopted) -> Self {
+        let socket = adopted.socket();
+        Self {
+            sent: 0,
+            flight: Pipeline::default(),
+            inbox: Inbox::default(),
+            readable: None,
+            transport: Transport::Plain(socket),
+            connection: Connection::adopted(adopted),
+        }
+    }
+
+    /// Makes the connection one on which other processes can speak too; false, and nothing is changed, if it cannot be.
+    pub fn adopt(&mut self) -> bool {
+        let is_done = self.is_quiet() && self.connection.adopt().is_some();
+        if is_done {
+            (self.readable, self.transport) = (None, Transport::Plain(self.connection.socket()));
+        }
+        is_done
+    }
+
+    /// All that is queued is sent, and all that has come has been taken.
+    pub fn is_quiet(&self) -> bool {
+        self.unsent() == 0 && self.inbox.is_empty()
     }
 
     /// The connection itself, for what libpq does.

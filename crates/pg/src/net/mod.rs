@@ -11,3 +11,9 @@ pub mod wait;
 
 /// Waits that take long.
 pub mod watch;
+
+/// Connections that another process has opened.
+pub mod adopted;
+
+/// By which key they are cancelled.
+mod cancel_key;

@@ -11,6 +11,7 @@ use crate::read::query::{
 };
 use crate::read::shippable::is_plain_value;
 use crate::read::tid;
+use crate::server::shared;
 use crate::sys::node::{self, Visit};
 use crate::sys::value::Hasher;
 use crate::sys::version;
@@ -69,7 +70,10 @@ impl Prepared {
                     reader.facts.returned_tids = returned;
                 }
             }
-            if reader.facts.relations.iter().any(|relation| relation.user != Oid::INVALID) {
+            let is_asked = shared::table().is_some();
+            if is_asked
+                || reader.facts.relations.iter().any(|relation| relation.user != Oid::INVALID)
+            {
                 reader.read_needs(query);
             }
             for entry in node::elements::<pg_sys::TargetEntry>((*query).targetList) {

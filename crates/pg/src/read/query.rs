@@ -204,7 +204,7 @@ pub struct Facts {
     pub has_on_conflict: bool,
     /// The distribution column of an INSERT gets no value, or a literal NULL.
     pub null_key: bool,
-    /// If it uses rights of a view's owner: types of users of which it makes values.
+    /// If it uses rights of a view's owner, or sessions are shared: types of users of which it makes values.
     pub made_types: Vec<Oid>,
     /// The same: it may call functions of users, with or without naming them.
     pub calls_users: bool,

@@ -53,6 +53,13 @@ const COUNTERS: usize = 6;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeNumber(u8);
 
+impl NodeNumber {
+    /// As a number.
+    pub fn number(self) -> u8 {
+        self.0
+    }
+}
+
 /// A set of nodes.
 #[derive(Default)]
 struct NodeSet([AtomicU64; NODES / 64]);
@@ -409,6 +416,11 @@ pub fn awaited_nodes() -> Vec<String> {
         }
     }
     all.names(&shared.nodes)
+}
+
+/// The name of a node with this number.
+pub fn node_name(number: usize) -> Option<String> {
+    shared()?.nodes.get(number)?.name()
 }
 
 /// The number of a node with this name; none if there are too many nodes.

@@ -62,3 +62,6 @@ pub mod constraints;
 
 /// Utility statements.
 pub mod utility;
+
+/// Sessions that all backends share.
+pub mod shared;

@@ -125,6 +125,17 @@ pub fn own_settings() -> u64 {
     all
 }
 
+/// The names of the client's own settings, in order; none if there are none.
+pub fn own_setting_names() -> Option<Vec<String>> {
+    if own_settings() == 0 {
+        return None;
+    }
+    let mut names = Vec::new();
+    each_own(&mut |name, _| names.push(name.to_string_lossy().into_owned()));
+    names.sort();
+    Some(names)
+}
+
 /// Names and values of the client's own settings.
 pub fn own_setting_values() -> Vec<(String, String)> {
     let mut all = Vec::new();

@@ -53,7 +53,7 @@ fn run_on_nodes(
             Err(NoSession::Refused(error)) => return Err(error),
         };
         let arguments = Arguments::none();
-        let request = Request { sql: Sql::Once(&sql), types: &[], arguments: &arguments };
+        let request = Request::new(Sql::Once(&sql), &[], &arguments);
         // VACUUM may stand in no flight with other statements: settings that have changed go first, in their own.
         let level = if writes { in_block } else { transaction::level_for_read(&session.borrow()) };
         let ready = match level {

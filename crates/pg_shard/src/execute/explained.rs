@@ -30,8 +30,7 @@ impl Read {
             group.iter().map(|index| self.render_explained(*index)).collect();
         let parts = parts?.join(" UNION ALL ");
         let sql = format!("EXPLAIN ({options}) {opening}{parts}{closing}");
-        let request =
-            Request { sql: Sql::Once(&sql), types: codecs.argument_types(), arguments: &arguments };
+        let request = Request::new(Sql::Once(&sql), codecs.argument_types(), &arguments);
         let mut lines: Vec<String> = Vec::new();
         let found = pool::acting_as(self.user(), || pool::session(node, Stale::IsHarmless));
         if let Ok(session) = found {

@@ -294,14 +294,14 @@ impl Statement<'_> {
         if count == 1 {
             let key = StatementKey { template: self.template, part: table.shard_id(index).0 };
             let sql = Sql::Spooled(key, &render);
-            return send(&[Request { sql, types: &types, arguments: &arguments }]);
+            return send(&[Request::new(sql, &types, &arguments)]);
         }
         let one = render().map_err(Failure::Statement)?;
         let (columns, others) = (self.row_types.len(), self.other_types.len());
         let sql = repeat_row(&one, columns, others, count).ok_or_else(|| {
             Failure::Statement(PgError::internal("an INSERT of a row has no VALUES"))
         })?;
-        send(&[Request { sql: Sql::Once(&sql), types: &types, arguments: &arguments }])
+        send(&[Request::new(Sql::Once(&sql), &types, &arguments)])
     }
 }
 

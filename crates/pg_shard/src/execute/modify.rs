@@ -682,11 +682,11 @@ impl ChangeBuffer {
                 .iter()
                 .map(|row_change| {
                     let is_again = before.replace(row_change.text) == Some(row_change.text);
-                    Request {
-                        sql: if is_again { Sql::Again } else { Sql::Once(&texts[row_change.text]) },
-                        types: &self.texts[row_change.text].types,
-                        arguments: &row_change.arguments,
-                    }
+                    Request::new(
+                        if is_again { Sql::Again } else { Sql::Once(&texts[row_change.text]) },
+                        &self.texts[row_change.text].types,
+                        &row_change.arguments,
+                    )
                 })
                 .collect();
             send(&requests)

@@ -82,7 +82,7 @@ pub(super) fn are_in_place(
     );
     let mut arguments = Arguments::start(std::iter::empty());
     arguments.finish(&[]);
-    let request = Request { sql: Sql::Once(&sql), types: &[], arguments: &arguments };
+    let request = Request::new(Sql::Once(&sql), &[], &arguments);
     let session = pool::acting_as(user, || pool::session(&leader.node, Stale::Matters));
     let session = session.map_err(|error| match error {
         NoSession::Unreachable(error) | NoSession::Refused(error) => error,

@@ -560,7 +560,7 @@ impl Read {
         codecs: &Codecs,
         arguments: &Arguments,
     ) -> Result<Result<(), Failure>, PgError> {
-        let types = codecs.argument_types();
+        let (types, is_plain) = (codecs.argument_types(), self.compiled.plan.is_plain());
         let template = self.template();
         let (opening, closing) = self.around();
         if let Some(claimed) = &self.claimed {
@@ -574,7 +574,7 @@ impl Read {
                     Sql::Spooled(StatementKey { template, part: 0 }, &again)
                 }
             };
-            let request = Request { sql: text, types, arguments };
+            let request = Request::new(text, types, arguments).plain_if(is_plain);
             return Ok(session.borrow_mut().send(&request, level));
         }
         if let [only] = shards[..] {
@@ -583,13 +583,14 @@ impl Read {
                 part: table.shard_id(only).0,
             };
             let render = || Ok(format!("{opening}{}{closing}", render(template, only)?));
-            let request = Request { sql: Sql::Spooled(key, &render), types, arguments };
+            let request =
+                Request::new(Sql::Spooled(key, &render), types, arguments).plain_if(is_plain);
             return Ok(session.borrow_mut().send(&request, level));
         }
         let sql: Result<Vec<String>, PgError> =
             shards.iter().map(|index| render(template, *index)).collect();
         let sql = format!("{opening}{}{closing}", sql?.join(" UNION ALL "));
-        let request = Request { sql: Sql::Once(&sql), types, arguments };
+        let request = Request::new(Sql::Once(&sql), types, arguments).plain_if(is_plain);
         Ok(session.borrow_mut().send(&request, level))
     }
 

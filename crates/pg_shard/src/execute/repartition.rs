@@ -204,7 +204,7 @@ impl Read {
                 literal(&secrets::seal(node, Purpose::Split, &self.role(), &spec.to_text()))
             );
             let types = codecs.argument_types();
-            let request = Request { sql: Sql::Once(&sql), types, arguments: &arguments };
+            let request = Request::new(Sql::Once(&sql), types, &arguments);
             let level = transaction::level_for_read(&session.borrow());
             let had_transaction = session.borrow().depth > 0;
             session.borrow_mut().sharers = sharers;

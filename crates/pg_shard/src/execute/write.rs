@@ -77,14 +77,14 @@ impl RoutedWrite {
         let Some(Locked { tables, shards, by_key }) = self.lock(io)? else {
             return if plan.must_find { not_found(plan.tables[0]) } else { Ok(()) };
         };
-        let types = codecs.argument_types();
+        let (types, is_plain) = (codecs.argument_types(), plan.is_plain);
         let template = self.compiled.template_number(("", ""), &plan.template, types)?;
         let arguments = io.arguments(&[]);
         let mut rows = Returned { rows: io.rows(), wanted: plan.returning };
         let with_request = |index: usize, run: &mut dyn FnMut(&Request<'_>)| {
             let key = StatementKey { template, part: tables[0].shard_id(index).0 };
             let render = || render(&plan.template, index);
-            run(&Request { sql: Sql::Spooled(key, &render), types, arguments: &arguments });
+            run(&Request::new(Sql::Spooled(key, &render), types, &arguments).plain_if(is_plain));
         };
         let counts = plan.command.is_write();
         let (written, user) = (plan.writes.len(), plan.user);

@@ -78,7 +78,7 @@ fn ask(source: &RepartitionSource, part: usize) -> Result<Session, PgError> {
     let sql = format!("SELECT pgs_catalog.part_of_rows('{}', {part})", source.name);
     let mut arguments = Arguments::start(std::iter::empty());
     arguments.finish(&[true]);
-    let request = Request { sql: Sql::Once(&sql), types: &[], arguments: &arguments };
+    let request = Request::new(Sql::Once(&sql), &[], &arguments);
     session.send(&request, None).map_err(|failure| {
         let (Failure::Lost(error) | Failure::Statement(error)) = failure;
         not_fetched(&source.node, error)

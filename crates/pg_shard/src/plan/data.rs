@@ -37,6 +37,17 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// What it sends runs nothing that users have made: of functions only those of the server go into a scan.
+    pub(crate) fn is_plain(&self) -> bool {
+        match self {
+            Self::Routed(plan) => plan.is_plain,
+            Self::ShardScan(plan) => plan.split.is_none() && plan.moves == 0,
+            Self::InsertedRows(_) | Self::ComputedModify(_) => false,
+        }
+    }
+}
+
 /// A whole statement for one shard group.
 #[derive(Clone, Debug)]
 pub(crate) struct Routed {
@@ -54,6 +65,8 @@ pub(crate) struct Routed {
     pub(crate) spreads: bool,
     /// It is about one row, which must still be what it was.
     pub(crate) must_find: bool,
+    /// It runs nothing that users have made.
+    pub(crate) is_plain: bool,
     /// What decides the shard.
     pub(crate) prune: Prune<Key>,
     /// The SQL.
@@ -155,7 +168,7 @@ impl Plan {
                 }
                 w.int(i32::from(plan.brings_row))
                     .int(i32::from(plan.spreads))
-                    .int(i32::from(plan.must_find));
+                    .int(i32::from(plan.must_find) | i32::from(plan.is_plain) << 1);
                 w.int(count(plan.returned_tids.len()));
                 for column in &plan.returned_tids {
                     w.int(count(*column));
@@ -248,9 +261,8 @@ impl Plan {
                 let user = reader.oid();
                 let writes =
                     (0..read_count(reader)).map(|_| Command::from_code(reader.int())).collect();
-                let brings_row = reader.int() != 0;
-                let spreads = reader.int() != 0;
-                let must_find = reader.int() != 0;
+                let (brings_row, spreads) = (reader.int() != 0, reader.int() != 0);
+                let flags = reader.int();
                 let returned_tids = (0..read_count(reader)).map(|_| read_count(reader)).collect();
                 let layout = TidLayout::from_code(reader.int().unsigned_abs());
                 let prune = read_prune(reader);
@@ -262,7 +274,8 @@ impl Plan {
                     writes,
                     brings_row,
                     spreads,
-                    must_find,
+                    must_find: flags & 1 != 0,
+                    is_plain: flags & 2 != 0,
                     prune,
                     template,
                     sent,

@@ -256,6 +256,7 @@ pub(crate) fn plan(
             || matches!(facts.command, Command::Update | Command::Delete)
                 && !prepared.computes_volatile(),
         must_find,
+        is_plain: !facts.calls_users && !facts.is_write(),
         prune: way.prune.clone(),
         template,
         sent: prepared.sent,

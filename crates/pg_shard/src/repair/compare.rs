@@ -145,7 +145,7 @@ impl Pair<'_> {
             NoSession::Refused(error) => NodeFailure::Error(error),
         })?;
         let arguments = Arguments::none();
-        let request = Request { sql: Sql::Once(sql), types: &[], arguments: &arguments };
+        let request = Request::new(Sql::Once(sql), &[], &arguments);
         let level = self.isolation.or_else(|| transaction::level_for_read(&session.borrow()));
         let sent = session.borrow_mut().send(&request, level);
         sent.map_err(|failure| self.failed(node, failure))?;

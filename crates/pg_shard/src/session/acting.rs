@@ -1,8 +1,9 @@
 //! A flight whose statements a node executes with the rights of another role: what goes before them and behind them.
 
 use super::copy::{COPY_PIECE, EXACT_FLOATS};
+use super::flight::Named;
 use super::request::{BEGIN_ACTING, END_ACTING};
-use super::{Expect, Failure, Named, Session, StatementName};
+use super::{Expect, Failure, Session, StatementName};
 use protocol::Arguments;
 use std::ffi::CStr;
 

@@ -129,7 +129,7 @@ fn session(node: &NodeAddress) -> Option<SessionRef> {
 
 fn send(session: &SessionRef, question: &str) -> Result<(), Failure> {
     let arguments = Arguments::none();
-    let request = Request { sql: Sql::Once(question), types: &[], arguments: &arguments };
+    let request = Request::new(Sql::Once(question), &[], &arguments);
     session.borrow_mut().send(&request, None)
 }
 

@@ -31,8 +31,11 @@ pub(super) fn start(node: &NodeAddress) -> Result<Connection, NoSession> {
     }
     let reach = nodes::reach(node);
     let mut options: Vec<(String, String)> = settings::node_options();
-    let application = options.iter().find(|(keyword, _)| keyword == "application_name");
-    let application = application.map_or("pg_shard", |(_, name)| name).to_owned();
+    let application = settings::application_name();
+    let application = match identity::opens_for_all() {
+        true => application,
+        false => deadlock::identity().application(&application),
+    };
     options.retain(|(keyword, _)| !OWN.contains(&keyword.as_str()));
     options.extend([
         ("host".to_owned(), reach.host.clone()),
@@ -41,7 +44,7 @@ pub(super) fn start(node: &NodeAddress) -> Result<Connection, NoSession> {
         ("user".to_owned(), identity::login()),
         ("client_encoding".to_owned(), table::encoding()),
         // Nodes tell by it who serves whom: see `deadlock.rs`.
-        ("application_name".to_owned(), deadlock::identity().application(&application)),
+        ("application_name".to_owned(), application),
     ]);
     // What we cannot speak is not asked for (`pg::net::link`), unless the operator insists.
     if !options.iter().any(|(keyword, _)| keyword == "gssencmode") {
@@ -53,7 +56,11 @@ pub(super) fn start(node: &NodeAddress) -> Result<Connection, NoSession> {
     }
     let options: Vec<(&str, String)> =
         options.iter().map(|(k, v)| (k.as_str(), v.clone())).collect();
-    Connection::start(&options).map_err(NoSession::Refused)
+    let mut connection = Connection::start(&options).map_err(NoSession::Refused)?;
+    if identity::opens_for_all() {
+        connection.note_key();
+    }
+    Ok(connection)
 }
 
 /// Opens a connection and waits for it, at most `pg_shard.connect_timeout`.

@@ -29,6 +29,7 @@ impl Session {
             self.run("SELECT", None, &mut |_| Ok(()))?;
         }
         self.told.asks();
+        self.is_private = true;
         if !self.queue_lent_copy(sql, None) {
             self.link.flight().query(&format!("{EXACT_FLOATS}; {sql}"));
         }
@@ -83,6 +84,7 @@ impl Session {
             return Err(failure);
         }
         self.told.asks();
+        self.is_private = true;
         if !self.queue_lent_copy(sql, Some(data)) {
             let flight = self.link.flight();
             flight.query(sql);

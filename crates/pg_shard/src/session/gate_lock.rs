@@ -35,7 +35,7 @@ impl Session {
         let is_alone = gate::uses_several();
         self.gate = if is_alone { Gate::Alone(1) } else { Gate::Shared };
         let command = Command::Gate { is_alone };
-        let found = self.statements.find_command(command.key());
+        let found = self.statements.find_command(command);
         let name = StatementName::Numbered(found.number);
         if found.is_new {
             self.link.flight().parse(name, &command.sql(), &[]);

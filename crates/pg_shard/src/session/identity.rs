@@ -16,13 +16,16 @@ use pg::server::settings::{self, Settings};
 use pgrx::pg_sys::Oid;
 use shardmap::instruction::{Purpose, Secret};
 use shardmap::lending::Lending;
-use std::cell::Cell;
+use sharing::{Digest, digest};
+use std::cell::{Cell, RefCell};
 
 thread_local! {
     /// Whose rights count for what is asked now, if not the current role's.
     static LENT: Cell<Oid> = const { Cell::new(Oid::INVALID) };
     /// Who acts on the nodes now, restricted, whoever asks.
     static MAINTAINER: Cell<Oid> = const { Cell::new(Oid::INVALID) };
+    /// What is opened now has the name of no backend.
+    static FOR_ALL: Cell<bool> = const { Cell::new(false) };
     /// As whom connections are opened now, whoever acts.
     static LOGIN: Cell<Oid> = const { Cell::new(Oid::INVALID) };
 }
@@ -86,6 +89,23 @@ pub(crate) fn logged_in_as<T>(role: Oid, body: impl FnOnce() -> T) -> T {
     with(&LOGIN, role, body)
 }
 
+/// Runs `body`, which opens connections that others may use too.
+pub(super) fn opening_for_all<T>(is_for_all: bool, body: impl FnOnce() -> T) -> T {
+    struct Before(bool);
+    impl Drop for Before {
+        fn drop(&mut self) {
+            FOR_ALL.set(self.0);
+        }
+    }
+    let _before = Before(FOR_ALL.replace(is_for_all));
+    body()
+}
+
+/// What is opened now others may use too.
+pub(super) fn opens_for_all() -> bool {
+    FOR_ALL.get()
+}
+
 /// Runs `body`, for which the nodes act as a table's owner under the restrictions of maintenance.
 pub(crate) fn maintaining_as<T>(owner: Oid, body: impl FnOnce() -> T) -> T {
     with(&MAINTAINER, owner, body)
@@ -140,6 +160,66 @@ pub(super) fn login() -> String {
     table::role_name(apart().login)
 }
 
+/// What the server's backends know together of what a session has been told; zero is unknown.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Remembered {
+    /// One more than the role that it has been told to set.
+    pub(super) role: u64,
+    /// Of the settings that it has been told.
+    pub(super) settings: Digest,
+    /// Of the client's own settings.
+    pub(super) own: Digest,
+    /// Of whom it has the name; see [`Standing::holder`].
+    pub(super) holder: u64,
+}
+
+const UNKNOWN: Digest = Digest(0, 0);
+
+/// A session that was never told settings of a client's own.
+const NONE: Digest = Digest(0, 1);
+
+/// A session that has the name of no backend.
+pub(super) const NOBODY: u64 = 1;
+
+/// The name of this backend.
+pub(super) fn myself() -> u64 {
+    u64::from(pg::server::transaction::backend_pid().cast_unsigned()) + 2
+}
+
+thread_local! {
+    /// Digests of settings that were told. Other processes do not know the numbers of which [`Settings`] consists.
+    static DIGESTS: RefCell<Vec<(Settings, Digest)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// So many of them are kept.
+const MOST_DIGESTS: usize = 16;
+
+/// What all processes take for these settings, which are the client's now.
+fn settings_digest(now: Settings) -> Digest {
+    DIGESTS.with_borrow_mut(|known| {
+        if let Some((_, digest)) = known.iter().find(|(settings, _)| *settings == now) {
+            return *digest;
+        }
+        let values: Vec<String> =
+            settings::FOLLOWED.into_iter().map(settings::told_value).collect();
+        let found = digest(values.iter().map(String::as_bytes));
+        if known.len() >= MOST_DIGESTS {
+            known.remove(0);
+        }
+        known.push((now, found));
+        found
+    })
+}
+
+/// Of the client's own settings: of their names, and of all.
+fn own_digests(values: &[(String, String)]) -> (Digest, Digest) {
+    let mut sorted: Vec<&(String, String)> = values.iter().collect();
+    sorted.sort();
+    let names = digest(sorted.iter().map(|(name, _)| name.as_bytes()));
+    let all = sorted.iter().flat_map(|(name, value)| [name.as_bytes(), value.as_bytes()]);
+    (names, digest(all))
+}
+
 /// What a session has been told to be, and what it is to be.
 #[derive(Debug)]
 pub(super) struct Standing {
@@ -157,6 +237,14 @@ pub(super) struct Standing {
     settings: Option<Settings>,
     /// The fingerprint of the client's own settings that it has been told, likewise.
     own_settings: Option<u64>,
+    /// Digests of what it has been told of both.
+    told: (Digest, Digest),
+    /// Of the names of own settings under which the session is shared.
+    names: Option<Digest>,
+    /// It has been told settings under other names: they would be found by others.
+    strays: bool,
+    /// Of whom the session has the name, by which nodes tell who waits for whom: one of [`NOBODY`] and [`myself`], or another's.
+    pub(super) holder: u64,
     /// Something has been told in the remote transaction, and is forgotten with it.
     pub(super) is_local: bool,
     /// The remote transaction has been told what SET CONSTRAINTS has said.
@@ -174,9 +262,60 @@ impl Standing {
             known: Some(Oid::INVALID),
             settings: None,
             own_settings: Some(0),
+            told: (UNKNOWN, NONE),
+            names: None,
+            strays: false,
+            holder: if opens_for_all() { NOBODY } else { myself() },
             is_local: false,
             knows_constraints: false,
         }
+    }
+
+    /// The session is shared, among those who have own settings of these names.
+    pub(super) fn share(&mut self, names: Option<Digest>) {
+        (self.names, self.strays) = (names, self.own_settings != Some(0));
+    }
+
+    /// Others have had the session meanwhile.
+    pub(super) fn take_over(&mut self, remembered: &Remembered, names: Option<Digest>) {
+        *self = Self { set: Oid::INVALID, holder: remembered.holder, names, ..Self::new() };
+        self.known = remembered.role.checked_sub(1).map(|role| Oid::from(role as u32));
+        let now = settings::settings();
+        let told = settings_digest(now);
+        (self.settings, self.told.0) = (None, UNKNOWN);
+        if told == remembered.settings {
+            (self.settings, self.told.0) = (Some(now), told);
+        }
+        let own = settings::own_settings();
+        let told = match own {
+            0 => NONE,
+            // From now on this backend is to tell if one of them is set back.
+            _ => own_digests(&settings::own_setting_values()).1,
+        };
+        (self.own_settings, self.told.1) = (None, remembered.own);
+        if told == remembered.own {
+            self.own_settings = Some(own);
+        }
+    }
+
+    /// What others are to know of it.
+    pub(super) fn hand_over(&self) -> Remembered {
+        let own = match (self.own_settings, self.names) {
+            (Some(_), _) => self.told.1,
+            (None, None) => NONE,
+            (None, Some(_)) => UNKNOWN,
+        };
+        Remembered {
+            role: self.known.map_or(0, |role| u64::from(role.to_u32()) + 1),
+            settings: if self.settings.is_some() { self.told.0 } else { UNKNOWN },
+            own,
+            holder: self.holder,
+        }
+    }
+
+    /// Nothing that it was told is found by others who do not know of it.
+    pub(super) fn can_be_shared(&self) -> bool {
+        !self.strays
     }
 
     /// What the session is to be for whoever asks it next, with its own rights.
@@ -238,13 +377,25 @@ impl Standing {
 
     /// The node's settings are others than it was told.
     pub(super) fn forget_settings(&mut self) {
-        self.settings = None;
+        (self.settings, self.told.0) = (None, UNKNOWN);
     }
 
     /// What was told in a transaction that was rolled back is forgotten.
     pub(super) fn forget(&mut self) {
         (self.known, self.settings, self.own_settings) = (None, None, None);
+        self.holder = 0;
         self.knows_constraints = false;
+    }
+
+    fn note_own(&mut self, values: &[(String, String)]) {
+        if values.is_empty() {
+            // None were told before, or they are under names that the session is not shared by.
+            self.told.1 = NONE;
+            return;
+        }
+        let (names, all) = own_digests(values);
+        self.strays |= self.names != Some(names);
+        self.told.1 = all;
     }
 
     /// The statement that tells what has changed.
@@ -264,12 +415,13 @@ impl Standing {
             calls.extend(
                 followed.map(|it| set_config(&it.to_string_lossy(), &settings::told_value(it))),
             );
-            self.settings = Some(now);
+            (self.settings, self.told.0) = (Some(now), settings_digest(now));
         }
         let now = settings::own_settings();
         if self.own_settings != Some(now) {
-            let own = settings::own_setting_values().into_iter();
-            calls.extend(own.map(|(name, value)| set_config(&name, &value)));
+            let own = settings::own_setting_values();
+            self.note_own(&own);
+            calls.extend(own.iter().map(|(name, value)| set_config(name, value)));
             self.own_settings = Some(now);
         }
         if calls.is_empty() {
@@ -280,7 +432,7 @@ impl Standing {
     }
 }
 
-fn set_config(name: &str, value: &str) -> String {
+pub(super) fn set_config(name: &str, value: &str) -> String {
     let quoted = |text: &str| text.replace('\'', "''");
     format!("pg_catalog.set_config('{}', '{}', false)", quoted(name), quoted(value))
 }

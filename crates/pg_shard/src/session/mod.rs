@@ -20,6 +20,9 @@ pub(crate) mod alive;
 /// Opening connections.
 mod connect;
 
+/// What a flight consists of.
+mod flight;
+
 /// Waits that would never end.
 pub(crate) mod deadlock;
 
@@ -74,6 +77,9 @@ pub(crate) mod secrets;
 
 /// One snapshot of each node for a statement.
 pub(crate) mod snapshot;
+
+/// Sessions that all backends share.
+mod sharing;
 
 /// Statements that are prepared on a node.
 mod statements;
@@ -179,21 +185,16 @@ enum Commit {
     Answered(Ending),
 }
 
-/// How the node knows a statement of a flight.
-struct Named {
-    name: StatementName,
-    /// The text, if the node has to prepare it.
-    parse: Option<String>,
-    /// The key of a statement that is kept from now on.
-    key: Option<StatementKey>,
-}
-
 /// A connection to a node.
 #[derive(Debug)]
 pub(crate) struct Session {
     /// The node.
     pub(crate) node: NodeAddress,
     link: Link,
+    /// Its place among those that all backends share.
+    lease: Option<::sharing::Lease>,
+    /// Something was done that may stay with the session: nobody else is to have it.
+    is_private: bool,
     /// 0 outside a remote transaction, 1 inside, one more for each savepoint.
     pub(crate) depth: u32,
     /// The remote transaction has changed something.
@@ -274,19 +275,6 @@ pub(crate) struct Session {
     is_at_time: bool,
 }
 
-/// Settings that change what our statements mean, how values are read and written, or whether a session lasts: whatever is
-/// set for the role or the database on the node, they are these. Those that follow the client's are in `identity.rs`.
-const PINNED: &str = "SET role = none; SET search_path = pg_catalog, pg_temp; SET extra_float_digits = 3; \
-    SET standard_conforming_strings = on; SET escape_string_warning = on; SET backslash_quote = safe_encoding; \
-    SET array_nulls = on; SET transform_null_equals = off; SET quote_all_identifiers = off; \
-    SET xmlbinary = base64; SET row_security = on; SET gin_fuzzy_search_limit = 0; SET exit_on_error = off; \
-    SET check_function_bodies = on; SET default_transaction_read_only = off; \
-    SET default_transaction_deferrable = off; SET default_transaction_isolation = 'read committed'; \
-    SET client_connection_check_interval = '2s'; SET statement_timeout = 0; SET lock_timeout = 0; \
-    SET idle_in_transaction_session_timeout = 0; SET pg_shard.tell_commits = on; \
-    SELECT CASE WHEN pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL \
-    THEN pg_catalog.set_config('transaction_timeout', '0', false) END";
-
 /// The error for a statement that is stored and whose rows cannot be had.
 fn not_returned(cause: &PgError) -> PgError {
     PgError::new(cause.sqlstate(), cause.message().to_owned())
@@ -327,6 +315,8 @@ impl Session {
         Self {
             node: node.clone(),
             link,
+            lease: None,
+            is_private: false,
             depth: 0,
             wrote: false,
             locked: false,
@@ -450,6 +440,7 @@ impl Session {
         // Somebody may hold the session for a while. A node that only seemed dead must not keep our locks meanwhile: the
         // statement that is sent again would wait for them, and so for us.
         self.link.hang_up();
+        self.retire();
         self.lost.get_or_insert_with(|| error.clone());
         Failure::Lost(error)
     }
@@ -572,70 +563,6 @@ impl Session {
         self.link.send_some().map(drop).map_err(|error| self.lose_unless_told(error))
     }
 
-    /// Finds out how the node knows a flight's statements, and makes the texts of those that it has to prepare.
-    ///
-    /// All of that happens before anything is queued: no statement of the flight is closed to make room for another.
-    fn name_statements(&mut self, requests: &[Request<'_>]) -> Result<Vec<Named>, Failure> {
-        debug_assert!(self.expects.is_empty(), "one statement at a time");
-        if let Some(failure) = self.broken() {
-            return Err(failure);
-        }
-        let mut named: Vec<Named> = Vec::with_capacity(requests.len());
-        for request in requests {
-            match self.name_statement(request) {
-                Ok(statement) => named.push(statement),
-                Err(error) => {
-                    // Nothing is sent: what was to be prepared is not.
-                    let new = named.iter().filter_map(|statement| statement.key);
-                    new.for_each(|key| self.statements.forget(key));
-                    return Err(Failure::Statement(error));
-                }
-            }
-        }
-        self.statements.trim(settings::max_prepared_statements(), requests.len());
-        Ok(named)
-    }
-
-    fn name_statement(&mut self, request: &Request<'_>) -> Result<Named, PgError> {
-        let is_logged = settings::log_distributed_statements();
-        let (name, text, key) = match &request.sql {
-            Sql::Once(sql) => (StatementName::Unnamed, Some((*sql).to_owned()), None),
-            Sql::Again => (StatementName::Unnamed, None, None),
-            Sql::Spooled(key, render) => {
-                let found = self.statements.find(*key);
-                let text = (found.is_new || is_logged).then(render).transpose();
-                if found.is_new && text.is_err() {
-                    self.statements.forget(*key);
-                }
-                let text = text?;
-                (StatementName::Numbered(found.number), text, found.is_new.then_some(*key))
-            }
-        };
-        if is_logged && let Some(sql) = &text {
-            pg::sys::error::log(PgError::new(
-                SqlState(*b"00000"),
-                format!("distributed statement: {sql}"),
-            ));
-        }
-        let is_prepared = key.is_none() && !matches!(request.sql, Sql::Once(_));
-        Ok(Named { name, parse: text.filter(|_| !is_prepared), key })
-    }
-
-    /// Queues what goes before a flight's statements.
-    fn open_flight(&mut self, level: Option<(u32, Isolation)>) {
-        self.error = None;
-        self.affected = 0;
-        // First of all, where no error can skip it.
-        for number in self.statements.take_forgotten() {
-            self.link.flight().close(StatementName::Numbered(number));
-        }
-        if let Some((level, isolation)) = level {
-            // BEGIN first: an isolation level must be set before any query.
-            self.queue_transaction(level, isolation);
-        }
-        self.queue_settings();
-    }
-
     fn queue_sync(&mut self) {
         self.told.asks();
         self.link.flight().sync();
@@ -660,6 +587,7 @@ impl Session {
             return Err(failure);
         }
         self.error = None;
+        self.is_private = true;
         if let Some((level, isolation)) = level {
             self.queue_transaction(level, isolation);
         }
@@ -681,11 +609,7 @@ impl Session {
         each: &mut dyn FnMut(Row<'_>) -> Result<(), PgError>,
     ) -> Result<u64, Failure> {
         let arguments = Arguments::none();
-        self.execute(
-            &Request { sql: Sql::Once(sql), types: &[], arguments: &arguments },
-            level,
-            each,
-        )
+        self.execute(&Request::new(Sql::Once(sql), &[], &arguments), level, each)
     }
 
     /// The remote transaction has ended.
@@ -727,7 +651,7 @@ impl Session {
                 Some(_) => Command::BeginSnapshot,
                 None => Command::Begin(isolation),
             };
-            let found = self.statements.find_command(begin.key());
+            let found = self.statements.find_command(begin);
             let name = StatementName::Numbered(found.number);
             if found.is_new {
                 self.link.flight().parse(name, &begin.sql(), &[]);
@@ -954,6 +878,8 @@ impl Session {
             return Ok(());
         }
         self.settle_copies();
-        self.run("SELECT", Some((level, isolation)), &mut |_| Ok(())).map(drop)
+        let arguments = Arguments::none();
+        let nothing = Request::new(Sql::Once("SELECT"), &[], &arguments).plain_if(true);
+        self.execute(&nothing, Some((level, isolation)), &mut |_| Ok(())).map(drop)
     }
 }

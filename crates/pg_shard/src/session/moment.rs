@@ -55,6 +55,26 @@ pub(super) enum Keeping {
     FarTime,
 }
 
+impl Keeping {
+    /// As a number, for other backends.
+    pub(super) fn code(self) -> u64 {
+        match self {
+            Self::Nothing => 0,
+            Self::Time => 1,
+            Self::FarTime => 2,
+        }
+    }
+
+    /// Back from it.
+    pub(super) fn from_code(code: u64) -> Self {
+        match code {
+            1 => Self::Time,
+            2 => Self::FarTime,
+            _ => Self::Nothing,
+        }
+    }
+}
+
 /// What the node says of that.
 pub(super) fn keeping(link: &mut Link) -> Keeping {
     match link.connection().parameter(c"pg_shard.keeps_time").as_deref() {

@@ -2,7 +2,7 @@
 
 use super::connect::connect_all;
 use super::two_phase::ABOUT_NODE;
-use super::{Expect, Failure, NoSession, PINNED, Session, pooler};
+use super::{Expect, Failure, NoSession, Session, pooler};
 use crate::settings;
 use pg::net::libpq::Connection;
 use pg::net::link::Link;
@@ -10,6 +10,19 @@ use pg::net::wait::clock;
 use pg::server::commit;
 use shardmap::NodeAddress;
 use std::time::Duration;
+
+/// Settings that change what our statements mean, how values are read and written, or whether a session lasts: whatever is
+/// set for the role or the database on the node, they are these. Those that follow the client's are in `identity.rs`.
+const PINNED: &str = "SET role = none; SET search_path = pg_catalog, pg_temp; SET extra_float_digits = 3; \
+    SET standard_conforming_strings = on; SET escape_string_warning = on; SET backslash_quote = safe_encoding; \
+    SET array_nulls = on; SET transform_null_equals = off; SET quote_all_identifiers = off; \
+    SET xmlbinary = base64; SET row_security = on; SET gin_fuzzy_search_limit = 0; SET exit_on_error = off; \
+    SET check_function_bodies = on; SET default_transaction_read_only = off; \
+    SET default_transaction_deferrable = off; SET default_transaction_isolation = 'read committed'; \
+    SET client_connection_check_interval = '2s'; SET statement_timeout = 0; SET lock_timeout = 0; \
+    SET idle_in_transaction_session_timeout = 0; SET pg_shard.tell_commits = on; \
+    SELECT CASE WHEN pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL \
+    THEN pg_catalog.set_config('transaction_timeout', '0', false) END";
 
 /// What became of an attempt to open a session, and how long it took.
 type Opened = (Result<Session, NoSession>, Duration);

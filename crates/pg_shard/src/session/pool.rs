@@ -5,6 +5,7 @@ use super::gate;
 use super::identity::{self, Wanted};
 pub(crate) use super::identity::{acting_as, logged_in_as, user};
 use super::known_secrets;
+use super::sharing::{self, Offer, Room};
 use super::{Failure, NoSession, Session};
 use crate::nodes;
 use crate::transaction;
@@ -151,10 +152,76 @@ fn session_in(
     }
     let session = match take_failed(role, node) {
         Some(reason) => Err(reason),
-        None => add(wanted, node, open_all(wanted, std::slice::from_ref(node)).remove(0)),
+        None => claim_or_open(wanted, node, stale),
     }?;
     enter(&session)?;
     Ok(session)
+}
+
+/// A session that nobody uses, or a new one.
+fn claim_or_open(
+    wanted: Wanted,
+    node: &NodeAddress,
+    stale: Stale,
+) -> Result<SessionRef, NoSession> {
+    let room = match claim(wanted, node, stale)? {
+        Offer::Session(session) => return Ok(session),
+        Offer::Room(room) => Some(room),
+        Offer::Private => None,
+    };
+    let opened = open_all(wanted, std::slice::from_ref(node), room.is_some()).remove(0);
+    add(wanted, node, opened, room)
+}
+
+/// A session that nobody uses and that this backend has from now on, or what there is instead.
+fn claim(wanted: Wanted, node: &NodeAddress, stale: Stale) -> Result<Offer, NoSession> {
+    loop {
+        let holds_one = SESSIONS
+            .with_borrow(|sessions| sessions.iter().any(|it| sharing::is_shared(&it.session)));
+        let offer = sharing::offer(wanted, node, holds_one)?;
+        let Offer::Session(session) = &offer else { return Ok(offer) };
+        if stale == Stale::Matters && session.borrow().is_stale() {
+            let error =
+                PgError::new(SqlState::CONNECTION_FAILURE, "the server closed the connection");
+            session.borrow_mut().give_up(error);
+            continue;
+        }
+        session.borrow_mut().standing.stand_in(wanted);
+        keep(wanted, node, session);
+        return Ok(offer);
+    }
+}
+
+fn keep(wanted: Wanted, node: &NodeAddress, session: &SessionRef) {
+    let addresses = nodes::version();
+    SESSIONS.with_borrow_mut(|sessions| {
+        let (role, session) = (wanted.login, Rc::clone(session));
+        sessions.push(Pooled { role, node: node.clone(), session, addresses });
+    });
+}
+
+/// The transaction has ended: others may use its sessions.
+pub(crate) fn give_back() {
+    let is_any =
+        SESSIONS.with_borrow(|sessions| sessions.iter().any(|it| sharing::is_shared(&it.session)));
+    if !is_any {
+        return;
+    }
+    for pooled in SESSIONS.take() {
+        let Pooled { role, node, session, addresses } = pooled;
+        if let Some(session) = sharing::give_back(session) {
+            SESSIONS.with_borrow_mut(|sessions| {
+                sessions.push(Pooled { role, node, session, addresses });
+            });
+        }
+    }
+}
+
+/// A session of this backend is in a remote transaction; one that is being used just now does not count.
+pub(super) fn any_in_transaction() -> bool {
+    SESSIONS.with_borrow(|sessions| {
+        sessions.iter().any(|it| it.session.try_borrow().is_ok_and(|session| session.depth > 0))
+    })
 }
 
 /// The sessions that have gone through their nodes' gates, besides this one.
@@ -229,8 +296,14 @@ pub(crate) fn have_gates_alone() -> Result<(), PgError> {
     Ok(())
 }
 
-fn open_all(wanted: Wanted, nodes: &[NodeAddress]) -> Vec<(Result<Session, NoSession>, Duration)> {
-    logged_in_as(wanted.login, || Session::open_all(nodes))
+fn open_all(
+    wanted: Wanted,
+    nodes: &[NodeAddress],
+    is_for_all: bool,
+) -> Vec<(Result<Session, NoSession>, Duration)> {
+    identity::opening_for_all(is_for_all, || {
+        logged_in_as(wanted.login, || Session::open_all(nodes))
+    })
 }
 
 /// The secret of a node, if it tells it. It is asked by the owner of this server's own, a superuser.
@@ -288,6 +361,7 @@ fn add(
     wanted: Wanted,
     node: &NodeAddress,
     (opened, took): (Result<Session, NoSession>, Duration),
+    room: Option<Room>,
 ) -> Result<SessionRef, NoSession> {
     if matches!(opened, Err(NoSession::Unreachable(_))) && took >= SLOW {
         avoid(node);
@@ -295,12 +369,11 @@ fn add(
     let mut opened = opened?;
     opened.standing.stand_in(wanted);
     crate::distributed_commit::end_what_was_left(&mut opened);
+    if let Some(room) = room {
+        room.fill(&mut opened);
+    }
     let session = Rc::new(RefCell::new(opened));
-    let addresses = nodes::version();
-    SESSIONS.with_borrow_mut(|sessions| {
-        let (role, session) = (wanted.login, Rc::clone(&session));
-        sessions.push(Pooled { role, node: node.clone(), session, addresses });
-    });
+    keep(wanted, node, &session);
     Ok(session)
 }
 
@@ -340,11 +413,31 @@ fn open_if_missing<'a>(nodes: impl Iterator<Item = &'a NodeAddress>, least: usiz
     if missing.len() < least || transaction::doomed().is_some() {
         return;
     }
-    let opened = open_all(wanted, &missing);
     let now = pg::server::transaction::statement_start();
-    for (node, opened) in missing.into_iter().zip(opened) {
-        if let Err(reason) = add(wanted, &node, opened) {
-            FAILED.with_borrow_mut(|failed| failed.push((now, wanted.login, node, reason)));
+    let fail = |node: &NodeAddress, reason: NoSession| {
+        FAILED.with_borrow_mut(|failed| failed.push((now, wanted.login, node.clone(), reason)));
+    };
+    let mut rooms: Vec<Option<Room>> = Vec::new();
+    missing.retain(|node| match claim(wanted, node, Stale::Matters) {
+        Ok(Offer::Session(_)) => false,
+        Ok(Offer::Room(room)) => {
+            rooms.push(Some(room));
+            true
+        }
+        Ok(Offer::Private) => {
+            rooms.push(None);
+            true
+        }
+        Err(reason) => {
+            fail(node, reason);
+            false
+        }
+    });
+    let is_for_all = rooms.iter().any(Option::is_some);
+    let opened = open_all(wanted, &missing, is_for_all);
+    for ((node, opened), room) in missing.into_iter().zip(opened).zip(rooms) {
+        if let Err(reason) = add(wanted, &node, opened, room) {
+            fail(&node, reason);
         }
     }
 }

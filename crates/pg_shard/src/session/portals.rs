@@ -1,7 +1,8 @@
 //! Statements in a flight, bound to portals: executed at once, or in another flight of the remote transaction.
 
+use super::flight::Named;
 use super::portal_names::name;
-use super::{Expect, Failure, Named, Request, Session};
+use super::{Expect, Failure, Request, Session};
 use pg::server::transaction::Isolation;
 use pg::time::Reading;
 

@@ -43,6 +43,20 @@ pub(crate) struct Request<'a> {
     pub(crate) types: &'a [u32],
     /// The arguments, and in which format rows are to come.
     pub(crate) arguments: &'a Arguments,
+    /// It runs nothing that users have made: nothing of it stays in the session when its transaction has ended.
+    pub(crate) is_plain: bool,
+}
+
+impl<'a> Request<'a> {
+    /// One that may leave something in the session.
+    pub(crate) fn new(sql: Sql<'a>, types: &'a [u32], arguments: &'a Arguments) -> Self {
+        Self { sql, types, arguments, is_plain: false }
+    }
+
+    /// The same, which leaves nothing if `is_plain`.
+    pub(crate) fn plain_if(self, is_plain: bool) -> Self {
+        Self { is_plain, ..self }
+    }
 }
 
 /// A command that every session keeps prepared.

@@ -1,14 +1,38 @@
 //! What a node is told before a statement, because it has changed: role, settings, and who shares its processors.
 
-use super::{Session, constraints};
+use super::identity::{self, NOBODY};
+use super::{Session, constraints, deadlock, pool};
+use crate::settings;
 
 impl Session {
     pub(super) fn queue_settings(&mut self) {
         self.queue_closing();
         self.queue_sharers();
+        self.queue_holder();
         if let Some(sql) = self.standing.tell() {
             self.queue_command(&sql);
         }
+    }
+
+    /// Nodes tell by the session's name who serves whom ([`deadlock`]). A shared one has that of the backend whose transaction uses it;
+    /// a statement by itself, which holds nothing elsewhere, is no part of a circle and needs only not to have another's.
+    fn queue_holder(&mut self) {
+        let myself = identity::myself();
+        let holder = self.standing.holder;
+        if holder == myself {
+            return;
+        }
+        let needs_name = self.depth > 0 || pool::any_in_transaction();
+        if holder == NOBODY && !needs_name {
+            return;
+        }
+        let name = settings::application_name();
+        let (name, holder) = match needs_name {
+            true => (deadlock::identity().application(&name), myself),
+            false => (name, NOBODY),
+        };
+        self.queue_command(&format!("SELECT {}", identity::set_config("application_name", &name)));
+        (self.standing.holder, self.standing.is_local) = (holder, true);
     }
 
     /// Nodes of one host share its processors: each takes its part of the parallel workers that it may have.

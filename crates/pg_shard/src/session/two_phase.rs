@@ -34,7 +34,7 @@ impl Session {
             return;
         }
         let command = Command::Evidence;
-        let found = self.statements.find_command(command.key());
+        let found = self.statements.find_command(command);
         let name = StatementName::Numbered(found.number);
         if found.is_new {
             self.link.flight().parse(name, &command.sql(), &[]);
