@@ -267,7 +267,7 @@ fn compare(cluster: &TestCluster, replicas: u32, seed: u64, count: usize) {
     for session in [&mut plain, &mut sharded] {
         session.sql(LOCAL);
     }
-    let mut numbers = Numbers(seed);
+    let mut numbers = Numbers(testkit::seed(seed));
     let mut mismatches = String::new();
     let (mut done, mut failed) = (0, 0);
     for turn in 0..count {

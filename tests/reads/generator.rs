@@ -87,7 +87,7 @@ pub(crate) struct Query {
 
 /// The statement of a seed.
 pub(crate) fn statement(seed: u64) -> Statement {
-    let mut random = Random::new(seed);
+    let mut random = Random::new(testkit::seed(seed));
     let takes_parameters = random.chance(25);
     let mut generator = Generator {
         random,

@@ -189,7 +189,7 @@ impl Sides {
 
     /// What is wrong with the answer to a statement, if anything; and whether the statement is one that fails.
     fn compare(&mut self, statement: &Statement, seed: u64) -> Verdict {
-        let mut random = Random::new(!seed);
+        let mut random = Random::new(!testkit::seed(seed));
         let way = match random.below(8) {
             0 if statement.parameters.is_empty() && !statement.sql.contains(" FOR ") => Way::Cursor,
             1 | 2 => Way::Prepared,

@@ -20,7 +20,7 @@ mod random;
 mod wait;
 
 pub use programs::{Pgbench, PgbenchReport, Script};
-pub use random::Random;
+pub use random::{Random, seed};
 pub use session::{Notice, Rows, Session, SqlError};
 pub use test_cluster::{Placement, TestCluster};
 pub use wait::wait_until;

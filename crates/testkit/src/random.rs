@@ -12,3 +12,12 @@ impl Random {
         (self.0 >> 33) % limit
     }
 }
+
+/// The variable whose number changes all seeds: for a search by hand.
+const SEED: &str = "PGSHARD_TEST_SEED";
+
+/// The seed of a test, or another one if a search by hand wants it.
+pub fn seed(usual: u64) -> u64 {
+    let other = std::env::var(SEED).ok().and_then(|number| number.parse().ok());
+    usual.wrapping_add(other.unwrap_or(0_u64).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}

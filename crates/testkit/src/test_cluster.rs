@@ -152,7 +152,8 @@ impl TestCluster {
     #[track_caller]
     pub fn on_all_nodes(&self, text: &str) {
         self.on_workers(text);
-        self.sql(text);
+        // A session of its own, as theirs: the text may set a role.
+        self.new_session().sql(text);
     }
 
     /// Runs the same on every worker.
@@ -369,9 +370,21 @@ fn difference(left: NodeName, of_left: &Rows, right: NodeName, of_right: &Rows) 
     )
 }
 
+/// The variable that names a directory with the library, the control file and the scripts of another build: whether a test
+/// fails on it is a test of the test.
+const OTHER_BUILD: &str = "PGSHARD_TEST_ARTIFACTS";
+
+/// The library of this build, or of another one.
+fn artifacts() -> Artifacts {
+    match std::env::var_os(OTHER_BUILD).map(PathBuf::from) {
+        Some(dir) => Artifacts { library: dir.join("libpg_shard.so"), extension_dir: dir },
+        None => Artifacts::of_this_build().expect("a test knows its own program"),
+    }
+}
+
 /// One copy of PostgreSQL with the library of this build, for all tests, kept from run to run.
 fn installation() -> Installation {
-    let artifacts = Artifacts::of_this_build().expect("a test knows its own program");
+    let artifacts = artifacts();
     let mut hasher = DefaultHasher::new();
     artifacts.library.hash(&mut hasher);
     let dir = std::env::temp_dir().join(format!("pgshard-testkit-{:016x}", hasher.finish()));
