@@ -6,6 +6,9 @@
 /// Which placements to move so that nodes carry equal shares.
 pub mod balance;
 
+/// Types that mean the same everywhere in binary form.
+pub mod binary_types;
+
 /// When to stop catching up with writers.
 pub mod catching_up;
 

@@ -66,13 +66,12 @@ pub(crate) enum DefinitionError {
     },
 }
 
-/// The statements that create a shard, and the one that drops it, with the shard's id left open.
+/// The statements that create a shard, with its id left open.
 #[derive(Clone, Debug)]
 pub(crate) struct ShardDefinition {
     /// What creates the objects that shards need, where a node lacks them.
     pub(crate) prerequisites: Vec<String>,
     create: Vec<Template>,
-    drop: Template,
 }
 
 /// Reads the definition of `relation`, a regular or foreign table, from the catalogs.
@@ -98,20 +97,13 @@ impl ShardDefinition {
     /// Reads how shards of `relation` are made.
     pub(crate) fn read(relation: Oid) -> Result<Self, DefinitionError> {
         let definition = read(relation)?;
-        let (create, drop) = (definition.create(), definition.drop());
-        Ok(Self { prerequisites: definition.prerequisites, create, drop })
+        let create = definition.create();
+        Ok(Self { prerequisites: definition.prerequisites, create })
     }
 
     /// The statements that create shard `shard_id`, in order.
     pub(crate) fn statements(&self, shard_id: i64) -> Result<Vec<String>, DefinitionError> {
         self.create.iter().map(|template| Ok(template.fill(shard_id)?)).collect()
-    }
-
-    /// The statement that drops shard `shard_id`, whether it is there or not.
-    ///
-    /// A name that is too long is refused here as well: the server would cut it short, and might then drop the table itself.
-    pub(crate) fn drop_statement(&self, shard_id: i64) -> Result<String, DefinitionError> {
-        Ok(self.drop.fill(shard_id)?)
     }
 }
 

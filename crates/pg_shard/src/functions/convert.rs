@@ -16,7 +16,7 @@ use crate::session::pool::{self, SessionRef};
 use crate::transaction::{self, NodeFailure};
 use pg::catalog::privileged;
 use pg::catalog::table::{self, RelationLock};
-use pg::exec::copy::{self, CopySource, local};
+use pg::exec::copy::{self, CopySource, RowFormat, local};
 use pg::server::lock::{Mode, ShardLock, lock_shard};
 use pg::server::utility::copied_columns;
 use pg::sys::error::raise;
@@ -70,7 +70,7 @@ fn distribute_everywhere(oid: Oid) -> Result<(), PgError> {
     distribute_with_rows(oid, &column, &Layout::Spread { shard_count: 1, replication_factor })
 }
 
-fn distribute_with_rows(oid: Oid, column: &str, layout: &Layout) -> Result<(), PgError> {
+pub(super) fn distribute_with_rows(oid: Oid, column: &str, layout: &Layout) -> Result<(), PgError> {
     check_owner(oid)?;
     if let Layout::Beside(other) = layout {
         check_owner(other.oid)?;
@@ -119,7 +119,7 @@ fn undistribute_table(table_name: Option<Oid>) {
     raise(given(table_name, "table_name").and_then(bring_back));
 }
 
-fn bring_back(oid: Oid) -> Result<(), PgError> {
+pub(super) fn bring_back(oid: Oid) -> Result<(), PgError> {
     check_owner(oid)?;
     table::lock_for_truncate(oid);
     catalog::forget(Some(oid));
@@ -152,7 +152,9 @@ fn bring_back(oid: Oid) -> Result<(), PgError> {
     for index in 0..table.map.len() {
         let (session, node) = fetch(&table, index, &columns)?;
         let rows = ShardRows { session, node };
-        privileged::as_restricted(owner, || copy::receive(oid, &columns, Box::new(rows)))?;
+        privileged::as_restricted(owner, || {
+            copy::receive(oid, &columns, RowFormat::Text, Box::new(rows))
+        })?;
     }
     ddl::forget_table(&table)?;
     mark::remove(oid)

@@ -8,12 +8,13 @@ use crate::session::secrets;
 use crate::session::{Failure, NoSession, Session};
 use pg::catalog::privileged;
 use pg::catalog::table::{self, RelationLock};
-use pg::exec::copy::{self, CopySource};
+use pg::exec::copy::{self, CopySource, RowFormat};
 use pg::server::utility::copied_columns;
 use pg::sys::error::raise;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use pgrx::prelude::*;
+use shardmap::binary_types::are_portable;
 use shardmap::instruction::Purpose;
 use shardmap::{NodeAddress, ShardId};
 
@@ -99,9 +100,15 @@ fn copy_from_node(name: &str, source: &NodeAddress) -> Result<(), PgError> {
         let (NoSession::Unreachable(error) | NoSession::Refused(error)) = reason;
         not_stored(source, &error)
     })?;
+    let types =
+        table::columns(oid).into_iter().map(|it| table::column_type(oid, it.number).0.to_u32());
+    let (format, option) = match are_portable(types) {
+        true => (RowFormat::Binary, " (FORMAT binary)"),
+        false => (RowFormat::Text, ""),
+    };
     let sql = format!(
         // Of a table only: where somebody has put a view in its place, its functions must not run in our name.
-        "COPY {} ({}) TO STDOUT",
+        "COPY {} ({}) TO STDOUT{option}",
         pg::print::template::qualified_name(oid),
         quoted.join(", ")
     );
@@ -112,7 +119,7 @@ fn copy_from_node(name: &str, source: &NodeAddress) -> Result<(), PgError> {
     // Functions of the owner look at the rows: constraints, domains, indexes, generated columns.
     let owner = table::owner_of(oid)?;
     let remote = Box::new(Remote { session, source: source.clone() });
-    privileged::as_restricted(owner, || copy::receive(oid, &columns, remote)).map(drop)
+    privileged::as_restricted(owner, || copy::receive(oid, &columns, format, remote)).map(drop)
 }
 
 fn not_stored(source: &NodeAddress, error: &PgError) -> PgError {

@@ -27,6 +27,7 @@ use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use shardmap::difference::Difference;
 use shardmap::instruction::Purpose;
+use shardmap::shard_template::Template;
 use shardmap::{NodeAddress, PlacementState, ShardId};
 
 /// How many rows travel, or are named, at a time.
@@ -70,8 +71,10 @@ pub(crate) fn repair(
     let done = match same_rows(oid, shard, source, target, Snapshots::OfStatements)? {
         Some(done) => done,
         None => {
-            recreate(oid, shard, target)?;
+            let indexes = recreate(oid, shard, target)?;
             fill(oid, shard, source, target)?;
+            ddl::run_on(target, &indexes)
+                .map_err(|failure| failed("could not recreate shard table", target, failure))?;
             link(oid, shard, target)?;
             Done::Whole
         }
@@ -305,25 +308,31 @@ pub(crate) fn copy_in(node: &NodeAddress, sql: &str, rows: &[u8]) -> Result<(), 
     .map(drop)
 }
 
-/// Drops what is there and creates the shard as the table is defined now.
-fn recreate(oid: pgrx::pg_sys::Oid, shard: ShardId, target: &NodeAddress) -> Result<(), PgError> {
-    let definition = ddl::definition(oid)?;
+/// Drops what is there and creates the shard as the table is defined now; the statements for its indexes are for later, when its rows are
+/// there.
+fn recreate(oid: Oid, shard: ShardId, target: &NodeAddress) -> Result<Vec<String>, PgError> {
+    let definition =
+        ddl::shard_definition::read(oid).map_err(|error| ddl::definition_error(&error))?;
+    let (create, then) = definition.create_around_rows();
+    let fill = |templates: &[Template]| {
+        let filled: Result<Vec<String>, _> =
+            templates.iter().map(|template| template.fill(shard.0)).collect();
+        filled.map_err(|error| ddl::definition_error(&error.into()))
+    };
     let table = catalog::get(oid)?;
     let name = format!(
         "{}.{}",
         catalog::quote(&table.schema),
         catalog::quote(&format!("{}_{}", table.name, shard.0))
     );
-    let mut statements = vec![
-        foreign_keys::drop_referring(&[name]),
-        definition.drop_statement(shard.0).map_err(|error| ddl::definition_error(&error))?,
-    ];
+    let mut statements = vec![foreign_keys::drop_referring(&[name])];
+    statements.extend(fill(&[definition.drop()])?);
     statements.extend(ddl::roles::for_node()?);
     statements.extend(definition.prerequisites.iter().cloned());
-    statements
-        .extend(definition.statements(shard.0).map_err(|error| ddl::definition_error(&error))?);
+    statements.extend(fill(&create)?);
     ddl::run_on(target, &statements)
-        .map_err(|failure| failed("could not recreate shard table", target, failure))
+        .map_err(|failure| failed("could not recreate shard table", target, failure))?;
+    fill(&then)
 }
 
 /// Has the target check foreign keys again, those that refer to the shard too. The other table's placement there may be inactive: the

@@ -465,10 +465,20 @@ impl Drop for Silent {
     }
 }
 
-/// Copies rows in COPY's text format into a local table through PostgreSQL's own COPY; returns how many.
+/// In which format rows come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowFormat {
+    /// COPY's own.
+    Text,
+    /// `FORMAT binary`.
+    Binary,
+}
+
+/// Copies rows into a local table through PostgreSQL's own COPY; returns how many.
 pub fn receive(
     table: Oid,
     columns: &[String],
+    format: RowFormat,
     source: Box<dyn CopySource>,
 ) -> Result<u64, PgError> {
     FEEDING
@@ -487,6 +497,11 @@ pub fn receive(
         );
         let names: Vec<*mut pg_sys::Node> =
             columns.iter().map(|name| node::string_node(name)).collect();
+        let mut options: Vec<*mut pg_sys::Node> = Vec::new();
+        if format == RowFormat::Binary {
+            let value = node::string_node("binary");
+            options.push(pg_sys::makeDefElem(c"format".as_ptr().cast_mut(), value, -1).cast());
+        }
         let state = pg_sys::BeginCopyFrom(
             parse,
             relation,
@@ -495,7 +510,7 @@ pub fn receive(
             false,
             Some(feed),
             node::list_of(&names),
-            std::ptr::null_mut(),
+            node::list_of(&options),
         );
         let rows = {
             let _silent = Silent::begin(relation);
