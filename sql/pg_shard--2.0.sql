@@ -695,6 +695,13 @@ CREATE FUNCTION create_reference_table(table_name regclass)
 COMMENT ON FUNCTION create_reference_table(regclass)
     IS 'places a table with its rows whole on all workers, where distributed tables join with it';
 
+CREATE FUNCTION alter_distributed_table(table_name regclass, distribution_column text DEFAULT NULL,
+                                        shard_count integer DEFAULT NULL, replication_factor integer DEFAULT NULL,
+                                        colocate_with text DEFAULT NULL)
+    RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'alter_distributed_table_wrapper';
+COMMENT ON FUNCTION alter_distributed_table(regclass, text, integer, integer, text)
+    IS 'distributes a distributed table anew: by another column, in other shards, beside another table';
+
 CREATE FUNCTION undistribute_table(table_name regclass)
     RETURNS void LANGUAGE c AS 'MODULE_PATHNAME', 'undistribute_table_wrapper';
 COMMENT ON FUNCTION undistribute_table(regclass)

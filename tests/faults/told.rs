@@ -220,7 +220,7 @@ fn a_snapshot_that_is_older_than_a_repair_is_refused_and_marks_nothing() {
         let error = reader.error(&statement);
         assert_eq!(
             error.line(),
-            "40001: could not serialize access to table \"t\" due to repair of a shard",
+            "40001: could not serialize access to table \"t\" due to repair or move of a shard",
             "{statement}"
         );
         reader.sql("ROLLBACK; BEGIN ISOLATION LEVEL REPEATABLE READ");

@@ -12,6 +12,12 @@ mod split;
 /// Whoever is killed at whichever step.
 mod matrix;
 
+/// The same for what changes placements otherwise.
+mod deaths;
+
+/// Tables that are distributed anew.
+mod alter;
+
 use testkit::{NodeName, TestCluster};
 
 const WORKER_1: NodeName = NodeName::Worker(1);

@@ -24,9 +24,9 @@ const POINTS: [&str; 11] = [
     "end",
 ];
 
-/// Who is killed: the coordinator's process that moves the shard, or a server.
+/// Who is killed: the coordinator's process that runs the statement, or a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Victim {
+pub(crate) enum Victim {
     Backend,
     Server(NodeName),
 }
@@ -43,12 +43,26 @@ fn run(cluster: &TestCluster, point: &str, victim: Victim, number: usize) {
         Victim::Server(WORKER_2) => Victim::Server(to),
         other => other,
     };
+    strike(cluster, &call(cluster, "move_shard", shards[0], from, to), point, victim);
+    let now = nodes_of(cluster, TABLES[0], shards[0])[0];
+    let other = if now == WORKER_1 { WORKER_2 } else { WORKER_1 };
+    for (table, shard) in TABLES.into_iter().zip(shards) {
+        assert_eq!(nodes_of(cluster, table, shard), [now], "{case}: {table}");
+        let name = format!("{table}\\_{shard}");
+        assert!(cluster.tables_on(other, &name).is_empty(), "{case}: {table} is left on {other}");
+        cluster.sql(&format!("UPDATE {table} SET v = {number}"));
+        assert_eq!(cluster.assert_placements_equal(table), 300, "{case}");
+    }
+}
+
+/// Runs a statement to a point where somebody is killed, and waits until all is over: nothing is in doubt, and nothing that only the statement
+/// has needed is left on a node.
+pub(crate) fn strike(cluster: &TestCluster, statement: &str, point: &str, victim: Victim) {
     let mut session = cluster.new_session();
     let action = if victim == Victim::Backend { "kill" } else { "pause" };
     session.sql(&format!("SET pg_shard.fault_point = '{point}:{action}'"));
-    let statement = call(cluster, "move_shard", shards[0], from, to);
     thread::scope(|scope| {
-        let moved = scope.spawn(move || session.client().simple_query(&statement).is_ok());
+        let moved = scope.spawn(move || session.client().simple_query(statement).is_ok());
         if let Victim::Server(node) = victim {
             let paused = cluster.data_dir(NodeName::Coordinator).join("pg_shard_paused");
             wait_until("the move comes to the point", || paused.exists());
@@ -70,15 +84,6 @@ fn run(cluster: &TestCluster, point: &str, victim: Victim, number: usize) {
             session.text("SELECT count(*) FROM pg_prepared_xacts") == "0"
         });
         wait_until("nothing of the move is left", || left_on(cluster, node).is_empty());
-    }
-    let now = nodes_of(cluster, TABLES[0], shards[0])[0];
-    let other = if now == WORKER_1 { WORKER_2 } else { WORKER_1 };
-    for (table, shard) in TABLES.into_iter().zip(shards) {
-        assert_eq!(nodes_of(cluster, table, shard), [now], "{case}: {table}");
-        let name = format!("{table}\\_{shard}");
-        assert!(cluster.tables_on(other, &name).is_empty(), "{case}: {table} is left on {other}");
-        cluster.sql(&format!("UPDATE {table} SET v = {number}"));
-        assert_eq!(cluster.assert_placements_equal(table), 300, "{case}");
     }
 }
 

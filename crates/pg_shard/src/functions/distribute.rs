@@ -226,6 +226,7 @@ pub(super) fn create_foreign_keys(oid: Oid) -> Result<(), PgError> {
 const MOST_SHARDS: u32 = 100_000;
 
 /// How a table is cut, and where its shards go.
+#[derive(Clone)]
 pub(super) enum Layout {
     /// In equal parts, over all workers in turn.
     Spread {

@@ -18,6 +18,9 @@ mod store;
 /// Tables that become distributed with their rows, and local again.
 mod convert;
 
+/// Changing how a table is distributed.
+mod alter;
+
 /// Columns as node-tree texts.
 mod columns;
 

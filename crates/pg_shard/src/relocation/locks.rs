@@ -10,10 +10,13 @@ use pg::catalog::table::{RelationLock, lock_relation};
 use pg::net::wait::pause;
 use pg::server::attempt::attempt;
 use pg::server::lock::{Mode, ShardLock, lock_shard};
+use pg::server::settings;
 use pg::server::transaction::Isolation;
 use pg::{PgError, SqlState};
+use pgrx::pg_sys::Oid;
 use shardmap::catching_up::{CatchingUp, Next};
 use shardmap::{NodeAddress, ShardId};
+use std::ffi::CString;
 
 /// How long others queue behind us for a table.
 const PATIENCE: &std::ffi::CStr = c"250ms";
@@ -38,6 +41,24 @@ pub(super) fn when_nobody_is_in_the_way(
         }
         pause(catching_up.after_refusal());
     }
+}
+
+/// Keeps everybody away from tables, in the order given. Whoever uses one for long puts it off, and nobody waits meanwhile.
+pub(crate) fn lock_out_tables(tables: &[Oid]) -> Result<(), PgError> {
+    let before = CString::new(settings::lock_timeout().to_string()).unwrap_or_default();
+    let mut catching_up = CatchingUp::default();
+    let lock = || {
+        privileged::set_for_transaction(c"lock_timeout", PATIENCE);
+        for oid in tables {
+            lock_relation(*oid, RelationLock::AccessExclusive);
+        }
+        Ok(())
+    };
+    while attempt(&[SqlState::LOCK_NOT_AVAILABLE], lock)?.is_err() {
+        pause(catching_up.after_refusal());
+    }
+    privileged::set_for_transaction(c"lock_timeout", &before);
+    Ok(())
 }
 
 /// A transaction that uses one of the tables is older than we want others to wait: it will hardly end in a moment.

@@ -56,6 +56,7 @@ mod removal;
 mod orphans;
 
 pub(crate) use kind::Kind;
+pub(crate) use locks::lock_out_tables;
 pub(crate) use orphans::{Orphan, discard};
 pub(crate) use removal::remove;
 pub(crate) use split::{isolate, split};

@@ -7,6 +7,7 @@ use super::placements::{drop_shards, on_node};
 use super::rounds::Round;
 use crate::catalog;
 use crate::ddl;
+use crate::fault;
 use crate::functions::change_metadata;
 use crate::session::{gate, pool};
 use crate::transaction::NodeFailure;
@@ -71,7 +72,10 @@ fn remove_locked(shard: ShardId, node: &NodeAddress) -> Result<(), PgError> {
     let mut statements = vec![gate::ALONE.to_owned()];
     statements.extend(drop_shards(&names));
     match ddl::run_on(node, &statements) {
-        Ok(()) => Ok(()),
+        Ok(()) => {
+            fault::point("removal_dropped");
+            Ok(())
+        }
         Err(NodeFailure::Unreachable(error)) => {
             pg::sys::error::warning(
                 pool::connection_failed(node, &error)

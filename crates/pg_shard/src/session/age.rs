@@ -164,7 +164,7 @@ fn too_old(table: &DistributedTable, index: usize, node: &NodeAddress) -> Failur
         PgError::new(
             SqlState::SERIALIZATION_FAILURE,
             format!(
-                "could not serialize access to table \"{}\" due to repair of a shard",
+                "could not serialize access to table \"{}\" due to repair or move of a shard",
                 table.name
             ),
         )
