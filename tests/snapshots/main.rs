@@ -12,6 +12,9 @@ mod bank;
 /// The anomalies that a snapshot excludes, and those that it does not.
 mod anomalies;
 
+/// Statements that change or lock rows.
+mod writes;
+
 /// Every way of reading.
 mod ways;
 

@@ -402,6 +402,12 @@ fn end_transaction(committed: bool) {
         STATE.with_borrow_mut(|state| state.doomed = None);
         return;
     }
+    begin_anew();
+    STATE.with_borrow_mut(|state| *state = State::default());
+}
+
+/// Undoes what the statement has done on nodes that is about to be done anew: the transaction was untouched before it.
+pub(crate) fn begin_anew() {
     let sessions = pool::all();
     let mut open: Vec<_> =
         sessions.iter().filter_map(|session| session.try_borrow_mut().ok()).collect();
@@ -412,7 +418,8 @@ fn end_transaction(committed: bool) {
     roll_back_all(&mut open, patience_to_leave());
     drop(open);
     pool::discard_broken();
-    STATE.with_borrow_mut(|state| *state = State::default());
+    forget_writers();
+    STATE.with_borrow_mut(|state| state.written.clear());
 }
 
 /// A savepoint was released.

@@ -158,6 +158,14 @@ impl ScanIo {
         unsafe { crate::read::repeated::may_read_again((*(*self.node).ss.ps.state).es_plannedstmt) }
     }
 
+    /// The statement has several scans of ours, or one that may be executed more than once.
+    pub fn has_several_scans(&self) -> bool {
+        // SAFETY: as above.
+        unsafe {
+            crate::read::repeated::has_several_scans((*(*self.node).ss.ps.state).es_plannedstmt)
+        }
+    }
+
     /// Where remote rows are decoded and kept.
     pub fn rows(&self) -> Rc<RefCell<RowStore>> {
         Rc::clone(&self.rows)

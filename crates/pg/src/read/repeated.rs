@@ -32,6 +32,14 @@ pub(crate) unsafe fn may_read_again(statement: *const pg_sys::PlannedStmt) -> bo
         if node::elements(statement.invalItems).into_iter().any(is_function) {
             return true;
         }
+        scans_of(statement) > 1
+    }
+}
+
+/// How often scans of ours are executed, all told; twice stands for more than once.
+unsafe fn scans_of(statement: &pg_sys::PlannedStmt) -> u32 {
+    // SAFETY: the caller vouches for the statement; its lists hold what PostgreSQL puts there.
+    unsafe {
         let mut count = Count { scans: 0, once: Vec::new() };
         count.look_at(statement.planTree, 1);
         for (index, plan) in node::elements::<pg_sys::Plan>(statement.subplans).iter().enumerate() {
@@ -39,7 +47,25 @@ pub(crate) unsafe fn may_read_again(statement: *const pg_sys::PlannedStmt) -> bo
             let times = if count.once.contains(&(index as c_int + 1)) { 1 } else { 2 };
             count.look_at(*plan, times);
         }
-        count.scans > 1
+        count.scans
+    }
+}
+
+/// The plan has several scans of ours, or one that may be executed more than once, beside what writes at its top.
+///
+/// # Safety
+///
+/// A live statement whose execution has begun.
+pub(crate) unsafe fn has_several_scans(statement: *const pg_sys::PlannedStmt) -> bool {
+    // SAFETY: the caller vouches for the statement; its lists hold what PostgreSQL puts there.
+    unsafe {
+        if statement.is_null() {
+            return false;
+        }
+        let statement = &*statement;
+        let writes_at_top = statement.commandType != pg_sys::CmdType::CMD_SELECT
+            && node::tag(statement.planTree) == NodeTag::T_CustomScan;
+        scans_of(statement) > 1 + u32::from(writes_at_top)
     }
 }
 

@@ -46,6 +46,8 @@ impl SqlState {
     pub const WARNING: Self = Self(*b"01000");
     /// 42622: a name is too long.
     pub const NAME_TOO_LONG: Self = Self(*b"42622");
+    /// `deadlock_detected`
+    pub const DEADLOCK_DETECTED: Self = Self(*b"40P01");
     /// 57014: the user or a timeout cancelled the statement.
     pub const QUERY_CANCELED: Self = Self(*b"57014");
     /// 08001: this server has refused to connect, or could not.
@@ -478,6 +480,25 @@ pub fn catch<T>(body: impl FnOnce() -> Result<T, PgError>) -> Result<T, PgError>
         .execute()
 }
 
+/// Runs `body` and catches the ERROR that ends a deadlock; others pass. Nothing is cleaned up: what the body has begun on this server
+/// ends with the transaction.
+pub fn catch_deadlock<T>(body: impl FnOnce() -> Result<T, PgError>) -> Result<T, PgError> {
+    // SAFETY: as in `catch`.
+    let (held, cancels_held) =
+        unsafe { (pg_sys::InterruptHoldoffCount, pg_sys::QueryCancelHoldoffCount) };
+    let deadlock = pgrx::PgSqlErrorCode::ERRCODE_T_R_DEADLOCK_DETECTED;
+    PgTryBuilder::new(AssertUnwindSafe(body))
+        .catch_when(deadlock, |cause| {
+            // SAFETY: as in `catch`.
+            unsafe {
+                pg_sys::InterruptHoldoffCount = held;
+                pg_sys::QueryCancelHoldoffCount = cancels_held;
+            }
+            Err(caught(&cause))
+        })
+        .execute()
+}
+
 /// An error that was raised, as far as pgrx knows it.
 pub(crate) fn caught(cause: &CaughtError) -> PgError {
     let (CaughtError::PostgresError(report)
@@ -487,6 +508,9 @@ pub(crate) fn caught(cause: &CaughtError) -> PgError {
         PgError::new(SqlState::unpacked(report.sql_error_code() as c_int), report.message());
     if let Some(detail) = report.detail() {
         error = error.detail(detail);
+    }
+    if let Some(hint) = report.hint() {
+        error = error.hint(hint);
     }
     error
 }

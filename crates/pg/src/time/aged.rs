@@ -10,7 +10,7 @@
 //! another message. Behind another underscore it may give the number by which it is known: it promises that whatever is in doubt of
 //! its transactions commits later. Anybody may do so: no name shows what was not committed, nor harms others.
 
-use super::{Reading, horizon, refused, shared};
+use super::{Reading, horizon, kept, refused, shared};
 use crate::sys::error::{PgError, SqlState};
 use pgrx::pg_sys::{self, TransactionId};
 use pgrx::prelude::PgTryBuilder;
@@ -86,10 +86,17 @@ pub(crate) unsafe fn swap(query: *mut pg_sys::QueryDesc) -> Result<(), PgError> 
         if pg_sys::XactIsoLevel as u32 > pg_sys::XACT_READ_COMMITTED || !shared::is_there() {
             return Ok(());
         }
-        let aged = take(reading)?;
         let before = (*query).snapshot;
-        (*aged).curcid = (*before).curcid;
-        (*query).snapshot = pg_sys::RegisterSnapshot(aged);
+        let kept = kept::of(reading.at, (*before).curcid);
+        (*query).snapshot = match kept {
+            Some(snapshot) => snapshot,
+            None => {
+                let aged = take(reading)?;
+                (*aged).curcid = (*before).curcid;
+                kept::keep(reading.at, aged);
+                pg_sys::RegisterSnapshot(aged)
+            }
+        };
         pg_sys::UnregisterSnapshot(before);
     }
     Ok(())

@@ -10,7 +10,7 @@
 //! to hear of it (`pg_shard.tell_commits`) the server reports when a transaction has committed, or not before when one that was prepared will,
 //! as the parameter `pg_shard.commit_time`.
 
-use super::{aged, shared};
+use super::{aged, kept, shared};
 use crate::sys::error::{PgError, SqlState};
 use pgrx::pg_sys;
 use std::cell::Cell;
@@ -69,6 +69,7 @@ fn has_children() -> bool {
 
 /// The local transaction is about to commit, and nothing else will keep it from that.
 pub(crate) fn before_commit() -> Result<(), PgError> {
+    kept::give_up();
     // SAFETY: reads the backend's state.
     let xid = unsafe { raw::GetTopTransactionIdIfAny() }.into_inner();
     if xid == 0 || !shared::is_there() {
@@ -100,6 +101,7 @@ pub(crate) fn after_commit() {
 
 /// It has been rolled back.
 pub(crate) fn after_abort() {
+    kept::forget();
     LEAST.set(Time::ZERO);
     AGREED.set(None);
     PREPARING.set(None);
@@ -122,6 +124,7 @@ pub(super) fn coordinator_of(gid: &[u8]) -> Option<u64> {
 
 /// It is about to be prepared, and nothing of ours will keep it from that.
 pub(crate) fn before_prepare() -> Result<(), PgError> {
+    kept::give_up();
     let Some(gid) = PREPARING.take().filter(|_| shared::is_there()) else { return Ok(()) };
     // SAFETY: PostgreSQL does the same in a moment.
     let xid = unsafe { pg_sys::GetCurrentTransactionId() }.into_inner();

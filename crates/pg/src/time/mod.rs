@@ -14,6 +14,9 @@ pub(crate) mod events;
 /// How far back snapshots can be taken.
 mod horizon;
 
+/// The snapshot of the past that a transaction goes on with.
+mod kept;
+
 /// The clock and the recent commits in shared memory.
 pub(crate) mod shared;
 

@@ -218,7 +218,7 @@ impl Statement<'_> {
         let mut send = |index: usize, send: Send<'_>| {
             self.with_request(&tables[0], index, &batch.shards[&index], send)
         };
-        let count = write_shards(targets, &mut send, &mut |index, row| {
+        let count = write_shards(targets, &|| None, &mut send, &mut |index, row| {
             if plan.returning {
                 returned.entry(index).or_default().push(row.to_owned());
             }

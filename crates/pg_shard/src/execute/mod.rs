@@ -21,6 +21,12 @@ mod lookup_join;
 /// Sorted streams of several nodes as one.
 mod merge;
 
+/// Statements that are executed anew.
+mod again;
+
+/// When a scan reads.
+mod read_time;
+
 /// Rows that move from worker to worker.
 pub(crate) mod repartition;
 

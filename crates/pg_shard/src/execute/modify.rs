@@ -691,8 +691,9 @@ impl ChangeBuffer {
                 .collect();
             send(&requests)
         };
-        let changed =
-            self.watch.own(|| write_shards(targets, &mut request, &mut |_, row| each(row)))?;
+        let changed = self
+            .watch
+            .own(|| write_shards(targets, &|| None, &mut request, &mut |_, row| each(row)))?;
         activity::sent_rows(batches.values().map(Vec::len).sum());
         Ok(changed)
     }

@@ -7,6 +7,7 @@
 
 use super::first_free::Claimed;
 use super::merge::Merge;
+use super::read_time::{ReadTime, explained};
 use super::repartition::{self, Spooled, parts_of};
 use super::write::lock_rows_of;
 use super::{lost_in_the_middle, prune, render, tables};
@@ -18,7 +19,6 @@ use crate::plan::data::Plan;
 use crate::session::age;
 use crate::session::alive::check_all;
 use crate::session::capabilities;
-use crate::session::moment;
 use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::snapshot::{self, Shared};
 use crate::session::stream::{Stream, stop_together};
@@ -34,7 +34,6 @@ use pg::path::base::{ShardScan, SortKey};
 use pg::print::template::Piece;
 use pg::read::query::{Command, Key};
 use pg::server::transaction::Isolation;
-use pg::time::Reading;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use protocol::{Arguments, Message};
@@ -63,16 +62,15 @@ pub(crate) struct Read {
     pub(super) claimed: Option<Claimed>,
     /// It asked before rows were wanted: what it yields is of that moment.
     pub(super) is_early: bool,
-    /// When it reads, on all nodes, if it is the statement's only scan and asks several.
-    at: Option<Reading>,
+    /// When it reads, on all nodes, if the statement has no snapshots and asks several.
+    pub(super) time: ReadTime,
+    /// The transaction had done nothing on any node before.
+    pub(super) is_first: bool,
     /// Something of what has come was handed on: it cannot be read at another time any more.
-    has_yielded: bool,
+    pub(super) has_yielded: bool,
     /// How often a time was refused.
-    tries: u32,
+    pub(super) tries: u32,
 }
-
-/// How often another time is tried.
-const TRIES: u32 = 7;
 
 pub(super) enum State {
     Ready,
@@ -118,7 +116,8 @@ impl Read {
             kept: Vec::new(),
             claimed: None,
             is_early: false,
-            at: None,
+            time: None,
+            is_first: false,
             has_yielded: false,
             tries: 0,
         }
@@ -242,7 +241,7 @@ impl Read {
         if self.keeping {
             self.kept_for = Some((shards.clone(), io.arguments(&shards)));
         }
-        self.at = self.own_time(&tables, &shards);
+        self.choose_time(io, &tables, &shards)?;
         self.told = Some(Work::begin(Kind::Read, shards.len()));
         let mut reads = self.open(io, &tables, &shards, Vec::new())?;
         if self.waits_for_all() {
@@ -299,7 +298,7 @@ impl Read {
 
     /// No row is given out before all nodes have accepted the time: one may refuse it.
     fn waits_for_all(&self) -> bool {
-        let at = self.shared().map_or(self.at, Shared::time);
+        let at = self.shared().map_or_else(|| self.own_time(), Shared::time);
         self.is_early || self.tries > 0 || at.is_some_and(|at| at.is_unclean)
     }
 
@@ -356,44 +355,6 @@ impl Read {
     pub(super) fn take_snapshot(&self, session: &SessionRef) -> Result<(), Failure> {
         self.shared()
             .map_or_else(|| snapshot::share(session, catalog::nodes), |it| it.prepare(session))
-    }
-
-    /// The time of a scan that asks several nodes, if it is the statement's only one. A node tells its clock to a new session.
-    fn own_time(&self, tables: &[Rc<DistributedTable>], shards: &[usize]) -> Option<Reading> {
-        let has_none = self.shared.is_some() || self.locks() || self.is_read_anew();
-        if has_none || !tables[0].spreads(shards) || !moment::is_wanted() {
-            return None;
-        }
-        let parts = assign(tables, shards, &[]).ok()?;
-        pool::acting_as(self.user(), || pool::open_each_missing(parts.iter().map(|it| &it.0)));
-        moment::of_statement()
-    }
-
-    /// Has the session's next statement read at the time that holds for all nodes, unless its remote transaction does so.
-    pub(super) fn read_at_time(&self, session: &SessionRef) {
-        let at = self.shared().map_or(self.at, Shared::time);
-        let mut session = session.borrow_mut();
-        let has_own = session.snapshot.is_none()
-            && pg::server::transaction::isolation_level() == Isolation::ReadCommitted;
-        session.at = at.filter(|_| has_own && session.can_read_at());
-    }
-
-    /// Nothing has been read yet that another time would contradict.
-    fn may_begin_anew(&mut self) -> bool {
-        self.tries += 1;
-        self.at.is_some()
-            && !self.has_yielded
-            && !self.is_settled()
-            && self.tries <= TRIES
-            && transaction::is_untouched()
-    }
-
-    /// Lets the next row come from a read of a later time.
-    fn begin_anew(&mut self, io: &mut ScanIo) {
-        self.stop(true);
-        io.rows().borrow_mut().clear();
-        self.state = State::Ready;
-        moment::read_later(self.tries);
     }
 
     fn next_row(&mut self, io: &mut ScanIo) -> Result<bool, PgError> {
@@ -697,7 +658,7 @@ impl Read {
     }
 
     /// The rows are those of a moment that has passed.
-    fn is_settled(&self) -> bool {
+    pub(super) fn is_settled(&self) -> bool {
         self.is_early && !matches!(self.state, State::Ready)
     }
 
@@ -778,7 +739,7 @@ impl Read {
     }
 
     /// Gives up what has not come yet. `is_over` says that the execution reads no more.
-    fn stop(&mut self, is_over: bool) {
+    pub(super) fn stop(&mut self, is_over: bool) {
         self.told = None;
         let keeps_snapshot = !(is_over && self.shared.as_ref().is_none_or(|shared| shared.is_own));
         let busy = RefCell::new(Vec::new());
@@ -1018,10 +979,10 @@ impl Scan for Read {
                     self.has_yielded |= has_row;
                     return Ok(has_row);
                 }
-                Err(error) if moment::is_avoidable(&error, self.at) && self.may_begin_anew() => {
+                Err(error) if self.may_begin_anew(&error) => {
                     self.begin_anew(io);
                 }
-                Err(error) => return Err(moment::explain(error)),
+                Err(error) => return Err(explained(error)),
             }
         }
     }

@@ -12,12 +12,14 @@ use crate::health;
 use crate::naming::tell_as_table;
 use crate::session::age;
 use crate::session::pool::{self, SessionRef, Stale};
-use crate::session::{Event, Failure, NoSession, Request, wait_for_any};
+use crate::session::statement_time::StatementTime;
+use crate::session::{Event, Failure, NoSession, Request, Session, wait_for_any};
 use crate::transaction;
 use pg::{PgError, SqlState};
 use protocol::Row;
 use shardmap::{NodeAddress, PlacementId, ShardId};
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 /// What remains to be done for a shard: its placements, of which the first not tried yet is next.
 struct Part<'a> {
@@ -45,9 +47,10 @@ pub(super) type WithRequest<'a> = dyn FnMut(usize, Send<'_>) -> Result<(), Failu
 pub(super) type Send<'a> = &'a mut dyn FnMut(&[Request<'_>]) -> Result<(), Failure>;
 
 /// Runs the statement on all placements of the targets' shards; `each` gets the leaders' rows, with the shard's index.
-/// Returns how many rows the leaders changed.
+/// Rows are found as they were at the time that `choose_time` yields when the sessions are open. Returns how many rows the leaders changed.
 pub(super) fn write_shards(
     targets: Vec<Target<'_>>,
+    choose_time: &dyn Fn() -> Option<Rc<StatementTime>>,
     request: &mut WithRequest<'_>,
     each: &mut dyn FnMut(usize, Row<'_>) -> Result<(), PgError>,
 ) -> Result<u64, PgError> {
@@ -58,12 +61,19 @@ pub(super) fn write_shards(
         parts.push(Part { target, placements, affected: None });
     }
     open_sessions(&parts);
+    let time = choose_time();
     let mut missed: Vec<(ShardId, PlacementId)> = Vec::new();
     let mut asked: Vec<Asked> = Vec::new();
     loop {
         for (part, placement) in next_for_free_nodes(&mut parts, &asked) {
             let target = &parts[part].target;
-            match ask(target, &placement, request)? {
+            let leads = parts[part].affected.is_none();
+            let prepare = |session: &mut Session| match &time {
+                Some(time) if leads => time.prepare(session),
+                Some(time) => time.prepare_follower(session),
+                None => {}
+            };
+            match ask(target, &placement, &prepare, request)? {
                 Ok(session) => asked.push(Asked { part, placement, session }),
                 Err(error) => {
                     missed.extend(lose(target, &placement.node, &error)?);
@@ -190,6 +200,7 @@ fn next_answer(
 fn ask(
     target: &Target<'_>,
     placement: &Placement,
+    prepare: &dyn Fn(&mut Session),
     request: &mut WithRequest<'_>,
 ) -> Result<Result<SessionRef, PgError>, PgError> {
     if target.has_other_placements(&placement.node)
@@ -208,6 +219,7 @@ fn ask(
         transaction::announce_write(&session)?;
         let shown = age::must_show(&session, target.tables, &[target.index]);
         let sent = shown.and_then(|()| {
+            prepare(&mut session.borrow_mut());
             request(target.index, &mut |requests| {
                 session.borrow_mut().send_all(requests, Some(transaction::level_for_write()))
             })

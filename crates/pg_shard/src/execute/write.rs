@@ -4,6 +4,7 @@
 //! marked, if another one took it; an SQL error is the statement's and marks nothing. What is said of a placement
 //! holds for those of all tables that the statement writes (WITH clauses write too): they lie on the same nodes.
 
+use super::again::Again;
 use super::pair::{Pair, Rows};
 use super::read::{common_nodes, explain_shards, render_generic};
 use super::spread::{Send, write_shards};
@@ -50,12 +51,13 @@ struct Locked {
 pub(crate) struct RoutedWrite {
     compiled: Rc<Compiled>,
     done: bool,
+    again: Again,
 }
 
 impl RoutedWrite {
     /// The scan of a plan.
     pub(crate) fn new(compiled: Rc<Compiled>) -> Self {
-        Self { compiled, done: false }
+        Self { compiled, done: false, again: Again::default() }
     }
 
     fn plan(&self) -> &Routed {
@@ -66,6 +68,14 @@ impl RoutedWrite {
     }
 
     fn run(&mut self, io: &mut ScanIo) -> Result<(), PgError> {
+        while !self.try_once(io)? {
+            self.again.prepare();
+        }
+        Ok(())
+    }
+
+    /// False if the statement is to be executed anew.
+    fn try_once(&self, io: &mut ScanIo) -> Result<bool, PgError> {
         let plan = self.plan();
         let codecs = io.codecs();
         // What is returned is read here when the node has committed.
@@ -74,9 +84,14 @@ impl RoutedWrite {
             && transaction::is_untouched()
             && transaction::has_plain_isolation()
             && !pg::server::notifications::are_pending();
-        let Some(Locked { tables, shards, by_key }) = self.lock(io)? else {
-            return if plan.must_find { not_found(plan.tables[0]) } else { Ok(()) };
+        let Some(locked) = self.lock(io)? else {
+            return if plan.must_find {
+                not_found(plan.tables[0]).map(|()| true)
+            } else {
+                Ok(true)
+            };
         };
+        let Locked { tables, by_key, .. } = &locked;
         let (types, is_plain) = (codecs.argument_types(), plan.is_plain);
         let template = self.compiled.template_number(("", ""), &plan.template, types)?;
         let arguments = io.arguments(&[]);
@@ -88,24 +103,15 @@ impl RoutedWrite {
         };
         let counts = plan.command.is_write();
         let (written, user) = (plan.writes.len(), plan.user);
-        let target = |index| Target { tables: &tables, written, index, user, counts };
-        if shards.len() > 1 && !plan.returned_tids.is_empty() && io.decoding_runs_code() {
-            return Err(PgError::unsupported(
-                format!(
-                    "cannot return ctids of table \"{}\" and values of users' types from several shards",
-                    tables[0].name
-                ),
-                "Name one key at a time, or leave ctid out of RETURNING.",
-            ));
-        }
-        let affected = if let [index] = shards[..] {
+        let target = |index| Target { tables, written, index, user, counts };
+        let affected = if let [index] = locked.shards[..] {
             rows.rows.borrow_mut().set_shard(index);
             let _told = Work::begin(Kind::Write, 1);
             let one_table = tables.len() == 1 && counts;
             // Rows that other tables refer to may be free to go on one node and not on the other; who waits no longer would be marked.
             let is_alike = tables[0].unique_within_key && !tables[0].is_linked;
-            let pair = if alone && by_key && one_table && is_alike && lock_timeout() == 0 {
-                writable(&tables, index)?
+            let pair = if alone && *by_key && one_table && is_alike && lock_timeout() == 0 {
+                writable(tables, index)?
             } else {
                 Vec::new()
             };
@@ -124,26 +130,61 @@ impl RoutedWrite {
             });
             outcome?
         } else {
-            let targets = shards.iter().map(|index| target(*index)).collect();
-            let mut send = |index: usize, send: Send<'_>| {
-                let mut outcome = Ok(());
-                with_request(index, &mut |request| {
-                    outcome = send(std::slice::from_ref(request));
-                });
-                outcome
-            };
-            write_shards(targets, &mut send, &mut |index, row| {
-                rows.rows.borrow_mut().set_shard(index);
-                rows.take(row)
-            })?
+            match self.write_several(io, &locked, &with_request, &mut rows)? {
+                Some(affected) => affected,
+                None => return Ok(false),
+            }
         };
         if plan.must_find && affected == 0 {
-            return not_found(tables[0].oid);
+            not_found(plan.tables[0])?;
         }
         if counts {
             io.add_processed(affected);
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Executes the statement on several shards. None if it is to be executed anew; then nothing of it is left.
+    fn write_several(
+        &self,
+        io: &ScanIo,
+        locked: &Locked,
+        with_request: &WithRequest<'_>,
+        rows: &mut Returned,
+    ) -> Result<Option<u64>, PgError> {
+        let (plan, Locked { tables, shards, .. }) = (self.plan(), locked);
+        if !plan.returned_tids.is_empty() && io.decoding_runs_code() {
+            return Err(returns_places_and_code(&tables[0]));
+        }
+        let mut send = |index: usize, send: Send<'_>| {
+            let mut outcome = Ok(());
+            with_request(index, &mut |request| {
+                outcome = send(std::slice::from_ref(request));
+            });
+            outcome
+        };
+        let choose_time = || self.again.choose_time(io);
+        let target = |index: &usize| Target {
+            tables,
+            written: plan.writes.len(),
+            index: *index,
+            user: plan.user,
+            counts: plan.command.is_write(),
+        };
+        rows.forget();
+        let outcome = self.again.attempt(|| {
+            let targets = shards.iter().map(target).collect();
+            write_shards(targets, &choose_time, &mut send, &mut |index, row| {
+                rows.rows.borrow_mut().set_shard(index);
+                rows.take(row)
+            })
+        })?;
+        if outcome.is_none() {
+            let written = plan.writes.iter().zip(tables);
+            let written: Vec<&DistributedTable> = written.map(|(_, table)| &**table).collect();
+            unlock_together(&written, shards);
+        }
+        Ok(outcome)
     }
 
     /// Finds the shards and locks them; none if no shard can hold a row that matches.
@@ -249,6 +290,19 @@ impl RoutedWrite {
         hashes.dedup();
         Ok((hashes.len() <= MOST_KEYS).then_some(hashes))
     }
+}
+
+/// Makes the request for a shard, given by its index, and hands it on.
+type WithRequest<'a> = dyn Fn(usize, &mut dyn FnMut(&Request<'_>)) + 'a;
+
+fn returns_places_and_code(table: &DistributedTable) -> PgError {
+    PgError::unsupported(
+        format!(
+            "cannot return ctids of table \"{}\" and values of users' types from several shards",
+            table.name
+        ),
+        "Name one key at a time, or leave ctid out of RETURNING.",
+    )
 }
 
 /// The rows of a RETURNING clause, on their way to the executor.
@@ -413,6 +467,16 @@ fn lock_together(shards: &[(ShardId, &DistributedTable)]) {
     share();
     for table in &tables {
         unlock_shard(table.turn(), Mode::Exclusive);
+    }
+}
+
+/// Gives back what [`lock_together`] has locked: the statement has written nothing, and is about to lock it anew.
+fn unlock_together(tables: &[&DistributedTable], shards: &[usize]) {
+    for table in tables {
+        for index in shards {
+            unlock_shard(ShardLock::Data(table.shard_id(*index)), Mode::Exclusive);
+        }
+        unlock_shard(table.turn(), Mode::InsertByKey);
     }
 }
 

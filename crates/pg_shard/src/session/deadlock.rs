@@ -152,7 +152,7 @@ impl Servers {
                 })
                 .collect()
         };
-        let code = SqlState(*b"40P01");
+        let code = SqlState::DEADLOCK_DETECTED;
         let all = [waits.clone(), statements(false)].concat().join("\n");
         pg::sys::error::log(PgError::new(code, "deadlock over nodes").detail(all));
         let shown = [waits, statements(true)].concat().join("\n");

@@ -55,6 +55,7 @@ mod chosen_time;
 pub(crate) mod moment;
 /// Opening sessions.
 mod opening;
+pub(crate) mod statement_time;
 
 /// Which sessions there are.
 pub(crate) mod pool;
@@ -107,7 +108,7 @@ use pg::net::libpq::Cancelling;
 use pg::net::link::Link;
 use pg::net::wait::{Readiness, WaitSet, clock};
 use pg::server::transaction::Isolation;
-use pg::time::{Reading, Time};
+use pg::time::Time;
 use pg::{PgError, SqlState};
 use pool::SessionRef;
 use portal_names::Portals;
@@ -269,10 +270,8 @@ pub(crate) struct Session {
     pub(crate) reported: Option<Time>,
     /// What the node reports is not acknowledged yet: the transaction is committed when all nodes have.
     pub(crate) is_deciding: bool,
-    /// The next statement reads at this time.
-    pub(crate) at: Option<Reading>,
-    /// What is under way is read at a time.
-    is_at_time: bool,
+    /// When statements read here.
+    pub(crate) times: moment::Times,
 }
 
 /// The error for a statement that is stored and whose rows cannot be had.
@@ -357,8 +356,7 @@ impl Session {
             keeping,
             reported: None,
             is_deciding: false,
-            at: None,
-            is_at_time: false,
+            times: moment::Times::default(),
         }
     }
 
@@ -430,7 +428,7 @@ impl Session {
         self.expects.clear();
         self.depth = 0;
         (self.is_held, self.is_ending, self.commit) = (false, false, Commit::NotAsked);
-        self.gate = gate::Gate::None;
+        (self.gate, self.times.kept) = (gate::Gate::None, None);
         if let Some(snapshot) = self.snapshot.take() {
             snapshot.lose();
         }
@@ -514,12 +512,12 @@ impl Session {
         level: Option<(u32, Isolation)>,
     ) -> Result<(), Failure> {
         let announces = std::mem::take(&mut self.announces);
-        let at = self.at.take();
         let held = self.portals.take_next();
+        let at = self.times.next.take().filter(|_| held.is_none());
         let statements = self.name_statements(requests)?;
         self.open_flight(level);
         self.queue_lending(&statements);
-        self.is_at_time = at.or(self.snapshot.as_ref().and_then(|it| it.at)).is_some();
+        self.note_reading_at(at);
         for (request, statement) in requests.iter().zip(&statements) {
             if let Some(portal) = held {
                 self.queue_holding(request, statement, portal);
@@ -619,7 +617,7 @@ impl Session {
         (self.wrote, self.locked) = (false, false);
         (self.wants_evidence, self.evidence) = (false, None);
         (self.has_answered, self.gate) = (false, gate::Gate::None);
-        self.snapshot = None;
+        (self.snapshot, self.times.kept) = (None, None);
         self.stored.clear();
     }
 

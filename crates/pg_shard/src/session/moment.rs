@@ -6,7 +6,8 @@
 //!
 //! * Under READ COMMITTED each statement has its own time, if it asks several nodes, or nodes more than once. It travels as the name of the
 //!   portal, which costs no message; where the statement has remote transactions for its snapshots ([`super::snapshot`]), as the
-//!   snapshot that these import.
+//!   snapshot that these import. A statement that changes or locks rows finds them so ([`super::statement_time`]); the node then takes
+//!   each row's newest version, if that still qualifies, as PostgreSQL does.
 //! * Under REPEATABLE READ the transaction has one, chosen when it first begins on a node; then it begins on all others too, so
 //!   that they keep what was there at that time until they are asked.
 //! * Under SERIALIZABLE there is none: nodes find conflicts by snapshots of their own ([`super::gate`]).
@@ -173,7 +174,27 @@ pub(crate) fn explain(error: PgError) -> PgError {
         .hint("Run the transaction again.")
 }
 
+/// When statements of a session read.
+#[derive(Debug, Default)]
+pub(crate) struct Times {
+    /// The next one reads at this time.
+    pub(crate) next: Option<Reading>,
+    /// What is under way is read at a time.
+    is_under_way: bool,
+    /// The node keeps the snapshot of that time until its transaction ends or reads at another.
+    pub(super) kept: Option<Time>,
+}
+
 impl Session {
+    /// What is about to be sent reads at that time, if at any.
+    pub(super) fn note_reading_at(&mut self, at: Option<Reading>) {
+        let is_in_snapshot = self.snapshot.as_ref().is_some_and(|it| it.at.is_some());
+        self.times.is_under_way = at.is_some() || is_in_snapshot;
+        if let Some(at) = at.filter(|_| self.depth > 0) {
+            self.times.kept = Some(at.at);
+        }
+    }
+
     /// The time of the client's transaction, if the remote one that is about to begin can have it.
     pub(super) fn transaction_time(&self) -> Option<Reading> {
         of_transaction().filter(|_| self.can_read_at())
@@ -200,7 +221,7 @@ impl Session {
         }
         // An earlier time would be refused again.
         let is_refused = self.error.as_ref().is_some_and(is_refusal);
-        if !std::mem::take(&mut self.is_at_time) || is_refused {
+        if !std::mem::take(&mut self.times.is_under_way) || is_refused {
             MUST_BE_NOW.set(true);
         }
     }
