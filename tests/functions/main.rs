@@ -119,7 +119,12 @@ fn shards_carry_the_whole_definition_and_go_with_the_table() {
         (format!("SELECT reloptions::text FROM pg_class WHERE oid = {shard}"), "{fillfactor=70}"),
         (format!("SELECT relowner::regrole FROM pg_class WHERE oid = {shard}"), "owner"),
         (format!("SELECT obj_description({shard}, 'pg_class')"), "it's ours"),
-        (format!("SELECT count(*) FROM pg_constraint WHERE conrelid = {shard}"), "3"),
+        (
+            format!(
+                "SELECT count(*) FROM pg_constraint WHERE contype <> 'n' AND conrelid = {shard}"
+            ),
+            "3",
+        ),
         (
             format!(
                 "SELECT pg_get_expr(indpred, indrelid) FROM pg_index WHERE indexrelid = '\"App\".\"Partial_10000\"'::regclass AND indrelid = {shard}"

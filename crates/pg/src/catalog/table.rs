@@ -605,8 +605,11 @@ pub fn column_of_node_text(text: &str) -> Option<i16> {
         ":varattnosyn",
         ":location",
     ];
+    /// What later versions print in between: outer joins that make the column NULL (from 16 on), and OLD or NEW (from 18 on).
+    const IN_BETWEEN: [&str; 2] = [":varnullingrels (b)", ":varreturningtype 0"];
     let inner = text.trim().strip_prefix("{VAR ")?.strip_suffix('}')?;
-    let mut words = inner.split_ascii_whitespace();
+    let plain = IN_BETWEEN.iter().fold(inner.to_owned(), |text, field| text.replacen(field, "", 1));
+    let mut words = plain.split_ascii_whitespace();
     let mut values = [0_i64; FIELDS.len()];
     for (field, value) in FIELDS.into_iter().zip(&mut values) {
         let is_there = words.next() == Some(field);

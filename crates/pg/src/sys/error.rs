@@ -28,6 +28,8 @@ impl SqlState {
     pub const INVALID_TEXT_REPRESENTATION: Self = Self(*b"22P02");
     /// 22004: NULL where a value is needed.
     pub const NULL_VALUE_NOT_ALLOWED: Self = Self(*b"22004");
+    /// 42P01: there is no such relation.
+    pub const UNDEFINED_TABLE: Self = Self(*b"42P01");
     /// 42704: the named object does not exist.
     pub const UNDEFINED_OBJECT: Self = Self(*b"42704");
     /// 55000: the object is not in the state that this needs.

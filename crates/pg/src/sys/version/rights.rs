@@ -3,6 +3,8 @@
 //! Up to PostgreSQL 15 an entry of the range table says itself which rights are checked. Since 16 the query has a second list
 //! for that, in which entries that are checked have a number.
 
+#[cfg(not(feature = "pg15"))]
+use crate::sys::error::{PgError, SqlState, raise};
 use crate::sys::node;
 use pgrx::pg_sys::{self, Oid};
 
@@ -403,6 +405,11 @@ pub(crate) fn owns_relation(relation: Oid, role: Oid) -> bool {
         }
         #[cfg(not(feature = "pg15"))]
         {
+            // To look for what does not exist was the user's error, and is an internal one since PostgreSQL 16.
+            if pg_sys::get_rel_relkind(relation) == 0 {
+                let text = format!("relation with OID {} does not exist", relation.to_u32());
+                return raise(Err(PgError::new(SqlState::UNDEFINED_TABLE, text)));
+            }
             pg_sys::object_ownercheck(pg_sys::RelationRelationId, relation, role)
         }
     }
