@@ -322,6 +322,19 @@ CREATE VIEW pgs_catalog.activity AS
       JOIN pg_catalog.pg_stat_activity AS b ON b.pid = a.pid AND b.backend_start = a.backend_start;
 COMMENT ON VIEW pgs_catalog.activity IS 'statements that have something under way on nodes, and how far they are';
 
+CREATE FUNCTION pgs_catalog.shared_sessions(
+        OUT node text, OUT database oid, OUT role oid, OUT state text, OUT pid integer, OUT node_pid integer, OUT statements integer,
+        OUT opened timestamptz, OUT changed timestamptz)
+    RETURNS SETOF record LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'shared_sessions_wrapper';
+COMMENT ON FUNCTION pgs_catalog.shared_sessions() IS 'sessions to nodes that all backends of this server share';
+
+CREATE VIEW pgs_catalog.sessions AS
+    SELECT s.node, d.datname AS database, r.rolname AS "user", s.state, s.pid, s.node_pid, s.statements, s.opened, s.changed
+      FROM pgs_catalog.shared_sessions() AS s
+      LEFT JOIN pg_catalog.pg_database AS d ON d.oid = s.database
+      LEFT JOIN pg_catalog.pg_roles AS r ON r.oid = s.role;
+COMMENT ON VIEW pgs_catalog.sessions IS 'sessions to nodes that all backends of this server share, and who has them';
+
 CREATE VIEW pgs_catalog.relocation AS
     SELECT pid, database, "user", statement, pg_catalog.substr(kind, 13) AS phase, nodes, waiting_for, bytes_received, bytes_sent, since
       FROM pgs_catalog.activity WHERE kind OPERATOR(pg_catalog.~~) 'relocation: %';
@@ -649,7 +662,7 @@ COMMENT ON VIEW pgs_catalog.placements IS 'where the shards of the distributed t
 
 GRANT SELECT ON pgs_catalog.tables, pgs_catalog.stat_tables, pgs_catalog.shards, pgs_catalog.placements TO PUBLIC;
 GRANT USAGE ON SCHEMA pgs_catalog TO PUBLIC;
-GRANT SELECT ON pgs_catalog.activity, pgs_catalog.relocation TO PUBLIC;
+GRANT SELECT ON pgs_catalog.activity, pgs_catalog.relocation, pgs_catalog.sessions TO PUBLIC;
 REVOKE EXECUTE ON FUNCTION pgs_catalog.metadata_changed() FROM PUBLIC;
 
 /* The functions of pg_shard 1.2, in the extension's schema. */

@@ -1,5 +1,11 @@
 //! Sessions that all backends of a server share: nobody finds anything of another in them, and nothing of them is left behind.
 
+/// How many there are, and who waits.
+mod limits;
+
+/// Many clients at once.
+mod mixing;
+
 /// What one client has done, and another must not find.
 mod traces;
 
@@ -14,6 +20,11 @@ fn cluster(settings: &[(&str, &str)]) -> TestCluster {
     cluster.distribute("t", "k", 4, 1);
     cluster.sql("INSERT INTO t SELECT g, g FROM generate_series(1, 100) AS g");
     cluster
+}
+
+/// The number that a query yields.
+fn number(session: &mut Session, query: &str) -> u64 {
+    session.text(query).parse().expect("a number")
 }
 
 /// The processes that serve a role's sessions on the worker.
@@ -44,6 +55,25 @@ fn clients_of_one_role_use_one_session_in_turn() {
     let mut third = cluster.session_as("alice");
     assert_eq!(third.text("SELECT v FROM t WHERE k = 9"), "9");
     assert_eq!(backends(&mut worker, "alice"), first);
+}
+
+#[test]
+fn writes_by_key_share_sessions_too() {
+    let cluster = cluster(&[]);
+    cluster.sql(
+        "CREATE FUNCTION positive(int) RETURNS boolean IMMUTABLE LANGUAGE sql AS 'SELECT $1 > 0'; \
+         CREATE TABLE checked (k int, v int CHECK (positive(v))); GRANT ALL ON checked TO alice",
+    );
+    cluster.distribute("checked", "k", 1, 1);
+    let state = "SELECT string_agg(state, ',') FROM pgs_catalog.sessions WHERE \"user\" = 'alice'";
+    let mut client = cluster.session_as("alice");
+    client.sql("INSERT INTO t VALUES (500, 1)");
+    client.sql("UPDATE t SET v = 2 WHERE k = 500");
+    client.sql("BEGIN; DELETE FROM t WHERE k = 500; COMMIT");
+    assert_eq!(cluster.text(state), "free");
+    // What a function of users leaves in a session nobody knows.
+    client.sql("INSERT INTO checked VALUES (1, 1)");
+    assert_eq!(cluster.text(state), "kept");
 }
 
 #[test]

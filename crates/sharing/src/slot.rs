@@ -15,8 +15,10 @@ pub enum State {
     Free,
     /// A process has it.
     Lent,
-    /// A process looks whether it is to be closed.
+    /// It is about to be closed.
     Closing,
+    /// A process has it to itself and does not need it now: it is closed where there is no room for others.
+    Kept,
 }
 
 impl State {
@@ -26,6 +28,7 @@ impl State {
             2 => Self::Free,
             3 => Self::Lent,
             4 => Self::Closing,
+            5 => Self::Kept,
             _ => Self::Unused,
         }
     }
@@ -37,6 +40,7 @@ impl State {
             Self::Free => 2,
             Self::Lent => 3,
             Self::Closing => 4,
+            Self::Kept => 5,
         }
     }
 }

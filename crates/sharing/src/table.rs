@@ -269,20 +269,28 @@ impl Table {
         Ok(Lease { slot: at, generation })
     }
 
-    /// Makes room: closes the free session of another group that was unused for longest. False if there is none.
+    /// Makes room: closes the free session of another group that was unused for longest, or else one that its process does not need
+    /// now. False if there is none.
     fn close_idle(&self, node: Option<u32>, not: usize) -> bool {
-        let is_wanted = |slot: &&Slot| {
-            let group = slot.group.load(Relaxed) as usize;
-            let of = self.groups[group].node.load(Relaxed);
-            slot.now().0 == State::Free && group != not && node.is_none_or(|node| of == node)
+        let of = |slot: &Slot| slot.group.load(Relaxed) as usize;
+        let is_near =
+            |slot: &Slot| node.is_none_or(|node| self.groups[of(slot)].node.load(Relaxed) == node);
+        let rank = |slot: &&Slot| match slot.now().0 {
+            State::Free if is_near(slot) && of(slot) != not => {
+                let member = slot.member.load(Relaxed) as usize;
+                Some((0, self.groups[of(slot)].free[member].load(Relaxed)))
+            }
+            State::Kept if is_near(slot) => Some((1, slot.changed.load(Relaxed).cast_unsigned())),
+            _ => None,
         };
-        let stamp = |slot: &&Slot| {
-            let group = &self.groups[slot.group.load(Relaxed) as usize];
-            group.free[slot.member.load(Relaxed) as usize].load(Relaxed)
+        let ranked = || {
+            let all = self.slots.iter().filter_map(|slot| Some((rank(&slot)?, slot)));
+            all.min_by_key(|(rank, _)| *rank).map(|(_, slot)| slot)
         };
-        while let Some(slot) = self.slots.iter().filter(is_wanted).min_by_key(stamp) {
-            let generation = slot.generation();
-            if slot.change(generation, (State::Free, 0), (State::Closing, 0)) {
+        while let Some(slot) = ranked() {
+            let (generation, now) = (slot.generation(), slot.now());
+            let is_idle = matches!(now.0, State::Free | State::Kept);
+            if is_idle && slot.change(generation, now, (State::Closing, 0)) {
                 self.vacate(slot);
                 return true;
             }
@@ -331,13 +339,30 @@ impl Table {
         true
     }
 
+    /// The process keeps the session, and does not need it now.
+    pub fn keep(&self, lease: Lease, owner: i32, wake: &mut dyn FnMut(i32)) {
+        let slot = &self.slots[lease.slot];
+        let node = self.groups[slot.group.load(Relaxed) as usize].node.load(Relaxed);
+        if slot.change(lease.generation, (State::Lent, owner), (State::Kept, owner)) {
+            fence(SeqCst);
+            self.serve(node, wake);
+        }
+    }
+
+    /// The process needs it again; false if it was closed meanwhile, or is to be.
+    pub fn need(&self, lease: Lease, owner: i32) -> bool {
+        let slot = &self.slots[lease.slot];
+        slot.change(lease.generation, (State::Kept, owner), (State::Lent, owner))
+            && !slot.is_doomed.load(SeqCst)
+    }
+
     /// The session is gone, or could not be opened.
     pub fn retire(&self, lease: Lease, owner: i32, wake: &mut dyn FnMut(i32)) {
         let slot = &self.slots[lease.slot];
         let node = {
             let _locked = self.lock();
             let is_mine = slot.generation() == lease.generation
-                && matches!(slot.now(), (State::Lent | State::Opening, who) if who == owner);
+                && matches!(slot.now(), (State::Lent | State::Opening | State::Kept, who) if who == owner);
             if !is_mine {
                 return;
             }
@@ -353,7 +378,7 @@ impl Table {
         self.stop_waiting(owner, wake);
         for at in 0..SLOTS {
             let slot = &self.slots[at];
-            if let (State::Lent | State::Opening, who) = slot.now()
+            if let (State::Lent | State::Opening | State::Kept, who) = slot.now()
                 && who == owner
             {
                 let lease = Lease { slot: at, generation: slot.generation() };

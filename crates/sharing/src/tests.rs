@@ -100,6 +100,20 @@ fn an_idle_session_of_another_group_makes_room() {
 }
 
 #[test]
+fn a_session_that_its_process_keeps_makes_room_for_whoever_waits() {
+    with_table(|table| {
+        let group = table.group(&key(1, 0)).expect("a group");
+        let lease = opened(table, group, 1, 1).expect("room");
+        let ticket = table.wait(group, 2, 1, &mut nobody).expect("a place");
+        assert_eq!(table.granted(&ticket), Granted::Nothing);
+        table.keep(lease, 1, &mut nobody);
+        assert!(matches!(table.take(ticket, &mut nobody), Granted::Room(_)));
+        assert!(!table.need(lease, 1));
+        assert_eq!(table.count(0), 1);
+    });
+}
+
+#[test]
 fn sessions_of_an_earlier_epoch_are_closed_as_soon_as_nobody_has_them() {
     with_table(|table| {
         let group = table.group(&key(1, 0)).expect("a group");
@@ -160,6 +174,8 @@ enum Step {
     Die { who: i32 },
     GiveUp { who: i32 },
     Doom { key: u64 },
+    Keep { who: i32 },
+    Need { who: i32 },
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -169,7 +185,9 @@ fn step() -> impl Strategy<Value = Step> {
         5 => who.clone().prop_map(|who| Step::GiveBack { who }),
         1 => who.clone().prop_map(|who| Step::Retire { who }),
         1 => who.clone().prop_map(|who| Step::Die { who }),
-        1 => who.prop_map(|who| Step::GiveUp { who }),
+        1 => who.clone().prop_map(|who| Step::GiveUp { who }),
+        2 => who.clone().prop_map(|who| Step::Keep { who }),
+        2 => who.prop_map(|who| Step::Need { who }),
         1 => (0..4u64).prop_map(|key| Step::Doom { key }),
     ]
 }
@@ -180,10 +198,11 @@ fn run(table: &Table, steps: &[Step]) {
     let key_of = |number: u64| key(number, (number % 2) as u32);
     let mut held: HashMap<i32, Lease> = HashMap::new();
     let mut waits: HashMap<i32, Ticket> = HashMap::new();
+    let mut kept: HashMap<i32, Lease> = HashMap::new();
     for step in steps {
         match *step {
             Step::Claim { who, key } => {
-                if held.contains_key(&who) || waits.contains_key(&who) {
+                if held.contains_key(&who) || waits.contains_key(&who) || kept.contains_key(&who) {
                     continue;
                 }
                 let group = table.group(&key_of(key)).expect("a group");
@@ -216,6 +235,7 @@ fn run(table: &Table, steps: &[Step]) {
             Step::Die { who } => {
                 held.remove(&who);
                 waits.remove(&who);
+                kept.remove(&who);
                 table.leave(who, &mut nobody);
             }
             Step::GiveUp { who } => {
@@ -225,6 +245,21 @@ fn run(table: &Table, steps: &[Step]) {
                         Granted::Session(lease) | Granted::Room(lease) => {
                             table.retire(lease, who, &mut nobody);
                         }
+                    }
+                }
+            }
+            Step::Keep { who } => {
+                if let Some(lease) = held.remove(&who) {
+                    table.keep(lease, who, &mut nobody);
+                    kept.insert(who, lease);
+                }
+            }
+            Step::Need { who } => {
+                if let Some(lease) = kept.remove(&who) {
+                    if table.need(lease, who) {
+                        held.insert(who, lease);
+                    } else {
+                        table.retire(lease, who, &mut nobody);
                     }
                 }
             }
@@ -292,7 +327,8 @@ fn check(table: &Table, held: &HashMap<i32, Lease>, waits: &HashMap<i32, Ticket>
     for node in 0..2 {
         if table.waiting(node) > 0 {
             assert_eq!(table.count(node), MOST);
-            assert!(all.iter().all(|seen| seen.node != node || seen.state != State::Free));
+            let is_idle = |state| matches!(state, State::Free | State::Kept);
+            assert!(all.iter().all(|seen| seen.node != node || !is_idle(seen.state)));
         }
     }
 }

@@ -68,6 +68,10 @@ impl TestCluster {
             .set("pg_shard.health_interval", "0")
             // Whatever a test sends is parsed again and compared with what was meant.
             .set("pg_shard.verify_sql", "on");
+        // Settings with which all tests are to run once more: `name=value`, separated by commas.
+        let more = std::env::var("PG_SHARD_TEST_SETTINGS").unwrap_or_default();
+        let more = more.split(',').filter_map(|setting| setting.split_once('='));
+        let spec = more.fold(spec, |spec, (name, value)| spec.set(name.trim(), value.trim()));
         let spec = settings.iter().fold(spec, |spec, (name, value)| spec.set(*name, *value));
         let cluster = Cluster::up_with(&installation(), &spec)
             .unwrap_or_else(|error| panic!("no cluster: {error}"));

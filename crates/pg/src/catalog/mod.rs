@@ -32,3 +32,6 @@ pub mod privileged;
 
 /// Rights that a coordinator lends to a session of this node.
 pub mod lent;
+
+/// Tables whose rows are written without anything that users have made.
+pub mod plain;

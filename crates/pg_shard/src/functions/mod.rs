@@ -36,6 +36,9 @@ pub(crate) mod repartition;
 /// Transactions that are prepared on nodes.
 mod in_doubt;
 
+/// Sessions that all backends share.
+mod shared_sessions;
+
 /// Sizes and counters of the shards.
 mod sizes;
 

@@ -7,7 +7,7 @@ use super::data::{Plan, Routed};
 use crate::catalog::{self, DistributedTable};
 use crate::settings;
 use pg::PgError;
-use pg::catalog::table;
+use pg::catalog::{plain, table};
 use pg::read::query::{Command, Facts, InsertSource, Key, Prepared, Statement, Unshippable, Write};
 use pgrx::pg_sys::Oid;
 use shardmap::tid::TidLayout;
@@ -256,7 +256,8 @@ pub(crate) fn plan(
             || matches!(facts.command, Command::Update | Command::Delete)
                 && !prepared.computes_volatile(),
         must_find,
-        is_plain: !facts.calls_users && !facts.is_write(),
+        is_plain: !facts.calls_users
+            && facts.writes.iter().all(|write| plain::runs_only_servers_own(write.table)),
         prune: way.prune.clone(),
         template,
         sent: prepared.sent,

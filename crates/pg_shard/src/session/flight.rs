@@ -80,4 +80,10 @@ impl Session {
         }
         self.queue_settings();
     }
+
+    /// The error for a statement that is stored and whose rows cannot be had.
+    pub(super) fn not_returned(cause: &PgError) -> PgError {
+        PgError::new(cause.sqlstate(), cause.message().to_owned())
+            .detail("The statement is stored; the rows that it returns could not be kept here.")
+    }
 }

@@ -196,6 +196,8 @@ pub(crate) struct Session {
     lease: Option<::sharing::Lease>,
     /// Something was done that may stay with the session: nobody else is to have it.
     is_private: bool,
+    /// It stays with this backend, which does not need it now.
+    is_kept: bool,
     /// 0 outside a remote transaction, 1 inside, one more for each savepoint.
     pub(crate) depth: u32,
     /// The remote transaction has changed something.
@@ -274,12 +276,6 @@ pub(crate) struct Session {
     pub(crate) times: moment::Times,
 }
 
-/// The error for a statement that is stored and whose rows cannot be had.
-fn not_returned(cause: &PgError) -> PgError {
-    PgError::new(cause.sqlstate(), cause.message().to_owned())
-        .detail("The statement is stored; the rows that it returns could not be kept here.")
-}
-
 /// The command for rows of that name; for all without one.
 fn drop_rows(name: &str) -> String {
     format!("SELECT pgs_catalog.drop_rows('{{{name}}}')")
@@ -316,6 +312,7 @@ impl Session {
             link,
             lease: None,
             is_private: false,
+            is_kept: false,
             depth: 0,
             wrote: false,
             locked: false,
@@ -490,7 +487,7 @@ impl Session {
         });
         self.commits_itself = false;
         match (outcome, failed) {
-            (Ok(_), Some(error)) => Err(Failure::Statement(not_returned(&error))),
+            (Ok(_), Some(error)) => Err(Failure::Statement(Self::not_returned(&error))),
             (outcome, _) => outcome,
         }
     }

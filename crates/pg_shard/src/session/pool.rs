@@ -128,7 +128,8 @@ fn session_in(
         let good = {
             let mut session = session.borrow_mut();
             session.settle_end();
-            session.is_usable()
+            session.need()
+                && session.is_usable()
                 && !(session.depth == 0 && (session.is_out_of_step() || has_moved))
                 && (stale == Stale::IsHarmless || !session.is_stale())
         };

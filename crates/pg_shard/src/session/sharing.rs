@@ -122,6 +122,8 @@ fn wait(
         let left = limit.map(|limit| limit.saturating_sub(clock() - began));
         let (lease, is_session) = shared::wait(group, most, left)?;
         if !is_session {
+            // Another may have been closed for it.
+            shared::wake_keeper();
             return Some(Offer::Room(Room { table, lease: Some(lease), own }));
         }
         if let Some(session) = take_over(table, lease, node, own) {
@@ -254,9 +256,9 @@ fn fetch(table: &Table, lease: Lease, node: &NodeAddress) -> Option<SessionRef> 
     Some(Rc::new(RefCell::new(Session::new(node, link))))
 }
 
-/// Others may use the session when this backend does not need it any more.
+/// The session is in the table, and this backend needs it.
 pub(super) fn is_shared(session: &SessionRef) -> bool {
-    session.try_borrow().map_or(true, |session| session.lease.is_some())
+    session.try_borrow().map_or(true, |session| session.lease.is_some() && !session.is_kept)
 }
 
 /// Gives back what can be given back, of the sessions that nobody uses any more; tells which of the others are to stay.
@@ -268,13 +270,16 @@ pub(super) fn give_back(session: SessionRef) -> Option<SessionRef> {
             drop(open);
             return Some(session);
         }
+        if open.is_kept {
+            drop(open);
+            return Some(session);
+        }
         if !open.can_be_shared() || Rc::strong_count(&session) > 1 {
-            let is_to_stay = open.stays_here(table);
-            if !is_to_stay {
-                open.give_up(PgError::new(SqlState::CONNECTION_FAILURE, "the session was closed"));
+            if open.is_at_rest() && Rc::strong_count(&session) == 1 {
+                open.keep(table);
             }
             drop(open);
-            return is_to_stay.then_some(session);
+            return Some(session);
         }
         open.end_lease(table)?
     };
@@ -318,7 +323,7 @@ impl Session {
         let pair = |facts: [Fact; 2]| Digest(slot.fact(facts[0]), slot.fact(facts[1]));
         self.lease = Some(lease);
         self.lost = None;
-        self.is_private = false;
+        (self.is_private, self.is_kept) = (false, false);
         self.max_prepared = slot.fact(fact::MAX_PREPARED) as u32;
         self.can_anchor = slot.fact(fact::CAN_ANCHOR) == 1;
         self.knows_gate = slot.fact(fact::KNOWS_GATE) == 1;
@@ -370,10 +375,25 @@ impl Session {
             && !self.statements.has_forgotten()
     }
 
-    /// It stays with this backend, as it is.
-    fn stays_here(&self, table: &Table) -> bool {
-        // Whoever waits for it could wait for ever.
-        self.is_usable() && self.lease.is_some_and(|lease| !table.is_wanted(lease))
+    /// It stays with this backend, as it is, as long as there is room for others.
+    fn keep(&mut self, table: &Table) {
+        if let Some(lease) = self.lease {
+            self.is_kept = true;
+            table.slot(lease.slot).note_change(activity::statement_start());
+            table.keep(lease, shared::me(), &mut shared::wake);
+            if !table.is_current(lease) {
+                shared::wake_keeper();
+            }
+        }
+    }
+
+    /// This backend needs it again; false if it was closed meanwhile.
+    pub(super) fn need(&mut self) -> bool {
+        if !std::mem::take(&mut self.is_kept) {
+            return true;
+        }
+        let lease = self.lease.zip(shared::table());
+        lease.is_none_or(|(lease, table)| table.need(lease, shared::me()))
     }
 
     /// The session is gone, for whoever has its socket too.

@@ -7,7 +7,7 @@ use super::passing::{self, Letter};
 use super::{reserve, shared, table, wake};
 use crate::net::adopted;
 use crate::server::rounds;
-use pgrx::bgworkers::BackgroundWorkerBuilder;
+use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder};
 use pgrx::pg_sys::{self, Datum};
 use sharing::{Lease, State, Table};
 use std::collections::HashMap;
@@ -15,7 +15,7 @@ use std::ffi::c_int;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// How often idle sessions are looked at.
@@ -55,7 +55,12 @@ pub unsafe extern "C-unwind" fn pg_shard_keeper(_argument: Datum) {
     let Ok(listener) = listen() else { return };
     shared.keeper.store(super::me(), Ordering::Release);
     let mut keeper = Keeper { table, kept: HashMap::new() };
+    watch_catalogs();
     while !must_end() {
+        if has_changed() {
+            table.doom(&|_| true);
+            table.serve_all(&mut wake);
+        }
         keeper.accept(&listener);
         keeper.sweep();
         wait(listener.as_raw_fd());
@@ -65,6 +70,44 @@ pub unsafe extern "C-unwind" fn pg_shard_keeper(_argument: Datum) {
     keeper.sweep();
     // SAFETY: an exit code other than zero has the postmaster start us again, unless it ends itself.
     unsafe { pg_sys::proc_exit(1) };
+}
+
+/// A role or a database has changed.
+static HAS_CHANGED: AtomicBool = AtomicBool::new(false);
+
+unsafe extern "C-unwind" fn note_change(_: Datum, _: c_int, _: u32) {
+    HAS_CHANGED.store(true, Ordering::Relaxed);
+}
+
+fn watch_catalogs() {
+    use pg_sys::SysCacheIdentifier::{AUTHOID, DATABASEOID};
+    for cache in [AUTHOID, DATABASEOID] {
+        // SAFETY: once in this process and cache; the callback only stores.
+        unsafe {
+            pg_sys::CacheRegisterSyscacheCallback(
+                cache as c_int,
+                Some(note_change),
+                Datum::from(0),
+            );
+        }
+    }
+}
+
+/// Sessions are to be opened anew: a role or a database has changed, which may mean that they would not be opened any more, or the
+/// configuration, by which they are opened.
+fn has_changed() -> bool {
+    // What others have changed is heard of as a transaction begins.
+    BackgroundWorker::transaction(|| ());
+    // SAFETY: a flag of the process that a signal handler sets; no transaction is under way.
+    let is_reloaded = unsafe {
+        let is_pending = (&raw const pg_sys::ConfigReloadPending).read_volatile() != 0;
+        if is_pending {
+            (&raw mut pg_sys::ConfigReloadPending).write_volatile(0);
+            pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
+        }
+        is_pending
+    };
+    HAS_CHANGED.swap(false, Ordering::Relaxed) || is_reloaded
 }
 
 /// As many descriptors as the system allows the process.
