@@ -33,7 +33,8 @@ pub(crate) struct Pair<'a> {
 }
 
 /// What a placement is, as one line: how many rows it may have, whether its rows can be changed without any effect beside it, and
-/// a digest of its definition. No line if there is no such table.
+/// a digest of its definition. No line if there is no such table. Late minor releases of PostgreSQL 15 keep a number of their own,
+/// `pg_attver`, among a column's options, another one on each node.
 const DEFINITION: &str = "SELECT concat_ws(' ', \
     pg_relation_size(c.oid) / 128, \
     c.relkind = 'r' AND NOT c.relrowsecurity AND NOT EXISTS (SELECT FROM pg_trigger t WHERE t.tgrelid = c.oid \
@@ -41,7 +42,8 @@ const DEFINITION: &str = "SELECT concat_ws(' ', \
     md5(concat_ws(E'\\n', c.relpersistence, c.reloptions, \
       pg_get_userbyid(c.relowner), c.relacl, c.relreplident, \
       (SELECT string_agg(concat_ws(' ', quote_ident(attname), format_type(atttypid, atttypmod), attcollation::regcollation, \
-                attnotnull, attidentity, attgenerated, attstorage, attcompression, attoptions, attacl, \
+                attnotnull, attidentity, attgenerated, attstorage, attcompression, attacl, \
+                (SELECT string_agg(o, ',' ORDER BY o) FROM unnest(attoptions) AS o WHERE o NOT LIKE 'pg@_attver=%' ESCAPE '@'), \
                 pg_get_expr(adbin, adrelid)), E'\\n' ORDER BY attnum) \
          FROM pg_attribute LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum \
         WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped), \
@@ -196,8 +198,14 @@ impl Pair<'_> {
 }
 
 /// Types whose hash tells values apart that look different, by OID: bool, bytea, "char", name, int8, int2, int4, text, oid,
-/// date, time, timestamp, timestamptz, varchar, uuid. Not numeric, say: 1.0 and 1.00 are equal, and so are their hashes.
+/// date, time, timestamp, timestamptz, varchar, uuid.
 const EXACT: [u32; 15] = [16, 17, 18, 19, 20, 21, 23, 25, 26, 1082, 1083, 1114, 1184, 1043, 2950];
+
+/// The OID of numeric.
+const NUMERIC: u32 = 1700;
+
+/// So many columns may count twice: a row of expressions has 1664 at most, and a table 1600 columns.
+const SCALES: usize = 32;
 
 /// Collations in which only texts of the same bytes are equal: none, default, C, POSIX.
 const EXACT_COLLATIONS: [u32; 4] = [0, 100, 950, 951];
@@ -206,13 +214,21 @@ const EXACT_COLLATIONS: [u32; 4] = [0, 100, 950, 951];
 ///
 /// Values are hashed as they are where that is exact, and as text otherwise, which takes twice as long.
 fn hashed(table: &DistributedTable, shard: &str) -> String {
-    let (mut exact, mut others) = (Vec::new(), Vec::new());
+    let (mut exact, mut others, mut scales) = (Vec::new(), Vec::new(), 0);
     for column in columns(table.oid) {
         let (type_oid, _, collation) = column_type(table.oid, column.number);
         let is_exact =
             EXACT.contains(&type_oid.to_u32()) && EXACT_COLLATIONS.contains(&collation.to_u32());
-        let list = if is_exact { &mut exact } else { &mut others };
-        list.push(format!("pgs_row.{}", quote(&column.name)));
+        let name = format!("pgs_row.{}", quote(&column.name));
+        if type_oid.to_u32() == NUMERIC && scales < SCALES {
+            scales += 1;
+            // 1.0 and 1.00 have one hash, and different scales.
+            exact.extend([name.clone(), format!("scale({name})")]);
+        } else if is_exact {
+            exact.push(name);
+        } else {
+            others.push(name);
+        }
     }
     let of_others = match others.is_empty() {
         true => "0".to_owned(),
@@ -222,7 +238,8 @@ fn hashed(table: &DistributedTable, shard: &str) -> String {
         true => of_others,
         false => format!("hash_record_extended(ROW({}), {of_others})", exact.join(", ")),
     };
-    format!("SELECT {hash} AS h, pgs_row.ctid AS place FROM ONLY {shard} AS pgs_row")
+    // Without OFFSET the planner would have the hash computed each time that it is named.
+    format!("SELECT {hash} AS h, pgs_row.ctid AS place FROM ONLY {shard} AS pgs_row OFFSET 0")
 }
 
 /// What a node's failure is to whoever wants a placement repaired or compared.
