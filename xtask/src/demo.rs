@@ -2,7 +2,8 @@
 //!
 //! It is the story that the first pg_shard was shown with: a table of reviews is cut into shards with two placements
 //! each, a worker dies, reading and writing go on, and the placements that missed something are repaired. The demo
-//! checks what it claims: if a count changes where it must not, it ends with an error.
+//! checks what it claims: if a count changes where it must not, it ends with an error. Then the cluster changes under load
+//! ([`crate::under_load`]).
 //!
 //! The cluster stays when the story is over, to be played with; the next run takes it down first.
 
@@ -16,11 +17,12 @@ use cluster::{Cluster, ClusterError, ClusterSpec, NodeName};
 
 use crate::psql::Psql;
 use crate::reviews::{self, Reviews};
+use crate::under_load::{self, UnderLoad};
 use crate::workspace::Workspace;
 use crate::{extension, render, setup};
 
-/// How many workers the demo has.
-const WORKERS: u16 = 4;
+/// How many workers the demo has. The last one joins in the end.
+const WORKERS: u16 = 5;
 
 /// The first port that is tried.
 const FIRST_PORT: u16 = 6400;
@@ -98,7 +100,7 @@ const INACTIVE_SHARDS: &str = "SELECT DISTINCT shard_id FROM pgs_distribution_me
 pub(crate) struct Options {
     /// Where the cluster lives.
     pub(crate) dir: PathBuf,
-    /// The coordinator's port; without it, the first of five free ones.
+    /// The coordinator's port; without it, the first of six free ones.
     pub(crate) port: Option<u16>,
     /// How many reviews are loaded.
     pub(crate) rows: u64,
@@ -137,9 +139,10 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         None => free_ports()?,
     };
     let spec = ClusterSpec::new(&options.dir, WORKERS, port);
-    let cluster = render::while_busy("Starting a coordinator and four workers", || {
+    let cluster = render::while_busy("Starting a coordinator and five workers", || {
         Cluster::up_from(&spec, &files.artifacts())
     })?;
+    shorten_list(&cluster)?;
 
     let story = Story {
         coordinator: Psql::on(&cluster, NodeName::Coordinator),
@@ -156,13 +159,23 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
+/// Leaves the worker that joins later out of the worker list.
+fn shorten_list(cluster: &Cluster) -> Result<()> {
+    let list = cluster.data_dir(NodeName::Coordinator).join("pg_worker_list.conf");
+    let joining = cluster.port(under_load::JOINING).to_string();
+    let lines = std::fs::read_to_string(&list)?;
+    let others = lines.lines().filter(|line| !line.contains(&joining));
+    let text: String = others.map(|line| format!("{line}\n")).collect();
+    std::fs::write(&list, text).context("cannot write the worker list")
+}
+
 /// The first of as many free ports in a row as the demo has nodes.
 fn free_ports() -> Result<u16> {
     let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
     (FIRST_PORT..FIRST_PORT + 1000)
         .step_by(10)
         .find(|first| (*first..=first + WORKERS).all(is_free))
-        .context("no five free ports in a row between 6400 and 7400; choose others with --port")
+        .context("no six free ports in a row between 6400 and 7400; choose others with --port")
 }
 
 /// The story and what it is told with.
@@ -188,15 +201,17 @@ impl Story {
             after == before + 1,
             "there were {before} reviews, one was added, and now there are {after}"
         );
-        self.compare_placements(&missed)
+        self.compare_placements(&missed)?;
+        let show = |statement: &str| self.show(statement);
+        UnderLoad { cluster: &self.cluster, coordinator: &self.coordinator, show: &show }.tell()
     }
 
     fn introduce(&self) -> Result<()> {
         render::say("");
         render::chapter("The cluster");
         render::tell(&format!(
-            "Five PostgreSQL servers on this machine, from a private copy in {}. Nothing of the system's own \
-             PostgreSQL is touched. The extension is there already: CREATE EXTENSION pg_shard was run on the coordinator.",
+            "Six PostgreSQL servers on this machine, from a private copy in {}: a coordinator, four workers, and one more \
+             for later. Nothing of the system's own PostgreSQL is touched. The extension is there already: CREATE EXTENSION pg_shard was run on the coordinator.",
             self.cluster.dir().display()
         ));
         let rows = self.cluster.nodes().into_iter().map(|node| {

@@ -26,6 +26,9 @@ mod tidy;
 /// A cluster on this machine, and a story to watch.
 mod demo;
 
+/// The chapter of the story in which the cluster changes under load.
+mod under_load;
+
 /// One statement by key, straight to one PostgreSQL and through the coordinator.
 mod bench;
 
