@@ -130,7 +130,6 @@ fn what_partitions_cannot_have_is_refused() {
             "CREATE TRIGGER t AFTER INSERT ON m_2024 FOR EACH ROW EXECUTE FUNCTION nothing()",
             "distributed table \"m_2024\" cannot have triggers of rows",
         ),
-        ("SELECT undistribute_table('m')", "cannot undistribute table \"m\""),
         ("SELECT undistribute_table('m_2024')", "cannot undistribute table \"m_2024\""),
         (
             "CREATE TABLE x () INHERITS (m_2024)",
@@ -165,4 +164,32 @@ fn triggers_of_statements_see_the_rows_of_all_partitions() {
          INSERT INTO m VALUES (100, '2024-05-05', 'x'), (101, '2025-05-05', 'x'); UPDATE m SET n = n + 2; DELETE FROM m WHERE v = 'a'",
     );
     assert_eq!(cluster.text("SELECT * FROM seen"), "insert|NULL|2\nupdate|0|64\ndelete|10|NULL");
+}
+
+/// It was refused: each partition had to be detached, brought back and attached again.
+#[test]
+fn a_partitioned_table_becomes_local_again_with_its_rows() {
+    let cluster = TestCluster::up(2);
+    cluster.sql(
+        "CREATE TABLE m (id int, at date, n int, PRIMARY KEY (id, at)) PARTITION BY RANGE (at); \
+         CREATE TABLE m_1 PARTITION OF m FOR VALUES FROM ('2026-01-01') TO ('2026-02-01'); \
+         CREATE TABLE m_2 PARTITION OF m FOR VALUES FROM ('2026-02-01') TO ('2026-03-01') PARTITION BY LIST (id); \
+         CREATE TABLE m_2_rest PARTITION OF m_2 DEFAULT; \
+         SELECT create_distributed_table('m', 'id', 4, 1); \
+         INSERT INTO m SELECT i, date '2026-01-01' + i % 50, i FROM generate_series(1, 100) AS i",
+    );
+    let rows =
+        "SELECT (SELECT sum(n) FROM m_1), (SELECT sum(n) FROM m_2_rest), count(*), sum(n) FROM m";
+    let before = cluster.text(rows);
+    cluster.sql("BEGIN; SELECT undistribute_table('m'); ROLLBACK");
+    assert_eq!(cluster.text(rows), before);
+    cluster.sql("SELECT undistribute_table('m')");
+    assert_eq!(cluster.text(rows), before);
+    assert_eq!(cluster.text("SELECT count(*) FROM pgs_distribution_metadata.partition"), "0");
+    for worker in cluster.workers() {
+        assert_eq!(cluster.tables_on(worker, "m%"), Vec::<String>::new());
+    }
+    cluster.sql("CREATE TABLE m_3 PARTITION OF m FOR VALUES FROM ('2026-03-01') TO ('2026-04-01'); INSERT INTO m VALUES (1, '2026-03-01', 0)");
+    cluster.sql("SELECT create_distributed_table('m', 'id', 2, 1)");
+    assert_eq!(cluster.text("SELECT count(*), sum(n) FROM m"), "101|5050");
 }

@@ -517,6 +517,16 @@ pub fn lock_for_truncate(table: Oid) {
     unsafe { pg_sys::LockRelationOid(table, pg_sys::AccessExclusiveLock as c_int) }
 }
 
+/// Refuses, as PostgreSQL refuses TRUNCATE, a table that queries of this session have open, or whose rows deferred triggers wait for.
+pub fn check_not_in_use(table: Oid, what: &std::ffi::CStr) {
+    // SAFETY: the caller holds a lock of the table; errors come as panics through the guard, and the transaction's abort closes it.
+    unsafe {
+        let relation = pg_sys::table_open(table, pg_sys::NoLock as c_int);
+        pg_sys::CheckTableNotInUse(relation, what.as_ptr());
+        pg_sys::table_close(relation, pg_sys::NoLock as c_int);
+    }
+}
+
 /// The name of a role.
 pub fn role_name(role: Oid) -> String {
     // SAFETY: a syscache look-up, an ERROR if there is no such role; the name is palloced.

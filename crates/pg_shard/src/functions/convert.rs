@@ -16,7 +16,7 @@ use crate::session::pool::{self, SessionRef};
 use crate::transaction::{self, NodeFailure};
 use pg::catalog::privileged;
 use pg::catalog::table::{self, RelationLock};
-use pg::exec::copy::{self, CopySource, RowFormat, local};
+use pg::exec::copy::{self, CopySource, ForeignKeys, RowFormat, local};
 use pg::server::lock::{Mode, ShardLock, lock_shard};
 use pg::server::utility::copied_columns;
 use pg::sys::error::raise;
@@ -80,6 +80,7 @@ pub(super) fn distribute_with_rows(oid: Oid, column: &str, layout: &Layout) -> R
     }
     for member in tree(oid)? {
         table::lock_for_truncate(member);
+        table::check_not_in_use(member, c"distribute");
     }
     check_is_local(oid)?;
     let name = pg::print::template::qualified_name(oid);
@@ -127,37 +128,64 @@ pub(super) fn bring_back(oid: Oid) -> Result<(), PgError> {
         return mark::remove(oid);
     }
     let table = catalog::get(oid)?;
-    if table.is_partitioned || table::describe(oid).is_some_and(|relation| relation.is_partition) {
+    if table::describe(oid).is_some_and(|relation| relation.is_partition) {
         return Err(PgError::unsupported(
             format!("cannot undistribute table \"{}\"", table.name),
-            "Detach the partitions, and bring them back one by one.",
+            "Undistribute the partitioned table with all its partitions, or detach the partition first.",
         )
-        .detail("It is partitioned, or a partition."));
+        .detail("It is a partition."));
     }
-    if table::describe(oid).is_none_or(|relation| relation.kind != b'r') {
+    let members = tree(oid)?;
+    for member in &members {
+        check_owner(*member)?;
+        table::lock_for_truncate(*member);
+        table::check_not_in_use(*member, c"undistribute");
+        catalog::forget(Some(*member));
+        check_before(&*catalog::get(*member)?)?;
+    }
+    for member in &members {
+        catalog::forget(Some(*member));
+        bring_rows_back(&*catalog::get(*member)?)?;
+    }
+    // The shards of partitions are partitions of their table's shards.
+    for member in members.iter().rev() {
+        ddl::forget_table(&catalog::get(*member)?)?;
+        mark::remove(*member)?;
+    }
+    Ok(())
+}
+
+/// Whether a table can become local; a repair of its shards ends first.
+fn check_before(table: &DistributedTable) -> Result<(), PgError> {
+    if table::describe(table.oid).is_none_or(|relation| !matches!(relation.kind, b'r' | b'p')) {
         return Err(PgError::new(
             SqlState(*b"42809"),
             format!("cannot undistribute foreign table \"{}\"", table.name),
         ));
     }
-    foreign_keys::check_before_undistribution(oid)?;
-    let columns: Vec<String> = copied_columns(oid).into_iter().map(|(_, name)| name).collect();
+    foreign_keys::check_before_undistribution(table.oid)?;
     for index in 0..table.map.len() {
-        // A repair of the shard ends first.
         lock_shard(ShardLock::Data(table.shard_id(index)), Mode::Exclusive);
     }
-    catalog::forget(Some(oid));
-    let table = catalog::get(oid)?;
-    let owner = table::owner_of(oid)?;
+    Ok(())
+}
+
+/// Brings the rows of a table's shards; a partitioned one has none of its own.
+fn bring_rows_back(table: &DistributedTable) -> Result<(), PgError> {
+    if table.is_partitioned {
+        return Ok(());
+    }
+    let columns: Vec<String> =
+        copied_columns(table.oid).into_iter().map(|(_, name)| name).collect();
+    let owner = table::owner_of(table.oid)?;
     for index in 0..table.map.len() {
-        let (session, node) = fetch(&table, index, &columns)?;
-        let rows = ShardRows { session, node };
+        let (session, node) = fetch(table, index, &columns)?;
+        let rows = Box::new(ShardRows { session, node });
         privileged::as_restricted(owner, || {
-            copy::receive(oid, &columns, RowFormat::Text, Box::new(rows))
+            copy::receive(table.oid, &columns, RowFormat::Text, rows, ForeignKeys::Known)
         })?;
     }
-    ddl::forget_table(&table)?;
-    mark::remove(oid)
+    Ok(())
 }
 
 /// Has a node send a shard's rows.

@@ -8,7 +8,7 @@ use crate::session::secrets;
 use crate::session::{Failure, NoSession, Session};
 use pg::catalog::privileged;
 use pg::catalog::table::{self, RelationLock};
-use pg::exec::copy::{self, CopySource, RowFormat};
+use pg::exec::copy::{self, CopySource, ForeignKeys, RowFormat};
 use pg::server::utility::copied_columns;
 use pg::sys::error::raise;
 use pg::{PgError, SqlState};
@@ -119,7 +119,10 @@ fn copy_from_node(name: &str, source: &NodeAddress) -> Result<(), PgError> {
     // Functions of the owner look at the rows: constraints, domains, indexes, generated columns.
     let owner = table::owner_of(oid)?;
     let remote = Box::new(Remote { session, source: source.clone() });
-    privileged::as_restricted(owner, || copy::receive(oid, &columns, format, remote)).map(drop)
+    privileged::as_restricted(owner, || {
+        copy::receive(oid, &columns, format, remote, ForeignKeys::Checked)
+    })
+    .map(drop)
 }
 
 fn not_stored(source: &NodeAddress, error: &PgError) -> PgError {

@@ -432,7 +432,8 @@ struct Feeding {
 
 thread_local!(static FEEDING: RefCell<Option<Feeding>> = const { RefCell::new(None) });
 
-/// While it lives, users' triggers of a table do not fire: its rows are only brought back.
+/// While it lives, users' triggers of a table do not fire: its rows are only brought back. Nor do those of foreign keys that hold
+/// already: deferred ones could not fire at all, since whoever brings rows back acts under restrictions.
 struct Silent {
     relation: pg_sys::Relation,
     enabled: Vec<(Oid, c_char)>,
@@ -442,11 +443,13 @@ impl Silent {
     /// # Safety
     ///
     /// The relation stays open.
-    unsafe fn begin(relation: pg_sys::Relation) -> Self {
+    unsafe fn begin(relation: pg_sys::Relation, foreign_keys: ForeignKeys) -> Self {
         let mut enabled = Vec::new();
         // SAFETY: the descriptor of an open relation in this process's cache.
         for trigger in unsafe { of_relation(relation) } {
-            if !trigger.tgisinternal {
+            let is_known_key =
+                foreign_keys == ForeignKeys::Known && trigger.tgconstrrelid != Oid::INVALID;
+            if !trigger.tgisinternal || is_known_key {
                 enabled.push((trigger.tgoid, trigger.tgenabled));
                 trigger.tgenabled = pg_sys::TRIGGER_DISABLED as c_char;
             }
@@ -474,12 +477,22 @@ pub enum RowFormat {
     Binary,
 }
 
+/// Whether rows that arrive are checked against foreign keys of their table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForeignKeys {
+    /// They may be any.
+    Checked,
+    /// Who sends them has checked them.
+    Known,
+}
+
 /// Copies rows into a local table through PostgreSQL's own COPY; returns how many.
 pub fn receive(
     table: Oid,
     columns: &[String],
     format: RowFormat,
     source: Box<dyn CopySource>,
+    foreign_keys: ForeignKeys,
 ) -> Result<u64, PgError> {
     FEEDING
         .with(|feeding| *feeding.borrow_mut() = Some(Feeding { source, rest: Vec::new(), at: 0 }));
@@ -513,7 +526,7 @@ pub fn receive(
             node::list_of(&options),
         );
         let rows = {
-            let _silent = Silent::begin(relation);
+            let _silent = Silent::begin(relation, foreign_keys);
             pg_sys::CopyFrom(state)
         };
         pg_sys::EndCopyFrom(state);
