@@ -147,11 +147,12 @@ CREATE TRIGGER partition_row_written AFTER INSERT OR UPDATE OF relation_id ON pg
 CREATE TRIGGER partition_row_deleted AFTER DELETE ON pgs_distribution_metadata.partition
     FOR EACH ROW EXECUTE FUNCTION pgs_catalog.on_partition_row();
 
-CREATE FUNCTION pgs_catalog.after_restore()
+CREATE FUNCTION pgs_catalog.after_restore(new_shards boolean DEFAULT NULL)
     RETURNS SETOF regclass LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     dumped oid[];
     restored oid[];
+    filled oid[];
     problem text;
     rows pgs_distribution_metadata.partition[];
     entry pgs_distribution_metadata.partition;
@@ -162,7 +163,8 @@ BEGIN
         SELECT objoid AS own, substring(label FROM '^distributed table ([0-9]+)$')::oid AS told
           FROM pg_seclabel
          WHERE provider = 'pg_shard' AND classoid = 'pg_class'::regclass AND objsubid = 0)
-    SELECT array_agg(told ORDER BY own), array_agg(own ORDER BY own) INTO dumped, restored
+    SELECT array_agg(told ORDER BY own), array_agg(own ORDER BY own),
+           array_agg(own ORDER BY own) FILTER (WHERE pg_relation_size(own) > 0) INTO dumped, restored, filled
       FROM labelled AS l
      WHERE told <> own
        AND EXISTS (SELECT 1 FROM pgs_distribution_metadata.partition AS p WHERE p.relation_id = told)
@@ -188,6 +190,17 @@ BEGIN
             USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = 'The tables are: ' || problem || '.',
                   HINT = 'Delete the rows of pgs_distribution_metadata with their OIDs in relation_id.';
     END IF;
+    IF new_shards IS NULL AND filled IS NOT NULL THEN
+        RAISE EXCEPTION 'restored tables hold rows'
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  DETAIL = 'The tables are: ' || array_to_string(filled::regclass[], ', ') || '.',
+                  HINT = 'after_restore(true) creates new shards for them. after_restore(false) drops these rows and uses the shards that are on the nodes.';
+    END IF;
+    IF new_shards THEN
+        RETURN QUERY SELECT pgs_catalog.distribute_restored(dumped, restored);
+        RETURN;
+    END IF;
+    PERFORM pgs_catalog.drop_restored_rows(filled);
     /* All at once: an OID may be one table's in the dump and another one's here. */
     UPDATE pgs_distribution_metadata.shard AS s SET relation_id = m.own
       FROM unnest(dumped, restored) AS m(told, own) WHERE s.relation_id = m.told;
@@ -202,9 +215,94 @@ BEGIN
     END LOOP;
 END;
 $$;
-COMMENT ON FUNCTION pgs_catalog.after_restore()
-    IS 'gives distributed tables that were restored from a dump the metadata that came with them; tells which';
-REVOKE EXECUTE ON FUNCTION pgs_catalog.after_restore() FROM PUBLIC;
+COMMENT ON FUNCTION pgs_catalog.after_restore(boolean)
+    IS 'gives distributed tables that were restored from a dump the shards that their metadata name, or new ones with the restored rows; tells which';
+REVOKE EXECUTE ON FUNCTION pgs_catalog.after_restore(boolean) FROM PUBLIC;
+
+CREATE FUNCTION pgs_catalog.drop_restored_rows(restored oid[])
+    RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET session_replication_role = replica AS $$
+DECLARE
+    functions text := (SELECT quote_ident(nspname) FROM pg_extension JOIN pg_namespace AS n ON n.oid = extnamespace WHERE extname = 'pg_shard');
+    own oid;
+BEGIN
+    FOREACH own IN ARRAY coalesce(restored, '{}') LOOP
+        EXECUTE format('SELECT %s.undistribute_table($1)', functions) USING own::regclass;
+        EXECUTE format('DELETE FROM ONLY %s', own::regclass);
+    END LOOP;
+END;
+$$;
+COMMENT ON FUNCTION pgs_catalog.drop_restored_rows(oid[]) IS 'a part of after_restore';
+REVOKE EXECUTE ON FUNCTION pgs_catalog.drop_restored_rows(oid[]) FROM PUBLIC;
+
+CREATE FUNCTION pgs_catalog.hash_family(table_name regclass, column_name text)
+    RETURNS text LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
+    SELECT concat_ws(' ', coalesce(f.opcfamily::text, t.typname), a.attcollation)
+      FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
+      LEFT JOIN pg_opclass AS f ON f.opcmethod = 405 AND f.opcdefault
+           AND f.opcintype = CASE t.oid WHEN 'varchar'::regtype THEN 'text'::regtype::oid ELSE t.oid END
+     WHERE a.attrelid = $1 AND a.attname = $2
+$$;
+COMMENT ON FUNCTION pgs_catalog.hash_family(regclass, text)
+    IS 'equal for columns whose equal values are in shards of one place, if the tables are cut alike';
+
+CREATE FUNCTION pgs_catalog.distribute_restored(dumped oid[], restored oid[])
+    RETURNS SETOF regclass LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    functions text := (SELECT quote_ident(nspname) FROM pg_extension JOIN pg_namespace AS n ON n.oid = extnamespace WHERE extname = 'pg_shard');
+    wanted record;
+    beside regclass[] := '{}';
+    groups text[] := '{}';
+    place integer;
+BEGIN
+    CREATE TEMP TABLE pgs_restored ON COMMIT DROP AS
+        WITH placed AS (
+            SELECT s.relation_id, s.id, s.min_value::integer AS low, count(*) AS copies,
+                   string_agg(p.node_name || ':' || p.node_port, ',' ORDER BY p.node_name, p.node_port) AS nodes
+              FROM pgs_distribution_metadata.shard AS s JOIN pgs_distribution_metadata.shard_placement AS p ON p.shard_id = s.id
+             WHERE s.relation_id = ANY (dumped) GROUP BY 1, 2, 3)
+        SELECT m.own, q.key, count(placed.id)::integer AS shards, coalesce(max(copies), 1)::integer AS copies,
+               concat_ws(' ', string_agg(low || '@' || nodes, ' ' ORDER BY low), pgs_catalog.hash_family(m.own, q.key)) AS layout,
+               count(placed.id) = 1 AND c.relkind = 'r' AND max(copies) = (
+                   SELECT count(DISTINCT (node_name, node_port)) FROM pgs_distribution_metadata.shard_placement) AS is_reference
+          FROM unnest(dumped, restored) AS m(told, own)
+          JOIN pg_class AS c ON c.oid = m.own AND NOT c.relispartition
+          JOIN pgs_distribution_metadata.partition AS q ON q.relation_id = m.told
+          LEFT JOIN placed ON placed.relation_id = m.told
+         GROUP BY m.own, q.key, c.relkind;
+    DELETE FROM pgs_distribution_metadata.shard_placement AS p USING pgs_distribution_metadata.shard AS s
+     WHERE s.id = p.shard_id AND s.relation_id = ANY (dumped);
+    DELETE FROM pgs_distribution_metadata.shard WHERE relation_id = ANY (dumped);
+    DELETE FROM pgs_distribution_metadata.partition WHERE relation_id = ANY (dumped);
+    /* A table comes after those to which it refers. */
+    LOOP
+        SELECT r.* INTO wanted FROM pg_temp.pgs_restored AS r
+         ORDER BY (SELECT count(*) FROM pg_constraint AS k JOIN pg_temp.pgs_restored AS other ON other.own = k.confrelid
+                    WHERE k.conrelid = r.own AND k.contype = 'f' AND k.confrelid <> r.own), NOT r.is_reference, r.own
+         LIMIT 1;
+        EXIT WHEN NOT FOUND;
+        place := array_position(groups, wanted.layout);
+        IF wanted.is_reference THEN
+            EXECUTE format('SELECT %s.create_reference_table($1)', functions) USING wanted.own::regclass;
+        ELSE
+            EXECUTE format('SELECT %s.create_distributed_table($1, $2, $3, $4, $5)', functions)
+              USING wanted.own::regclass, wanted.key, greatest(wanted.shards, 1), wanted.copies,
+                    coalesce(beside[place]::text, 'none');
+            groups := groups || wanted.layout;
+            beside := beside || wanted.own::regclass;
+        END IF;
+        DELETE FROM pg_temp.pgs_restored AS r WHERE r.own = wanted.own;
+        RETURN NEXT wanted.own::regclass;
+    END LOOP;
+    DROP TABLE pg_temp.pgs_restored;
+    /* Nodes of the old cluster, which the new one has never known. */
+    DELETE FROM pgs_catalog.node AS n
+     WHERE NOT n.is_added
+       AND NOT EXISTS (SELECT 1 FROM pgs_catalog.known_nodes() AS k WHERE (k.name, k.port) = (n.name, n.port) AND k.is_listed)
+       AND NOT EXISTS (SELECT 1 FROM pgs_distribution_metadata.shard_placement AS p WHERE (p.node_name, p.node_port) = (n.name, n.port));
+END;
+$$;
+COMMENT ON FUNCTION pgs_catalog.distribute_restored(oid[], oid[]) IS 'a part of after_restore';
+REVOKE EXECUTE ON FUNCTION pgs_catalog.distribute_restored(oid[], oid[]) FROM PUBLIC;
 
 /* When the statistics of a table's shards were last brought to the coordinator, and after how many changes of rows. */
 
@@ -693,6 +791,48 @@ CREATE FUNCTION master_create_worker_shards(table_name text, shard_count integer
     RETURNS void LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'master_create_worker_shards_wrapper';
 COMMENT ON FUNCTION master_create_worker_shards(text, integer, integer)
     IS 'creates the shards of a distributed table on the workers of pg_worker_list.conf';
+
+/* Commands past the coordinator, for administrators. */
+
+CREATE FUNCTION pgs_catalog.run_command_on_nodes(
+        command text, OUT node_name text, OUT node_port integer, OUT success boolean, OUT result text)
+    RETURNS SETOF record LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'run_command_on_nodes_wrapper';
+COMMENT ON FUNCTION pgs_catalog.run_command_on_nodes(text)
+    IS 'runs a command on each node, outside of the transaction; the first field of its first row, or the error';
+REVOKE EXECUTE ON FUNCTION pgs_catalog.run_command_on_nodes(text) FROM PUBLIC;
+
+CREATE FUNCTION pgs_catalog.run_command_on_placements(
+        table_name regclass, command text, OUT shard_id bigint, OUT node_name text, OUT node_port integer,
+        OUT success boolean, OUT result text)
+    RETURNS SETOF record LANGUAGE c AS 'MODULE_PATHNAME', 'run_command_on_placements_wrapper';
+COMMENT ON FUNCTION pgs_catalog.run_command_on_placements(regclass, text)
+    IS 'runs a command for each healthy placement of a table, with the shard''s name for %s, outside of the transaction';
+REVOKE EXECUTE ON FUNCTION pgs_catalog.run_command_on_placements(regclass, text) FROM PUBLIC;
+
+CREATE FUNCTION pgs_catalog.run_command_on_shards(
+        table_name regclass, command text, OUT shard_id bigint, OUT success boolean, OUT result text)
+    RETURNS SETOF record LANGUAGE sql AS $$
+    SELECT shard_id, pg_catalog.bool_and(success),
+           coalesce(pg_catalog.min(result) FILTER (WHERE NOT success), (pg_catalog.array_agg(result))[1])
+      FROM pgs_catalog.run_command_on_placements($1, $2) GROUP BY 1 ORDER BY 1
+$$;
+COMMENT ON FUNCTION pgs_catalog.run_command_on_shards(regclass, text)
+    IS 'the same with one row for each shard, whose placements all run the command';
+REVOKE EXECUTE ON FUNCTION pgs_catalog.run_command_on_shards(regclass, text) FROM PUBLIC;
+
+CREATE FUNCTION pgs_catalog.shard_of_key(table_name regclass, key text)
+    RETURNS bigint LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'shard_of_key_wrapper';
+COMMENT ON FUNCTION pgs_catalog.shard_of_key(regclass, text) IS 'the shard that a value of the distribution column belongs to';
+
+CREATE FUNCTION get_shard_id_for_distribution_column(table_name regclass, distribution_value anyelement)
+    RETURNS bigint LANGUAGE sql STRICT SET datestyle = 'ISO' SET intervalstyle = 'postgres' SET extra_float_digits = 1
+    AS 'SELECT pgs_catalog.shard_of_key($1, $2::pg_catalog.text)';
+COMMENT ON FUNCTION get_shard_id_for_distribution_column(regclass, anyelement)
+    IS 'the shard that a value of the distribution column belongs to';
+CREATE FUNCTION get_shard_id_for_distribution_column(table_name regclass, distribution_value text)
+    RETURNS bigint LANGUAGE sql STRICT AS 'SELECT pgs_catalog.shard_of_key($1, $2)';
+COMMENT ON FUNCTION get_shard_id_for_distribution_column(regclass, text)
+    IS 'the shard that a value of the distribution column belongs to';
 
 /* New in 2.0: a table becomes distributed with its rows, and local again. */
 

@@ -59,17 +59,20 @@ fn a_restored_table_refuses_to_be_used_until_it_has_its_shards_back() {
     // Metadata knew tables by OIDs, which a restore changes: restored tables were local and empty, or got the shards of
     // another. Tables now carry a label that is dumped by their names.
     let cluster = cluster_with_copy();
-    let errors = restore(&cluster, "copy", &dump(&cluster, &[]));
-    assert!(errors.contains("distributed table \"a\" has no metadata under its OID"), "{errors}");
-    assert!(errors.contains("pgs_catalog.after_restore()"), "{errors}");
+    assert_eq!(restore(&cluster, "copy", &dump(&cluster, &[])), "");
     for statement in
         ["SELECT * FROM a", "INSERT INTO b VALUES ('x', 1)", "DELETE FROM r", "TRUNCATE a"]
     {
         let answer = ask(&cluster, "copy", statement);
         assert!(answer.contains("has no metadata under its OID"), "{statement}: {answer}");
     }
+    // The rows came along, and are on the nodes as well.
     let after = "SELECT t FROM pgs_catalog.after_restore() AS t ORDER BY t::text";
-    assert_eq!(ask(&cluster, "copy", after), "a\nb\nr");
+    let answer = ask(&cluster, "copy", after);
+    assert!(answer.contains("restored tables hold rows"), "{answer}");
+    assert!(answer.contains("after_restore(true)"), "{answer}");
+    let dropping = after.replace("()", "(false)");
+    assert_eq!(ask(&cluster, "copy", &dropping), "a\nb\nr");
     assert_eq!(ask(&cluster, "copy", COUNTS), "20|a1\n30|465\n1\n7");
     assert_eq!(ask(&cluster, "copy", after), "");
     assert_eq!(
@@ -95,7 +98,10 @@ fn an_oid_that_is_one_tables_in_the_dump_and_another_ones_here_is_moved_once() {
     restore(
         &cluster,
         "copy",
-        &dump(&cluster, &["--exclude-table-data=a", "--exclude-table-data=b"]),
+        &dump(
+            &cluster,
+            &["--exclude-table-data=a", "--exclude-table-data=b", "--exclude-table-data=r"],
+        ),
     );
     // As if the dump had known a, b and r under the OIDs that b, r and a have here.
     let exchange = "CREATE TEMP TABLE moves AS SELECT substring(label FROM '[0-9]+')::oid AS told, \
@@ -135,15 +141,17 @@ fn rows_and_schema_are_restored_into_tables_that_are_distributed_anew() {
 fn a_single_table_of_a_dump_does_not_take_anothers_shards() {
     let cluster = cluster_with_copy();
     let of_a = dump(&cluster, &["-t", "a"]);
-    let of_a = of_a.replace("public.a ", "public.second ").replace("a_pkey", "second_pkey");
-    let errors = restore(&cluster, "postgres", &of_a);
-    assert!(errors.contains("distributed table \"second\" has no metadata"), "{errors}");
+    let of_a = of_a
+        .replace("public.a ", "public.second ")
+        .replace("public.a\n", "public.second\n")
+        .replace("a_pkey", "second_pkey");
+    assert_eq!(restore(&cluster, "postgres", &of_a), "");
     assert_eq!(cluster.text("SELECT count(*) FROM pgs_catalog.after_restore()"), "0");
     assert_eq!(cluster.error("SELECT * FROM second").sqlstate, "55000");
     assert_eq!(cluster.text("SELECT count(*) FROM a"), "20");
     cluster.sql("SELECT undistribute_table('second')");
-    cluster.sql("INSERT INTO second VALUES (1, 'local')");
-    assert_eq!(cluster.text("SELECT v FROM second"), "local");
+    cluster.sql("INSERT INTO second VALUES (21, 'local')");
+    assert_eq!(cluster.text("SELECT count(*), max(v) FROM second"), "21|local");
     cluster.sql("DROP TABLE second");
     assert_eq!(cluster.text("SELECT count(*) FROM a"), "20");
 }
@@ -179,4 +187,80 @@ fn an_extension_that_goes_leaves_local_tables_that_work() {
     assert_eq!(session.text("SELECT length(v) FROM t"), "100000");
     session.sql("CREATE EXTENSION pg_shard");
     assert_eq!(session.text("SELECT count(*) FROM t"), "1");
+}
+
+/// What the cluster holds that is dumped: tables of every kind, what they need, and what belongs to them.
+const OF_EVERY_KIND: &str = "CREATE ROLE owner_1 LOGIN; CREATE ROLE reader LOGIN PASSWORD 'x'; GRANT owner_1 TO reader;
+    ALTER ROLE reader SET app.tenant = '7'; CREATE SCHEMA app AUTHORIZATION owner_1; GRANT USAGE ON SCHEMA app TO reader;
+    CREATE TYPE app.mood AS ENUM ('sad', 'ok');
+    CREATE FUNCTION app.f(i int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT i > 0';
+    CREATE TABLE app.zplans (id int PRIMARY KEY, name text);
+    CREATE TABLE app.tenants (id bigint PRIMARY KEY, plan int REFERENCES app.zplans, m app.mood, CHECK (app.f(id::int)));
+    CREATE TABLE app.orders (tenant bigint, id bigserial, note text, PRIMARY KEY (tenant, id),
+                             FOREIGN KEY (tenant) REFERENCES app.tenants ON DELETE CASCADE);
+    CREATE INDEX ON app.orders (note);
+    CREATE TABLE app.events (tenant bigint, at date, what text, PRIMARY KEY (tenant, at)) PARTITION BY RANGE (at);
+    CREATE TABLE app.events_1 PARTITION OF app.events FOR VALUES FROM ('2026-01-01') TO ('2026-02-01');
+    CREATE TABLE app.events_2 PARTITION OF app.events FOR VALUES FROM ('2026-02-01') TO ('2026-03-01');
+    CREATE TABLE app.noted (id int PRIMARY KEY, note text);
+    CREATE TABLE app.named (name text COLLATE \"C\" PRIMARY KEY); CREATE TABLE app.numbered (n numeric PRIMARY KEY);
+    CREATE TABLE app.here (id int, plan int REFERENCES app.zplans);
+    CREATE FUNCTION app.upper_note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.note := upper(NEW.note); RETURN NEW; END $$;
+    CREATE TRIGGER t BEFORE INSERT ON app.noted FOR EACH ROW EXECUTE FUNCTION app.upper_note();
+    SELECT create_reference_table('app.zplans'); SELECT create_distributed_table('app.tenants', 'id', 3, 1);
+    SELECT create_distributed_table('app.orders', 'tenant', colocate_with => 'app.tenants');
+    SELECT create_distributed_table('app.events', 'tenant', 4, 1); SELECT create_distributed_table('app.noted', 'id', 2, 2);
+    SELECT create_distributed_table('app.named', 'name', 3); SELECT create_distributed_table('app.numbered', 'n', 3);
+    INSERT INTO app.named VALUES ('x'); INSERT INTO app.numbered VALUES (1.50);
+    ALTER TABLE app.noted ENABLE ROW LEVEL SECURITY; CREATE POLICY p ON app.noted TO reader USING (id < 5);
+    ALTER TABLE app.orders OWNER TO owner_1;
+    INSERT INTO app.zplans VALUES (1, 'a'), (2, 'b'); INSERT INTO app.here VALUES (1, 2);
+    INSERT INTO app.tenants SELECT i, 1 + i % 2, 'ok' FROM generate_series(1, 50) AS i;
+    INSERT INTO app.orders (tenant, note) SELECT 1 + i % 50, 'n' || i FROM generate_series(1, 200) AS i;
+    INSERT INTO app.events SELECT i, date '2026-01-01' + i % 50, 'w' FROM generate_series(1, 100) AS i;
+    INSERT INTO app.noted SELECT i, 'a' FROM generate_series(1, 10) AS i;
+    CREATE VIEW app.v AS SELECT t.id, t.plan, count(*) FROM app.tenants AS t JOIN app.orders AS o ON o.tenant = t.id GROUP BY 1, 2;
+    GRANT SELECT ON app.noted, app.v TO reader";
+
+const OF_ALL: &str = "SELECT count(*), sum(id), min(note) FROM app.orders; SELECT count(*), sum(count), sum(plan) FROM app.v; \
+    SELECT tableoid::regclass, count(*) FROM app.events GROUP BY 1 ORDER BY 1; SELECT * FROM app.here JOIN app.zplans ON zplans.id = plan; \
+    SELECT count(*), min(note) FROM app.noted; \
+    SELECT regclass(relation_id)::text, key, count(DISTINCT s.id), count(p.*) FROM pgs_distribution_metadata.partition \
+      JOIN pgs_distribution_metadata.shard AS s USING (relation_id) JOIN pgs_distribution_metadata.shard_placement AS p ON p.shard_id = s.id \
+      GROUP BY 1, 2 ORDER BY 1; \
+    SET ROLE reader; SELECT count(*) FROM app.noted; SHOW app.tenant";
+
+/// A dump of the coordinator came back with errors, and each table had to be distributed by hand before its rows could be loaded.
+#[test]
+fn a_cluster_goes_through_pg_dumpall_into_a_new_one() {
+    let (old, new) = (TestCluster::up(2), TestCluster::up(2));
+    old.sql(OF_EVERY_KIND);
+    let dumped = old.program("pg_dumpall", COORDINATOR, &["-d", "dbname=postgres"], "");
+    assert!(dumped.status.success(), "{}", told(&dumped));
+    let dumped = String::from_utf8(dumped.stdout).expect("a dump is text");
+    let errors = restore(&new, "postgres", &dumped);
+    let expected = |line: &&str| {
+        line.contains("role \"postgres\" already exists")
+            || line.contains("schema \"public\" already exists")
+    };
+    assert_eq!(
+        errors.lines().filter(|line| !expected(line)).collect::<Vec<_>>(),
+        Vec::<&str>::new()
+    );
+    let answer = ask(&new, "postgres", "SELECT * FROM app.orders");
+    assert!(answer.contains("has no metadata under its OID"), "{answer}");
+    assert_eq!(ask(&new, "postgres", "SELECT count(*) FROM pgs_catalog.after_restore(true)"), "7");
+    assert_eq!(ask(&new, "postgres", OF_ALL), ask(&old, "postgres", OF_ALL));
+    // The rows are on the nodes, beside each other, and what is checked there is checked.
+    new.sql("DELETE FROM app.tenants WHERE id = 7");
+    assert_eq!(new.text("SELECT count(*) FROM app.orders WHERE tenant = 7"), "0");
+    assert_eq!(new.error("INSERT INTO app.orders VALUES (7, 1)").sqlstate, "23503");
+    assert_eq!(new.error("INSERT INTO app.tenants VALUES (-1, 1)").sqlstate, "23514");
+    assert_eq!(new.error("INSERT INTO app.here VALUES (1, 9)").sqlstate, "23503");
+    new.sql("INSERT INTO app.noted VALUES (11, 'b'); INSERT INTO app.orders (tenant, note) VALUES (8, 'x')");
+    assert_eq!(new.text("SELECT note FROM app.noted WHERE id = 11"), "B");
+    assert_eq!(new.text("SELECT count(*) FROM app.orders WHERE tenant = 8 AND id = 201"), "1");
+    let tables = |cluster: &TestCluster| cluster.tables_on(NodeName::Worker(1), "app.%").len();
+    assert_eq!(tables(&new), tables(&old));
+    assert_eq!(old.text("SELECT count(*) FROM app.orders"), "200");
 }

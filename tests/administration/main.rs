@@ -4,6 +4,9 @@
 /// Metadata that make no sense.
 mod edited;
 
+/// Commands on nodes, shards and placements.
+mod commands;
+
 /// Dumps and restores of the coordinator.
 mod dumps;
 

@@ -167,20 +167,25 @@ impl Planner for PgShard {
     }
 }
 
+/// The table as the planner is to see it.
+fn planned(table: pgrx::pg_sys::Oid) -> Option<std::rc::Rc<catalog::DistributedTable>> {
+    catalog::find(table).filter(|table| !ddl::restoring::is_local(table))
+}
+
 impl Extension for PgShard {
     fn distribution(&self, table: Oid) -> Option<DistributionKey> {
-        catalog::find(table).map(|table| table.key)
+        planned(table).map(|table| table.key)
     }
 
     fn estimated_rows(&self, table: Oid) -> Option<f64> {
-        let distributed = catalog::find(table)?;
+        let distributed = planned(table)?;
         // Nobody has counted: a guess that makes PostgreSQL neither hash millions nor loop over shards.
         let counted = table::describe(table).map_or(0.0, |relation| f64::from(relation.rows));
         Some(if counted > 0.0 { counted } else { 1000.0 * distributed.map.len() as f64 })
     }
 
     fn estimated_pages(&self, table: Oid) -> Option<f64> {
-        catalog::find(table)?;
+        planned(table)?;
         let counted = table::describe(table).map_or(0, |relation| relation.pages);
         (counted > 0).then_some(f64::from(counted))
     }

@@ -17,6 +17,7 @@ mod raw {
         pub(super) static locale_monetary: *const c_char;
         pub(super) static locale_numeric: *const c_char;
         pub(super) static locale_time: *const c_char;
+        pub(super) static namespace_search_path: *const c_char;
     }
     unsafe extern "C-unwind" {
         /// Raises nothing for a setting that may be missing and is open to all (`src/backend/utils/misc/guc.c`).
@@ -25,6 +26,24 @@ mod raw {
             missing_ok: bool,
             restrict_privileged: bool,
         ) -> *const c_char;
+    }
+}
+
+/// `search_path` names no schema, as in what pg_dump writes.
+pub fn search_path_is_empty() -> bool {
+    matches!(search_path().as_str(), "" | "\"\"")
+}
+
+/// `search_path` as it is set.
+pub fn search_path() -> String {
+    // SAFETY: a zero-terminated text once the settings are there.
+    unsafe {
+        let path = raw::namespace_search_path;
+        if path.is_null() {
+            String::new()
+        } else {
+            CStr::from_ptr(path).to_string_lossy().into_owned()
+        }
     }
 }
 

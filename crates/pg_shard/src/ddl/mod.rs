@@ -25,6 +25,9 @@ mod role_catalog;
 /// Roles follow when they change.
 pub(crate) mod roles;
 
+/// Tables while a dump is restored.
+pub(crate) mod restoring;
+
 /// Shards follow their table's definition.
 pub(crate) mod follow;
 
@@ -92,6 +95,7 @@ pub(crate) fn utility(call: &mut UtilityCall) -> Result<Outcome, PgError> {
     if catalog::metadata().is_none() {
         return Ok(Outcome::PassOn);
     }
+    restoring::end();
     let is_watched = objects::watch(call)? | roles::watch(call)?;
     let outcome = utility_on_tables(call)?;
     Ok(if is_watched && outcome == Outcome::PassOn { Outcome::ThenFinish } else { outcome })
@@ -104,6 +108,8 @@ fn utility_on_tables(call: &mut UtilityCall) -> Result<Outcome, PgError> {
         return maintain(call, what, is_concurrent);
     }
     match call.read() {
+        // The rows of a dump wait in the restored table for its shards.
+        Utility::CopyFrom(oid) if restoring::is_restored(oid) => {}
         Utility::CopyFrom(oid) if catalog::find(oid).is_some() => {
             crate::copy::copy_from(call, oid)?;
             return Ok(Outcome::Done);
@@ -174,7 +180,7 @@ fn define(
     with_shards.sort_by_key(|table| table.oid.to_u32());
     with_shards.dedup_by_key(|table| table.oid);
     if with_shards.is_empty() {
-        return Ok(Outcome::PassOn);
+        return Ok(restoring::begin(command));
     }
     // PostgreSQL refuses it unless the table is partitioned, and then the new partition gets its shards afterwards; see
     // `functions/partitions.rs`.
@@ -236,6 +242,7 @@ fn is_followed(command: &str) -> bool {
 
 /// After PostgreSQL has run a statement of which [`utility`] wanted more.
 pub(crate) fn finish_utility(call: &mut UtilityCall) -> Result<(), PgError> {
+    restoring::end();
     let is_followed = follow::finish(call)?;
     maintenance::finish(call)?;
     objects::finish(call)?;

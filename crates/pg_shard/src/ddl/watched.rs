@@ -49,6 +49,7 @@ pub(crate) fn forget() {
     WATCHED.with_borrow_mut(Vec::clear);
     OBJECTS.with_borrow_mut(Vec::clear);
     ROLES.with_borrow_mut(Vec::clear);
+    super::restoring::end();
 }
 
 /// A statement that is running watches this table: its shards will follow.

@@ -21,6 +21,9 @@ mod convert;
 /// Changing how a table is distributed.
 mod alter;
 
+/// Commands on many nodes, shards or placements.
+mod commands;
+
 /// Columns as node-tree texts.
 mod columns;
 

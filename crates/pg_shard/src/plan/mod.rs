@@ -25,6 +25,7 @@ mod route;
 mod fingerprints;
 
 use crate::catalog::{self, DistributedTable};
+use crate::ddl;
 use crate::execute::common_nodes;
 use crate::links;
 use crate::settings;
@@ -43,8 +44,9 @@ pub(crate) fn plan(
     scroll: bool,
 ) -> Result<Verdict, PgError> {
     let shorter = statement.with_two_rows();
-    let tables: Vec<Rc<DistributedTable>> =
+    let mut tables: Vec<Rc<DistributedTable>> =
         shorter.unwrap_or(statement).tables().into_iter().filter_map(catalog::find).collect();
+    tables.retain(|table| !ddl::restoring::is_local(table));
     if tables.is_empty() {
         return Ok(Verdict::NotOurs);
     }

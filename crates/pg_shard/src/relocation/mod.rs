@@ -59,7 +59,7 @@ pub(crate) use kind::Kind;
 pub(crate) use locks::lock_out_tables;
 pub(crate) use orphans::{Orphan, discard};
 pub(crate) use removal::remove;
-pub(crate) use split::{isolate, split};
+pub(crate) use split::{isolate, shard_of, split};
 pub(crate) use undo::undo;
 
 use crate::activity::{Kind as Phase, Work};

@@ -96,13 +96,7 @@ pub(crate) fn split(shard: ShardId, points: &[i32]) -> Result<Vec<ShardId>, PgEr
 /// Gives a key a shard of its own, unless it has one; tells its id. Other keys of the same hash come along.
 pub(crate) fn isolate(oid: Oid, value: &str) -> Result<ShardId, PgError> {
     let table = catalog::get(oid)?;
-    let hash = hash_of(&table, value)?;
-    let index = table.map.owner(hash).ok_or_else(|| {
-        PgError::new(
-            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("no shard of table \"{}\" holds the key", table.name),
-        )
-    })?;
+    let (hash, index) = place_of(&table, value)?;
     let range = table.map.shards()[index].range;
     let mut points = Vec::new();
     points.extend((hash > range.first()).then(|| hash - 1));
@@ -113,6 +107,26 @@ pub(crate) fn isolate(oid: Oid, value: &str) -> Result<ShardId, PgError> {
     }
     let parts = split(shard, &points)?;
     Ok(parts[usize::from(hash > range.first())])
+}
+
+/// The shard of a key.
+pub(crate) fn shard_of(oid: Oid, value: &str) -> Result<ShardId, PgError> {
+    let table = catalog::get(oid)?;
+    table.check()?;
+    let (_, index) = place_of(&table, value)?;
+    Ok(table.shard_id(index))
+}
+
+/// The hash of a key, and the index of its shard.
+fn place_of(table: &catalog::DistributedTable, value: &str) -> Result<(i32, usize), PgError> {
+    let hash = hash_of(table, value)?;
+    let index = table.map.owner(hash).ok_or_else(|| {
+        PgError::new(
+            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("no shard of table \"{}\" holds the key", table.name),
+        )
+    })?;
+    Ok((hash, index))
 }
 
 fn hash_of(table: &catalog::DistributedTable, value: &str) -> Result<i32, PgError> {
