@@ -4,6 +4,9 @@
 /// Metadata that make no sense.
 mod edited;
 
+/// Names of Citus.
+mod citus_names;
+
 /// Commands on nodes, shards and placements.
 mod commands;
 

@@ -22,6 +22,11 @@ fn django_migrates_and_its_models_read_and_write() {
 }
 
 #[test]
+fn django_multitenant_migrates_back_and_forth_with_rows() {
+    works_as_on_plain_postgresql(&cluster(), &mut python("tenants_check.py"));
+}
+
+#[test]
 fn sqlalchemy_maps_objects_over_psycopg_and_asyncpg() {
     works_as_on_plain_postgresql(&cluster(), &mut python("sqlalchemy_check.py"));
 }
