@@ -37,6 +37,12 @@ use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use std::rc::Rc;
 
+/// The distributed tables of a statement.
+fn distributed_tables(statement: Statement) -> Vec<Rc<DistributedTable>> {
+    let found = statement.tables().into_iter().filter_map(catalog::find);
+    found.filter(|table| !ddl::restoring::is_local(table)).collect()
+}
+
 /// Plans a statement; see the module.
 pub(crate) fn plan(
     statement: Statement,
@@ -44,9 +50,7 @@ pub(crate) fn plan(
     scroll: bool,
 ) -> Result<Verdict, PgError> {
     let shorter = statement.with_two_rows();
-    let mut tables: Vec<Rc<DistributedTable>> =
-        shorter.unwrap_or(statement).tables().into_iter().filter_map(catalog::find).collect();
-    tables.retain(|table| !ddl::restoring::is_local(table));
+    let tables = distributed_tables(shorter.unwrap_or(statement));
     if tables.is_empty() {
         return Ok(Verdict::NotOurs);
     }
