@@ -75,15 +75,15 @@ use pg::catalog::table;
 use pg::exec::execution::Execution;
 use pg::extension::Extension;
 use pg::hooks::{self, Planner, Verdict};
-use pg::path::base::ShardScan;
 use pg::path::modify::ModifyTarget;
-use pg::path::plan::{BoundParameters, PlanWriter};
+use pg::path::plan::BoundParameters;
 use pg::read::query::{DistributionKey, Statement};
 use pg::server::alter::PartitionChangeKind;
 use pg::server::background;
 use pg::server::resolver::Visits;
 use pg::server::rounds::{self, Rounds, Visit};
 use pg::server::utility::{Outcome, UtilityCall};
+use pg::sys::plan::{PlanWriter, ShardScan};
 use pgrx::pg_sys::Oid;
 use pgrx::prelude::*;
 use shardmap::instruction::Purpose;
@@ -134,7 +134,7 @@ impl Planner for PgShard {
     }
 
     fn plan_scan(&self, scan: &ShardScan) -> PlanWriter {
-        plan::data::Plan::ShardScan(Box::new(scan.clone())).write()
+        plan::data::write(&pg::sys::plan::Plan::ShardScan(Box::new(scan.clone())))
     }
 
     fn plan_modify(&self, target: &ModifyTarget) -> PlanWriter {

@@ -18,6 +18,12 @@ pub enum Prune<E> {
     Or(Vec<Prune<E>>),
 }
 
+impl<E> Default for Prune<E> {
+    fn default() -> Self {
+        Self::All
+    }
+}
+
 /// The value of a key expression at execution.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeyValue {

@@ -12,7 +12,7 @@ const OFFSET_BITS: u32 = 9;
 const LOW_BITS: u32 = 16 - OFFSET_BITS;
 
 /// How the tids of a table with that many shards are made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TidLayout {
     /// Bits of the shard's index that the block number carries.
     high_bits: u32,

@@ -6,7 +6,8 @@
 /// Each crate with the crates of this workspace that it may use, those below first.
 pub(super) const ARROWS: [(&str, &[&str]); 14] = [
     ("shardmap", &[]),
-    ("planner", &[]),
+    ("plan", &["shardmap"]),
+    ("planner", &["plan"]),
     ("protocol", &[]),
     ("timeline", &[]),
     ("deadlock", &[]),
@@ -15,8 +16,11 @@ pub(super) const ARROWS: [(&str, &[&str]); 14] = [
     ("history", &[]),
     ("tpch", &[]),
     ("cluster", &[]),
-    ("pg", &["shardmap", "planner", "protocol", "timeline", "commit", "sharing"]),
-    ("pg_shard", &["pg", "shardmap", "protocol", "timeline", "commit", "deadlock", "sharing"]),
+    ("pg", &["shardmap", "plan", "planner", "protocol", "timeline", "commit", "sharing"]),
+    (
+        "pg_shard",
+        &["pg", "shardmap", "plan", "protocol", "timeline", "commit", "deadlock", "sharing"],
+    ),
     ("testkit", &["cluster", "tpch", "history"]),
     ("xtask", &["cluster", "tpch"]),
 ];

@@ -3,9 +3,9 @@
 use crate::exec::rows::Codecs;
 use crate::exec::scan_io::{CopyBatch, ScanIo, Seal};
 use crate::exec::sent_rows::array_elements;
-use crate::read::query::Key;
 use crate::read::tid;
 use crate::sys::node;
+use crate::sys::plan::Key;
 use crate::sys::unguarded::copy_datum;
 use crate::sys::value::{Encoder, Hasher};
 use pgrx::pg_sys::{self, Datum, NodeTag};

@@ -6,8 +6,8 @@
 
 use crate::exec::rows::{self, RowStore};
 use crate::exec::scan_io::ScanIo;
-use crate::path::base::SortKey;
 use crate::sys::error::PgError;
+use crate::sys::plan::SortKey;
 use crate::sys::unguarded::copy_datum;
 use crate::sys::version;
 use pgrx::pg_sys::{self, Datum};

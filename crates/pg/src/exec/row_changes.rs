@@ -8,13 +8,13 @@
 mod merge;
 
 use crate::exec::execution::Execution;
-use crate::exec::rows::{Codecs, RowStore, Source};
+use crate::exec::rows::{Codecs, RowStore};
 use crate::exec::scan_io::ScanIo;
 use crate::exec::triggers::Triggers;
 use crate::path::modify::{OLD, SHARD, knows_row};
-use crate::read::query::Command;
 use crate::read::tid;
 use crate::sys::error::PgError;
+use crate::sys::plan::{Command, Source};
 use crate::sys::value::{Encoder, Hasher};
 use crate::sys::{node, version};
 use pgrx::pg_sys::{self, Datum, NodeTag};

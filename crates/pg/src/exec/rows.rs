@@ -4,108 +4,45 @@
 use crate::exec::undecoded::Undecoded;
 use crate::read::tid;
 use crate::sys::error::PgError;
+use crate::sys::plan::{Source, StateKind};
 use crate::sys::unguarded::client_encoding;
 use crate::sys::value::{Decoder, Encoder, FIRST_USER_OID, Hasher, is_binary_safe};
 use crate::sys::version;
 use pgrx::pg_sys::{self, Datum, Oid};
 use protocol::Row;
-use shardmap::tid::TidLayout;
 use std::cell::RefCell;
 use std::ffi::c_int;
 use std::ops::Range;
 use std::rc::Rc;
 
-/// Where a column of the scan's row comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// Column of the remote result.
-    Remote(usize),
-    /// The table's own OID, as `tableoid` shows it.
-    TableOid(Oid),
-    /// A row of the table, made of these columns of the remote result (in the table's order, live columns only).
-    Row(Oid, Vec<usize>),
-    /// The `ctid` of a row of a table with several shards: the remote result's column from this one on are its `ctid` on the
-    /// node and the shard's index.
-    Tid(usize, TidLayout),
-    /// The same of a row of the shard on which the statement is executed: see [`RowStore::set_shard`].
-    ShardTid(usize, TidLayout),
-    /// A serialised transition state, made of its parts: the remote result's columns from this one on.
-    State(StateKind, usize),
-    /// No node: it is put in here, or NULL.
-    Here,
-    /// Column of the remote result, a text, which the input function of this type reads.
-    Input(Oid, usize),
-}
-
-/// What PostgreSQL's serial functions write of a sum of numbers (`src/backend/utils/adt/numeric.c`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StateKind {
-    /// Number and sum: `int8_avg_serialize`.
-    Sum,
-    /// The same of numerics, with their scale and what is not finite: `numeric_avg_serialize`.
-    NumericSum,
-    /// Number, sum and sum of squares: `numeric_poly_serialize`.
-    Squares,
-    /// The same of numerics: `numeric_serialize`.
-    NumericSquares,
-}
-
-impl StateKind {
-    /// It has a sum of squares, which is one more part.
-    pub fn has_squares(self) -> bool {
-        matches!(self, Self::Squares | Self::NumericSquares)
+/// The serialised state of binary parts: the number as int8, sums as numeric. None if there is no sum: nothing
+/// but NULLs has been added up.
+fn serialise(kind: StateKind, count: &[u8], sum: &[u8], squares: Option<&[u8]>) -> Option<Vec<u8>> {
+    let is_numeric = matches!(kind, StateKind::NumericSum | StateKind::NumericSquares);
+    let sum = WireNumeric::read(sum)?;
+    let finite = sum.sign == WireNumeric::POSITIVE || sum.sign == WireNumeric::NEGATIVE;
+    // A special value is counted by itself below: one is enough for the result, and all together count.
+    let all = i64::from_be_bytes(count.try_into().ok()?);
+    let count = &(if finite { all } else { all - 1 }).to_be_bytes();
+    let mut state = Vec::with_capacity(80);
+    state.extend_from_slice(count);
+    // The special values are counted, and are no part of the sums.
+    let scale = if finite { sum.scale } else { 0 };
+    let zero = WireNumeric { weight: 0, sign: WireNumeric::POSITIVE, scale: 0, digits: &[] };
+    let squares = if kind.has_squares() { Some(WireNumeric::read(squares?)?) } else { None };
+    for part in [Some(&sum), squares.as_ref()].into_iter().flatten() {
+        (if finite { part } else { &zero }).write(&mut state);
     }
-
-    /// As a number in a plan.
-    pub fn code(self) -> i32 {
-        match self {
-            Self::Sum => 0,
-            Self::NumericSum => 1,
-            Self::Squares => 2,
-            Self::NumericSquares => 3,
-        }
-    }
-
-    /// The reverse of [`Self::code`].
-    pub fn from_code(code: i32) -> Self {
-        match code {
-            0 => Self::Sum,
-            1 => Self::NumericSum,
-            2 => Self::Squares,
-            _ => Self::NumericSquares,
-        }
-    }
-
-    /// The serialised state of binary parts: the number as int8, sums as numeric. None if there is no sum: nothing
-    /// but NULLs has been added up.
-    fn serialise(self, count: &[u8], sum: &[u8], squares: Option<&[u8]>) -> Option<Vec<u8>> {
-        let is_numeric = matches!(self, Self::NumericSum | Self::NumericSquares);
-        let sum = WireNumeric::read(sum)?;
-        let finite = sum.sign == WireNumeric::POSITIVE || sum.sign == WireNumeric::NEGATIVE;
-        // A special value is counted by itself below: one is enough for the result, and all together count.
-        let all = i64::from_be_bytes(count.try_into().ok()?);
-        let count = &(if finite { all } else { all - 1 }).to_be_bytes();
-        let mut state = Vec::with_capacity(80);
+    if is_numeric {
+        state.extend_from_slice(&i32::from(scale).to_be_bytes());
+        // How many numbers have that scale is asked for when numbers are taken away again, never here.
         state.extend_from_slice(count);
-        // The special values are counted, and are no part of the sums.
-        let scale = if finite { sum.scale } else { 0 };
-        let zero = WireNumeric { weight: 0, sign: WireNumeric::POSITIVE, scale: 0, digits: &[] };
-        let squares = if self.has_squares() { Some(WireNumeric::read(squares?)?) } else { None };
-        for part in [Some(&sum), squares.as_ref()].into_iter().flatten() {
-            (if finite { part } else { &zero }).write(&mut state);
+        for special in [WireNumeric::NAN, WireNumeric::INFINITY, WireNumeric::MINUS_INFINITY] {
+            state.extend_from_slice(&i64::from(sum.sign == special).to_be_bytes());
         }
-        if is_numeric {
-            state.extend_from_slice(&i32::from(scale).to_be_bytes());
-            // How many numbers have that scale is asked for when numbers are taken away again, never here.
-            state.extend_from_slice(count);
-            for special in [WireNumeric::NAN, WireNumeric::INFINITY, WireNumeric::MINUS_INFINITY] {
-                state.extend_from_slice(&i64::from(sum.sign == special).to_be_bytes());
-            }
-        }
-        Some(state)
     }
+    Some(state)
 }
-
 /// A numeric as `numeric_send` writes it.
 struct WireNumeric<'a> {
     weight: i16,
@@ -300,7 +237,7 @@ impl Codecs {
         let places = &*places;
         let state = |row: &Row<'_>, kind: StateKind, first: usize| {
             let part = |index: usize| places[first + index].clone().map(|place| row.value(place));
-            kind.serialise(part(0)?, part(1)?, if kind.has_squares() { part(2) } else { None })
+            serialise(kind, part(0)?, part(1)?, if kind.has_squares() { part(2) } else { None })
         };
         let mut inputs = self.inputs.iter();
         let mut datum_by = |decoder: &Decoder, column: usize| {

@@ -1,10 +1,11 @@
 //! What a scan is, and what it may ask of the executor.
 
 use crate::exec::lookup::Lookup;
-use crate::exec::rows::{self, Codecs, RowStore, Source};
+use crate::exec::rows::{self, Codecs, RowStore};
 use crate::path::numbered::Numbered;
 use crate::sys::error::PgError;
 use crate::sys::node;
+use crate::sys::plan::Source;
 use crate::sys::{unguarded, version};
 use pgrx::pg_sys::{self, Datum, NodeTag, Oid};
 use protocol::{Elements, Row};

@@ -1,9 +1,9 @@
 //! Rows of child plans that are sent along with the statements of the nodes: as arrays, or split by shard.
 
 use crate::exec::scan_io::{ChildRows, CopyBatch, ScanIo, Seal, next_row};
-use crate::path::spread::Spread;
 use crate::sys::error::{PgError, SqlState};
 use crate::sys::node;
+use crate::sys::plan::Spread;
 use crate::sys::value::Encoder;
 use crate::sys::version;
 use pgrx::pg_sys::{self, Datum, Oid};

@@ -8,8 +8,9 @@
 
 use super::execution::Execution;
 use super::trigger_rows;
-use crate::read::query::{Command, Unshippable};
+use crate::read::query::Unshippable;
 use crate::sys::error::{PgError, SqlState};
+use crate::sys::plan::Command;
 use crate::sys::{node, version};
 use pgrx::pg_sys::{self, Datum, NodeTag, Oid};
 use std::cell::{Cell, RefCell};

@@ -9,10 +9,10 @@
 //! answered may be out of date, so a node looks again when it executes.
 
 use crate::catalog::definition::{self, Aggregate};
-use crate::exec::rows::{Source, StateKind};
 use crate::extension::extension;
 use crate::path::remote::Remote;
 use crate::sys::node;
+use crate::sys::plan::{Source, StateKind};
 use crate::sys::value::FIRST_USER_OID;
 use crate::sys::version::{self, SearchPath};
 use pgrx::pg_sys::{self, Datum, NodeTag, Oid};

@@ -5,19 +5,14 @@
 //! This is also the net under everything: whatever query reaches PostgreSQL's planner, a distributed table in
 //! it is never read from the empty local table.
 
-use crate::exec::rows::Source;
 use crate::extension::extension;
-use crate::path::claim::{self, Claim};
-use crate::path::lookup_join::Matched;
+use crate::path::claim::{self};
 use crate::path::modify::{CLAIM_MARK, TARGET_MARK};
 use crate::path::pushed::{self, Pushed};
 use crate::path::remote::{self, Condition, Filter, HashedBy, Item, Remote};
 use crate::path::sorted;
-use crate::path::spread::Spread;
 use crate::path::subselect;
 use crate::print::foldable::is_foldable;
-use crate::print::template::Piece;
-use crate::read::query::Key;
 use crate::read::shippable;
 use crate::read::tid;
 use crate::sys::custom::Table;
@@ -29,81 +24,7 @@ use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use planner::cost;
 use planner::locus::Locus;
-use shardmap::Prune;
 use std::rc::Rc;
-
-/// A scan over the shards of one table, or of several that lie beside each other.
-#[derive(Clone, Debug)]
-pub struct ShardScan {
-    /// The tables, one with the most shards first.
-    pub tables: Vec<Oid>,
-    /// The role whose rights count: a view's owner, or (zero) the current user.
-    pub user: Oid,
-    /// The SQL for one shard.
-    pub template: Vec<Piece>,
-    /// What stands before and behind the union of a node's shards; empty if that is all.
-    pub around: (String, String),
-    /// Types and typmods of its columns.
-    pub remote: Vec<(Oid, i32)>,
-    /// How the scan's row is made of them.
-    pub sources: Vec<Source>,
-    /// What the filters say of the distribution column.
-    pub prune: Prune<Key>,
-    /// The plan's children yield rows whose columns are the first parameters of the SQL, as arrays; how each child's
-    /// rows are spread over the nodes, all of them going everywhere if it is not said.
-    pub broadcasts: Vec<Option<Spread>>,
-    /// For each of them: a shard in which none of its rows match has nothing to tell.
-    pub needed: Vec<bool>,
-    /// How many further children of the plan split their rows on the nodes; where these are is told by parameters that
-    /// follow the arrays.
-    pub moves: usize,
-    /// Its rows are split on the nodes, and do not come here.
-    pub split: Option<Split>,
-    /// How many of the plan's expressions are parameters of the SQL.
-    pub sent: usize,
-    /// The nodes' rows come sorted by these columns, and are merged.
-    pub merge: Vec<SortKey>,
-    /// The same as EXPLAIN shows it.
-    pub merge_text: String,
-    /// The SQL locks the rows it reads.
-    pub locks: bool,
-    /// Its rows are going to be changed; see [`crate::path::modify`].
-    pub is_target: bool,
-    /// The statement locks with SKIP LOCKED, so it changes rows that it holds.
-    pub is_claimed: bool,
-    /// Its rows are chosen from, and read anew whenever they are asked for again.
-    pub is_candidates: bool,
-    /// It locks rows that its children have found.
-    pub claim: Option<Claim>,
-    /// Its rows are compared by `ctid` in a statement that writes: those that the leading placements have.
-    pub by_ctid: bool,
-    /// They are matches of the first child's rows, and joined with these here.
-    pub matched: Option<Matched>,
-}
-
-/// A column by which rows are sorted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SortKey {
-    /// Its place in the scan's row.
-    pub column: usize,
-    /// The sort operator.
-    pub operator: Oid,
-    /// The collation to sort by.
-    pub collation: Oid,
-    /// NULLs come first.
-    pub nulls_first: bool,
-}
-
-/// Rows are split on the nodes that have them, and stay there until others fetch them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Split {
-    /// By what.
-    pub by: Spread,
-    /// Rows without a value there are kept, in any part.
-    pub keeps_nulls: bool,
-    /// The same as EXPLAIN shows it.
-    pub text: String,
-}
 
 static PATH_METHODS: Table<pg_sys::CustomPathMethods> = Table::new(pg_sys::CustomPathMethods {
     CustomName: c"pg_shard".as_ptr(),

@@ -23,17 +23,15 @@ use crate::exec::scan;
 use crate::exec::scan_io::ScanIo;
 use crate::extension::extension;
 use crate::path::base;
-use crate::path::base::SortKey;
 use crate::path::lock_join;
-use crate::path::printer::{Pieces, Printer};
+use crate::path::printer::Printer;
 use crate::path::pushed::{self, Order, Pushed, Yield};
 use crate::path::remote::{Remote, columns_in};
 use crate::path::sorted;
-use crate::print::template;
-use crate::print::template::Piece;
 use crate::read::tid;
 use crate::sys::error::PgError;
 use crate::sys::node;
+use crate::sys::plan::{Claim, FirstFree, Pieces, SHARD_INDEX, SortKey};
 use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag};
 use shardmap::tid::Tid;
@@ -47,38 +45,6 @@ const MORE: i64 = 100;
 
 /// The same if the limit is not known yet.
 const SOME: i64 = 1000;
-
-/// What such a scan knows of the query's LIMIT.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claim {
-    /// The numbers of the expressions of LIMIT and OFFSET among those of the plan.
-    pub limit: Option<usize>,
-    /// See above.
-    pub offset: Option<usize>,
-    /// How many candidates the first child reads of a node, if there is a second.
-    pub candidates: i64,
-    /// How a node finds the first rows that nobody holds, with SKIP LOCKED.
-    pub first_free: Option<FirstFree>,
-    /// There are children that find candidates.
-    pub by_place: bool,
-    /// Where `ctid` and `xmin` stand in the scan's row.
-    pub version: (usize, usize),
-}
-
-/// A statement that locks the first rows of a node that nobody holds: one that executes LIMIT above the locks, so that no row
-/// is locked before it is wanted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FirstFree {
-    /// With an order: the part of a shard that finds the first candidates, or all of them, and what stands between these parts and
-    /// those that lock.
-    pub candidates: [(Vec<Piece>, String); 2],
-    /// The part of a shard that locks.
-    pub locking: Vec<Piece>,
-    /// What stands before all parts, and before the limit.
-    pub around: (String, String),
-    /// The order; none if any rows will do.
-    pub merge: Vec<SortKey>,
-}
 
 /// What the path of such a scan knows.
 #[derive(Clone, Debug)]
@@ -265,7 +231,7 @@ pub(crate) fn first_free(
         let locking = locking(printer, None).0;
         return FirstFree { candidates: Default::default(), locking, around, merge };
     }
-    let index = template::SHARD_INDEX;
+    let index = SHARD_INDEX;
     let candidates = [Some(claiming.candidates), None].map(|limit| {
         let limit = limit.map_or_else(String::new, |limit| format!(" LIMIT {limit}"));
         let mut part = Pieces::default();

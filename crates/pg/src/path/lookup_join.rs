@@ -9,70 +9,25 @@
 //! `pg_shard`'s `execute/lookup_join.rs` puts rows and answers together.
 
 use crate::catalog::table::has_index_on;
-use crate::exec::rows::Source;
-use crate::path::base::{self, ShardScan, SortKey};
+use crate::path::base::{self};
 use crate::path::join::{
     changes_with_outer_rows, equal_column, has_placeholder_in, is_asked_after, spread_by, travels,
 };
-use crate::path::printer::{Output, Pieces, Printer};
-use crate::path::pushed::{Sql, make_scan};
+use crate::path::printer::{Output, Printer};
+use crate::path::pushed::{Sql, make_scan, text_around};
 use crate::path::remote::{Broadcast, Column, Condition, Item, Remote, columns_in};
 use crate::path::subselect;
 use crate::print::template::with_portable_output;
 use crate::print::verify_scan;
 use crate::sys::error::{PgError, boundary};
 use crate::sys::node::{self, Visit};
+use crate::sys::plan::{LookupJoin, LookupKind, Pieces, ShardScan, SortKey, Source};
 use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use planner::cost;
 use planner::enclosing::place_of;
 use planner::locus::JoinKind;
 use std::rc::Rc;
-
-/// What is done with the answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Rows that have a match.
-    Semi,
-    /// Rows that have none.
-    Anti,
-    /// Rows with each match, or with NULLs.
-    Left,
-}
-
-impl Kind {
-    /// As a number in a plan.
-    pub fn code(self) -> i32 {
-        match self {
-            Self::Semi => 0,
-            Self::Anti => 1,
-            Self::Left => 2,
-        }
-    }
-
-    /// The reverse of [`Self::code`]; none if there is no such join.
-    pub fn from_code(code: i32) -> Option<Self> {
-        match code {
-            0 => Some(Self::Semi),
-            1 => Some(Self::Anti),
-            2 => Some(Self::Left),
-            _ => None,
-        }
-    }
-}
-
-/// How a scan's rows are made of those that are read here and of what the nodes say of them by number.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Matched {
-    /// What is done with the answers.
-    pub kind: Kind,
-    /// The columns of the first child that are sent.
-    pub keys: Vec<usize>,
-    /// Where its columns begin in the scan's row: before them stand the number and what comes from the nodes.
-    pub first: usize,
-    /// Which of its columns stand there.
-    pub columns: Vec<usize>,
-}
 
 /// The column by which a row's number is known: no table has one of that number.
 const NUMBER: i16 = i16::MAX;
@@ -82,7 +37,7 @@ const INT4_LESS: Oid = Oid::from_u32(97);
 
 /// A path's way to what it joins.
 struct Join {
-    kind: Kind,
+    kind: LookupKind,
     /// What the workers look through.
     right: Remote,
     /// Filters of it that stand outside the SELECTs of its shards, which an index of each can be used through then.
@@ -143,8 +98,8 @@ pub(crate) unsafe fn offer(
             joined: (*rel).rows,
             has_equality,
             few: join.few,
-            is_anti: join.kind == Kind::Anti,
-            streams: join.kind == Kind::Left,
+            is_anti: join.kind == LookupKind::Anti,
+            streams: join.kind == LookupKind::Left,
             random_page: pg_sys::random_page_cost,
         }
         .cost(right.extent());
@@ -157,9 +112,9 @@ pub(crate) unsafe fn offer(
         (path.startup_cost, path.total_cost) = (cost.startup, cost.total);
         let order = (*sent.path).pathkeys;
         let by_join = match join.kind {
-            Kind::Semi => pg_sys::JoinType::JOIN_SEMI,
-            Kind::Anti => pg_sys::JoinType::JOIN_ANTI,
-            Kind::Left => pg_sys::JoinType::JOIN_LEFT,
+            LookupKind::Semi => pg_sys::JoinType::JOIN_SEMI,
+            LookupKind::Anti => pg_sys::JoinType::JOIN_ANTI,
+            LookupKind::Left => pg_sys::JoinType::JOIN_LEFT,
         };
         path.pathkeys = pg_sys::build_join_pathkeys(root, rel, by_join, order);
         (*custom).custom_paths = pg_sys::lappend(std::ptr::null_mut(), sent.path.cast());
@@ -182,9 +137,9 @@ unsafe fn join(
     clauses: *mut pg_sys::List,
 ) -> Option<Join> {
     let own = match kind {
-        JoinKind::Semi => Kind::Semi,
-        JoinKind::Anti => Kind::Anti,
-        JoinKind::Left => Kind::Left,
+        JoinKind::Semi => LookupKind::Semi,
+        JoinKind::Anti => LookupKind::Anti,
+        JoinKind::Left => LookupKind::Left,
         JoinKind::Inner | JoinKind::Full => return None,
     };
     // SAFETY: the planner's live structures; inputs of a join have their cheapest path.
@@ -246,7 +201,7 @@ unsafe fn join(
         }
         let sent = Rc::new(Broadcast { path: left, relations, columns, spread, unique: None });
         let mut equal = Vec::new();
-        if own == Kind::Semi {
+        if own == LookupKind::Semi {
             // What is only looked for has no columns; but what equals one of the left side can be had from there.
             let is_left = |relation: u32| sent.relations.contains(&relation);
             equal.extend(on.iter().filter_map(|clause| equal_column(*clause, &is_left, right)));
@@ -409,13 +364,13 @@ unsafe fn plan(
             true,
         );
         let mut row: Vec<*mut pg_sys::Node> = vec![unasked.cast()];
-        if join.kind != Kind::Semi {
+        if join.kind != LookupKind::Semi {
             row.extend(&found);
         }
         let first = row.len();
         row.extend(&left);
         let mut columns: Vec<usize> = (0..left.len()).collect();
-        if join.kind == Kind::Semi {
+        if join.kind == LookupKind::Semi {
             for column in found.iter().copied() {
                 let named = |(known, _): &&(Column, _)| is_named(&*column.cast(), *known);
                 if let Some((_, equal)) = join.equal.iter().find(named) {
@@ -425,12 +380,13 @@ unsafe fn plan(
             }
         }
         let keys = join.keys.iter().map(|key| place(*key)).collect::<Result<_, _>>()?;
-        let matched = Matched { kind: join.kind, keys, first, columns };
+        let lookup_join = LookupJoin { kind: join.kind, keys, first, columns };
 
         for rows in join.right.subselects() {
             subselect::hand_over_tables(rows.pushed.remote.root);
         }
-        let outputs: &[*mut pg_sys::Node] = if join.kind == Kind::Left { &found } else { &[] };
+        let outputs: &[*mut pg_sys::Node] =
+            if join.kind == LookupKind::Left { &found } else { &[] };
         let noted = verify_scan::begin();
         let mut printer = Printer::behind_arrays(&join.right, join.sent.arrays());
         let mut sql = with_portable_output(|| print(join, outputs, &mut printer));
@@ -443,7 +399,7 @@ unsafe fn plan(
         let prune = printer.prune();
         let by_number =
             SortKey { column: 0, operator: INT4_LESS, collation: Oid::INVALID, nulls_first: false };
-        let merge = if join.kind == Kind::Left { vec![by_number] } else { Vec::new() };
+        let merge = if join.kind == LookupKind::Left { vec![by_number] } else { Vec::new() };
         let described = ShardScan {
             tables: join.right.tables.clone(),
             user: join.right.user,
@@ -465,7 +421,7 @@ unsafe fn plan(
             by_ctid: false,
             is_candidates: false,
             claim: None,
-            matched: Some(matched),
+            lookup_join: Some(lookup_join),
         };
         let scan_list: Vec<*mut pg_sys::TargetEntry> = (1i16..)
             .zip(row)
@@ -539,13 +495,13 @@ fn print(join: &Join, outputs: &[*mut pg_sys::Node], printer: &mut Printer<'_>) 
     let mut print = |opening: &str, clauses: &[*mut pg_sys::Node]| {
         let mut text = Pieces::default();
         outside.conditions(opening, &as_conditions(clauses), &mut text);
-        text.into_text()
+        text_around(text)
     };
     let names: Vec<String> = (1..=inner.len()).map(|place| format!("c{place}")).collect();
     let (list, names) = (select.join(", "), names.join(", "));
     let holds = format!("b1.c{arrays} + 0 = b1.c{arrays}");
-    let distinct = if join.kind == Kind::Left { "" } else { "DISTINCT " };
-    let order = if join.kind == Kind::Left { " ORDER BY 1" } else { "" };
+    let distinct = if join.kind == LookupKind::Left { "" } else { "DISTINCT " };
+    let order = if join.kind == LookupKind::Left { " ORDER BY 1" } else { "" };
     let joining = print(" AND ", &join.on);
     let around = match join.few {
         None => (
@@ -554,7 +510,7 @@ fn print(join: &Join, outputs: &[*mut pg_sys::Node], printer: &mut Printer<'_>) 
         ),
         Some(few) => {
             let count = format!("cardinality(${arrays})");
-            let looked_up = if join.kind == Kind::Left {
+            let looked_up = if join.kind == LookupKind::Left {
                 let filtered = print(" AND ", &join.filters);
                 format!("b2, {rows} WHERE {count} <= {few} AND {holds}{joining}{filtered}")
             } else {

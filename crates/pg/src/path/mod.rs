@@ -1,8 +1,5 @@
 //! Distributed tables in PostgreSQL's planner: relations, paths and plans that run on the nodes.
 
-/// How rows are spread over shards.
-pub mod spread;
-
 /// Distributed tables in PostgreSQL's own planner.
 pub mod base;
 

@@ -12,10 +12,10 @@
 
 use crate::exec::{scan, triggers};
 use crate::extension::extension;
-use crate::path::plan::PlanWriter;
-use crate::read::query::{Command, Lookup, Statement, write_of, writing_queries};
+use crate::read::query::{Lookup, Statement, write_of, writing_queries};
 use crate::sys::error::PgError;
 use crate::sys::node::{self, Visit};
+use crate::sys::plan::{Command, PlanWriter};
 use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use std::ffi::{CStr, c_int};

@@ -1,98 +1,13 @@
-//! Plans as PostgreSQL keeps them: a CustomScan whose private part is a flat list of texts and numbers, so
-//! that plans can be copied, cached and printed like any other.
+//! Plans as PostgreSQL keeps them: a CustomScan whose private part is a flat list of texts and numbers
+//! (`sys/plan.rs`), so that plans can be copied, cached and printed like any other.
 
 use crate::exec::scan;
 use crate::read::query::{Prepared, Statement};
 use crate::sys::node;
+use crate::sys::plan::PlanWriter;
 use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use std::cell::Cell;
-
-/// Writes the private part of a plan.
-#[derive(Debug, Default)]
-pub struct PlanWriter {
-    items: Vec<*mut pg_sys::Node>,
-}
-
-impl PlanWriter {
-    /// Nothing written yet.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// Appends a number.
-    pub fn int(&mut self, value: i32) -> &mut Self {
-        // SAFETY: makes a node.
-        self.items.push(unsafe { pg_sys::makeInteger(value) }.cast());
-        self
-    }
-
-    /// Appends an OID.
-    pub fn oid(&mut self, value: Oid) -> &mut Self {
-        self.int(value.to_u32().cast_signed())
-    }
-
-    /// Appends a text.
-    pub fn text(&mut self, value: &str) -> &mut Self {
-        self.items.push(node::string_node(value));
-        self
-    }
-
-    pub(crate) fn list(&self) -> *mut pg_sys::List {
-        node::list_of(&self.items)
-    }
-}
-
-/// Reads the private part of a plan in the order in which it was written.
-#[derive(Clone, Debug)]
-pub struct PlanReader {
-    list: *mut pg_sys::List,
-    next: usize,
-}
-
-impl PlanReader {
-    pub(crate) fn new(list: *mut pg_sys::List) -> Self {
-        Self { list, next: 0 }
-    }
-
-    fn advance<T>(&mut self) -> *mut T {
-        let index = self.next;
-        self.next += 1;
-        // SAFETY: the list is the private part of a live plan, which PlanWriter made.
-        unsafe {
-            assert!(
-                index < node::length(self.list),
-                "a plan's private part is shorter than it was written"
-            );
-            node::nth(self.list, index)
-        }
-    }
-
-    /// The next number.
-    pub fn int(&mut self) -> i32 {
-        let n: *mut pg_sys::Integer = self.advance();
-        // SAFETY: a node of the list, of the tag that is asserted.
-        unsafe {
-            assert_eq!(node::tag(n), NodeTag::T_Integer, "a number stands here in the plan");
-            (*n).ival
-        }
-    }
-
-    /// The next OID.
-    pub fn oid(&mut self) -> Oid {
-        Oid::from(self.int().cast_unsigned())
-    }
-
-    /// The next text.
-    pub fn text(&mut self) -> String {
-        let n: *mut pg_sys::String = self.advance();
-        // SAFETY: a node of the list, of the tag that is asserted.
-        unsafe {
-            assert_eq!(node::tag(n), NodeTag::T_String, "a text stands here in the plan");
-            node::text_of((*n).sval)
-        }
-    }
-}
 
 thread_local! {
     /// The next statement to be planned is known to concern no distributed table.

@@ -1,6 +1,5 @@
 //! The SQL of a remote relation: FROM, WHERE, outputs, and what stands in for rows that are sent along.
 
-use crate::exec::rows::Source;
 use crate::path::base;
 use crate::path::lock_join;
 use crate::path::printable::printable;
@@ -9,12 +8,11 @@ use crate::path::remote::{Broadcast, Condition, Item, Remote, columns_in, stand_
 use crate::path::repartition::Moved;
 use crate::path::subselect::Subselect;
 use crate::print::foldable::Foldable;
-use crate::print::template;
-use crate::print::template::Piece;
 use crate::print::{prepare, rewritten, verify_scan};
 use crate::read::prune_facts;
 use crate::read::tid;
 use crate::sys::node::{self, Visit};
+use crate::sys::plan::{Pieces, SHARD_INDEX, Source};
 use crate::sys::value::type_name;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use planner::cost;
@@ -303,7 +301,7 @@ impl<'a> Printer<'a> {
                 if tid::is_ctid(&*var)
                     && let Some(layout) = tid::layout_of((*entry).relid)
                 {
-                    let shard = format!("'{}'::pg_catalog.int4", template::SHARD_INDEX);
+                    let shard = format!("'{}'::pg_catalog.int4", SHARD_INDEX);
                     let columns = vec![
                         (self.value(expression), pg_sys::TIDOID, -1),
                         (shard, pg_sys::INT4OID, -1),
@@ -313,7 +311,7 @@ impl<'a> Printer<'a> {
                 if i32::from((*var).varattno) == pg_sys::MaxCommandIdAttributeNumber
                     && base::is_target(entry)
                 {
-                    let column = format!("'{}'::pg_catalog.cid AS shard", template::SHARD_INDEX);
+                    let column = format!("'{}'::pg_catalog.cid AS shard", SHARD_INDEX);
                     let columns = vec![(column, (*var).vartype, (*var).vartypmod)];
                     return Output { columns, source: Source::Remote(first) };
                 }
@@ -595,7 +593,7 @@ impl<'a> Printer<'a> {
     }
 
     /// What the filters say of the distribution columns; keys that are not sent yet follow the expressions.
-    pub(crate) fn prune(&mut self) -> Prune<crate::read::query::Key> {
+    pub(crate) fn prune(&mut self) -> Prune<crate::sys::plan::Key> {
         let mut prune = Prune::All;
         for filter in &self.remote.filters {
             let expressions = std::mem::take(&mut self.expressions);
@@ -626,50 +624,5 @@ unsafe fn entry_with_columns(alias: &str, columns: &[String]) -> *mut pg_sys::Ra
         (*entry).rtekind = pg_sys::RTEKind::RTE_VALUES;
         (*entry).eref = pg_sys::makeAlias(node::c_text(alias), node::list_of(&columns));
         entry
-    }
-}
-
-/// SQL with holes, as it grows.
-#[derive(Debug, Default)]
-pub(crate) struct Pieces(pub(crate) Vec<Piece>);
-
-impl Pieces {
-    /// Appends text.
-    pub(crate) fn text(&mut self, text: &str) {
-        for (number, text) in text.split(template::SHARD_INDEX).enumerate() {
-            if number > 0 {
-                self.0.push(Piece::Index);
-            }
-            match self.0.last_mut() {
-                Some(Piece::Text(last)) => last.push_str(text),
-                _ => self.0.push(Piece::Text(text.to_owned())),
-            }
-        }
-    }
-
-    /// The text, if there is no hole in it.
-    pub(crate) fn into_text(self) -> String {
-        let text = |piece| match piece {
-            Piece::Text(text) => text,
-            Piece::Table(_) | Piece::Object(..) | Piece::Index => {
-                unreachable!("what stands around the shards names none")
-            }
-        };
-        self.0.into_iter().map(text).collect()
-    }
-
-    /// Appends other pieces.
-    pub(crate) fn append(&mut self, pieces: Pieces) {
-        for piece in pieces.0 {
-            match (self.0.last_mut(), piece) {
-                (Some(Piece::Text(last)), Piece::Text(text)) => last.push_str(&text),
-                (_, piece) => self.0.push(piece),
-            }
-        }
-    }
-
-    /// Appends a hole.
-    pub(crate) fn table(&mut self, table: Oid) {
-        self.0.push(Piece::Table(table));
     }
 }

@@ -5,11 +5,10 @@
 
 use crate::exec::scan;
 use crate::path::aggregate::PartialAggregate;
-use crate::path::base::{self, ShardScan, SortKey, Split};
-use crate::path::claim::{self, Claim, Claiming};
+use crate::path::base::{self};
+use crate::path::claim::{self, Claiming};
 use crate::path::lock_join;
-use crate::path::plan::PlanWriter;
-use crate::path::printer::{Output, Pieces, Printer};
+use crate::path::printer::{Output, Printer};
 use crate::path::remote::{Item, Remote, columns_in};
 use crate::path::subselect;
 use crate::path::window::{self, Windows};
@@ -18,6 +17,7 @@ use crate::print::verify_scan;
 use crate::read::tid;
 use crate::sys::error::PgError;
 use crate::sys::node;
+use crate::sys::plan::{Claim, Pieces, PlanWriter, ShardScan, SortKey, Split};
 use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag};
 use planner::enclosing::{Enclosing, Grouping as GroupBy, named_list, place_of, select_list};
@@ -320,7 +320,7 @@ pub(crate) unsafe fn plan(
             by_ctid: tid::decides_write(root),
             is_candidates: pushed.is_candidates,
             claim,
-            matched: None,
+            lookup_join: None,
         };
         let scan = make_scan(&described, &printer.expressions, &scan_list);
         (*scan).scan.plan.targetlist = target_list;
@@ -378,7 +378,7 @@ pub(crate) struct Sql {
     /// Types and typmods of what comes.
     pub(crate) columns: Vec<(pg_sys::Oid, i32)>,
     /// What the scan's row is made of.
-    pub(crate) sources: Vec<crate::exec::rows::Source>,
+    pub(crate) sources: Vec<crate::sys::plan::Source>,
 }
 
 fn print(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) -> Sql {
@@ -418,7 +418,7 @@ struct List {
     /// Types and typmods of what comes.
     columns: Vec<(pg_sys::Oid, i32)>,
     /// What the scan's row is made of.
-    sources: Vec<crate::exec::rows::Source>,
+    sources: Vec<crate::sys::plan::Source>,
     /// Where each output begins, counted from one.
     places: Vec<usize>,
     /// The places of all that is no aggregate.
@@ -508,6 +508,11 @@ pub(crate) fn print_list(
     print_grouping(pushed, &places, printer, template);
 }
 
+/// What stands around the shards, and names none.
+pub(crate) fn text_around(pieces: Pieces) -> String {
+    pieces.into_text().unwrap_or_else(|| unreachable!("what stands around the shards names none"))
+}
+
 /// One query a shard for the columns of its table that are needed, known by their names outside; around their union a join
 /// with the rows that are sent along.
 fn print_joined_last(
@@ -549,7 +554,7 @@ fn print_joined_last(
             .collect(),
         limit: pushed.limit,
     };
-    let closing = behind.into_text() + &enclosing.closing();
+    let closing = text_around(behind) + &enclosing.closing();
     Sql { template, around: (enclosing.opening(), closing), columns, sources }
 }
 
@@ -558,7 +563,7 @@ fn print_aggregate(
     aggregate: &PartialAggregate,
     first: usize,
     named: &mut dyn FnMut(*mut pg_sys::Node) -> String,
-) -> (Vec<(String, pg_sys::Oid, i32)>, crate::exec::rows::Source) {
+) -> (Vec<(String, pg_sys::Oid, i32)>, crate::sys::plan::Source) {
     let arguments: Vec<String> =
         aggregate.arguments.iter().map(|argument| named(*argument)).collect();
     let filter = (!aggregate.filter.is_null()).then(|| named(aggregate.filter));
@@ -624,7 +629,7 @@ fn print_around(pushed: &Pushed, yields: &[Yield], printer: &mut Printer<'_>) ->
                     .map(|index| format!("c{}", places[index]))
                     .collect();
                 let text = format!("GROUPING({})", names.join(", "));
-                let source = crate::exec::rows::Source::Remote(outer.len());
+                let source = crate::sys::plan::Source::Remote(outer.len());
                 (vec![(text, pg_sys::INT4OID, -1)], source)
             }
             (None, _) => {

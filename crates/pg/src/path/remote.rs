@@ -8,11 +8,11 @@
 use crate::extension::extension;
 use crate::path::base;
 use crate::path::repartition::Moved;
-use crate::path::spread::Spread;
 use crate::path::subselect::Subselect;
 use crate::read::query::DistributionKey;
 use crate::read::shippable;
 use crate::sys::node::{self, Visit};
+use crate::sys::plan::Spread;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use planner::cost::{Extent, Spent};
 use planner::locus::{JoinKind, Locus};

@@ -9,14 +9,13 @@
 
 use crate::catalog::table;
 use crate::extension::extension;
-use crate::path::base::{self, Split};
+use crate::path::base::{self};
 use crate::path::join::{self, is_asked_after};
 use crate::path::pushed::{self, Pushed, Yield};
 use crate::path::remote::{HashedBy, Item, Remote};
-use crate::path::spread::Spread;
-use crate::print::template;
 use crate::read::facts::{is_deterministic, strip_relabel};
 use crate::sys::node;
+use crate::sys::plan::{SHARD_INDEX, Split, Spread};
 use crate::sys::value::{FIRST_USER_OID, Hasher, is_binary_safe, type_name};
 use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
@@ -57,7 +56,7 @@ impl Moved {
             }
         });
         let columns: Vec<String> = columns.collect();
-        let part = template::SHARD_INDEX;
+        let part = SHARD_INDEX;
         format!(
             "pgs_catalog.rows_of(${parameter}, {part}, {:.0}) AS {alias}({})",
             self.expected,

@@ -9,11 +9,12 @@
 //! windows, as `w1`, `w2`, .... So ruleutils prints no window, of which it knows nothing outside a query.
 
 use crate::path::base;
-use crate::path::printer::{Pieces, Printer};
+use crate::path::printer::Printer;
 use crate::path::pushed::{self, Pushed, Sql, Yield};
 use crate::path::remote::{Column, Remote};
 use crate::path::upper_path::{column_of, direction, is_free_of_columns, plain_path};
 use crate::sys::node::{self, Visit};
+use crate::sys::plan::Pieces;
 use crate::sys::value::FIRST_USER_OID;
 use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
@@ -295,7 +296,7 @@ pub(crate) fn print_list(
         .sources
         .iter()
         .map(|source| match source {
-            crate::exec::rows::Source::Remote(place) => format!("w{}", place + 1),
+            crate::sys::plan::Source::Remote(place) => format!("w{}", place + 1),
             _ => "NULL".to_owned(),
         })
         .collect();
@@ -376,7 +377,7 @@ pub(crate) fn print(
     template.text(&closing);
     if pushed.is_plain() {
         let sources =
-            asked.iter().map(|place| crate::exec::rows::Source::Remote(place - 1)).collect();
+            asked.iter().map(|place| crate::sys::plan::Source::Remote(place - 1)).collect();
         return Sql { template, around: Default::default(), columns: shown_types, sources };
     }
     let enclosing = Enclosing {
@@ -391,7 +392,7 @@ pub(crate) fn print(
         template,
         around: enclosing.around(),
         columns: asked.iter().map(|place| shown_types[place - 1]).collect(),
-        sources: (0..asked.len()).map(crate::exec::rows::Source::Remote).collect(),
+        sources: (0..asked.len()).map(crate::sys::plan::Source::Remote).collect(),
     }
 }
 

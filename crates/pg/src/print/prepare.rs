@@ -11,11 +11,10 @@ use crate::print::foldable::Foldable;
 use crate::print::insert_source::values_of;
 use crate::print::rewritten::{forget_search_and_cycle, mark_from_items, name_by_place};
 use crate::read::implied::has_unnamed_operator;
-use crate::read::query::{
-    ColumnName, Command, Prepared, RowInsert, Statement, write_of, writing_queries,
-};
+use crate::read::query::{ColumnName, Prepared, RowInsert, Statement, write_of, writing_queries};
 use crate::read::shippable::is_temporary;
 use crate::sys::node::{self, Visit};
+use crate::sys::plan::Command;
 use crate::sys::value::FIRST_USER_OID;
 use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};

@@ -1,8 +1,9 @@
 //! What PostgreSQL's rewriter leaves in a query that ruleutils takes for something else: it prints stored rules and views,
 //! which no rewriter has seen.
 
-use crate::read::query::{Command, write_of};
+use crate::read::query::write_of;
 use crate::sys::node::{self, Visit};
+use crate::sys::plan::Command;
 use pgrx::pg_sys::{self, NodeTag};
 
 /// The target of an UPDATE or DELETE stands in its FROM list; the rewriter marks it as written there by the user

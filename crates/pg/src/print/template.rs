@@ -9,24 +9,9 @@ use crate::read::partitioned::give_partitions_back;
 use crate::read::query::{Prepared, writing_queries};
 use crate::sys::error::PgError;
 use crate::sys::node::{self, Visit};
+use crate::sys::plan::Piece;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use std::ffi::c_int;
-
-/// Stands for the shard's index in SQL that is being put together: no SQL has a zero byte.
-pub(crate) const SHARD_INDEX: char = '\0';
-
-/// A piece of a template.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Piece {
-    /// SQL.
-    Text(String),
-    /// The name of a shard of this table.
-    Table(Oid),
-    /// What the shard of a table has in the place of its constraint of this name.
-    Object(Oid, String),
-    /// The shard's index, as a number.
-    Index,
-}
 
 /// Runs `body` with only `pg_catalog` in the search path and dates and numbers printed for any reader.
 ///

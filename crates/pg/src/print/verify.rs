@@ -3,10 +3,11 @@
 //! Compared is everything that counts, by PostgreSQL's own `equal` over both trees in the form of [`crate::print::canonical`].
 
 use crate::print::canonical::canonical;
-use crate::print::template::{Piece, qualified_name, with_portable_output};
+use crate::print::template::{qualified_name, with_portable_output};
 use crate::read::query::Prepared;
 use crate::sys::error::PgError;
 use crate::sys::node::{self, Visit};
+use crate::sys::plan::Piece;
 use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};
 

@@ -6,13 +6,14 @@
 //! join only its nullable side, a sub-query's filter on an outer column only the sub-query.
 
 use crate::read::query::{
-    Column, Command, DistributedRelation, DistributionKey, Facts, InsertSource, Key, Lookup,
-    Prepared, Unshippable, write_of, writing_queries,
+    Column, DistributedRelation, DistributionKey, Facts, InsertSource, Lookup, Prepared,
+    Unshippable, write_of, writing_queries,
 };
 use crate::read::shippable::is_plain_value;
 use crate::read::tid;
 use crate::server::shared;
 use crate::sys::node::{self, Visit};
+use crate::sys::plan::{Command, Key};
 use crate::sys::value::Hasher;
 use crate::sys::version;
 use pgrx::pg_sys::{self, NodeTag, Oid};

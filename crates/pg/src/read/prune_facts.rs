@@ -2,10 +2,11 @@
 
 use crate::print::foldable::is_foldable;
 use crate::read::facts::Reader;
-use crate::read::query::{Column, Command, DistributionKey, Facts, InsertSource, Key, Prepared};
+use crate::read::query::{Column, DistributionKey, Facts, InsertSource, Prepared};
 use crate::read::shippable::is_known_before_reading;
 use crate::read::tid;
 use crate::sys::node;
+use crate::sys::plan::{Command, Key};
 use pgrx::pg_sys::{self, NodeTag};
 use shardmap::prune::Prune;
 use shardmap::route::Equalities;
@@ -116,7 +117,11 @@ impl Reader<'_> {
                 node::tag(value) == NodeTag::T_Const || is_foldable(value, false, init_params)
             };
             match tid::comparison(clause, &own, &can) {
-                Some(found) => Prune::Key(Key::of_tid(self.intern(found.value), found.is_array)),
+                Some(found) => Prune::Key(Key::of_tid(
+                    self.intern(found.value),
+                    found.is_array,
+                    pg_sys::TIDOID,
+                )),
                 None => Prune::All,
             }
         }

@@ -7,61 +7,10 @@
 use crate::catalog::table;
 use crate::read::lent;
 use crate::sys::node::{self, Visit};
+use crate::sys::plan::{Command, Key};
 use pgrx::pg_sys::{self, NodeTag, Oid};
 use shardmap::prune::Prune;
 use shardmap::route::Equalities;
-
-/// What kind of statement it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// SELECT without locks.
-    Select,
-    /// SELECT ... FOR UPDATE or FOR SHARE.
-    SelectForUpdate,
-    /// INSERT.
-    Insert,
-    /// INSERT ... ON CONFLICT DO UPDATE.
-    Upsert,
-    /// UPDATE.
-    Update,
-    /// DELETE.
-    Delete,
-    /// MERGE.
-    Merge,
-}
-
-impl Command {
-    /// It changes rows.
-    pub fn is_write(self) -> bool {
-        !matches!(self, Self::Select | Self::SelectForUpdate)
-    }
-
-    /// Small numbers for plans.
-    pub fn code(self) -> i32 {
-        match self {
-            Self::Select => 0,
-            Self::SelectForUpdate => 1,
-            Self::Insert => 2,
-            Self::Upsert => 3,
-            Self::Update => 4,
-            Self::Delete => 5,
-            Self::Merge => 6,
-        }
-    }
-
-    /// Back from [`Self::code`].
-    pub fn from_code(code: i32) -> Self {
-        match code {
-            1 => Self::SelectForUpdate,
-            2 => Self::Insert,
-            3 => Self::Upsert,
-            4 => Self::Update,
-            5 => Self::Delete,
-            6 => Self::Merge,
-            _ => Self::Select,
-        }
-    }
-}
 
 /// How a distributed table is cut, as far as reading filters needs it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,34 +31,6 @@ pub struct Column {
     pub(crate) level: usize,
     pub(crate) relation: u32,
     pub(crate) number: i16,
-}
-
-/// A value for a distribution column: an expression of the prepared statement, and the type to hash it as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Key {
-    /// Index into the prepared expressions.
-    pub expression: usize,
-    /// The type whose hash function applies.
-    pub hash_type: Oid,
-    /// The hash operator family.
-    pub family: Oid,
-    /// The collation to hash under.
-    pub collation: Oid,
-    /// The value is an array; any of its elements.
-    pub is_array: bool,
-}
-
-impl Key {
-    /// A `ctid`, which names its shard.
-    pub(crate) fn of_tid(expression: usize, is_array: bool) -> Self {
-        let none = Oid::INVALID;
-        Self { expression, hash_type: pg_sys::TIDOID, family: none, collation: none, is_array }
-    }
-
-    /// It is no value of the distribution column but a `ctid`.
-    pub fn names_shards(&self) -> bool {
-        self.family == Oid::INVALID
-    }
 }
 
 /// A distributed table in a statement.

@@ -7,10 +7,10 @@
 //! its node.
 
 use crate::extension::extension;
-use crate::print::template;
 use crate::read::query::writing_queries;
 use crate::sys::error::PgError;
 use crate::sys::node::{self, Visit};
+use crate::sys::plan::SHARD_INDEX;
 use pgrx::pg_sys::{self, Datum, NodeTag, Oid};
 use shardmap::tid::{Tid, TidLayout};
 
@@ -268,7 +268,7 @@ pub(crate) fn comparison_sql(
     value: &str,
     is_array: bool,
 ) -> String {
-    let index = format!("'{}'::pg_catalog.int8", template::SHARD_INDEX);
+    let index = format!("'{}'::pg_catalog.int8", SHARD_INDEX);
     match (layout, is_array) {
         (None, false) => format!("({row} = {value})"),
         (None, true) => format!("({row} = ANY ({value}))"),

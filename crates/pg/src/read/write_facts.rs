@@ -4,11 +4,10 @@ use crate::print::assigned::is_assignment;
 use crate::print::insert_source::values_of;
 use crate::print::prepare::has_subquery_source;
 use crate::read::facts::{Reader, strip_relabel};
-use crate::read::query::{
-    Column, Command, DistributionKey, InsertSource, Key, Unshippable, Write, write_of,
-};
+use crate::read::query::{Column, DistributionKey, InsertSource, Unshippable, Write, write_of};
 use crate::read::shippable::is_plain_value;
 use crate::sys::node::{self, Visit};
+use crate::sys::plan::{Command, Key};
 use pgrx::pg_sys::{self, NodeTag};
 
 /// The expression assigned to a column.

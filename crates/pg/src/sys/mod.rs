@@ -12,6 +12,9 @@ pub(crate) mod node;
 /// Functions of the server that raise nothing.
 pub(crate) mod unguarded;
 
+/// Distributed plans, and lists of nodes that they are kept as.
+pub mod plan;
+
 /// Tables of functions for nodes of ours.
 pub(crate) mod custom;
 

@@ -14,14 +14,14 @@ use super::merge::Merge;
 use super::read::{Read, assign};
 use super::render;
 use crate::activity::{Kind, Work};
-use crate::plan::data::Plan;
 use crate::session::Session;
 use crate::session::ending::run_all;
 use crate::session::pool::SessionRef;
 use crate::transaction;
 use pg::PgError;
 use pg::exec::scan_io::ScanIo;
-use pg::path::claim::{CLAIMED, FirstFree};
+use pg::path::claim::CLAIMED;
+use pg::sys::plan::{FirstFree, Plan};
 use std::cell::RefMut;
 use std::rc::Rc;
 

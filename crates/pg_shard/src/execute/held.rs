@@ -8,13 +8,13 @@
 
 use super::lost_in_the_middle;
 use super::read::{NodeRead, Read, State};
-use crate::plan::data::Plan;
 use crate::session::Failure;
 use crate::session::pool::{self, Stale};
 use crate::session::stream::Stream;
 use crate::transaction;
 use pg::PgError;
 use pg::exec::scan_io::ScanIo;
+use pg::sys::plan::Plan;
 use std::rc::Rc;
 
 impl Read {

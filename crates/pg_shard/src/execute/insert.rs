@@ -7,7 +7,6 @@ use super::write::{MOST_KEYS, Order, Target, lock_always, lock_for, no_destinati
 use crate::activity;
 use crate::catalog::{self, DistributedTable};
 use crate::plan::compiled::Compiled;
-use crate::plan::data::InsertedRows;
 use crate::session::{Failure, Request, Sql, StatementKey};
 use pg::PgError;
 use pg::exec::arguments::FixedArguments;
@@ -16,6 +15,7 @@ use pg::exec::copy::escape_text;
 use pg::exec::explain::Explain;
 use pg::exec::rows::RowStore;
 use pg::exec::scan_io::{Scan, ScanIo};
+use pg::sys::plan::InsertedRows;
 use pg::sys::value::{Encoder, Hasher};
 use protocol::{Arguments, OwnedRow};
 use shardmap::values_list::repeat_row;

@@ -8,16 +8,15 @@
 use super::read::Read;
 use super::tables;
 use crate::plan::compiled::Compiled;
-use crate::plan::data::Plan;
 use pg::PgError;
 use pg::exec::explain::Explain;
 use pg::exec::scan_io::{Scan, ScanIo};
-use pg::path::lookup_join::{Kind, Matched};
+use pg::sys::plan::{LookupJoin, LookupKind, Plan};
 use std::rc::Rc;
 
 /// The join.
-pub(crate) struct LookupJoin {
-    matched: Matched,
+pub(crate) struct LookupJoinScan {
+    join: LookupJoin,
     compiled: Rc<Compiled>,
     read: Read,
     state: State,
@@ -45,11 +44,11 @@ struct Joining {
     is_over: bool,
 }
 
-impl LookupJoin {
+impl LookupJoinScan {
     /// The scan of a plan.
-    pub(crate) fn new(matched: Matched, compiled: Rc<Compiled>) -> Self {
+    pub(crate) fn new(join: LookupJoin, compiled: Rc<Compiled>) -> Self {
         let read = Read::new(Rc::clone(&compiled));
-        Self { matched, compiled, read, state: State::Ready }
+        Self { join, compiled, read, state: State::Ready }
     }
 
     /// Reads the rows. Without any that can match, no node is asked.
@@ -60,9 +59,9 @@ impl LookupJoin {
         let tables = tables(&plan.tables)?;
         io.read_arrays(&plan.broadcasts, &|hash| tables[0].map.owner(hash))?;
         let asks = io.has_rows_to_send();
-        self.state = match self.matched.kind {
-            Kind::Left => State::Joining(Joining { is_over: !asks, ..Joining::default() }),
-            Kind::Semi | Kind::Anti => {
+        self.state = match self.join.kind {
+            LookupKind::Left => State::Joining(Joining { is_over: !asks, ..Joining::default() }),
+            LookupKind::Semi | LookupKind::Anti => {
                 let mut found = vec![false; io.numbers()];
                 while asks && self.read.next(io)? {
                     if let Some(is_found) = found.get_mut(io.number()) {
@@ -107,7 +106,7 @@ impl LookupJoin {
     }
 }
 
-impl Scan for LookupJoin {
+impl Scan for LookupJoinScan {
     fn asks_later(&self, io: &ScanIo) -> bool {
         self.read.asks_later(io)
     }
@@ -126,11 +125,11 @@ impl Scan for LookupJoin {
         if matches!(self.state, State::Ready) {
             self.start(io)?;
         }
-        let (first, columns) = (self.matched.first, &self.matched.columns);
+        let (first, columns) = (self.join.first, &self.join.columns);
         match &mut self.state {
             State::Ready => Ok(false),
             State::Known(found, looked_at) => {
-                let wanted = self.matched.kind == Kind::Semi;
+                let wanted = self.join.kind == LookupKind::Semi;
                 while io.next_numbered() {
                     *looked_at += 1;
                     if found.get(io.number_of(*looked_at - 1)) == Some(&wanted) {
@@ -192,10 +191,10 @@ impl Scan for LookupJoin {
     }
 
     fn explain(&mut self, io: &mut ScanIo, explain: &mut Explain) -> Result<(), PgError> {
-        let kind = match self.matched.kind {
-            Kind::Semi => "semi",
-            Kind::Anti => "anti",
-            Kind::Left => "left",
+        let kind = match self.join.kind {
+            LookupKind::Semi => "semi",
+            LookupKind::Anti => "anti",
+            LookupKind::Left => "left",
         };
         explain.text("Join", &format!("{kind}, by position"));
         self.read.explain(io, explain)

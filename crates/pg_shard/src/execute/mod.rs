@@ -60,12 +60,8 @@ pub(crate) mod write;
 pub(crate) use self::read::common_nodes;
 use crate::catalog::{self, DistributedTable};
 use crate::plan::compiled;
-use crate::plan::data::Plan;
 use pg::exec::scan_io::{Scan, ScanIo};
-use pg::path::lookup_join::Kind;
-use pg::path::plan::PlanReader;
-use pg::print::template::Piece;
-use pg::read::query::Key;
+use pg::sys::plan::{Key, LookupKind, Piece, Plan, PlanReader};
 use pg::sys::value::Hasher;
 use pg::{PgError, SqlState};
 use shardmap::tid::TidLayout;
@@ -85,8 +81,8 @@ pub(crate) fn begin(
     if let Plan::ShardScan(plan) = &compiled.plan {
         io.set_moves(plan.moves);
         if !plan.broadcasts.is_empty() {
-            if let Some(matched) = &plan.matched {
-                io.number_first_child(&matched.keys, matched.kind != Kind::Left);
+            if let Some(join) = &plan.lookup_join {
+                io.number_first_child(&join.keys, join.kind != LookupKind::Left);
             }
             io.send_children_as_arrays();
         }
@@ -100,8 +96,8 @@ pub(crate) fn begin(
     io.set_codecs(codecs);
     Ok(match &compiled.plan {
         Plan::Routed(plan) if plan.is_write() => Box::new(write::RoutedWrite::new(compiled)),
-        Plan::ShardScan(plan) if let Some(matched) = plan.matched.clone() => {
-            Box::new(lookup_join::LookupJoin::new(matched, compiled))
+        Plan::ShardScan(plan) if let Some(join) = plan.lookup_join.clone() => {
+            Box::new(lookup_join::LookupJoinScan::new(join, compiled))
         }
         Plan::ShardScan(plan) if let Some(claim) = plan.claim.clone() => {
             Box::new(claim::ClaimedRows::new(claim, compiled, io))

@@ -19,15 +19,13 @@ use super::write::{Order, Target, lock_for, lock_rows_of, no_destination, not_fo
 use crate::activity;
 use crate::catalog::{self, DistributedTable, quote};
 use crate::links;
-use crate::plan::data::ComputedModify;
 use crate::session::{Failure, Request, Sql};
 use pg::catalog::table::{self, TableColumn};
 use pg::exec::execution::Execution;
 use pg::exec::explain::Explain;
 use pg::exec::row_changes::{Change, Changes, Place};
 use pg::exec::scan_io::{Scan, ScanIo};
-use pg::print::template::Piece;
-use pg::read::query::Command;
+use pg::sys::plan::{Command, ComputedModify, Piece};
 use pg::sys::value::{Encoder, Hasher};
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;

@@ -2,7 +2,6 @@
 
 use super::read::{Read, State, assign};
 use crate::catalog::DistributedTable;
-use crate::plan::data::Plan;
 use crate::session::moment;
 use crate::session::pool::{self, SessionRef};
 use crate::session::snapshot::Shared;
@@ -11,6 +10,7 @@ use crate::transaction;
 use pg::PgError;
 use pg::exec::scan_io::ScanIo;
 use pg::server::transaction::Isolation;
+use pg::sys::plan::Plan;
 use pg::time::Reading;
 use std::rc::Rc;
 

@@ -1,6 +1,6 @@
 //! The SQL of a statement that changes one row of a shard.
 
-use pg::print::template::Piece;
+use pg::sys::plan::Piece;
 use pgrx::pg_sys::Oid;
 
 /// How a row is found again on a placement.

@@ -17,7 +17,7 @@ use crate::session::pool::{self, SessionRef};
 use crate::settings;
 use crate::transaction::{self, NodeFailure};
 use pg::net::wait::{Readiness, WaitSet, clock};
-use pg::read::query::Command;
+use pg::sys::plan::Command;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use shardmap::{NodeAddress, PlacementId, ShardId};

@@ -4,14 +4,12 @@
 //! A plan carries a number that no other plan of this backend has had, however often PostgreSQL copies it. What
 //! is kept under the number is a cache: the plan tree itself says everything.
 
-use super::data::Plan;
 use crate::catalog;
 use crate::session::next_template;
 use lru::LruCache;
 use pg::PgError;
 use pg::exec::rows::Codecs;
-use pg::path::plan::PlanReader;
-use pg::print::template::Piece;
+use pg::sys::plan::{Piece, Plan, PlanReader};
 use std::cell::{Cell, RefCell};
 use std::fmt::Write;
 use std::num::NonZeroUsize;
@@ -26,13 +24,6 @@ const MOST_TEMPLATES: NonZeroUsize = NonZeroUsize::new(1024).expect("is not zero
 thread_local! {
     static PLANS: RefCell<LruCache<u64, Rc<Compiled>>> = RefCell::new(LruCache::new(MOST_PLANS));
     static TEMPLATES: RefCell<LruCache<String, u64>> = RefCell::new(LruCache::new(MOST_TEMPLATES));
-    static LAST_SERIAL: Cell<u64> = const { Cell::new(0) };
-}
-
-/// A number for a plan, which no other has had in this backend.
-pub(super) fn next_serial() -> u64 {
-    LAST_SERIAL.set(LAST_SERIAL.get() + 1);
-    LAST_SERIAL.get()
 }
 
 /// A plan, ready to be executed.
@@ -51,7 +42,7 @@ pub(crate) fn find(mut reader: PlanReader) -> Rc<Compiled> {
         return known;
     }
     let compiled = Rc::new(Compiled {
-        plan: Plan::read(&mut reader),
+        plan: super::data::read(&mut reader),
         codecs: RefCell::default(),
         template: Cell::default(),
     });

@@ -3,11 +3,12 @@
 //! Without ON CONFLICT and RETURNING the rows travel as COPY data, in batches per shard; otherwise as one statement
 //! for each shard.
 
-use super::data::{InsertedRows, Plan};
+use super::data;
 use crate::catalog;
 use crate::settings;
 use pg::PgError;
 use pg::read::query::{Facts, Statement};
+use pg::sys::plan::{InsertedRows, Plan};
 use pgrx::pg_sys::Oid;
 
 /// The plan of an INSERT whose rows are computed here, by `source`; none if its RETURNING or ON CONFLICT reads more than
@@ -46,5 +47,10 @@ pub(crate) fn plan(
         on_conflict: facts.has_on_conflict,
         buffered: facts.relations.len() > 1,
     });
-    Ok(Some(statement.plan_over_source(source, &row.prepared, &plan.write(), metadata.partition)))
+    Ok(Some(statement.plan_over_source(
+        source,
+        &row.prepared,
+        &data::write(&plan),
+        metadata.partition,
+    )))
 }

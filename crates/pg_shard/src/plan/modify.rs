@@ -2,13 +2,14 @@
 //!
 //! See `pg::path::modify` for what happens to the plan, and [`crate::execute::pulled`] for what happens to the rows.
 
-use super::data::{ComputedModify, Plan};
+use super::data;
 use crate::catalog;
 use pg::PgError;
 use pg::hooks::Verdict;
 use pg::path::modify::{ModifyTarget, Unpullable};
-use pg::path::plan::PlanWriter;
 use pg::read::query::Statement;
+use pg::sys::plan::PlanWriter;
+use pg::sys::plan::{ComputedModify, Plan};
 
 /// How PostgreSQL is to plan the statement.
 ///
@@ -29,13 +30,12 @@ pub(super) fn plan(
 /// The private part of a write that is taken over from PostgreSQL's plan.
 pub(crate) fn private(target: &ModifyTarget) -> PlanWriter {
     let ModifyTarget { table, user, command, is_alone, has_subqueries, must_find } = *target;
-    Plan::ComputedModify(ComputedModify {
+    data::write(&Plan::ComputedModify(ComputedModify {
         table,
         user,
         command,
         is_alone,
         has_subqueries,
         must_find,
-    })
-    .write()
+    }))
 }

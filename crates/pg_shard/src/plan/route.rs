@@ -3,12 +3,14 @@
 //! The proof is `shardmap::route`'s: a key reaches the distribution column of every distributed table. The
 //! key's value may be a parameter; then the shard is found at each execution and the plan serves them all.
 
-use super::data::{Plan, Routed};
+use super::data;
 use crate::catalog::{self, DistributedTable};
 use crate::settings;
 use pg::PgError;
 use pg::catalog::{plain, table};
-use pg::read::query::{Command, Facts, InsertSource, Key, Prepared, Statement, Unshippable, Write};
+use pg::read::query::{Facts, InsertSource, Prepared, Statement, Unshippable, Write};
+use pg::sys::plan::{Command, Key};
+use pg::sys::plan::{Plan, Routed};
 use pgrx::pg_sys::Oid;
 use shardmap::tid::TidLayout;
 use shardmap::{KeyValue, Prune};
@@ -266,5 +268,5 @@ pub(crate) fn plan(
         layout: TidLayout::for_shards(shards),
     };
     let plan = Plan::Routed(routed);
-    Ok(statement.plan_whole(prepared, &plan.write(), metadata.partition, scroll))
+    Ok(statement.plan_whole(prepared, &data::write(&plan), metadata.partition, scroll))
 }
