@@ -15,6 +15,9 @@ pub mod partial_aggregate;
 /// What stands around the union of a node's shards.
 pub mod enclosing;
 
+/// Lookup joins as SQL.
+pub mod lookup_join;
+
 /// Window functions as SQL.
 pub mod window;
 

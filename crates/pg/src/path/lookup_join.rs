@@ -345,42 +345,8 @@ unsafe fn plan(
                 .map(|entry| (*entry).expr.cast()),
         );
         wanted.extend(&join.after);
-        let left = node::elements::<pg_sys::Node>((*(*join.sent.path).pathtarget).exprs);
-        let place = |var: *mut pg_sys::Var| {
-            let found = left.iter().position(|known| is_column(*known, &*var));
-            found.ok_or_else(|| PgError::internal("a join's column is not in its left side"))
-        };
         let found = columns_in(&join.right, &wanted);
-
-        // The scan's row: the number, which nobody above asks for; the right side's columns; the left side's, and once more
-        // those that stand for right ones.
-        let unasked = pg_sys::makeConst(
-            pg_sys::INT4OID,
-            -1,
-            Oid::INVALID,
-            4,
-            pg_sys::Datum::from(0),
-            true,
-            true,
-        );
-        let mut row: Vec<*mut pg_sys::Node> = vec![unasked.cast()];
-        if join.kind != LookupKind::Semi {
-            row.extend(&found);
-        }
-        let first = row.len();
-        row.extend(&left);
-        let mut columns: Vec<usize> = (0..left.len()).collect();
-        if join.kind == LookupKind::Semi {
-            for column in found.iter().copied() {
-                let named = |(known, _): &&(Column, _)| is_named(&*column.cast(), *known);
-                if let Some((_, equal)) = join.equal.iter().find(named) {
-                    row.push(column);
-                    columns.push(place(*equal)?);
-                }
-            }
-        }
-        let keys = join.keys.iter().map(|key| place(*key)).collect::<Result<_, _>>()?;
-        let lookup_join = LookupJoin { kind: join.kind, keys, first, columns };
+        let (row, lookup_join) = row_of(join, &found)?;
 
         for rows in join.right.subselects() {
             subselect::hand_over_tables(rows.pushed.remote.root);
@@ -438,12 +404,53 @@ unsafe fn plan(
     }
 }
 
-/// What a node is asked: the right side of its shards, `b2`, is looked through for what has been sent, `b1`.
-///
-/// A worker knows how many rows an array has, and nothing of their values: it takes each for one of two hundred, and what is
-/// joined with them for a multitude. So it is asked for a comparison that always holds, of which it thinks that one in two hundred
-/// rows passes. Then it looks the rows up by an index, if it can, or puts them in a hash table. The latter is better if they
-/// are more than a few: then the union of the shards stands behind a fence (OFFSET 0), which no look-up passes.
+/// The scan's row, and what stands where in it.
+unsafe fn row_of(
+    join: &Join,
+    found: &[*mut pg_sys::Node],
+) -> Result<(Vec<*mut pg_sys::Node>, LookupJoin), PgError> {
+    // SAFETY: live expressions of the planner; a node is made with the function for it.
+    unsafe {
+        let left = node::elements::<pg_sys::Node>((*(*join.sent.path).pathtarget).exprs);
+        let place = |var: *mut pg_sys::Var| {
+            let found = left.iter().position(|known| is_column(*known, &*var));
+            found.ok_or_else(|| PgError::internal("a join's column is not in its left side"))
+        };
+
+        // The scan's row: the number, which nobody above asks for; the right side's columns; the left side's, and once more
+        // those that stand for right ones.
+        let unasked = pg_sys::makeConst(
+            pg_sys::INT4OID,
+            -1,
+            Oid::INVALID,
+            4,
+            pg_sys::Datum::from(0),
+            true,
+            true,
+        );
+        let mut row: Vec<*mut pg_sys::Node> = vec![unasked.cast()];
+        if join.kind != LookupKind::Semi {
+            row.extend(found);
+        }
+        let first = row.len();
+        row.extend(&left);
+        let mut columns: Vec<usize> = (0..left.len()).collect();
+        if join.kind == LookupKind::Semi {
+            for column in found.iter().copied() {
+                let named = |(known, _): &&(Column, _)| is_named(&*column.cast(), *known);
+                if let Some((_, equal)) = join.equal.iter().find(named) {
+                    row.push(column);
+                    columns.push(place(*equal)?);
+                }
+            }
+        }
+        let keys = join.keys.iter().map(|key| place(*key)).collect::<Result<_, _>>()?;
+        let described = LookupJoin { kind: join.kind, keys, first, columns };
+        Ok((row, described))
+    }
+}
+
+/// What a node is asked; [`planner::lookup_join`] has the text.
 fn print(join: &Join, outputs: &[*mut pg_sys::Node], printer: &mut Printer<'_>) -> Sql {
     let mut inner: Vec<String> = Vec::new();
     let mut named: Vec<*mut pg_sys::Var> = Vec::new();
@@ -492,41 +499,23 @@ fn print(join: &Join, outputs: &[*mut pg_sys::Node], printer: &mut Printer<'_>) 
     outside.expressions = std::mem::take(&mut printer.expressions);
     let (unnest, alias) = outside.unnest(&join.sent);
     let rows = format!("{unnest} {alias}");
-    let mut print = |opening: &str, clauses: &[*mut pg_sys::Node]| {
+    let mut print = |clauses: &[*mut pg_sys::Node]| {
         let mut text = Pieces::default();
-        outside.conditions(opening, &as_conditions(clauses), &mut text);
+        outside.conditions("", &as_conditions(clauses), &mut text);
         text_around(text)
     };
-    let names: Vec<String> = (1..=inner.len()).map(|place| format!("c{place}")).collect();
-    let (list, names) = (select.join(", "), names.join(", "));
-    let holds = format!("b1.c{arrays} + 0 = b1.c{arrays}");
-    let distinct = if join.kind == LookupKind::Left { "" } else { "DISTINCT " };
-    let order = if join.kind == LookupKind::Left { " ORDER BY 1" } else { "" };
-    let joining = print(" AND ", &join.on);
-    let around = match join.few {
-        None => (
-            format!("SELECT {distinct}{list} FROM ("),
-            format!(" OFFSET 0) b2({names}), {rows} WHERE {holds}{joining}{order}"),
-        ),
-        Some(few) => {
-            let count = format!("cardinality(${arrays})");
-            let looked_up = if join.kind == LookupKind::Left {
-                let filtered = print(" AND ", &join.filters);
-                format!("b2, {rows} WHERE {count} <= {few} AND {holds}{joining}{filtered}")
-            } else {
-                let on = print(" WHERE ", &clauses);
-                format!("{rows} WHERE {count} <= {few} AND {holds} AND EXISTS (SELECT FROM b2{on})")
-            };
-            let filtered = print(" WHERE ", &join.filters);
-            (
-                format!("WITH b2({names}) AS NOT MATERIALIZED ("),
-                format!(
-                    ") SELECT {list} FROM {looked_up} UNION ALL SELECT {distinct}{list} FROM \
-                     (SELECT * FROM b2{filtered} OFFSET 0) b2, {rows} WHERE {count} > {few} AND {holds}{joining}{order}"
-                ),
-            )
-        }
-    };
+    let (on, filters) = (print(&join.on), print(&join.filters));
+    let around = planner::lookup_join::LookupJoin {
+        list: &select,
+        inner: inner.len(),
+        arrays,
+        rows: &rows,
+        on: &on,
+        filters: &filters,
+        few: join.few,
+        all: join.kind == LookupKind::Left,
+    }
+    .around();
     printer.expressions = outside.expressions;
     Sql { template, around, columns, sources }
 }
