@@ -134,7 +134,7 @@ pub(crate) fn check_label(table: Option<Oid>) -> Result<(), PgError> {
     };
     if !table::is_superuser() {
         return Err(PgError::new(
-            SqlState(*b"42501"),
+            SqlState::INSUFFICIENT_PRIVILEGE,
             "must be superuser to set a security label of pg_shard",
         ));
     }

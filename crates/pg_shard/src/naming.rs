@@ -41,7 +41,7 @@ pub(crate) fn tell_as_table(
         names.extend(table::index_names(distributed.oid).into_iter().map(|(_, name)| name));
         // PostgreSQL tells a relation that it does not find as it was named.
         names.push(format!("{}.{}", distributed.schema, distributed.name));
-        lacks_shard |= error.sqlstate() == SqlState(*b"42P01")
+        lacks_shard |= error.sqlstate() == SqlState::UNDEFINED_TABLE
             && error.message().contains(&format!("{}{suffix}\"", distributed.name));
         error.rewrite(|text| without_suffix(text, &names, &suffix));
     }

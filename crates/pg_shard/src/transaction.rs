@@ -349,7 +349,7 @@ fn constraint_commands(set: &SetConstraints) -> Commands {
 /// A node did not confirm its commit, and nobody knows what became of it.
 fn unknown(node: &NodeAddress, cause: &PgError) -> PgError {
     PgError::new(
-        SqlState(*b"08007"),
+        SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
         format!("node \"{node}\" did not confirm the commit: what this transaction wrote there may be stored or not"),
     )
     .detail(format!("Remote message: {}", cause.message()))
@@ -469,7 +469,7 @@ pub(crate) fn after_subtransaction_abort(level: u32) {
             let mut state = reader.state.borrow_mut();
             state.done = true;
             state.failure = Some(Failure::Statement(PgError::new(
-                SqlState(*b"24000"),
+                SqlState::INVALID_CURSOR_STATE,
                 "the cursor's rows were lost with the savepoint that was rolled back",
             )));
         }

@@ -614,14 +614,14 @@ pub extern "C" fn pg_finfo_pg_shard_current_of() -> *const pg_sys::Pg_finfo_reco
 
 /// Looks at the cursor as execCurrentOf does.
 fn current_value(cursor: &str, table: Oid, column: i16) -> Result<Option<Datum>, PgError> {
-    let state = |message: String| PgError::new(SqlState(*b"24000"), message);
+    let state = |message: String| PgError::new(SqlState::INVALID_CURSOR_STATE, message);
     // SAFETY: reads a portal of this backend and its executor's state; the value is copied.
     unsafe {
         let name = CString::new(cursor).unwrap_or_default();
         let portal = pg_sys::GetPortalByName(name.as_ptr());
         if portal.is_null() {
             let message = format!("cursor \"{cursor}\" does not exist");
-            return Err(PgError::new(SqlState(*b"34000"), message));
+            return Err(PgError::new(SqlState::UNDEFINED_CURSOR, message));
         }
         let portal = &*portal;
         if portal.strategy != pg_sys::PortalStrategy::PORTAL_ONE_SELECT {

@@ -264,7 +264,7 @@ unsafe fn prepare(call: pg_sys::FunctionCallInfo) -> Result<*mut Prepared, PgErr
         // Without arguments of its own there is one for form's sake.
         if given != inputs.len().max(1) {
             return Err(PgError::new(
-                SqlState(*b"42804"),
+                SqlState::DATATYPE_MISMATCH,
                 "a partial state of a wrong number of arguments",
             ));
         }
@@ -272,7 +272,7 @@ unsafe fn prepare(call: pg_sys::FunctionCallInfo) -> Result<*mut Prepared, PgErr
             let actual = pg_sys::get_fn_expr_argtype((*call).flinfo, (FIRST + index) as c_int);
             if actual == Oid::INVALID || !pg_sys::IsBinaryCoercible(actual, *wanted) {
                 return Err(PgError::new(
-                    SqlState(*b"42804"),
+                    SqlState::DATATYPE_MISMATCH,
                     "a partial state of arguments of other types",
                 ));
             }
@@ -389,14 +389,14 @@ pub fn is_surprise(error: &PgError) -> bool {
     let code = error.sqlstate();
     code == SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE && error.message().ends_with(DIFFERS)
         // undefined_function, invalid_schema_name
-        || [SqlState(*b"42883"), SqlState(*b"3F000"), SqlState(*b"42501")].contains(&code)
+        || [SqlState::UNDEFINED_FUNCTION, SqlState::INVALID_SCHEMA_NAME, SqlState::INSUFFICIENT_PRIVILEGE].contains(&code)
             && error.message().contains("pgs_catalog")
 }
 
 /// The state has text where bytes are asked for, or the reverse.
 fn other_form() -> PgError {
     PgError::new(
-        SqlState(*b"42804"),
+        SqlState::DATATYPE_MISMATCH,
         "the state of this aggregate has another form than the one that is asked for",
     )
 }

@@ -136,7 +136,7 @@ fn no_such_way() -> PgError {
 
 fn could_not(what: &str, error: &io::Error) -> PgError {
     let full = matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT));
-    let code = if full { SqlState(*b"53100") } else { SqlState(*b"58030") };
+    let code = if full { SqlState::DISK_FULL } else { SqlState::IO_ERROR };
     PgError::new(code, format!("could not {what} rows for other nodes: {error}"))
 }
 
@@ -164,13 +164,13 @@ impl Splitting {
                 || !pg_sys::IsBinaryCoercible(actual, Oid::from(spec.type_oid))
             {
                 return Err(PgError::new(
-                    SqlState(*b"42804"),
+                    SqlState::DATATYPE_MISMATCH,
                     "rows cannot be split by a column of another type",
                 ));
             }
             if fs::symlink_metadata(path_of(&spec.name)).is_ok() {
                 return Err(PgError::new(
-                    SqlState(*b"42710"),
+                    SqlState::DUPLICATE_OBJECT,
                     format!("this server keeps rows \"{}\" already", spec.name),
                 ));
             }
@@ -245,7 +245,10 @@ impl Splitting {
         let waiting = std::mem::replace(&mut self.parts[part].waiting, Arguments::bare());
         let at = self.written;
         if waiting.bytes().len() > LONGEST_READ {
-            return Err(PgError::new(SqlState(*b"54000"), "a row is too long to be moved"));
+            return Err(PgError::new(
+                SqlState::PROGRAM_LIMIT_EXCEEDED,
+                "a row is too long to be moved",
+            ));
         }
         self.write(waiting.bytes())?;
         let part = &mut self.parts[part];
@@ -401,7 +404,7 @@ impl PartReader {
         let (owner, pieces) = read_end(&file, part).map_err(|error| could_not("read", &error))?;
         if owner != unguarded::current_role() && !crate::catalog::table::is_superuser() {
             return Err(PgError::new(
-                SqlState(*b"42501"),
+                SqlState::INSUFFICIENT_PRIVILEGE,
                 "permission denied for rows that another role has split",
             ));
         }

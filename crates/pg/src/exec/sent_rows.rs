@@ -14,11 +14,12 @@ use std::rc::Rc;
 const MOST_SENT: usize = 768 * 1024 * 1024;
 
 pub(crate) fn too_much_to_send() -> PgError {
-    PgError::new(SqlState(*b"54000"), "too many rows to send to the workers for a join")
-        .detail("The planner expected far less of the smaller side of the join.")
-        .hint(
-            "ANALYZE the tables, or SET pg_shard.enable_pushdown = off to join on the coordinator.",
-        )
+    PgError::new(
+        SqlState::PROGRAM_LIMIT_EXCEEDED,
+        "too many rows to send to the workers for a join",
+    )
+    .detail("The planner expected far less of the smaller side of the join.")
+    .hint("ANALYZE the tables, or SET pg_shard.enable_pushdown = off to join on the coordinator.")
 }
 
 /// The elements of an array, or of a domain over one.

@@ -128,7 +128,7 @@ pub(crate) fn verify(
     }
     let [all, rest] = [said, rest].map(|text| text.matches(COLUMN).count());
     debug(PgError::new(
-        SqlState(*b"00000"),
+        SqlState::SUCCESSFUL_COMPLETION,
         format!("compared {} of {all} columns of a scan", all - rest),
     ));
     Ok(())

@@ -26,7 +26,7 @@ pub fn run(name: &str, argument: &str) -> Result<(), PgError> {
         .load_dynamic();
     let no_slot = || {
         PgError::new(
-            SqlState(*b"53000"),
+            SqlState::INSUFFICIENT_RESOURCES,
             "could not start a background worker to record a failed placement",
         )
         .hint("Raise max_worker_processes.")

@@ -126,5 +126,5 @@ pub fn stopped() -> PgError {
     let by_time =
         is_out_of_time() || unsafe { raw::get_timeout_indicator(STATEMENT_TIMEOUT, false) };
     let cause = if by_time { "statement timeout" } else { "user request" };
-    PgError::new(SqlState(*b"57014"), format!("canceling statement due to {cause}"))
+    PgError::new(SqlState::QUERY_CANCELED, format!("canceling statement due to {cause}"))
 }

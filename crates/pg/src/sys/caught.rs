@@ -33,7 +33,7 @@ mod raw {
 }
 
 /// `ERRCODE_OUT_OF_MEMORY`: nothing can be kept then.
-const OUT_OF_MEMORY: SqlState = SqlState(*b"53200");
+const OUT_OF_MEMORY: SqlState = SqlState::OUT_OF_MEMORY;
 
 /// Runs `body`; an ERROR of PostgreSQL's that the guard turns into a panic in it becomes an `Err` with all fields.
 ///

@@ -78,6 +78,56 @@ impl SqlState {
     pub const INSUFFICIENT_PRIVILEGE: Self = Self(*b"42501");
     /// 25001: not in this state of the transaction.
     pub const ACTIVE_SQL_TRANSACTION: Self = Self(*b"25001");
+    /// The disk is full.
+    pub const DISK_FULL: Self = Self(*b"53100");
+    /// Nobody knows whether the transaction was committed.
+    pub const TRANSACTION_RESOLUTION_UNKNOWN: Self = Self(*b"08007");
+    /// What was sent breaks the protocol.
+    pub const PROTOCOL_VIOLATION: Self = Self(*b"08P01");
+    /// More rows than there may be.
+    pub const CARDINALITY_VIOLATION: Self = Self(*b"21000");
+    /// COPY data that cannot be read.
+    pub const BAD_COPY_FILE_FORMAT: Self = Self(*b"22P04");
+    /// A cursor is not in the state that is needed.
+    pub const INVALID_CURSOR_STATE: Self = Self(*b"24000");
+    /// The transaction does not allow it.
+    pub const INVALID_TRANSACTION_STATE: Self = Self(*b"25000");
+    /// No prepared statement has this name.
+    pub const INVALID_SQL_STATEMENT_NAME: Self = Self(*b"26000");
+    /// A trigger has changed a row that is to be changed.
+    pub const TRIGGERED_DATA_CHANGE_VIOLATION: Self = Self(*b"27000");
+    /// Others depend on the object.
+    pub const DEPENDENT_OBJECTS_STILL_EXIST: Self = Self(*b"2BP01");
+    /// No cursor has this name.
+    pub const UNDEFINED_CURSOR: Self = Self(*b"34000");
+    /// No schema has this name.
+    pub const INVALID_SCHEMA_NAME: Self = Self(*b"3F000");
+    /// A deadlock.
+    pub const DEADLOCK_DETECTED: Self = Self(*b"40P01");
+    /// No column has this name.
+    pub const UNDEFINED_COLUMN: Self = Self(*b"42703");
+    /// A value has another type.
+    pub const DATATYPE_MISMATCH: Self = Self(*b"42804");
+    /// There is no such function.
+    pub const UNDEFINED_FUNCTION: Self = Self(*b"42883");
+    /// No table has this name.
+    pub const UNDEFINED_TABLE: Self = Self(*b"42P01");
+    /// A prepared statement has this name already.
+    pub const DUPLICATE_PREPARED_STATEMENT: Self = Self(*b"42P05");
+    /// The column cannot be meant here.
+    pub const INVALID_COLUMN_REFERENCE: Self = Self(*b"42P10");
+    /// A table cannot be defined so.
+    pub const INVALID_TABLE_DEFINITION: Self = Self(*b"42P16");
+    /// Something has run out.
+    pub const INSUFFICIENT_RESOURCES: Self = Self(*b"53000");
+    /// Memory has run out.
+    pub const OUT_OF_MEMORY: Self = Self(*b"53200");
+    /// A file cannot be read or written.
+    pub const IO_ERROR: Self = Self(*b"58030");
+    /// The snapshot is too old.
+    pub const SNAPSHOT_TOO_OLD: Self = Self(*b"72000");
+    /// A configuration file cannot be used.
+    pub const CONFIG_FILE_ERROR: Self = Self(*b"F0000");
 
     /// The code in `text` if it has five characters of `0-9A-Z`.
     pub fn parse(text: &str) -> Option<Self> {

@@ -162,7 +162,7 @@ fn check_transaction() -> Result<(), PgError> {
     };
     if has_begun {
         return Err(PgError::new(
-            SqlState(*b"25001"),
+            SqlState::ACTIVE_SQL_TRANSACTION,
             "SET TRANSACTION SNAPSHOT must be called before any query",
         ));
     }

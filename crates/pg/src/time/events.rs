@@ -86,7 +86,7 @@ pub(crate) fn before_commit() -> Result<(), PgError> {
 }
 
 fn no_room() -> PgError {
-    PgError::new(SqlState(*b"53000"), "too many transactions commit at once")
+    PgError::new(SqlState::INSUFFICIENT_RESOURCES, "too many transactions commit at once")
 }
 
 /// It has committed, and is visible.

@@ -208,5 +208,5 @@ pub fn acknowledge(time: Time) {
 
 /// What a statement that reads at a time fails with if that cannot be had; another time may do.
 pub(crate) fn refused(reason: &str) -> PgError {
-    PgError::new(SqlState(*b"72000"), "cannot read at the requested time").detail(reason)
+    PgError::new(SqlState::SNAPSHOT_TOO_OLD, "cannot read at the requested time").detail(reason)
 }

@@ -332,13 +332,13 @@ fn drop_extension(cascade: bool) -> Result<(), PgError> {
     }
     if cascade {
         pg::sys::error::notice(
-            PgError::new(SqlState(*b"00000"), "shards remain on worker nodes")
+            PgError::new(SqlState::SUCCESSFUL_COMPLETION, "shards remain on worker nodes")
                 .detail("Shards created by the extension are not removed by DROP EXTENSION."),
         );
         return Ok(());
     }
     Err(PgError::new(
-        SqlState(*b"2BP01"),
+        SqlState::DEPENDENT_OBJECTS_STILL_EXIST,
         "cannot drop extension pg_shard because other objects depend on it",
     )
     .detail("Existing distributed tables depend on extension pg_shard")

@@ -193,7 +193,7 @@ impl Source {
             return Ok(Next::Row);
         }
         Err(PgError::new(
-            SqlState(*b"XX000"),
+            SqlState::INTERNAL_ERROR,
             format!("node \"{}\" sorts rows otherwise than this server", self.read.node),
         )
         .detail("The rows that it sent are not in the order of ORDER BY.")

@@ -144,7 +144,7 @@ pub(crate) fn prune(
 pub(crate) fn hasher(io: &ScanIo, key: &Key) -> Result<Rc<Hasher>, PgError> {
     io.hasher(key).ok_or_else(|| {
         PgError::new(
-            pg::SqlState(*b"42883"),
+            pg::SqlState::UNDEFINED_FUNCTION,
             format!(
                 "could not identify a hash function for type {}",
                 pg::catalog::table::type_name(key.hash_type)

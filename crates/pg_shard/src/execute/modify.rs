@@ -306,7 +306,7 @@ impl ModifyRows {
             let key = packer.conflict_key(&self.changes);
             if self.upserted.contains(&(index, key.clone())) {
                 return Err(PgError::new(
-                    SqlState(*b"21000"),
+                    SqlState::CARDINALITY_VIOLATION,
                     "ON CONFLICT DO UPDATE command cannot affect row a second time",
                 )
                 .hint("Ensure that no rows proposed for insertion within the same command have duplicate constrained values."));
@@ -342,7 +342,7 @@ impl ModifyRows {
             return Ok(true);
         }
         Err(PgError::new(
-            SqlState(*b"40001"),
+            SqlState::SERIALIZATION_FAILURE,
             "a row that an INSERT met was changed again and again",
         ))
     }
@@ -350,7 +350,7 @@ impl ModifyRows {
 
 /// ExecMergeMatched's error.
 fn second_time() -> PgError {
-    PgError::new(SqlState(*b"21000"), "MERGE command cannot affect row a second time")
+    PgError::new(SqlState::CARDINALITY_VIOLATION, "MERGE command cannot affect row a second time")
         .hint("Ensure that not more than one source row matches any one target row.")
 }
 
@@ -716,7 +716,7 @@ impl ChangeBuffer {
 
     fn gone(&self, changed: u64, expected: usize) -> PgError {
         PgError::new(
-            SqlState(*b"27000"),
+            SqlState::TRIGGERED_DATA_CHANGE_VIOLATION,
             format!(
                 "rows of table \"{}\" that were to be changed are not there any more",
                 self.table.name

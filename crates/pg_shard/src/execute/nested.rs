@@ -105,7 +105,7 @@ pub(super) fn are_in_place(
 /// PostgreSQL's error (`src/backend/executor/nodeModifyTable.c`); `what` was to be done to the row.
 pub(super) fn already_modified(what: &str) -> PgError {
     PgError::new(
-        SqlState(*b"27000"),
+        SqlState::TRIGGERED_DATA_CHANGE_VIOLATION,
         format!("tuple to be {what} was already modified by an operation triggered by the current command"),
     )
     .hint("Consider using an AFTER trigger instead of a BEFORE trigger to propagate changes to other rows.")

@@ -178,7 +178,7 @@ impl<'a> Pair<'a> {
         let missed: [(ShardId, PlacementId); 1] = [(self.table.shard_id(self.index), placement.id)];
         health::mark_inactive(&missed).map_err(|error| {
             // Both placements have ended the statement already: "nothing was written" would not be true.
-            PgError::new(SqlState(*b"08007"), error.message().to_owned())
+            PgError::new(SqlState::TRANSACTION_RESOLUTION_UNKNOWN, error.message().to_owned())
                 .detail(format!(
                     "The placements of shard {} of table \"{}\" may differ: the one on \"{}\" may have missed the statement.",
                     missed[0].0.0, self.table.name, placement.node

@@ -354,7 +354,7 @@ pub(crate) fn no_destination() -> PgError {
 pub(crate) fn not_found(table: Oid) -> Result<(), PgError> {
     let table = catalog::get(table)?;
     Err(PgError::new(
-        SqlState(*b"24000"),
+        SqlState::INVALID_CURSOR_STATE,
         format!("the row of table \"{}\" under the cursor has changed since it was fetched", table.name),
     )
     .detail("The table has no unique index of columns that are not null, so its rows are known by all that is in them.")
@@ -703,7 +703,7 @@ pub(super) fn commit_unknown(
     cause: &PgError,
 ) -> PgError {
     PgError::new(
-        SqlState(*b"08007"),
+        SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
         format!(
             "connection to node \"{}\" was lost while it executed the statement",
             placement.node

@@ -11,17 +11,17 @@ use pgrx::prelude::*;
 /// The number of a user's column by its exact name, with 1.2's errors.
 pub(super) fn find_column(oid: Oid, name: &str) -> Result<i16, PgError> {
     if name.len() >= 64 {
-        return Err(PgError::new(SqlState(*b"42622"), "column name too long")
+        return Err(PgError::new(SqlState::NAME_TOO_LONG, "column name too long")
             .detail("Column name must be less than 64 characters."));
     }
     let relation = table::describe(oid).map_or_else(String::new, |relation| relation.name);
     match table::column_number(oid, name) {
         None => Err(PgError::new(
-            SqlState(*b"42703"),
+            SqlState::UNDEFINED_COLUMN,
             format!("column \"{name}\" of relation \"{relation}\" does not exist"),
         )),
         Some(number) if number < 0 => Err(PgError::new(
-            SqlState(*b"42P10"),
+            SqlState::INVALID_COLUMN_REFERENCE,
             format!("column \"{name}\" of relation \"{relation}\" is a system column"),
         )),
         Some(number) => Ok(number),
@@ -49,13 +49,13 @@ fn name_of(oid: Oid, text: &str) -> Result<String, PgError> {
     })?;
     if number <= 0 {
         return Err(PgError::new(
-            SqlState(*b"42P10"),
+            SqlState::INVALID_COLUMN_REFERENCE,
             format!("attribute {number} of relation \"{relation}\" is a system column"),
         ));
     }
     table::column_name(oid, number).ok_or_else(|| {
         PgError::new(
-            SqlState(*b"42703"),
+            SqlState::UNDEFINED_COLUMN,
             format!("attribute {number} of relation \"{relation}\" does not exist"),
         )
     })

@@ -60,7 +60,7 @@ fn distribute_everywhere(oid: Oid) -> Result<(), PgError> {
     let name = table::describe(oid).map_or_else(String::new, |relation| relation.name);
     let column = table::column_of_every_row(oid).ok_or_else(|| {
         PgError::new(
-            SqlState(*b"42P16"),
+            SqlState::INVALID_TABLE_DEFINITION,
             format!("cannot make a reference table of \"{name}\": no column is NOT NULL"),
         )
         .hint("Give it a primary key, or declare a column NOT NULL.")
@@ -159,7 +159,7 @@ pub(super) fn bring_back(oid: Oid) -> Result<(), PgError> {
 fn check_before(table: &DistributedTable) -> Result<(), PgError> {
     if table::describe(table.oid).is_none_or(|relation| !matches!(relation.kind, b'r' | b'p')) {
         return Err(PgError::new(
-            SqlState(*b"42809"),
+            SqlState::WRONG_OBJECT_TYPE,
             format!("cannot undistribute foreign table \"{}\"", table.name),
         ));
     }

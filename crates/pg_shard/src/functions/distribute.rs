@@ -42,7 +42,7 @@ pub(super) fn distribute(name: &str, column: &str, method: u8, rows: Rows) -> Re
         table::describe(oid).ok_or_else(|| PgError::internal("the table has vanished"))?;
     if !matches!(relation.kind, b'r' | b'f' | b'p') {
         return Err(PgError::new(
-            SqlState(*b"42809"),
+            SqlState::WRONG_OBJECT_TYPE,
             format!("cannot distribute relation: {name}"),
         )
         .detail("Distributed relations must be regular or foreign tables."));
@@ -50,7 +50,7 @@ pub(super) fn distribute(name: &str, column: &str, method: u8, rows: Rows) -> Re
     check_owner(oid)?;
     if relation.persistence == b't' {
         return Err(PgError::new(
-            SqlState(*b"42809"),
+            SqlState::WRONG_OBJECT_TYPE,
             format!("cannot distribute relation: {name}"),
         )
         .detail("Temporary tables live in one session only."));
@@ -177,7 +177,7 @@ fn check_method(oid: Oid, column: i16, method: u8) -> Result<(), PgError> {
             match pg::sys::value::Hasher::find(family, input, Oid::INVALID) {
                 Some(_) if pg::sys::value::Hasher::covers(type_oid) => Ok(()),
                 _ => Err(PgError::new(
-                    SqlState(*b"42883"),
+                    SqlState::UNDEFINED_FUNCTION,
                     format!("could not identify a hash function for type {type_name}"),
                 )
                 .detail("Partition column types must have a hash function defined to use hash partitioning.")),

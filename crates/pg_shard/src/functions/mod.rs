@@ -70,7 +70,7 @@ pub(crate) fn check_owner(oid: Oid) -> Result<(), PgError> {
         return Ok(());
     }
     let name = table::describe(oid).map_or_else(String::new, |relation| relation.name);
-    Err(PgError::new(SqlState(*b"42501"), format!("must be owner of table {name}")))
+    Err(PgError::new(SqlState::INSUFFICIENT_PRIVILEGE, format!("must be owner of table {name}")))
 }
 
 /// An argument that must not be NULL, of a function that PostgreSQL calls with NULLs.

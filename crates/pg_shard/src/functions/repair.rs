@@ -66,7 +66,7 @@ fn worker_copy_shard_placement(table_name: &str, source_node_name: &str, source_
             return Ok(());
         }
         Err(PgError::new(
-            SqlState(*b"42501"),
+            SqlState::INSUFFICIENT_PRIVILEGE,
             "must be superuser to call worker_copy_shard_placement",
         )
         .hint("A table's owner repairs a placement with master_copy_shard_placement on the coordinator."))

@@ -36,6 +36,7 @@ fn commit_time() -> Option<i64> {
 }
 
 fn given(number: i64) -> Result<Time, PgError> {
-    Time::from_number(number)
-        .ok_or_else(|| PgError::new(pg::SqlState(*b"22023"), "a commit time must not be negative"))
+    Time::from_number(number).ok_or_else(|| {
+        PgError::new(pg::SqlState::INVALID_PARAMETER_VALUE, "a commit time must not be negative")
+    })
 }

@@ -32,7 +32,7 @@ fn read_with_lines() -> Result<Vec<(NodeAddress, u32)>, PgError> {
     for (number, line) in (1..).zip(text.split_inclusive(|byte| *byte == b'\n')) {
         if line.len() >= 1023 {
             return Err(PgError::new(
-                SqlState(*b"F0000"),
+                SqlState::CONFIG_FILE_ERROR,
                 "worker node list file line exceeds the maximum length of 1024",
             ));
         }
@@ -59,7 +59,7 @@ pub(crate) fn read() -> Result<Vec<NodeAddress>, PgError> {
 /// The error for two addresses of one server: it would wait for itself, and a shard's placements would be one.
 pub(crate) fn same_server(one: &NodeAddress, other: &NodeAddress) -> PgError {
     let message = format!("workers \"{one}\" and \"{other}\" are the same server");
-    PgError::new(SqlState(*b"F0000"), message).hint("Name each worker once.")
+    PgError::new(SqlState::CONFIG_FILE_ERROR, message).hint("Name each worker once.")
 }
 
 /// The same with the lines in which the list names them, if it does.
@@ -101,7 +101,7 @@ fn parse(line: &str) -> Result<Option<(NodeAddress, &str)>, PgError> {
         return Ok(None);
     }
     let bad = || {
-        PgError::new(SqlState(*b"F0000"), format!("could not parse worker node line: {line}")).hint(
+        PgError::new(SqlState::CONFIG_FILE_ERROR, format!("could not parse worker node line: {line}")).hint(
             "Lines in the worker node file consist of a node name and port separated by whitespace. \
              Lines that start with a '#' character are skipped.",
         )

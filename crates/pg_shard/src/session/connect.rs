@@ -194,8 +194,10 @@ pub(super) fn classify(connection: &Connection, node: &NodeAddress) -> NoSession
 /// libpq has refused the options before it has reached anybody. Its text quotes them: who may not see the setting, in which a
 /// password may stand, is not told what it is.
 fn not_valid(message: String) -> PgError {
-    let error =
-        PgError::new(SqlState(*b"F0000"), "the setting \"pg_shard.node_conninfo\" is not valid");
+    let error = PgError::new(
+        SqlState::CONFIG_FILE_ERROR,
+        "the setting \"pg_shard.node_conninfo\" is not valid",
+    );
     if table::is_superuser() {
         error.detail(message)
     } else {

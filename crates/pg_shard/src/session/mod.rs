@@ -138,7 +138,7 @@ impl Failure {
 }
 
 fn is_stale_statement(error: &PgError) -> bool {
-    error.sqlstate() == SqlState(*b"26000")
+    error.sqlstate() == SqlState::INVALID_SQL_STATEMENT_NAME
         || error.sqlstate() == SqlState::FEATURE_NOT_SUPPORTED
             && error.message().starts_with("cached plan must not")
 }

@@ -139,7 +139,7 @@ pub(crate) fn forget() {
 
 /// A node cannot read at the time that was wanted; a later one may do.
 pub(crate) fn is_refusal(error: &PgError) -> bool {
-    error.sqlstate() == SqlState(*b"72000")
+    error.sqlstate() == SqlState::SNAPSHOT_TOO_OLD
 }
 
 /// A read of a later time would not fail so.
@@ -169,7 +169,7 @@ pub(crate) fn explain(error: PgError) -> PgError {
         return error;
     }
     let text = "could not serialize access: a node cannot read at the snapshot's time";
-    PgError::new(SqlState(*b"40001"), text)
+    PgError::new(SqlState::SERIALIZATION_FAILURE, text)
         .detail(error.detail_text().unwrap_or_default())
         .hint("Run the transaction again.")
 }

@@ -69,7 +69,7 @@ fn second(node: &NodeAddress) -> Option<String> {
 
 /// The node has a statement of our session's name that is another session's: then the server connection is.
 pub(super) fn explain(error: PgError, node: &NodeAddress) -> PgError {
-    let is_ours = error.sqlstate() == SqlState(*b"42P05")
+    let is_ours = error.sqlstate() == SqlState::DUPLICATE_PREPARED_STATEMENT
         && error.message().starts_with("prepared statement \"s");
     if is_ours {
         shared(node).detail(format!("Remote message: {}", error.message()))

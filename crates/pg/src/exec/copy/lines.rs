@@ -269,7 +269,7 @@ impl Lines {
                     self.read(input)?;
                 }
                 Err(bad) => {
-                    let error = PgError::new(SqlState(*b"22P04"), bad.to_string());
+                    let error = PgError::new(SqlState::BAD_COPY_FILE_FORMAT, bad.to_string());
                     return Err(match bad.hint() {
                         Some(hint) => error.hint(hint),
                         None => error,
@@ -501,7 +501,7 @@ fn wrong_count(input: &CopyInput, count: usize) -> PgError {
         Some(number) => format!("missing data for column \"{}\"", input.name_of(*number)),
         None => "extra data after last expected column".to_owned(),
     };
-    PgError::new(SqlState(*b"22P04"), message)
+    PgError::new(SqlState::BAD_COPY_FILE_FORMAT, message)
 }
 
 mod raw {
@@ -551,7 +551,7 @@ unsafe fn read_client(state: *mut State, out: &mut Vec<u8>) -> Result<bool, PgEr
                 Ok(b'c' | b'f' | b'H' | b'S') => SMALL_MESSAGE,
                 Ok(other) => {
                     return Err(PgError::new(
-                        SqlState(*b"08P01"),
+                        SqlState::PROTOCOL_VIOLATION,
                         format!("unexpected message type 0x{other:02X} during COPY from stdin"),
                     ));
                 }
@@ -611,7 +611,7 @@ unsafe fn read_file(file: *mut c_void, out: &mut Vec<u8>) -> Result<bool, PgErro
     if failed {
         let error = std::io::Error::last_os_error();
         return Err(PgError::new(
-            SqlState(*b"58030"),
+            SqlState::IO_ERROR,
             format!("could not read from COPY file: {error}"),
         ));
     }

@@ -327,7 +327,7 @@ unsafe fn check_freeze(
         pg_sys::InvalidateCatalogSnapshot();
         if !pg_sys::ThereAreNoPriorRegisteredSnapshots() || !pg_sys::ThereAreNoReadyPortals() {
             return Err(PgError::new(
-                SqlState(*b"25000"),
+                SqlState::INVALID_TRANSACTION_STATE,
                 "cannot perform COPY FREEZE because of prior transaction activity",
             ));
         }
@@ -363,7 +363,7 @@ unsafe fn check_file_rights(statement: *mut pg_sys::CopyStmt) -> Result<(), PgEr
         if pg_sys::has_privs_of_role(pg_sys::GetUserId(), Oid::from(role)) {
             return Ok(());
         }
-        Err(PgError::new(SqlState(*b"42501"), message).hint(
+        Err(PgError::new(SqlState::INSUFFICIENT_PRIVILEGE, message).hint(
             "Anyone can COPY to stdout or from stdin. psql's \\copy command also works for anyone.",
         ))
     }
