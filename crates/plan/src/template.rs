@@ -6,7 +6,7 @@ use crate::code::{Coded, Coder, Reference};
 pub const SHARD_INDEX: char = '\0';
 
 /// A piece of a template.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Piece<O> {
     /// SQL.
     Text(String),
@@ -15,13 +15,8 @@ pub enum Piece<O> {
     /// What the shard of a table has in the place of its constraint of this name.
     Object(O, String),
     /// The shard's index, as a number.
+    #[default]
     Index,
-}
-
-impl<O> Default for Piece<O> {
-    fn default() -> Self {
-        Self::Index
-    }
 }
 
 impl<O: Reference> Coded for Piece<O> {

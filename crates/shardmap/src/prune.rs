@@ -6,9 +6,10 @@
 use crate::map::ShardMap;
 
 /// What a filter implies for the distribution column.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Prune<E> {
     /// Nothing: any shard may hold a matching row.
+    #[default]
     All,
     /// The column equals the value of the expression (one value, or any of an array's).
     Key(E),
@@ -16,12 +17,6 @@ pub enum Prune<E> {
     And(Vec<Prune<E>>),
     /// At least one of these holds.
     Or(Vec<Prune<E>>),
-}
-
-impl<E> Default for Prune<E> {
-    fn default() -> Self {
-        Self::All
-    }
 }
 
 /// The value of a key expression at execution.

@@ -11,9 +11,9 @@
 //! frame, and once more by the abort of the (sub)transaction, which restores both.
 
 use crate::catalog::table;
-use crate::server::transaction;
 use crate::sys::error::{PgError, SqlState};
 use crate::sys::node;
+use crate::sys::unguarded;
 use crate::sys::version;
 use pgrx::pg_sys::{self, Oid};
 use pgrx::spi::SpiClient;
@@ -286,7 +286,7 @@ pub fn act_as_owner(table: Oid) -> Result<(), PgError> {
     if !is_member {
         return refuse(b"42501", format!("must be member of the owner of table {}", relation.name));
     }
-    if transaction::nest_level() < 2 || context != 0 || ACTING.get().is_some() {
+    if unguarded::nest_level() < 2 || context != 0 || ACTING.get().is_some() {
         return refuse(b"25001", "act_as_owner is for a subtransaction of a client".to_owned());
     }
     // SAFETY: sets variables of the backend; `end_acting` and the abort of the subtransaction put them back.

@@ -6,7 +6,7 @@ use crate::read::tid;
 use crate::sys::error::PgError;
 use crate::sys::plan::{Source, StateKind};
 use crate::sys::unguarded::client_encoding;
-use crate::sys::value::{Decoder, Encoder, FIRST_USER_OID, Hasher, is_binary_safe};
+use crate::sys::value::{Decoder, Encoder, FIRST_USER_OID, Hasher, is_binary_safe, make_bytea};
 use crate::sys::version;
 use pgrx::pg_sys::{self, Datum, Oid};
 use protocol::Row;
@@ -536,19 +536,6 @@ pub fn settle(rows: &RefCell<RowStore>) -> Result<(), PgError> {
             store.scratch = (values, nulls);
         }
         pgrx::check_for_interrupts!();
-    }
-}
-
-/// A bytea in the current memory context.
-pub(crate) unsafe fn make_bytea(bytes: &[u8]) -> Datum {
-    // SAFETY: palloc gives that many bytes or does not return; a varlena's length word counts itself.
-    unsafe {
-        let length = bytes.len() + pg_sys::VARHDRSZ;
-        let value = pg_sys::palloc(length).cast::<pg_sys::varlena>();
-        pgrx::set_varsize_4b(value, length as i32);
-        let data = value.cast::<u8>().add(pg_sys::VARHDRSZ);
-        std::ptr::copy_nonoverlapping(bytes.as_ptr(), data, bytes.len());
-        Datum::from(value)
     }
 }
 

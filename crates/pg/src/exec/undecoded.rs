@@ -4,7 +4,7 @@
 //! distributed tables. While a session is in somebody's hands its rows are therefore not decoded but put here: in memory up
 //! to work_mem, then on disk. Whoever reads the rows decodes them when the session is free ([`crate::exec::rows::settle`]).
 
-use crate::exec::rows::make_bytea;
+use crate::sys::value::make_bytea;
 use pgrx::pg_sys::{self, Datum};
 use protocol::{OwnedRow, Row};
 

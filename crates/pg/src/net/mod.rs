@@ -6,6 +6,9 @@ pub mod libpq;
 /// What is said on an open connection.
 pub mod link;
 
+/// A clock that never goes back.
+pub mod clock;
+
 /// Waiting for nodes.
 pub mod wait;
 

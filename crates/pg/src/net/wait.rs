@@ -3,6 +3,7 @@
 //! Interrupts (cancel, timeouts, shutdown) are served here and raise PostgreSQL's ERROR, which unwinds
 //! through Rust as a panic; whoever waits keeps its state consistent before it does.
 
+pub use crate::net::clock::clock;
 use crate::net::watch::Watch;
 use crate::sys::version;
 use pgrx::pg_sys;
@@ -139,14 +140,6 @@ pub fn poll_uninterrupted(sockets: &[(c_int, Readiness)], limit: Duration) {
     let milliseconds = c_int::try_from(limit.as_millis()).unwrap_or(c_int::MAX).max(1);
     // SAFETY: a list of as many entries as is said.
     unsafe { libc::poll(wanted.as_mut_ptr(), wanted.len() as libc::nfds_t, milliseconds) };
-}
-
-/// Milliseconds on a clock that never goes back.
-pub fn clock() -> Duration {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: fills the local.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut now) };
-    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
 /// Waits until the latch is set, `limit` at most; serves interrupts unless they are held.

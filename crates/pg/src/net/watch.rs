@@ -3,7 +3,7 @@
 //! A wait that is shorter costs a look at the clock, or nothing.
 
 use crate::extension::extension;
-use crate::net::wait::clock;
+use crate::net::clock::clock;
 use crate::sys::error::{self, PgError};
 use std::ffi::c_int;
 use std::time::Duration;

@@ -1,12 +1,11 @@
 //! What the expressions of a statement need: functions, sub-queries, places of rows.
 
+use crate::read::called::functions_of;
 use crate::read::facts::{Reader, is_deterministic, own_family, passes_filters, strip_relabel};
 use crate::read::implied::has_unnamed_operator;
 use crate::read::lent::{self, Needs};
 use crate::read::query::{Column, Unshippable};
-use crate::read::shippable::{
-    functions_of, is_row_of_relation, is_temporary, names_object, reads_local_state,
-};
+use crate::read::shippable::{is_row_of_relation, is_temporary, names_object, reads_local_state};
 use crate::read::tid;
 use crate::sys::node::{self, Visit};
 use crate::sys::value::FIRST_USER_OID;

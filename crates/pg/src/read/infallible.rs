@@ -6,7 +6,7 @@
 //! Sums are taken to stay in their type's range, which only numbers of a hundred thousand digits, or floats beyond
 //! 1e308, leave. What has no column in it counts for nothing: the planner computes it in any case.
 
-use crate::read::shippable::functions_of;
+use crate::read::called::functions_of;
 use crate::sys::node::{self, Visit};
 use crate::sys::value::FIRST_USER_OID;
 use crate::sys::version;

@@ -11,7 +11,7 @@
 //! classes are a superuser's. An enum's values have no code either; but on a node a schema's owner can put something else in
 //! the place of his enum, so only those of the owner and of superusers count.
 
-use crate::read::shippable::functions_of;
+use crate::read::called::functions_of;
 use crate::sys::node;
 use crate::sys::value::FIRST_USER_OID;
 use pgrx::pg_sys::{self, NodeTag, Oid};

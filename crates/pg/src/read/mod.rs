@@ -1,5 +1,8 @@
 //! From a query tree to facts: what a statement touches, asks for, and may run where.
 
+/// The functions that a node calls.
+pub(crate) mod called;
+
 /// Expressions that raise nothing.
 pub(crate) mod infallible;
 

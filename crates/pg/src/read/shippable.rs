@@ -1,11 +1,11 @@
 //! What may run where: expressions and functions that a worker computes with the same outcome as we do.
 
 use crate::print::foldable::Foldable;
+use crate::read::called::functions_of;
 use crate::read::lent;
 use crate::sys::node::{self, Visit};
 use crate::sys::value::FIRST_USER_OID;
 use pgrx::pg_sys::{self, NodeTag, Oid};
-use std::ffi::c_void;
 
 /// An expression that a worker can compute with the same outcome, from columns for which `own` holds, in a session of `user`:
 /// the owner of a view, or (zero) the current user.
@@ -136,24 +136,6 @@ unsafe fn uses_user_collation(n: *mut pg_sys::Node) -> bool {
         };
         collation.to_u32() >= FIRST_USER_OID
     }
-}
-
-/// The functions that a node itself calls.
-///
-/// # Safety
-///
-/// `n` is a live node.
-pub(crate) unsafe fn functions_of(n: *mut pg_sys::Node) -> Vec<Oid> {
-    let mut found: Vec<Oid> = Vec::new();
-    // SAFETY: the caller vouches for the node; `found` outlives the call.
-    unsafe { pg_sys::check_functions_in_node(n, Some(note_function), (&raw mut found).cast()) };
-    found
-}
-
-unsafe extern "C-unwind" fn note_function(function: Oid, found: *mut c_void) -> bool {
-    // SAFETY: `read_expression` passes its local vector.
-    unsafe { (*found.cast::<Vec<Oid>>()).push(function) };
-    false
 }
 
 /// Values of the type name an object of this server.

@@ -107,7 +107,7 @@ pub(crate) fn rolled_back() {
 /// Why a wait that does not serve interrupts should come to its end: somebody has asked for it, or the statement's time is
 /// over. PostgreSQL's own clock for that does not run while it commits.
 pub fn should_stop() -> bool {
-    crate::server::transaction::is_interrupted() || is_out_of_time()
+    crate::server::interrupts::is_interrupted() || is_out_of_time()
 }
 
 fn is_out_of_time() -> bool {

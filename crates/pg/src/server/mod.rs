@@ -1,5 +1,8 @@
 //! The server around a statement: transactions, locks, workers, shared memory, utility statements.
 
+/// What the backend has been asked to end.
+pub mod interrupts;
+
 /// Room for prepared transactions.
 pub mod prepared;
 

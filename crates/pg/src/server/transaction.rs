@@ -7,6 +7,7 @@ use crate::catalog::{lent, privileged};
 use crate::exec::{trigger_rows, triggers};
 use crate::extension::extension;
 use crate::server::commit;
+pub use crate::server::interrupts::is_interrupted;
 use crate::sys::error::boundary;
 use crate::sys::unguarded;
 use crate::time::events;
@@ -151,15 +152,6 @@ pub fn hold_interrupts<T>(body: impl FnOnce() -> T) -> T {
     // SAFETY: as above.
     unsafe { pg_sys::InterruptHoldoffCount = pg_sys::InterruptHoldoffCount.saturating_sub(1) }
     value
-}
-
-/// A cancel or the end of the backend has been asked for and not been served.
-pub fn is_interrupted() -> bool {
-    // SAFETY: reads flags that signal handlers set.
-    unsafe {
-        (&raw const pg_sys::QueryCancelPending).read_volatile() != 0
-            || (&raw const pg_sys::ProcDiePending).read_volatile() != 0
-    }
 }
 
 /// When the client's statement has begun, in PostgreSQL's microseconds.

@@ -102,16 +102,12 @@ impl SqlState {
     pub const UNDEFINED_CURSOR: Self = Self(*b"34000");
     /// No schema has this name.
     pub const INVALID_SCHEMA_NAME: Self = Self(*b"3F000");
-    /// A deadlock.
-    pub const DEADLOCK_DETECTED: Self = Self(*b"40P01");
     /// No column has this name.
     pub const UNDEFINED_COLUMN: Self = Self(*b"42703");
     /// A value has another type.
     pub const DATATYPE_MISMATCH: Self = Self(*b"42804");
     /// There is no such function.
     pub const UNDEFINED_FUNCTION: Self = Self(*b"42883");
-    /// No table has this name.
-    pub const UNDEFINED_TABLE: Self = Self(*b"42P01");
     /// A prepared statement has this name already.
     pub const DUPLICATE_PREPARED_STATEMENT: Self = Self(*b"42P05");
     /// The column cannot be meant here.

@@ -426,3 +426,20 @@ impl Hasher {
             as i32
     }
 }
+
+/// A bytea in the current memory context.
+///
+/// # Safety
+///
+/// Called where a memory context is set, as everywhere in a backend.
+pub(crate) unsafe fn make_bytea(bytes: &[u8]) -> Datum {
+    // SAFETY: palloc gives that many bytes or does not return; a varlena's length word counts itself.
+    unsafe {
+        let length = bytes.len() + pg_sys::VARHDRSZ;
+        let value = pg_sys::palloc(length).cast::<pg_sys::varlena>();
+        pgrx::set_varsize_4b(value, length as i32);
+        let data = value.cast::<u8>().add(pg_sys::VARHDRSZ);
+        std::ptr::copy_nonoverlapping(bytes.as_ptr(), data, bytes.len());
+        Datum::from(value)
+    }
+}
