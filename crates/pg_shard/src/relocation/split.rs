@@ -41,8 +41,6 @@ struct Cut {
     /// The member's place in the group.
     member: usize,
     parts: Vec<Part>,
-    /// Calls the hash function on the node: what stands before the distribution column.
-    hash: String,
 }
 
 struct Split {
@@ -71,6 +69,7 @@ pub(crate) fn split(shard: ShardId, points: &[i32]) -> Result<Vec<ShardId>, PgEr
             i64::from(range.last()) - 1
         ))
     })?;
+    group.members.iter().try_for_each(|member| check_hash(&member.table))?;
     let split = Split::plan(shard, &group, &ranges)?;
     let mut leftovers = Leftovers::default();
     let phase = Work::begin(Phase::RelocationCreate, 0);
@@ -131,17 +130,11 @@ fn place_of(table: &catalog::DistributedTable, value: &str) -> Result<(i32, usiz
 
 fn hash_of(table: &catalog::DistributedTable, value: &str) -> Result<i32, PgError> {
     let (type_oid, typmod, _) = table::column_type(table.oid, table.key.column);
+    let type_name = one_text(&format!("SELECT format_type({}, {typmod})", type_oid.to_u32()))?;
+    let cast = format!("CAST({} AS {type_name}){}", literal(value), collation(table)?);
     let sql = format!(
-        "SELECT {}(CAST({} AS {}){})",
-        hash_function(table)?,
-        literal(value),
-        privileged::read_catalogs(|client| client
-            .select(&format!("SELECT format_type({}, {typmod})", type_oid.to_u32()), Some(1), &[])?
-            .first()
-            .get_one::<String>())
-        .map_err(|error| PgError::internal(error.to_string()))?
-        .unwrap_or_default(),
-        collation(table)?
+        "SELECT k.hash FROM (SELECT {cast}) AS v(key), {} AS k(hash) WHERE v.key IS NOT NULL",
+        hash_sql("v.key")
     );
     let hash = privileged::read_catalogs(|client| {
         client.select(&sql, Some(1), &[])?.first().get_one::<i32>()
@@ -170,15 +163,33 @@ fn collation(table: &catalog::DistributedTable) -> Result<String, PgError> {
     ))
 }
 
-/// The name of the function that hashes the distribution column.
-fn hash_function(table: &catalog::DistributedTable) -> Result<String, PgError> {
-    one_text(&format!(
-        "SELECT format('%I.%I', n.nspname, p.proname) FROM pg_amproc a JOIN pg_proc p ON p.oid = a.amproc \
-         JOIN pg_namespace n ON n.oid = p.pronamespace \
-         WHERE a.amprocfamily = {0} AND a.amproclefttype = {1} AND a.amprocrighttype = {1} AND a.amprocnum = 1",
-        table.key.family.to_u32(),
-        table.key.type_oid.to_u32()
-    ))
+/// The nodes hash as this server does. The hash of an enum's value is that of its number in the catalogs, which is another one on each
+/// server; objects of the catalogs (regclass) are numbers too, and rows may have either in them.
+fn check_hash(table: &catalog::DistributedTable) -> Result<(), PgError> {
+    let depends = one_text(&format!(
+        "WITH RECURSIVE part(id) AS (SELECT {}::oid UNION \
+           SELECT inner_one FROM part JOIN pg_type t ON t.oid = part.id \
+             LEFT JOIN pg_range r ON t.oid IN (r.rngtypid, r.rngmultitypid) \
+             CROSS JOIN LATERAL unnest(ARRAY[t.typbasetype, t.typelem, r.rngsubtype]) AS i(inner_one) \
+            WHERE inner_one <> 0) \
+         SELECT coalesce(bool_or(t.typtype IN ('e', 'c') OR t.typname LIKE 'reg%' AND t.typnamespace = 'pg_catalog'::regnamespace), false)::text \
+           FROM part JOIN pg_type t ON t.oid = part.id",
+        table::column_type(table.oid, table.key.column).0.to_u32()
+    ))?;
+    if depends == "false" {
+        return Ok(());
+    }
+    Err(PgError::unsupported(
+        format!("cannot split shards of table \"{}\" by column \"{}\"", table.name, table.key_name),
+        "Distribute the table by another column, or anew in more shards with alter_distributed_table.",
+    )
+    .detail("Values of the column's type have other hashes on other servers."))
+}
+
+/// SQL for the hash of a value, by the default class of its type. The class' own function may take another type that SQL does not
+/// cast to, as hashint4 does for date. The hash of a row of one column is that of the column (`hash_record`, `rowtypes.c`).
+fn hash_sql(value: &str) -> String {
+    format!("pg_catalog.hash_record(ROW({value}))")
 }
 
 impl Part {
@@ -192,9 +203,8 @@ impl Cut {
     /// The rows of a part have this.
     fn condition(&self, member: &Member, part: &Part) -> String {
         format!(
-            "{}(pgs_row.{}) BETWEEN {} AND {}",
-            self.hash,
-            quote(&member.table.key_name),
+            "{} BETWEEN {} AND {}",
+            hash_sql(&format!("pgs_row.{}", quote(&member.table.key_name))),
             part.range.first(),
             part.range.last()
         )
@@ -205,12 +215,12 @@ impl Split {
     fn plan(shard: ShardId, group: &Group, ranges: &[HashRange]) -> Result<Self, PgError> {
         let nodes = group.nodes()?;
         let mut cuts = Vec::new();
-        for (number, member) in group.members.iter().enumerate() {
+        for number in 0..group.members.len() {
             let mut parts = Vec::new();
             for range in ranges {
                 parts.push(Part { id: ShardId(next_shard_id()?), range: *range });
             }
-            cuts.push(Cut { member: number, parts, hash: hash_function(&member.table)? });
+            cuts.push(Cut { member: number, parts });
         }
         let on_nodes = nodes.into_iter().map(|node| Relocation {
             kind: Kind::Split,
