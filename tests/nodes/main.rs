@@ -12,6 +12,9 @@ mod shares;
 /// Nodes that stay away.
 mod lost;
 
+/// What operators do with a cluster that was made elsewhere.
+mod operator;
+
 /// What is wrong with a cluster.
 mod doctor;
 

@@ -91,11 +91,8 @@ const FACTS: &str = "SELECT current_setting('server_version'), current_setting('
 ///
 /// If the coordinator cannot be reached, or is none.
 pub fn examine(url: &str) -> Result<Report, ClusterError> {
-    let unreachable =
-        |error: postgres::Error| ClusterError::NoCoordinator { reason: reason(&error) };
-    let mut config: Config = url.parse().map_err(unreachable)?;
-    config.connect_timeout(PATIENCE);
-    let mut client = config.connect(NoTls).map_err(unreachable)?;
+    let unreachable = |error: postgres::Error| no_coordinator(&error);
+    let (config, mut client) = connect(url)?;
     let mut report = Report::default();
     let own = facts(&mut client).map_err(unreachable)?;
     report.nodes.push(examined("coordinator", "up", Some(&own), (0, 0)));
@@ -113,8 +110,21 @@ pub fn examine(url: &str) -> Result<Report, ClusterError> {
     Ok(report)
 }
 
+/// A session to the coordinator that the URL leads to.
+pub(crate) fn connect(url: &str) -> Result<(Config, Client), ClusterError> {
+    let mut config: Config = url.parse().map_err(|error| no_coordinator(&error))?;
+    config.connect_timeout(PATIENCE).application_name("pgshard");
+    let client = config.connect(NoTls).map_err(|error| no_coordinator(&error))?;
+    Ok((config, client))
+}
+
+/// What a coordinator that does not answer as it should is reported as.
+pub(crate) fn no_coordinator(error: &postgres::Error) -> ClusterError {
+    ClusterError::NoCoordinator { reason: reason(error) }
+}
+
 /// The message of the server, if it is one of a server.
-fn reason(error: &postgres::Error) -> String {
+pub(crate) fn reason(error: &postgres::Error) -> String {
     error.as_db_error().map_or_else(
         || {
             let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));

@@ -28,6 +28,17 @@ pub enum ClusterError {
         reason: String,
     },
 
+    /// A repair or a move failed on the coordinator.
+    #[error("shard {shard} of table {table}: {reason}")]
+    Step {
+        /// The shard.
+        shard: i64,
+        /// Its table.
+        table: String,
+        /// What the coordinator has said.
+        reason: String,
+    },
+
     /// We are root, which PostgreSQL refuses to run as, and there is no user to run as instead.
     #[error(
         "PostgreSQL does not run as root and there is no user \"{user}\" to run it as; \

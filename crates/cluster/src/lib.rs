@@ -69,11 +69,18 @@ mod status;
 /// What is wrong with a cluster that was made elsewhere.
 mod doctor;
 
+/// What operators do with a cluster that was made elsewhere.
+mod operator;
+
 pub use cluster::{Cluster, DownOnDrop};
 pub use doctor::{Examined, Finding, Report, Severity, examine};
 pub use error::ClusterError;
 pub use installation::{Artifacts, Installation};
 pub use node_name::{NodeName, NotANodeName};
+pub use operator::{
+    Doing, Overview, OverviewNode, OverviewTable, Step, activity, carry_out, overview,
+    plan_rebalance, plan_repair,
+};
 pub use ports::free_ports;
 pub use server::NodeState;
 pub use spec::{ClusterSpec, DEFAULT_SETTINGS, parse_setting};

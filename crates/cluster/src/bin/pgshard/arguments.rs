@@ -61,14 +61,28 @@ pub(crate) enum Command {
     /// Show the nodes, up, down or paused, and the shards and placements by state
     ///
     /// Works whatever is down. The shards are read from the coordinator's catalog, so they are shown only while the
-    /// coordinator answers.
+    /// coordinator answers. With --url, a cluster that was set up by hand is shown as its coordinator sees it.
     Status(StatusArguments),
+
+    /// Show what sessions of a coordinator have under way on nodes, again and again until it is interrupted
+    Top(TopArguments),
+
+    /// Repair all inactive placements of which another placement is healthy
+    ///
+    /// What the coordinator does by itself after a while is done now, one placement after another.
+    Repair(StepsArguments),
+
+    /// Move shards until all nodes hold about as much
+    ///
+    /// Each shard is moved in a transaction of its own, while clients go on writing. What is done stays done if a later move fails
+    /// or the command is interrupted.
+    Rebalance(RebalanceArguments),
 
     /// Look over a running cluster that was set up by hand, and say what is wrong and what mends it
     ///
     /// Asks the coordinator, and each of its nodes as the same user: versions, settings, clocks, inactive placements, transactions in
     /// doubt, age and size. Ends with status 1 if something does not work.
-    Doctor(DoctorArguments),
+    Doctor(UrlArguments),
 
     /// End all servers and remove the cluster, data included
     Down(DirArgument),
@@ -96,17 +110,22 @@ pub(crate) struct NodeArguments {
 /// How to show which cluster.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArguments {
-    #[command(flatten)]
-    pub(crate) dir: DirArgument,
+    /// The cluster's directory
+    #[arg(long, value_name = "DIR", required_unless_present = "url", conflicts_with = "url")]
+    pub(crate) dir: Option<PathBuf>,
+
+    /// The coordinator, such as postgres://postgres@db1.example.com:5432/shop
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: Option<String>,
 
     /// Print JSON instead of a table
     #[arg(long)]
     pub(crate) json: bool,
 }
 
-/// Which cluster to look over.
+/// Which cluster that was set up by hand.
 #[derive(Debug, Args)]
-pub(crate) struct DoctorArguments {
+pub(crate) struct UrlArguments {
     /// The coordinator, such as postgres://postgres@db1.example.com:5432/shop
     #[arg(long, value_name = "URL")]
     pub(crate) url: String,
@@ -114,6 +133,43 @@ pub(crate) struct DoctorArguments {
     /// Print JSON instead of tables
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// What to watch.
+#[derive(Debug, Args)]
+pub(crate) struct TopArguments {
+    #[command(flatten)]
+    pub(crate) cluster: UrlArguments,
+
+    /// Seconds from one look to the next
+    #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) interval: u64,
+
+    /// How often to look [default: until interrupted]
+    #[arg(long, value_name = "N")]
+    pub(crate) count: Option<u64>,
+}
+
+/// What to carry out, or only to plan.
+#[derive(Debug, Args)]
+pub(crate) struct StepsArguments {
+    #[command(flatten)]
+    pub(crate) cluster: UrlArguments,
+
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    pub(crate) plan: bool,
+}
+
+/// How to rebalance which cluster.
+#[derive(Debug, Args)]
+pub(crate) struct RebalanceArguments {
+    #[command(flatten)]
+    pub(crate) steps: StepsArguments,
+
+    /// What is to be even
+    #[arg(long, value_parser = ["bytes", "rows"], default_value = "bytes")]
+    pub(crate) by: String,
 }
 
 /// What the new cluster is like.

@@ -11,9 +11,9 @@ mod render;
 use std::process::ExitCode;
 
 use clap::Parser;
-use cluster::{Artifacts, Cluster, ClusterError, ClusterSpec, NodeName, Severity};
+use cluster::{Artifacts, Cluster, ClusterError, ClusterSpec, NodeName, Severity, Step};
 
-use arguments::{Arguments, Command, NodeArguments, UpArguments};
+use arguments::{Arguments, Command, NodeArguments, StepsArguments, TopArguments, UpArguments};
 
 fn main() -> ExitCode {
     match run(Arguments::parse().command) {
@@ -26,18 +26,52 @@ fn main() -> ExitCode {
 }
 
 fn run(command: Command) -> Result<ExitCode, ClusterError> {
-    if let Command::Doctor(arguments) = command {
-        let report = cluster::examine(&arguments.url)?;
-        render::report(&report, arguments.json);
-        let is_bad = report.findings.iter().any(|it| it.severity == Severity::Error);
-        return Ok(if is_bad { ExitCode::FAILURE } else { ExitCode::SUCCESS });
+    match command {
+        Command::Doctor(arguments) => {
+            let report = cluster::examine(&arguments.url)?;
+            render::report(&report, arguments.json);
+            let is_bad = report.findings.iter().any(|it| it.severity == Severity::Error);
+            return Ok(if is_bad { ExitCode::FAILURE } else { ExitCode::SUCCESS });
+        }
+        Command::Top(arguments) => top(&arguments)?,
+        Command::Repair(arguments) => {
+            carry_out(&arguments, &cluster::plan_repair(&arguments.cluster.url)?)?;
+        }
+        Command::Rebalance(arguments) => {
+            let url = &arguments.steps.cluster.url;
+            carry_out(&arguments.steps, &cluster::plan_rebalance(url, &arguments.by)?)?;
+        }
+        command => on_this_machine(command)?,
     }
-    on_this_machine(command).map(|()| ExitCode::SUCCESS)
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Looks at what is under way until it has looked often enough.
+fn top(arguments: &TopArguments) -> Result<(), ClusterError> {
+    let mut left = arguments.count;
+    loop {
+        render::activity(&cluster::activity(&arguments.cluster.url)?, arguments.cluster.json);
+        left = left.map(|left| left.saturating_sub(1));
+        if left == Some(0) {
+            return Ok(());
+        }
+        std::thread::sleep(std::time::Duration::from_secs(arguments.interval));
+    }
+}
+
+/// Carries out steps and shows how far that is, or shows them.
+fn carry_out(arguments: &StepsArguments, steps: &[Step]) -> Result<(), ClusterError> {
+    if !arguments.plan {
+        let progress = render::Progress::of(steps);
+        cluster::carry_out(&arguments.cluster.url, steps, |step| progress.is_done(step))?;
+    }
+    render::steps(steps, arguments.plan, arguments.cluster.json);
+    Ok(())
 }
 
 fn on_this_machine(command: Command) -> Result<(), ClusterError> {
     match command {
-        Command::Doctor(_) => Ok(()),
+        Command::Doctor(_) | Command::Top(_) | Command::Repair(_) | Command::Rebalance(_) => Ok(()),
         Command::Up(arguments) => up(arguments),
         Command::Start(arguments) => on_node(&arguments, "up", Cluster::start),
         Command::Stop(arguments) => on_node(&arguments, "down", Cluster::stop),
@@ -45,8 +79,12 @@ fn on_this_machine(command: Command) -> Result<(), ClusterError> {
         Command::Pause(arguments) => on_node(&arguments, "paused", Cluster::pause),
         Command::Resume(arguments) => on_node(&arguments, "up", Cluster::resume),
         Command::Status(arguments) => {
-            let status = Cluster::open(&arguments.dir.dir)?.status();
-            render::status(&status, arguments.json);
+            if let Some(url) = &arguments.url {
+                render::overview(&cluster::overview(url)?, arguments.json);
+            } else {
+                let dir = arguments.dir.unwrap_or_default();
+                render::status(&Cluster::open(&dir)?.status(), arguments.json);
+            }
             Ok(())
         }
         Command::Down(arguments) => {

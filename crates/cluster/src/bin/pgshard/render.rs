@@ -7,8 +7,13 @@
 
 use std::path::Path;
 
-use cluster::{Cluster, ClusterError, NodeName, PlacementCounts, Report, Severity, Shards, Status};
+use cluster::{
+    Cluster, ClusterError, Doing, NodeName, Overview, PlacementCounts, Report, Severity, Shards,
+    Status, Step,
+};
 use comfy_table::{CellAlignment, Table, TableComponent, presets};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Serialize;
 
 /// An error, for a person.
 pub(crate) fn error(error: &ClusterError) {
@@ -40,21 +45,128 @@ pub(crate) fn cluster_is_down(dir: &Path) {
 /// The whole status, for a person or for a program.
 pub(crate) fn status(status: &Status, json: bool) {
     if json {
-        println!(
-            "{}",
-            serde_json::to_string_pretty(status)
-                .expect("names, numbers and a path that came from text")
-        );
+        as_json(status);
     } else {
         print!("{}", status_as_text(status));
+    }
+}
+
+fn as_json(value: &impl Serialize) {
+    let text = serde_json::to_string_pretty(value);
+    println!("{}", text.expect("names, numbers and paths that came from text"));
+}
+
+/// How a cluster is that was set up by hand.
+pub(crate) fn overview(overview: &Overview, json: bool) {
+    if json {
+        as_json(overview);
+        return;
+    }
+    let mut nodes = table(&["node", "state", "health", "placements", "inactive"]);
+    for node in &overview.nodes {
+        let (placements, inactive) = (node.placements.to_string(), node.inactive.to_string());
+        nodes.add_row([&node.node, &node.state, &node.health, &placements, &inactive]);
+    }
+    align_numbers(&mut nodes, 3);
+    println!("{nodes}");
+    let mut tables = table(&["table", "distributed by", "shards", "placements", "MB"]);
+    for entry in &overview.tables {
+        tables.add_row([
+            entry.table.clone(),
+            entry.distribution_column.clone(),
+            entry.shards.to_string(),
+            entry.placements.to_string(),
+            megabytes(entry.bytes),
+        ]);
+    }
+    align_numbers(&mut tables, 2);
+    println!("\n{tables}");
+    if overview.in_doubt > 0 {
+        println!("\n{} transactions are in doubt: see pgs_catalog.in_doubt", overview.in_doubt);
+    }
+    if !overview.relocations.is_empty() {
+        println!();
+        activity(&overview.relocations, false);
+    }
+}
+
+fn megabytes(bytes: Option<i64>) -> String {
+    bytes.map_or_else(|| "-".to_owned(), |bytes| format!("{:.1}", bytes as f64 / 1e6))
+}
+
+/// What sessions have under way.
+pub(crate) fn activity(doing: &[Doing], json: bool) {
+    if json {
+        as_json(&doing);
+        return;
+    }
+    let mut all = table(&["pid", "user", "what", "waits for", "MB", "seconds", "statement"]);
+    for one in doing {
+        all.add_row([
+            one.pid.to_string(),
+            one.user.clone(),
+            one.what.clone(),
+            one.waiting_for.join(", "),
+            megabytes(Some(one.bytes)),
+            one.seconds.to_string(),
+            one.statement.chars().map(|c| if c.is_control() { ' ' } else { c }).take(60).collect(),
+        ]);
+    }
+    println!("{all}");
+}
+
+/// Repairs or moves: what has been done, or would be.
+pub(crate) fn steps(steps: &[Step], is_plan: bool, json: bool) {
+    if json {
+        as_json(&steps);
+        return;
+    }
+    if steps.is_empty() {
+        println!("nothing to do");
+        return;
+    }
+    let mut all = table(&["shard", "table", "from", "to", "MB"]);
+    for step in steps {
+        all.add_row([
+            step.shard.to_string(),
+            step.table.clone(),
+            step.source.clone(),
+            step.target.clone(),
+            megabytes(step.bytes),
+        ]);
+    }
+    println!("{all}\n\n{} {}", steps.len(), if is_plan { "to do" } else { "done" });
+}
+
+/// How far steps are, on standard error if that is a terminal.
+pub(crate) struct Progress(ProgressBar);
+
+impl Progress {
+    /// Of these steps nothing is done.
+    pub(crate) fn of(steps: &[Step]) -> Self {
+        let bar = ProgressBar::new(steps.len() as u64);
+        let style = ProgressStyle::with_template("{bar:40} {pos}/{len} {msg} ({eta} left)");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+        Self(bar)
+    }
+
+    /// One more is done.
+    pub(crate) fn is_done(&self, step: &Step) {
+        self.0.set_message(format!("shard {} of table {}", step.shard, step.table));
+        self.0.inc(1);
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
     }
 }
 
 /// What was found in a cluster, for a person or for a program.
 pub(crate) fn report(report: &Report, json: bool) {
     if json {
-        let text = serde_json::to_string_pretty(report);
-        println!("{}", text.expect("names and numbers that came from text"));
+        as_json(report);
         return;
     }
     let mut nodes = table(&["node", "state", "version", "MB", "placements", "inactive"]);
