@@ -114,6 +114,7 @@ fn a_missing_client_certificate_marks_nothing() {
     set_conninfo(&cluster, "sslmode=require sslcert=absent sslkey=absent sslrootcert=absent");
     let app = || {
         let mut session = cluster.new_session();
+        session.sql("SET pg_shard.propagate_roles = off");
         session.sql("GRANT pg_execute_server_program, pg_read_server_files TO app; SET ROLE app");
         session
     };

@@ -98,6 +98,7 @@ static PG_SHARD: PgShard = PgShard;
 
 #[pg_guard]
 extern "C-unwind" fn _PG_init() {
+    pg::catalog::mark::register(mark::check_label);
     settings::define();
     settings::define_sharing();
     pg::server::prepared::make_room();
@@ -106,7 +107,6 @@ extern "C-unwind" fn _PG_init() {
         pg::server::shared::register();
     }
     pg::time::reserve();
-    pg::catalog::mark::register(mark::check_label);
     rounds::register(Rounds { rest: settings::autoanalyze_naptime, visit: ddl::keep_fresh });
     pg::server::resolver::register(Visits {
         resolve,

@@ -172,12 +172,15 @@ fn define_for_superusers() {
 
 /// Defines those of sessions that all backends use; once, when the library is loaded.
 pub(crate) fn define_sharing() {
+    // PostgreSQL takes no new setting of its start later. Without preloading there is no shared memory, and so nothing is shared.
+    let context =
+        if pg::catalog::mark::is_preloaded() { GucContext::Postmaster } else { GucContext::Sighup };
     GucRegistry::define_bool_guc(
         c"pg_shard.shared_sessions",
         c"Backends share sessions to workers.",
         c"A session that a transaction does not need any more serves the next client of the same role. Off, each backend has its own.",
         &SHARED_SESSIONS,
-        GucContext::Postmaster,
+        context,
         GucFlags::default(),
     );
     GucRegistry::define_int_guc(

@@ -247,6 +247,8 @@ pub(super) struct Standing {
     pub(super) holder: u64,
     /// Something has been told in the remote transaction, and is forgotten with it.
     pub(super) is_local: bool,
+    /// `holder` was told in the remote transaction: a rollback takes it back.
+    pub(super) is_holder_local: bool,
     /// The remote transaction has been told what SET CONSTRAINTS has said.
     pub(super) knows_constraints: bool,
 }
@@ -267,6 +269,7 @@ impl Standing {
             strays: false,
             holder: if opens_for_all() { NOBODY } else { myself() },
             is_local: false,
+            is_holder_local: false,
             knows_constraints: false,
         }
     }
@@ -372,7 +375,7 @@ impl Standing {
 
     /// A remote transaction begins.
     pub(super) fn begin(&mut self) {
-        (self.is_local, self.knows_constraints) = (false, false);
+        (self.is_local, self.is_holder_local, self.knows_constraints) = (false, false, false);
     }
 
     /// The node's settings are others than it was told.
@@ -383,7 +386,9 @@ impl Standing {
     /// What was told in a transaction that was rolled back is forgotten.
     pub(super) fn forget(&mut self) {
         (self.known, self.settings, self.own_settings) = (None, None, None);
-        self.holder = 0;
+        if self.is_holder_local {
+            self.holder = 0;
+        }
         self.knows_constraints = false;
     }
 

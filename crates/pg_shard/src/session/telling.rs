@@ -32,7 +32,8 @@ impl Session {
             false => (name, NOBODY),
         };
         self.queue_command(&format!("SELECT {}", identity::set_config("application_name", &name)));
-        (self.standing.holder, self.standing.is_local) = (holder, true);
+        self.standing.holder = holder;
+        (self.standing.is_local, self.standing.is_holder_local) = (true, true);
     }
 
     /// Nodes of one host share its processors: each takes its part of the parallel workers that it may have.
