@@ -280,3 +280,38 @@ fn a_write_of_all_shards_beside_transactions_by_key_ends_without_many_deadlocks(
     let sum: usize = cluster.text("SELECT sum(v) FROM t").parse().expect("a number");
     assert_eq!(sum, 4 * 100 + 2 * transfers);
 }
+
+/// A multi-shard write that is a deadlock's victim was executed anew also beside an open cursor, whose unread rows were thrown away: it ended
+/// early, without an error.
+#[test]
+fn a_deadlocks_victim_leaves_an_open_cursor_its_rows() {
+    let cluster = cluster_with_rows(3, 1);
+    cluster.sql("CREATE TABLE wide (k int PRIMARY KEY, filler text)");
+    cluster.distribute("wide", "k", 6, 1);
+    cluster.sql("INSERT INTO wide SELECT g, repeat('x', 300) FROM generate_series(1, 60000) AS g");
+    let workers = cluster.workers();
+    let keys: Vec<i32> = workers.iter().map(|worker| key_on(&cluster, *worker)).collect();
+    let (mut elder, mut younger) = (cluster.new_session(), cluster.new_session());
+    elder.sql("SET statement_timeout = '60s'; BEGIN");
+    elder.sql(&update(keys[1]));
+    younger.sql(
+        "SET statement_timeout = '60s'; BEGIN; DECLARE c CURSOR FOR SELECT k, filler FROM wide",
+    );
+    assert_eq!(younger.count("FETCH 10 FROM c"), 10);
+    younger.sql("SAVEPOINT s");
+    let both = format!("UPDATE t SET v = v + 1 WHERE k IN ({}, {})", keys[0], keys[1]);
+    let outcome = std::thread::scope(|scope| {
+        let running = scope.spawn(|| younger.try_sql(&both).map(drop));
+        let mut worker = cluster.session_on(workers[1]);
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+        wait_until("the younger one waits for a row", || worker.text(waits) == "1");
+        elder.sql(&update(keys[0]));
+        elder.sql("COMMIT");
+        running.join().expect("no session panics")
+    });
+    if let Err(error) = outcome {
+        assert_eq!(error.sqlstate, "40P01", "{error}");
+        younger.sql("ROLLBACK TO s");
+    }
+    assert_eq!(younger.count("FETCH ALL FROM c"), 59_990);
+}

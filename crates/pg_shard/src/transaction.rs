@@ -74,6 +74,12 @@ pub(crate) fn is_untouched() -> bool {
     STATE.with_borrow(|state| state.written.is_empty()) && pool::none_in_transaction()
 }
 
+/// What is done on nodes from now on can be undone by [`begin_anew`]: the transaction has opened nothing on any node, and no other scan
+/// still expects rows, which would be lost.
+pub(crate) fn can_begin_anew() -> bool {
+    is_untouched() && pool::none_is_read()
+}
+
 /// This transaction has written the shard.
 pub(crate) fn has_written(shard: ShardId) -> bool {
     STATE.with_borrow(|state| state.written.iter().any(|written| written.shard == shard))
@@ -406,7 +412,7 @@ fn end_transaction(committed: bool) {
     STATE.with_borrow_mut(|state| *state = State::default());
 }
 
-/// Undoes what the statement has done on nodes that is about to be done anew: the transaction was untouched before it.
+/// Undoes what the statement has done on nodes that is about to be done anew: [`can_begin_anew`] was true before it.
 pub(crate) fn begin_anew() {
     let sessions = pool::all();
     let mut open: Vec<_> =

@@ -1,8 +1,8 @@
 //! A write over several shards that is executed anew, because it was the victim of a deadlock or a node refused its time.
 //!
 //! PostgreSQL leaves that to the client. But a statement over all shards holds rows on all nodes before it waits, and meets
-//! transactions by key all the time. While nothing of its transaction existed on any node before, and no row was sent to the client, all
-//! that the statement has done can be undone and nobody has seen it. Its parameters keep their values, those of volatile functions too.
+//! transactions by key all the time. While nothing of its transaction existed on any node before, no other scan has rows to come, and no row was
+//! sent to the client, all that the statement has done can be undone and nobody has seen it. Its parameters keep their values, those of volatile functions too.
 
 use crate::session::moment;
 use crate::session::statement_time::StatementTime;
@@ -38,7 +38,7 @@ impl Again {
     ) -> Result<Option<T>, PgError> {
         let may_try_again = self.failures.get() < TRIES
             && transaction::has_plain_isolation()
-            && transaction::is_untouched();
+            && transaction::can_begin_anew();
         if !may_try_again {
             return body().map(Some).map_err(moment::explain);
         }

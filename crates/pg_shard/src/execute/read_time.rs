@@ -30,11 +30,15 @@ impl Read {
     /// session.
     pub(super) fn choose_time(
         &mut self,
-        io: &ScanIo,
+        io: &mut ScanIo,
         tables: &[Rc<DistributedTable>],
         shards: &[usize],
     ) -> Result<(), PgError> {
         self.time = None;
+        if self.locks() {
+            // Sub-queries that it is computed with may write: before it begins, since what it does is undone if it is begun anew.
+            drop(io.arguments(shards));
+        }
         let has_none = self.shared().is_some() || self.is_read_anew();
         if has_none || shards.is_empty() || !moment::is_wanted() {
             return Ok(());
@@ -44,7 +48,7 @@ impl Read {
         if !is_one_of_several && !tables[0].spreads(shards) {
             return Ok(());
         }
-        self.is_first = transaction::is_untouched();
+        self.is_first = transaction::can_begin_anew();
         pool::acting_as(self.user(), || {
             if let Ok(parts) = assign(tables, shards, &[]) {
                 pool::open_each_missing(parts.iter().map(|it| &it.0));

@@ -545,6 +545,13 @@ pub(crate) fn none_in_transaction() -> bool {
         .with_borrow(|sessions| sessions.iter().all(|pooled| pooled.session.borrow().depth == 0))
 }
 
+/// No scan of this backend expects rows of a session.
+pub(crate) fn none_is_read() -> bool {
+    SESSIONS.with_borrow(|sessions| {
+        sessions.iter().all(|pooled| pooled.session.borrow().reader.is_none())
+    })
+}
+
 /// Nothing has to be done about any session at the end of a transaction.
 pub(crate) fn all_at_rest() -> bool {
     SESSIONS.with_borrow(|sessions| {

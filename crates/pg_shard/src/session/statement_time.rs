@@ -101,7 +101,7 @@ impl StatementTime {
         let is_wanted = |node: &&shardmap::NodeAddress| !pool::seems_silent(node);
         pool::open_each_missing(nodes.iter().filter(is_wanted));
         for refusals in 1.. {
-            let was_untouched = transaction::is_untouched();
+            let can_begin_anew = transaction::can_begin_anew();
             let outcome = nodes.iter().filter(is_wanted).try_for_each(|node| {
                 match pool::session(node, Stale::IsHarmless) {
                     Ok(session) => self.send(&session),
@@ -111,7 +111,7 @@ impl StatementTime {
             });
             let outcome = outcome.and_then(|()| self.receive());
             match outcome {
-                Err(error) if is_refusal(&error) && was_untouched && refusals < TRIES => {
+                Err(error) if is_refusal(&error) && can_begin_anew && refusals < TRIES => {
                     transaction::begin_anew();
                     self.choose_again(refusals);
                 }
