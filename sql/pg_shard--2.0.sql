@@ -227,6 +227,12 @@ DECLARE
 BEGIN
     FOREACH own IN ARRAY coalesce(restored, '{}') LOOP
         EXECUTE format('SELECT %s.undistribute_table($1)', functions) USING own::regclass;
+        IF EXISTS (SELECT FROM pg_trigger WHERE tgrelid = own AND NOT tgisinternal AND tgenabled IN ('A', 'R'))
+           OR EXISTS (SELECT FROM pg_rewrite WHERE ev_class = own AND ev_enabled IN ('A', 'R')) THEN
+            /* They would run with the caller's rights. */
+            RAISE EXCEPTION 'cannot drop the restored rows of table "%": it has triggers or rules that fire always', own::regclass
+                USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Have them fire as ORIGIN does, and change them back behind it.';
+        END IF;
         EXECUTE format('DELETE FROM ONLY %s', own::regclass);
     END LOOP;
 END;
@@ -527,7 +533,7 @@ REVOKE ALL ON pgs_catalog.orphaned_shard FROM PUBLIC;
 GRANT SELECT ON pgs_catalog.orphaned_shard TO pg_monitor;
 COMMENT ON TABLE pgs_catalog.orphaned_shard
     IS 'shards that a lost node may still have though it has no placement of them: dropped when it is back';
-SELECT pg_catalog.pg_extension_config_dump('pgs_catalog.orphaned_shard', '');
+/* A dump leaves it out: what is to be dropped may have become a placement again when the dump is restored. */
 
 CREATE FUNCTION pgs_catalog.known_nodes(
         OUT name text, OUT port integer, OUT is_listed boolean, OUT takes_shards boolean)
@@ -813,8 +819,9 @@ CREATE FUNCTION pgs_catalog.run_command_on_shards(
         table_name regclass, command text, OUT shard_id bigint, OUT success boolean, OUT result text)
     RETURNS SETOF record LANGUAGE sql AS $$
     SELECT shard_id, pg_catalog.bool_and(success),
-           coalesce(pg_catalog.min(result) FILTER (WHERE NOT success), (pg_catalog.array_agg(result))[1])
-      FROM pgs_catalog.run_command_on_placements($1, $2) GROUP BY 1 ORDER BY 1
+           coalesce(pg_catalog.min(result) FILTER (WHERE NOT success), (pg_catalog.array_agg(result ORDER BY number))[1])
+      FROM pgs_catalog.run_command_on_placements($1, $2) WITH ORDINALITY AS r(shard_id, node_name, node_port, success, result, number)
+     GROUP BY 1 ORDER BY 1
 $$;
 COMMENT ON FUNCTION pgs_catalog.run_command_on_shards(regclass, text)
     IS 'the same with one row for each shard, whose placements all run the command';

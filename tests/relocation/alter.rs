@@ -130,3 +130,18 @@ fn clients_with_prepared_statements_go_on_while_a_table_is_altered() {
     assert_eq!(cluster.text("SELECT sum(v) FROM accounts"), "100000");
     check(&cluster);
 }
+
+#[test]
+fn a_partitioned_table_is_not_distributed_anew() {
+    let cluster = TestCluster::up(2);
+    cluster.sql("CREATE TABLE p (k int, v int) PARTITION BY RANGE (v); CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (9)");
+    cluster.sql("SELECT create_distributed_table('p', 'k', 2); INSERT INTO p SELECT g, g FROM generate_series(1, 8) AS g");
+    for table in ["p", "p1"] {
+        for change in ["shard_count => 3", "distribution_column => 'v'", "colocate_with => 'none'"]
+        {
+            let call = format!("SELECT alter_distributed_table('{table}', {change})");
+            assert_eq!(cluster.error(&call).sqlstate, "0A000", "{call}");
+        }
+    }
+    assert_eq!(cluster.text("SELECT count(*) FROM p"), "8");
+}

@@ -5,10 +5,10 @@
 //! travels as text.
 
 /// By OID: bool, bytea, "char", name, int8, int2, int4, text, oid, json, float4, float8, macaddr, inet, cidr, bpchar, varchar, date, time,
-/// timestamp, timestamptz, interval, timetz, bit, varbit, numeric, uuid, jsonb.
-const TYPES: [u32; 28] = [
+/// timestamp, timestamptz, timetz, bit, varbit, numeric, uuid, jsonb.
+const TYPES: [u32; 27] = [
     16, 17, 18, 19, 20, 21, 23, 25, 26, 114, 700, 701, 829, 869, 650, 1042, 1043, 1082, 1083, 1114,
-    1184, 1186, 1266, 1560, 1562, 1700, 2950, 3802,
+    1184, 1266, 1560, 1562, 1700, 2950, 3802,
 ];
 
 /// Arrays of bool, bytea, int2, int4, text, bpchar, varchar, int8, float4, float8, timestamp, date, timestamptz, numeric, uuid, jsonb.

@@ -18,7 +18,10 @@ pub fn runs_only_servers_own(table: Oid) -> bool {
             return false;
         }
         let descriptor = (*relation).rd_att;
-        let is_plain = has_plain_columns(descriptor) && has_plain_expressions(descriptor);
+        // A partition's rows are checked against the bounds of all above it.
+        let is_partition = (*(*relation).rd_rel).relispartition;
+        let is_plain =
+            !is_partition && has_plain_columns(descriptor) && has_plain_expressions(descriptor);
         pg_sys::RelationClose(relation);
         is_plain && index_names(table).into_iter().all(|(index, _)| is_plain_index(index))
     }

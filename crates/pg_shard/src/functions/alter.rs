@@ -137,9 +137,25 @@ fn concerned(
             is_sharded && lie_together(&[Rc::clone(table), Rc::clone(other)])
         }));
     }
-    tables.iter().try_for_each(|table| check_owner(table.oid))?;
+    for table in &tables {
+        check_owner(table.oid)?;
+        check_is_whole(table)?;
+    }
     tables.sort_by_key(|table| table.oid.to_u32());
     Ok(tables)
+}
+
+/// Partitioned tables and their partitions are refused.
+fn check_is_whole(table: &DistributedTable) -> Result<(), PgError> {
+    let is_partition = table::describe(table.oid).is_some_and(|relation| relation.is_partition);
+    if !table.is_partitioned && !is_partition {
+        return Ok(());
+    }
+    Err(PgError::unsupported(
+        format!("cannot distribute table \"{}\" anew", table.name),
+        "Undistribute the partitioned table with all its partitions, and distribute it again.",
+    )
+    .detail("It is partitioned, or a partition."))
 }
 
 /// Makes local tables of them, those first to which no other one refers.

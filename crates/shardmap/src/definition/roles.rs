@@ -99,8 +99,8 @@ pub fn change(before: &Roles, after: &Roles, by_superuser: bool) -> Vec<String> 
     all
 }
 
-/// The statements that give a node the roles that it lacks, with their settings, and memberships that it lacks among all of them. What a
-/// node has stays as it is. Where a session may not create roles, nothing happens.
+/// The statements that give a node the roles that it lacks, with those of their settings that it takes, and memberships that it lacks among
+/// all of them. What a node has stays as it is. Where a session may not create roles, nothing happens.
 pub fn missing(all: &Roles) -> Vec<String> {
     let own = all.roles.iter().filter(|role| !role.is_built_in);
     let mut statements: Vec<String> = own
@@ -108,7 +108,11 @@ pub fn missing(all: &Roles) -> Vec<String> {
             let settings = all.settings.iter().filter(|one| one.role.as_ref() == Some(&role.name));
             let mut body = create(role);
             for setting in settings {
-                body += &format!("; {}", on_database(setting, &set(setting)));
+                // A node may lack what a setting names, a locale for instance.
+                body += &format!(
+                    "; BEGIN {}; EXCEPTION WHEN OTHERS THEN NULL; END",
+                    on_database(setting, &set(setting))
+                );
             }
             if_allowed(&if_lacking(role, &body))
         })
