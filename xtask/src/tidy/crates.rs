@@ -4,8 +4,9 @@
 //! that there are no circles follows from the order of [`ARROWS`], in which a crate names earlier ones only.
 
 /// Each crate with the crates of this workspace that it may use, those below first.
-pub(super) const ARROWS: [(&str, &[&str]); 15] = [
+pub(super) const ARROWS: [(&str, &[&str]); 16] = [
     ("shardmap", &[]),
+    ("dispatch", &[]),
     ("plan", &["shardmap"]),
     ("planner", &["plan"]),
     ("protocol", &[]),
@@ -19,7 +20,10 @@ pub(super) const ARROWS: [(&str, &[&str]); 15] = [
     ("pg", &["shardmap", "plan", "planner", "protocol", "timeline", "commit", "sharing"]),
     (
         "pg_shard",
-        &["pg", "shardmap", "plan", "protocol", "timeline", "commit", "deadlock", "sharing"],
+        &[
+            "pg", "shardmap", "dispatch", "plan", "protocol", "timeline", "commit", "deadlock",
+            "sharing",
+        ],
     ),
     ("testkit", &["cluster", "tpch", "history"]),
     ("xtask", &["cluster", "tpch"]),

@@ -1,6 +1,7 @@
 //! What EXPLAIN (VERBOSE) shows of a node.
 
-use super::read::{Read, assign, named, sharers};
+use super::assignment::{assign, named, sharers};
+use super::read::Read;
 use crate::catalog::DistributedTable;
 use crate::naming::tell_as_table;
 use crate::session::pool::{self, Stale};
@@ -20,7 +21,7 @@ impl Read {
         tables: &[Rc<DistributedTable>],
         shards: &[usize],
     ) -> Result<(), PgError> {
-        let groups = assign(tables, shards, &[])?;
+        let groups = assign(tables, shards, &[], &pool::avoided())?;
         let Some((node, group)) = groups.first() else { return Ok(()) };
         let codecs = io.codecs();
         let arguments = io.arguments_for(group, &[], &|text| self.sealed(node, text));

@@ -9,13 +9,15 @@
 //! Only at READ COMMITTED: a node might meet a row changed since the snapshot where PostgreSQL would not come so far. Replicated tables, whose
 //! rows have no place in common, are an exception: there is no other way, and what the client may see is 40001 once more than needed.
 
-use super::lost_in_the_middle;
+use super::assignment::assign;
 use super::merge::Merge;
-use super::read::{Read, assign};
+use super::node_read::lost_in_the_middle;
+use super::read::Read;
 use super::render;
 use crate::activity::{Kind, Work};
 use crate::session::Session;
 use crate::session::ending::run_all;
+use crate::session::pool;
 use crate::session::pool::SessionRef;
 use crate::transaction;
 use pg::PgError;
@@ -101,7 +103,7 @@ impl Read {
     pub(super) fn lock_any(&mut self, io: &mut ScanIo, mut wanted: u64) -> Result<u64, PgError> {
         let tables = self.tables()?;
         let shards = self.shards(io, &tables[0])?;
-        let mut parts = assign(&tables, &shards, &[])?;
+        let mut parts = assign(&tables, &shards, &[], &pool::avoided())?;
         // Other backends begin elsewhere.
         let turn =
             pg::server::transaction::backend_pid().unsigned_abs() as usize % parts.len().max(1);

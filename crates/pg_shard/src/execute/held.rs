@@ -6,8 +6,8 @@
 //! statements may use the session meanwhile. What the node has not executed by the end is closed with the session's next flight,
 //! because an open portal would be in the way of changes of the table's definition.
 
-use super::lost_in_the_middle;
-use super::read::{NodeRead, Read, State};
+use super::node_read::{NodeRead, lost_in_the_middle};
+use super::read::{Read, State};
 use crate::session::Failure;
 use crate::session::pool::{self, Stale};
 use crate::session::stream::Stream;

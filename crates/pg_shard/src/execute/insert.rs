@@ -1,5 +1,6 @@
 //! INSERT of rows that are computed here: each goes to the shard of its key.
 
+use super::explain::render_generic;
 use super::render;
 use super::sink::Sink;
 use super::spread::{Send, write_shards};
@@ -325,7 +326,7 @@ impl Scan for InsertRows {
         let table = catalog::get(self.plan.table)?;
         explain.text("Shards", &format!("decided row by row, of {}", table.map.len()));
         if self.plan.by_statement {
-            explain.text("Remote SQL", &super::read::render_generic(&self.plan.template)?);
+            explain.text("Remote SQL", &render_generic(&self.plan.template)?);
         } else {
             let columns: Vec<String> =
                 self.plan.columns.iter().map(|name| catalog::quote(name)).collect();

@@ -3,7 +3,7 @@
 //! A stream's next row is taken when the executor asks for the row after it, so that a row stays where it is while it is in
 //! use, and no node is read further than one row ahead: what is not wanted yet waits in the sockets and in the nodes.
 
-use super::read::{NodeRead, Taken, take};
+use super::node_read::{NodeRead, Taken, take};
 use crate::activity::Work;
 use crate::session::Failure;
 use crate::session::pool::SessionRef;

@@ -5,36 +5,30 @@
 //! delivered a row, is replaced by other placements of its shards. After that a lost node is an error, never a
 //! short result.
 
+use super::explain::{explain_shards, render_generic};
 use super::first_free::Claimed;
 use super::merge::Merge;
+use super::node_read::{NodeRead, Taken, abandon, take, tell_done, wait_any};
 use super::read_time::{ReadTime, explained};
-use super::repartition::{self, Spooled, parts_of};
+use super::repartition::{Spooled, parts_of};
 use super::write::lock_rows_of;
-use super::{lost_in_the_middle, prune, render, tables};
+use super::{prune, tables};
 use crate::activity::{Kind, Work};
 use crate::catalog::{self, DistributedTable};
-use crate::naming::tell_as_table;
-use crate::plan::compiled::{self, Compiled};
-use crate::session::age;
-use crate::session::alive::check_all;
-use crate::session::capabilities;
-use crate::session::pool::{self, SessionRef, Stale};
+use crate::plan::compiled::Compiled;
+use crate::session::Failure;
+use crate::session::pool::SessionRef;
 use crate::session::snapshot::{self, Shared};
-use crate::session::stream::{Stream, stop_together};
-use crate::session::{Event, Failure, NoSession, Request, Sql, StatementKey};
-use crate::settings;
-use crate::transaction;
+use crate::session::stream::stop_together;
+use dispatch::read::Times;
+use pg::PgError;
 use pg::exec::explain::Explain;
-use pg::exec::merge::{Head, MergeOrder};
-use pg::exec::rows::Codecs;
+use pg::exec::merge::MergeOrder;
 use pg::exec::scan_io::{Scan, ScanIo};
-use pg::net::wait::{Readiness, WaitSet, clock};
-use pg::server::transaction::Isolation;
 use pg::sys::plan::{Command, Key, Piece, Plan, ShardScan, SortKey};
-use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
-use protocol::{Arguments, Message};
-use shardmap::{NodeAddress, Prune, Shard, repartition::RepartitionedRows};
+use protocol::Arguments;
+use shardmap::{Prune, Shard, repartition::RepartitionedRows};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -65,8 +59,8 @@ pub(crate) struct Read {
     pub(super) is_first: bool,
     /// Something of what has come was handed on: it cannot be read at another time any more.
     pub(super) has_yielded: bool,
-    /// How often a time was refused.
-    pub(super) tries: u32,
+    /// Its attempts to read at a time that all nodes accept.
+    pub(super) times: Times,
 }
 
 pub(super) enum State {
@@ -77,25 +71,6 @@ pub(super) enum State {
     Merging(Merge),
     /// All rows have come; those kept are all of them if `keeping`.
     Finished,
-}
-
-/// What one node delivers.
-pub(super) struct NodeRead {
-    pub(super) node: NodeAddress,
-    pub(super) shards: Vec<usize>,
-    pub(super) session: SessionRef,
-    pub(super) stream: Stream,
-    /// The row that the stream has come to, if it is one to be merged.
-    pub(super) head: Option<Head>,
-    /// The node's portal, if the statement is bound and not executed.
-    pub(super) portal: Option<u64>,
-}
-
-impl Drop for NodeRead {
-    fn drop(&mut self) {
-        // After an error nobody has told the session that the query, and the store for its rows, are gone.
-        self.stream.state.borrow_mut().unwanted = true;
-    }
 }
 
 impl Read {
@@ -116,7 +91,7 @@ impl Read {
             time: None,
             is_first: false,
             has_yielded: false,
-            tries: 0,
+            times: Times::default(),
         }
     }
 
@@ -180,7 +155,7 @@ impl Read {
 
     /// The rows that are locked on the nodes are kept from others by locks of this server too, as those of replicated shards are
     /// that are going to be written: to lose a node's locks with the node is no harm.
-    fn holds_locks_here(&self, table: &DistributedTable, shards: &[usize]) -> bool {
+    pub(super) fn holds_locks_here(&self, table: &DistributedTable, shards: &[usize]) -> bool {
         matches!(&self.compiled.plan, Plan::ShardScan(plan) if plan.is_target)
             && shards.iter().all(|index| table.placements[*index].len() > 1)
     }
@@ -294,9 +269,9 @@ impl Read {
     }
 
     /// No row is given out before all nodes have accepted the time: one may refuse it.
-    fn waits_for_all(&self) -> bool {
+    pub(super) fn waits_for_all(&self) -> bool {
         let at = self.shared().map_or_else(|| self.own_time(), Shared::time);
-        self.is_early || self.tries > 0 || at.is_some_and(|at| at.is_unclean)
+        self.is_early || self.times.refused() > 0 || at.is_some_and(|at| at.is_unclean)
     }
 
     /// Waits until all nodes have taken their snapshots.
@@ -373,7 +348,7 @@ impl Read {
         Some(order)
     }
 
-    fn merge_keys(&self) -> &[SortKey] {
+    pub(super) fn merge_keys(&self) -> &[SortKey] {
         if let Some(first_free) = self.first_free() {
             return &first_free.merge;
         }
@@ -381,183 +356,6 @@ impl Read {
             Plan::ShardScan(plan) => &plan.merge,
             Plan::Routed(_) | Plan::InsertedRows(_) | Plan::ComputedModify(_) => &[],
         }
-    }
-
-    /// Starts the statement on nodes that together hold the shards; `avoid` are nodes known to be gone.
-    pub(super) fn open(
-        &self,
-        io: &mut ScanIo,
-        tables: &[Rc<DistributedTable>],
-        shards: &[usize],
-        mut avoid: Vec<NodeAddress>,
-    ) -> Result<Vec<NodeRead>, PgError> {
-        let mut reads = Vec::new();
-        let mut left = shards.to_vec();
-        let mut refusal: Option<PgError> = None;
-        while !left.is_empty() {
-            let mut next = Vec::new();
-            // What this server has refused says more than that no placement is left.
-            let parts =
-                assign(tables, &left, &avoid).map_err(|error| refusal.take().unwrap_or(error))?;
-            if self.reads_ctids() {
-                check_leaders(&tables[0], &parts)?;
-            }
-            if parts.len() > 1 {
-                pool::acting_as(self.user(), || pool::open_missing(parts.iter().map(|it| &it.0)));
-            }
-            for (node, group) in &parts {
-                match self.open_node(io, tables, node, group, sharers(&parts, node))? {
-                    Ok(read) => reads.push(read),
-                    Err(error) => {
-                        pg::sys::error::warning(pool::connection_failed(node, &error));
-                        transaction::lose_node(node, &error)?;
-                        avoid.push(node.clone());
-                        next.extend(group);
-                        if pool::is_own_refusal(&error) {
-                            refusal = Some(error);
-                        }
-                    }
-                }
-            }
-            left = next;
-        }
-        Ok(reads)
-    }
-
-    /// A write compares the rows' `ctid`s with those of another scan: placements have different ones.
-    fn reads_ctids(&self) -> bool {
-        matches!(&self.compiled.plan, Plan::ShardScan(plan) if plan.by_ctid)
-    }
-
-    /// Starts the statement on one node. The inner error says that the node cannot be reached.
-    fn open_node(
-        &self,
-        io: &mut ScanIo,
-        tables: &[Rc<DistributedTable>],
-        node: &NodeAddress,
-        shards: &[usize],
-        sharers: u16,
-    ) -> Result<Result<NodeRead, PgError>, PgError> {
-        let table = &*tables[0];
-        let codecs = io.codecs();
-        let arguments = io.sealed_arguments(shards, &|text| self.sealed(node, text));
-        let shared = self.shared.as_ref();
-        let statement = shared.map(Shared::number);
-        for attempt in 0..2 {
-            let found = pool::acting_as(self.user(), || {
-                pool::session_of(node, Stale::IsHarmless, statement)
-            });
-            // A session that is found to be broken may have had the snapshot.
-            if shared.is_some_and(Shared::is_torn) {
-                return Err(lost_in_the_middle(node, None));
-            }
-            let session = match found {
-                Ok(session) => session,
-                Err(NoSession::Unreachable(error)) => return Ok(Err(error)),
-                // Another node may be reached; a read marks nothing.
-                Err(NoSession::Refused(error)) if pool::is_own_refusal(&error) => {
-                    return Ok(Err(error));
-                }
-                Err(NoSession::Refused(error)) => return Err(error),
-            };
-            let had_transaction = session.borrow().depth > 0;
-            let ready = self
-                .take_snapshot(&session)
-                .and_then(|()| age::must_show(&session, tables, shards));
-            match ready {
-                Ok(()) => {}
-                Err(Failure::Lost(error)) => return Ok(Err(error)),
-                Err(Failure::Statement(error)) => return Err(error),
-            }
-            let level = self.level(io, &session);
-            // Parallel workers lock no rows.
-            if !self.locks() {
-                session.borrow_mut().sharers = sharers;
-            }
-            let portal = self.is_held().then(|| session.borrow_mut().hold_next());
-            session.borrow_mut().announces = self.waits_for_all() && portal.is_none();
-            self.read_at_time(&session);
-            let sent = self.send(&session, level, table, shards, &codecs, &arguments)?;
-            match sent {
-                Ok(()) => {
-                    if self.locks() && !self.holds_locks_here(table, shards) {
-                        session.borrow_mut().locked = true;
-                    }
-                    let head = (!self.merge_keys().is_empty()).then(|| io.new_head());
-                    let rows = head.as_ref().map_or_else(|| io.rows(), |it| Rc::clone(it.store()));
-                    let stream = Stream::attach(&session, rows);
-                    return Ok(Ok(NodeRead {
-                        portal,
-                        node: node.clone(),
-                        shards: shards.to_vec(),
-                        session,
-                        stream,
-                        head,
-                    }));
-                }
-                Err(Failure::Lost(error)) if shared.is_some_and(Shared::is_torn) => {
-                    return Err(lost_in_the_middle(node, Some(&error)));
-                }
-                Err(Failure::Lost(error)) if had_transaction || attempt > 0 => {
-                    return Ok(Err(error));
-                }
-                Err(Failure::Lost(_)) => pool::discard_broken(),
-                Err(Failure::Statement(error)) => return Err(error),
-            }
-        }
-        Ok(Err(PgError::new(SqlState::CONNECTION_FAILURE, "the connection breaks again and again")))
-    }
-
-    /// Sends the statement: one that the node keeps prepared if it concerns one shard, else one that unites the node's shards.
-    fn send(
-        &self,
-        session: &SessionRef,
-        level: Option<(u32, Isolation)>,
-        table: &DistributedTable,
-        shards: &[usize],
-        codecs: &Codecs,
-        arguments: &Arguments,
-    ) -> Result<Result<(), Failure>, PgError> {
-        let (types, is_plain) = (codecs.argument_types(), self.compiled.plan.is_plain());
-        let template = self.template();
-        let (opening, closing) = self.around();
-        if let Some(claimed) = &self.claimed {
-            let sql = self.claim_sql(claimed, shards)?;
-            let again = || Ok(sql.clone());
-            let text = match claimed {
-                Claimed::Places(_) => Sql::Once(&sql),
-                // The same for every claim.
-                Claimed::First { .. } => {
-                    let template = compiled::text_number(&sql, types);
-                    Sql::Spooled(StatementKey { template, part: 0 }, &again)
-                }
-            };
-            let request = Request::new(text, types, arguments).plain_if(is_plain);
-            return Ok(session.borrow_mut().send(&request, level));
-        }
-        if let [only] = shards[..] {
-            let key = StatementKey {
-                template: self.compiled.template_number(self.around(), template, types)?,
-                part: table.shard_id(only).0,
-            };
-            let render = || Ok(format!("{opening}{}{closing}", render(template, only)?));
-            let request =
-                Request::new(Sql::Spooled(key, &render), types, arguments).plain_if(is_plain);
-            return Ok(session.borrow_mut().send(&request, level));
-        }
-        let sql: Result<Vec<String>, PgError> =
-            shards.iter().map(|index| render(template, *index)).collect();
-        let sql = format!("{opening}{}{closing}", sql?.join(" UNION ALL "));
-        let request = Request::new(Sql::Once(&sql), types, arguments).plain_if(is_plain);
-        Ok(session.borrow_mut().send(&request, level))
-    }
-
-    fn level(&self, io: &ScanIo, session: &SessionRef) -> Option<(u32, Isolation)> {
-        if self.locks() && (self.is_held() || !io.is_whole_transaction()) {
-            let (level, isolation) = transaction::level_for_write();
-            return Some((level + self.savepoints(session), isolation));
-        }
-        transaction::level_for_read(&session.borrow())
     }
 
     /// Takes the next row from whichever node has one.
@@ -659,54 +457,6 @@ impl Read {
         self.is_early && !matches!(self.state, State::Ready)
     }
 
-    /// Another placement takes over, if the node was lost before it delivered anything.
-    pub(super) fn replace(
-        &self,
-        io: &mut ScanIo,
-        read: &NodeRead,
-        failure: Failure,
-    ) -> Result<Vec<NodeRead>, PgError> {
-        let tables = self.tables()?;
-        match failure {
-            Failure::Statement(_)
-                if failure.is_stale_statement()
-                    && !read.stream.state.borrow().started
-                    && is_afresh(&read.session) =>
-            {
-                match self.open_node(io, &tables, &read.node, &read.shards, 1)? {
-                    Ok(again) => Ok(vec![again]),
-                    Err(_) => self.open(io, &tables, &read.shards, vec![read.node.clone()]),
-                }
-            }
-            Failure::Statement(error) => {
-                if pg::exec::partial_state::is_surprise(&error) {
-                    capabilities::forget();
-                }
-                repartition::learn_from(&error);
-                Err(tell_as_table(error, &named(&tables, &read.shards), &read.node))
-            }
-            Failure::Lost(error) => {
-                let proven_before = read.stream.state.borrow().started;
-                pool::discard_broken();
-                if proven_before
-                    || self.is_settled()
-                    || self.shared.as_ref().is_some_and(Shared::is_torn)
-                {
-                    return Err(lost_in_the_middle(&read.node, Some(&error)));
-                }
-                transaction::lose_node(&read.node, &error)?;
-                // A restarted node has closed a connection that looked good: it is asked once more.
-                if !pool::avoided().contains(&read.node)
-                    && let Ok(again) = self.open_node(io, &tables, &read.node, &read.shards, 1)?
-                {
-                    return Ok(vec![again]);
-                }
-                pg::sys::error::warning(pool::connection_failed(&read.node, &error));
-                self.open(io, &tables, &read.shards, vec![read.node.clone()])
-            }
-        }
-    }
-
     /// The kept rows answer what would be asked now: a sub-query for each row of another asks the nodes twice at most.
     fn would_ask_the_same(&self, io: &mut ScanIo) -> Result<bool, PgError> {
         let Some((shards, arguments)) = &self.kept_for else { return Ok(false) };
@@ -752,194 +502,6 @@ impl Read {
         }
         stop_together(&busy.into_inner());
     }
-}
-
-/// The statement can be sent once more: nothing has come by the node's snapshot, or there is none.
-fn is_afresh(session: &SessionRef) -> bool {
-    let mut session = session.borrow_mut();
-    if session.snapshot.as_ref().is_some_and(|snapshot| !snapshot.has_answered) {
-        session.roll_back();
-    }
-    session.depth == 0
-}
-
-fn tell_done(told: Option<&Work>, read: &NodeRead) {
-    if let Some(told) = told {
-        told.done(read.shards.len());
-    }
-}
-
-pub(super) enum Taken {
-    Row(Message),
-    Nothing,
-    End,
-    Spilled,
-    Failed(Failure),
-}
-
-pub(super) fn take(read: &mut NodeRead) -> Taken {
-    {
-        let mut state = read.stream.state.borrow_mut();
-        if let Some(failure) = state.failure.take() {
-            return Taken::Failed(failure);
-        }
-        if state.done {
-            return Taken::Spilled;
-        }
-    }
-    let event = read.session.borrow_mut().poll();
-    match event {
-        Ok(Event::Row(row)) => {
-            read.stream.state.borrow_mut().started = true;
-            Taken::Row(row)
-        }
-        Ok(Event::Wait) => Taken::Nothing,
-        Ok(Event::Done(_)) => {
-            read.stream.state.borrow_mut().done = true;
-            read.session.borrow_mut().reader = None;
-            Taken::End
-        }
-        Err(failure) => {
-            read.stream.state.borrow_mut().done = true;
-            read.session.borrow_mut().reader = None;
-            Taken::Failed(failure)
-        }
-    }
-}
-
-fn wait_any(reads: &[NodeRead]) -> Result<(), PgError> {
-    if let [only] = reads {
-        // What was lost is noticed at the next poll.
-        let _ = only.session.borrow_mut().wait();
-        return Ok(());
-    }
-    let sockets: Vec<_> =
-        reads.iter().map(|read| (read.session.borrow().socket(), Readiness::Readable)).collect();
-    let set = WaitSet::new(&sockets);
-    let limit = settings::silence_timeout();
-    let since = clock();
-    loop {
-        match set.wait(limit) {
-            Some(index) => {
-                let _ = reads[index].session.borrow_mut().consume();
-                return Ok(());
-            }
-            None if limit.is_some_and(|limit| clock() - since >= limit) => {
-                let sessions: Vec<_> = reads.iter().map(|read| &read.session).collect();
-                let _ = check_all(&sessions);
-                return Ok(());
-            }
-            None => {}
-        }
-    }
-}
-
-/// The executor needs no more rows of this node, but perhaps its snapshot; true if what is under way there has to be stopped.
-fn abandon(read: &NodeRead, keeps_snapshot: bool) -> bool {
-    if read.stream.state.borrow().done {
-        return false;
-    }
-    read.stream.state.borrow_mut().done = true;
-    let Ok(mut session) = read.session.try_borrow_mut() else { return false };
-    session.reader = None;
-    // Often the rest is here already.
-    loop {
-        match session.poll() {
-            Ok(Event::Row(_)) => {}
-            Ok(Event::Wait) => break,
-            Ok(Event::Done(_)) | Err(_) => return false,
-        }
-    }
-    if session.depth > 0
-        && (session.wrote
-            || session.locked
-            || keeps_snapshot && session.snapshot.is_some()
-            || pg::server::transaction::isolation_level() != Isolation::ReadCommitted)
-    {
-        // A cancel would abort the remote transaction: read the rest and throw it away.
-        let _ = session.finish(&mut |_| Ok(()));
-        return false;
-    }
-    true
-}
-
-/// Which node reads which shards: the first healthy placement of each that is not to be avoided.
-pub(super) fn assign(
-    tables: &[Rc<DistributedTable>],
-    shards: &[usize],
-    avoid: &[NodeAddress],
-) -> Result<Vec<(NodeAddress, Vec<usize>)>, PgError> {
-    if let ([index], [table], []) = (shards, tables, avoid)
-        && !pool::avoids_any()
-    {
-        let leader =
-            table.healthy(*index).next().ok_or_else(|| super::unreadable(table, *index))?;
-        return Ok(vec![(leader.node.clone(), vec![*index])]);
-    }
-    let mut groups: Vec<(NodeAddress, Vec<usize>)> = Vec::new();
-    let silent = pool::avoided();
-    for index in shards {
-        let nodes = common_nodes(tables, *index);
-        let mut usable = nodes.iter().filter(|node| !avoid.contains(node)).peekable();
-        let first = usable.peek().map(|node| (*node).clone());
-        let node = usable
-            .find(|node| !silent.contains(node))
-            .cloned()
-            .or(first)
-            .ok_or_else(|| super::unreadable(&tables[0], *index))?;
-        match groups.iter_mut().find(|(known, _)| *known == node) {
-            Some((_, group)) => group.push(*index),
-            None => groups.push((node, vec![*index])),
-        }
-    }
-    Ok(groups)
-}
-
-/// On how many nodes of this one's host a statement runs.
-pub(super) fn sharers(parts: &[(NodeAddress, Vec<usize>)], node: &NodeAddress) -> u16 {
-    let there = parts.iter().filter(|(other, _)| other.host == node.host).count();
-    u16::try_from(there).unwrap_or(u16::MAX)
-}
-
-/// The nodes that hold healthy placements of one shard of every table, the first table's leader first.
-pub(crate) fn common_nodes(tables: &[Rc<DistributedTable>], index: usize) -> Vec<NodeAddress> {
-    let Some((first, others)) = tables.split_first() else { return Vec::new() };
-    first
-        .healthy(index)
-        .map(|placement| &placement.node)
-        .filter(|node| {
-            others.iter().all(|other| {
-                let index = other.beside(index);
-                index < other.map.len()
-                    && other.healthy(index).any(|placement| placement.node == **node)
-            })
-        })
-        .cloned()
-        .collect()
-}
-
-/// Nobody but the leaders is asked.
-fn check_leaders(
-    table: &DistributedTable,
-    parts: &[(NodeAddress, Vec<usize>)],
-) -> Result<(), PgError> {
-    for (node, shards) in parts {
-        for index in shards {
-            let leader = table.healthy(*index).next();
-            if let Some(leader) = leader.filter(|leader| leader.node != *node) {
-                return Err(PgError::new(
-                    SqlState::CONNECTION_FAILURE,
-                    format!(
-                        "cannot read the ctid of rows of table \"{}\" from another placement",
-                        table.name
-                    ),
-                )
-                .detail(format!("Node \"{}\" cannot be reached.", leader.node))
-                .hint("Leave ctid out of the statement, or start the node again."));
-            }
-        }
-    }
-    Ok(())
 }
 
 impl Scan for Read {
@@ -1045,54 +607,4 @@ impl Scan for Read {
         }
         Ok(())
     }
-}
-
-/// The shards of a group, each with its table.
-pub(super) fn named<'a>(
-    tables: &'a [Rc<DistributedTable>],
-    shards: &[usize],
-) -> Vec<(&'a DistributedTable, usize)> {
-    let of_table = |table: &'a Rc<DistributedTable>| shards.iter().map(|index| (&**table, *index));
-    tables.iter().flat_map(of_table).collect()
-}
-
-/// Nodes and SQL as EXPLAIN shows them.
-pub(crate) fn explain_shards(
-    explain: &mut Explain,
-    io: &mut ScanIo,
-    tables: &[Rc<DistributedTable>],
-    shards: &[usize],
-    (opening, closing): (&str, &str),
-    template: &[Piece],
-) -> Result<(), PgError> {
-    let mut nodes: Vec<String> = Vec::new();
-    for index in shards {
-        if let Some(node) = common_nodes(tables, *index).first().map(ToString::to_string)
-            && !nodes.contains(&node)
-        {
-            nodes.push(node);
-        }
-    }
-    explain.text("Nodes", &nodes.join(", "));
-    if let Some(first) = shards.first() {
-        explain.text("Remote SQL", &format!("{opening}{}{closing}", render(template, *first)?));
-        let arguments = io.describe_arguments();
-        if !arguments.is_empty() {
-            explain.text("Arguments", &arguments);
-        }
-    }
-    Ok(())
-}
-
-/// The SQL with the tables' own names.
-pub(crate) fn render_generic(template: &[Piece]) -> Result<String, PgError> {
-    Ok(template
-        .iter()
-        .map(|piece| match piece {
-            Piece::Text(text) => text.clone(),
-            Piece::Index => "n".to_owned(),
-            Piece::Table(oid) => pg::print::template::qualified_name(*oid),
-            Piece::Object(_, name) => crate::catalog::quote(name),
-        })
-        .collect())
 }

@@ -1,12 +1,14 @@
 //! When a scan reads, if its statement has no snapshots of the nodes, and what is done if a node cannot read at that time.
 
-use super::read::{Read, State, assign};
+use super::assignment::assign;
+use super::read::{Read, State};
 use crate::catalog::DistributedTable;
 use crate::session::moment;
 use crate::session::pool::{self, SessionRef};
 use crate::session::snapshot::Shared;
 use crate::session::statement_time::StatementTime;
 use crate::transaction;
+use dispatch::read::AtOneTime;
 use pg::PgError;
 use pg::exec::scan_io::ScanIo;
 use pg::server::transaction::Isolation;
@@ -16,9 +18,6 @@ use std::rc::Rc;
 
 /// The time of a scan, if it has one.
 pub(super) type ReadTime = Option<Rc<StatementTime>>;
-
-/// How often another time is tried.
-const TRIES: u32 = 7;
 
 /// The error as the client gets it.
 pub(super) fn explained(error: PgError) -> PgError {
@@ -50,7 +49,7 @@ impl Read {
         }
         self.is_first = transaction::can_begin_anew();
         pool::acting_as(self.user(), || {
-            if let Ok(parts) = assign(tables, shards, &[]) {
+            if let Ok(parts) = assign(tables, shards, &[], &pool::avoided()) {
                 pool::open_each_missing(parts.iter().map(|it| &it.0));
             }
             let time = StatementTime::of(io);
@@ -91,14 +90,14 @@ impl Read {
         if !moment::is_avoidable(error, at) {
             return false;
         }
-        self.tries += 1;
-        let is_alone = self.time.as_ref().is_some_and(|time| !time.is_kept());
-        at.is_some()
-            && is_alone
-            && !self.has_yielded
-            && !self.is_settled()
-            && self.tries <= TRIES
-            && (transaction::is_untouched() || self.is_first && self.locks())
+        let read = AtOneTime {
+            has_time: at.is_some(),
+            is_kept: self.time.as_ref().is_some_and(|time| time.is_kept()),
+            has_yielded: self.has_yielded,
+            is_settled: self.is_settled(),
+            can_be_undone: self.is_first && self.locks(),
+        };
+        self.times.on_refused(read, transaction::is_untouched)
     }
 
     /// Lets the next row come from a read of a later time.
@@ -110,7 +109,7 @@ impl Read {
         io.rows().borrow_mut().clear();
         self.state = State::Ready;
         if let Some(time) = &self.time {
-            time.choose_again(self.tries);
+            time.choose_again(self.times.refused());
         }
     }
 }

@@ -5,8 +5,9 @@
 //! transaction (`Session::keeps`). If its session ends before, it drops them by itself. No row has been delivered yet
 //! while rows are split, so a node that is lost is replaced as in any read.
 
-use super::lost_in_the_middle;
-use super::read::{Read, assign, sharers};
+use super::assignment::{assign, sharers};
+use super::node_read::lost_in_the_middle;
+use super::read::Read;
 use super::render;
 use crate::activity::{Kind, Work};
 use crate::catalog::{self, DistributedTable};
@@ -84,7 +85,7 @@ impl Read {
         let told = Work::begin(Kind::Read, left.len());
         let mut avoid: Vec<NodeAddress> = Vec::new();
         while !left.is_empty() {
-            let groups = assign(&tables, &left, &avoid)?;
+            let groups = assign(&tables, &left, &avoid, &pool::avoided())?;
             left.clear();
             let mut asked = Vec::new();
             pool::acting_as(self.user(), || {

@@ -5,8 +5,9 @@
 //! holds for those of all tables that the statement writes (WITH clauses write too): they lie on the same nodes.
 
 use super::again::Again;
+use super::assignment::common_nodes;
+use super::explain::{explain_shards, render_generic};
 use super::pair::{Pair, Rows};
-use super::read::{common_nodes, explain_shards, render_generic};
 use super::spread::{Send, write_shards};
 use super::{prune, render, tables};
 use crate::activity::{Kind, Work};

@@ -469,6 +469,9 @@ pub(crate) fn is_occupied(node: &NodeAddress) -> bool {
 /// Nodes that did not answer a moment ago, or are known to be down: reads use other placements if there are any, so that a node behind
 /// a dead network costs its time-out once and not once a statement.
 pub(crate) fn avoided() -> Vec<NodeAddress> {
+    if !avoids_any() {
+        return Vec::new();
+    }
     let mut found = nodes::down();
     AVOIDED.with_borrow_mut(|avoided| {
         if !avoided.is_empty() {
