@@ -124,7 +124,7 @@ CREATE OR REPLACE FUNCTION :"pg_shard".master_move_shard_placement(
         shard_transfer_mode text DEFAULT 'auto')
     RETURNS void LANGUAGE sql
 BEGIN ATOMIC
-    SELECT pgs_catalog.move_shard(shard_id, source_node_name, source_node_port, target_node_name, target_node_port);
+    SELECT citus_move_shard_placement(shard_id, source_node_name, source_node_port, target_node_name, target_node_port, shard_transfer_mode);
 END;
 CREATE OR REPLACE FUNCTION :"pg_shard".citus_copy_shard_placement(
         shard_id bigint, source_node_name text, source_node_port integer, target_node_name text, target_node_port integer,

@@ -1,6 +1,6 @@
 //! Copies, removals and splits whose process or server dies on the way: done or undone, with no row lost and no table left over.
 
-use crate::matrix::{Victim, strike};
+use crate::matrix::{Victim, accounts_and_history, strike};
 use crate::{WORKER_1, WORKER_2, call, nodes_of};
 use std::collections::BTreeSet;
 use testkit::{NodeName, TestCluster};
@@ -9,21 +9,6 @@ const TABLES: [&str; 2] = ["accounts", "history"];
 
 const VICTIMS: [Victim; 3] =
     [Victim::Backend, Victim::Server(NodeName::Coordinator), Victim::Server(WORKER_1)];
-
-fn cluster() -> TestCluster {
-    let cluster = TestCluster::up(2);
-    for (table, key) in [("accounts", "PRIMARY KEY"), ("history", "")] {
-        cluster.create_distributed(
-            &format!("CREATE TABLE {table} (k int {key}, v int NOT NULL)"),
-            table,
-            "k",
-            2,
-            1,
-        );
-        cluster.sql(&format!("INSERT INTO {table} SELECT i, 0 FROM generate_series(1, 300) i"));
-    }
-    cluster
-}
 
 /// Each placement has its table, there is no other one, and writes reach them all.
 fn check(cluster: &TestCluster, number: usize, case: &str) {
@@ -63,7 +48,7 @@ fn drop_placement(cluster: &TestCluster, shard: i64, node: NodeName) -> String {
 
 #[test]
 fn a_copy_is_made_or_not_whoever_dies() {
-    let cluster = cluster();
+    let cluster = accounts_and_history();
     let shard = cluster.placements("accounts")[0].shard;
     let points = ["relocation_filled", "relocation_locked", "relocation_switched", "finish"];
     strike_all(&cluster, &points, &mut |_| {
@@ -76,7 +61,7 @@ fn a_copy_is_made_or_not_whoever_dies() {
 
 #[test]
 fn a_placement_is_dropped_or_not_whoever_dies() {
-    let cluster = cluster();
+    let cluster = accounts_and_history();
     let shard = cluster.placements("accounts")[0].shard;
     strike_all(&cluster, &["removal_dropped", "prepare", "decide"], &mut |_| {
         if nodes_of(&cluster, "accounts", shard) == [WORKER_2] {
@@ -91,7 +76,7 @@ fn a_placement_is_dropped_or_not_whoever_dies() {
 
 #[test]
 fn a_shard_is_split_or_not_whoever_dies() {
-    let cluster = cluster();
+    let cluster = accounts_and_history();
     let points = ["split_captured", "split_filled", "split_locked", "split_switched", "decide"];
     strike_all(&cluster, &points, &mut |number| match number % 2 {
         0 => format!("SELECT pgs_catalog.isolate_key('accounts', '{number}')"),

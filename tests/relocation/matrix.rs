@@ -87,7 +87,8 @@ pub(crate) fn strike(cluster: &TestCluster, statement: &str, point: &str, victim
     }
 }
 
-fn run_all(victim: Victim) {
+/// Two tables that lie beside each other, with rows.
+pub(crate) fn accounts_and_history() -> TestCluster {
     let cluster = TestCluster::up(2);
     for (table, key) in [("accounts", "PRIMARY KEY"), ("history", "")] {
         cluster.create_distributed(
@@ -99,6 +100,11 @@ fn run_all(victim: Victim) {
         );
         cluster.sql(&format!("INSERT INTO {table} SELECT i, 0 FROM generate_series(1, 300) i"));
     }
+    cluster
+}
+
+fn run_all(victim: Victim) {
+    let cluster = accounts_and_history();
     assert_eq!(shard_on(&cluster, "accounts", WORKER_1), cluster.placements("accounts")[0].shard);
     cluster.reconnect();
     for (number, point) in POINTS.into_iter().enumerate() {
