@@ -201,11 +201,9 @@ impl Table {
         let length = places.length.load(Acquire) as usize;
         // Others may be quicker; as often as there are places one is left to be tried.
         for _ in 0..=length {
-            let newest = (0..length).max_by_key(|at| places.free[*at].load(Relaxed))?;
-            let stamp = places.free[newest].load(Acquire);
-            if stamp == 0 {
-                return None;
-            }
+            // The stamp is read once: one that is gone meanwhile does not mean that nothing is free.
+            let stamps = (0..length).map(|at| (places.free[at].load(Acquire), at));
+            let (stamp, newest) = stamps.max().filter(|(stamp, _)| *stamp > 0)?;
             let Some(slot) = (places.slots[newest].load(Acquire) as usize).checked_sub(1) else {
                 // Its session is being closed.
                 let _ = places.free[newest].compare_exchange(stamp, 0, SeqCst, Relaxed);
