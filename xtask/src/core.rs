@@ -44,9 +44,11 @@ fn run_on(workspace: &Workspace, postgres: &Postgres) -> Result<()> {
         tests.args(["--test", program]);
     }
     let log = workspace.release_dir(postgres).with_file_name("core.log");
-    quietly(&mut [extension::build_command(workspace, postgres), tests], &log).with_context(
-        || format!("the core of the tests fails on PostgreSQL {}", postgres.release()),
-    )?;
+    quietly(
+        &mut [extension::build_command(workspace, postgres, extension::Profile::Release), tests],
+        &log,
+    )
+    .with_context(|| format!("the core of the tests fails on PostgreSQL {}", postgres.release()))?;
     render::say(&format!(
         "PostgreSQL {}: the tests {} passed; {} with the build.",
         postgres.release(),

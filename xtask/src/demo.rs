@@ -123,7 +123,7 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let postgres = setup::ensure()?;
     let workspace = Workspace::find()?;
     render::say("Building the extension (a few minutes the first time).");
-    let files = extension::build(&workspace, &postgres)?;
+    let files = extension::build(&workspace, &postgres, extension::Profile::Release)?;
 
     match Cluster::open(&options.dir) {
         Ok(earlier) => {

@@ -1,6 +1,6 @@
 //! The extension as it is built: compiled in release mode, and its four kinds of files.
 //!
-//! The library and the tool `pgshard` come from one `cargo build --release`. The control file and the SQL scripts are
+//! The library and the tool `pgshard` come from one `cargo build`. The control file and the SQL scripts are
 //! written by hand and lie in `sql/`, a program for the shell in `scripts/`.
 
 use std::fs;
@@ -37,20 +37,52 @@ impl ExtensionFiles {
     }
 }
 
+/// The profiles of `Cargo.toml` in which the extension is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// For tests and the demo.
+    Release,
+    /// What is installed and measured: optimized over all crates at once.
+    Dist,
+}
+
+impl Profile {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Release => "release",
+            Self::Dist => "dist",
+        }
+    }
+
+    /// Where what was built against `postgres` lies.
+    pub(crate) fn dir(self, workspace: &Workspace, postgres: &Postgres) -> PathBuf {
+        workspace.release_dir(postgres).with_file_name(self.name())
+    }
+}
+
 /// The command that compiles the library and `pgshard`.
-pub(crate) fn build_command(workspace: &Workspace, postgres: &Postgres) -> Command {
-    let packages = ["build", "--release", "--package", "pg_shard", "--package", "cluster"];
-    workspace.cargo_with_extension(postgres, &packages, &[])
+pub(crate) fn build_command(
+    workspace: &Workspace,
+    postgres: &Postgres,
+    profile: Profile,
+) -> Command {
+    let profile = ["build", "--profile", profile.name()];
+    let packages = ["--package", "pg_shard", "--package", "cluster"];
+    workspace.cargo_with_extension(postgres, &[profile.as_slice(), &packages].concat(), &[])
 }
 
 /// Compiles the library and `pgshard`, and says where the files are.
-pub(crate) fn build(workspace: &Workspace, postgres: &Postgres) -> Result<ExtensionFiles> {
-    process::run(&mut build_command(workspace, postgres))?;
-    files(workspace, postgres)
+pub(crate) fn build(
+    workspace: &Workspace,
+    postgres: &Postgres,
+    profile: Profile,
+) -> Result<ExtensionFiles> {
+    process::run(&mut build_command(workspace, postgres, profile))?;
+    files(workspace, postgres, profile)
 }
 
 /// Where the files are.
-pub(crate) fn files(workspace: &Workspace, postgres: &Postgres) -> Result<ExtensionFiles> {
+fn files(workspace: &Workspace, postgres: &Postgres, profile: Profile) -> Result<ExtensionFiles> {
     let sql_dir = workspace.root().join("sql");
     let entries =
         fs::read_dir(&sql_dir).with_context(|| format!("cannot read {}", sql_dir.display()))?;
@@ -66,7 +98,7 @@ pub(crate) fn files(workspace: &Workspace, postgres: &Postgres) -> Result<Extens
         .collect();
     scripts.sort();
     Ok(ExtensionFiles {
-        library: workspace.release_dir(postgres).join("libpg_shard.so"),
+        library: profile.dir(workspace, postgres).join("libpg_shard.so"),
         control: sql_dir.join("pg_shard.control"),
         scripts,
         copy_program: workspace.root().join("scripts/copy_to_distributed_table"),

@@ -23,7 +23,7 @@ pub(crate) fn run(pg_config: Option<&Path>) -> Result<()> {
         })?,
         None => setup::ensure()?,
     };
-    let files = extension::build(&Workspace::find()?, &postgres)?;
+    let files = extension::build(&Workspace::find()?, &postgres, extension::Profile::Dist)?;
 
     let extension_dir = postgres.extension_dir()?;
     write(&files.library, &postgres.library_dir()?.join("pg_shard.so"), 0o755)?;

@@ -324,7 +324,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
         }
         Chore::Build => {
             let postgres = setup::ensure()?;
-            let files = extension::build(&Workspace::find()?, &postgres)?;
+            let files =
+                extension::build(&Workspace::find()?, &postgres, extension::Profile::Release)?;
             render::say(&format!("Built {}.", files.library.display()));
         }
         Chore::Demo { dir, down: true, .. } => {

@@ -38,7 +38,7 @@ pub(crate) fn run() -> Result<ExitCode> {
             &["clippy", "--release", "--workspace", "--all-targets"],
             &["--", "--deny", "warnings"],
         ),
-        extension::build_command(&workspace, &postgres),
+        extension::build_command(&workspace, &postgres, extension::Profile::Release),
     ];
     for (number, mut check) in (3..).zip(checks) {
         render::step(number, STEPS, &process::line_of(&check), Some(started.elapsed()));

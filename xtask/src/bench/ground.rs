@@ -30,14 +30,14 @@ pub(crate) fn dir() -> PathBuf {
 pub(crate) fn bring_up(settings: &[(&str, &str)]) -> Result<DownOnDrop> {
     let postgres = setup::ensure()?;
     let workspace = Workspace::find()?;
-    let files = extension::build(&workspace, &postgres)?;
+    let files = extension::build(&workspace, &postgres, extension::Profile::Dist)?;
     let dir = dir();
     let spec = ClusterSpec::new(&dir, WORKERS, free_ports(WORKERS)?).set("autovacuum", "off");
     let spec = settings.iter().fold(spec, |spec, (name, value)| spec.set(*name, *value));
     render::say(&format!(
         "Measuring on a cluster in {}; if this is interrupted, take it down with: {} down --dir {0}",
         dir.display(),
-        workspace.release_dir(&postgres).join("pgshard").display(),
+        extension::Profile::Dist.dir(&workspace, &postgres).join("pgshard").display(),
     ));
     let cluster = render::while_busy("Starting a coordinator and four workers", || {
         Cluster::up_from(&spec, &files.artifacts())

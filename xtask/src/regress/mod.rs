@@ -99,7 +99,8 @@ pub(crate) fn run(options: &Options) -> Result<()> {
         files.iter().map(|name| Test::find(&source, name)).collect::<Result<_>>()?;
 
     let postgres = setup::ensure()?;
-    let artifacts = extension::build(&Workspace::find()?, &postgres)?.artifacts();
+    let artifacts =
+        extension::build(&Workspace::find()?, &postgres, extension::Profile::Release)?.artifacts();
     let dir = env::temp_dir().join(format!("pg_shard-regress-{}", process::id()));
     let spec = ClusterSpec::new(&dir, WORKERS, free_ports(WORKERS)?)
         .set("fsync", "off")
