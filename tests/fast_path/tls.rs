@@ -50,7 +50,7 @@ fn assert_encrypted(cluster: &TestCluster) {
     for worker in cluster.workers() {
         let counts = cluster.session_on(worker).text(
             "SELECT count(*) FILTER (WHERE ssl) > 0, count(*) FILTER (WHERE NOT ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
-             WHERE application_name ~ '^pg_shard '",
+             WHERE application_name ~ '^pg_shard( |$)'",
         );
         assert_eq!(counts, "t|0", "{worker}");
     }
@@ -171,14 +171,14 @@ fn an_encrypted_statement_can_be_cancelled() {
             let running = scope.spawn(|| session.try_sql(&statement));
             let mut worker = cluster.session_on(WORKER_1);
             wait_until("the worker executes it", || {
-                worker.text("SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^pg_shard ' AND state = 'active'") == "1"
+                worker.text("SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^pg_shard( |$)' AND state = 'active'") == "1"
             });
             token.cancel_query(NoTls).expect("the coordinator is there");
             running.join().expect("the session does not panic")
         });
         assert_eq!(outcome.expect_err("it was cancelled").sqlstate, "57014", "{statement}");
         wait_until("the worker has stopped", || {
-            cluster.session_on(WORKER_1).text("SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^pg_shard ' AND state = 'active'") == "0"
+            cluster.session_on(WORKER_1).text("SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^pg_shard( |$)' AND state = 'active'") == "0"
         });
     }
     locker.sql("COMMIT");
@@ -213,7 +213,7 @@ fn a_killed_worker_is_noticed_through_tls_and_comes_back() {
         let running = scope.spawn(|| session.try_sql(&slow));
         let mut worker = cluster.session_on(WORKER_1);
         wait_until("the worker executes it", || {
-            worker.text("SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^pg_shard ' AND state = 'active'") == "1"
+            worker.text("SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^pg_shard( |$)' AND state = 'active'") == "1"
         });
         cluster.kill(WORKER_1).expect("worker 1 is up");
         running.join().expect("the session does not panic")
@@ -246,7 +246,7 @@ fn a_worker_without_tls_is_refused_if_tls_is_required() {
     // A read finds the other placement; nothing goes over the wire in clear.
     let read = session.try_sql(&format!("SELECT s FROM kv WHERE k = {key}"));
     let in_clear = cluster.session_on(WORKER_1).text(
-        "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name ~ '^pg_shard ' AND NOT ssl",
+        "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE application_name ~ '^pg_shard( |$)' AND NOT ssl",
     );
     assert_eq!(in_clear, "0");
     assert_eq!(read.expect("the other placement answers"), [[format!("s{key}")]]);

@@ -210,7 +210,7 @@ fn a_pair_that_is_cancelled_while_a_row_lock_blocks_it_has_changed_nothing() {
     create_kv(&cluster, 2);
     let key = key_led_by(&cluster, "kv", WORKER_1);
     let waits_on = |node: NodeName| {
-        cluster.session_on(node).text("SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^pg_shard ' AND wait_event_type = 'Lock'") == "1"
+        cluster.session_on(node).text("SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^pg_shard( |$)' AND wait_event_type = 'Lock'") == "1"
     };
     let writes = [
         format!("UPDATE kv SET v = 9 WHERE k = {key}"),
@@ -245,7 +245,7 @@ fn a_pair_whose_follower_is_blocked_ends_with_both_or_says_what_differs() {
     let outcome = thread::scope(|scope| {
         let running = scope.spawn(|| session.try_sql(&write));
         wait_until("the follower waits", || {
-            cluster.session_on(WORKER_2).text("SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^pg_shard ' AND wait_event_type = 'Lock'") == "1"
+            cluster.session_on(WORKER_2).text("SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^pg_shard( |$)' AND wait_event_type = 'Lock'") == "1"
         });
         token.cancel_query(NoTls).expect("the coordinator is there");
         running.join().expect("the session does not panic")

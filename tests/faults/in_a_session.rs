@@ -35,7 +35,8 @@ fn a_session_that_was_idle_for_too_long_is_closed_by_the_worker_and_opened_again
     let cluster = TestCluster::impatient(2);
     create_items(&cluster, 2);
     let key = key_led_by(&cluster, WORKER_1);
-    let sessions = "SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^pg_shard '";
+    let sessions =
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^pg_shard( |$)'";
     let open = || {
         cluster
             .workers()
@@ -509,7 +510,7 @@ fn a_repaired_placement_is_as_good_as_the_other() {
 /// Ends the sessions that the coordinator has on a node.
 fn hang_up(cluster: &TestCluster, node: NodeName) {
     let ended = cluster.session_on(node).text(
-        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name ~ '^pg_shard '",
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name ~ '^pg_shard( |$)'",
     );
     assert_ne!(ended, "0");
 }

@@ -172,7 +172,7 @@ fn no_descriptor_left_marks_nothing() {
         let limit = first_number_to_be_had(&pid);
         // All that it reads here is known to it, and its sessions to the workers are gone.
         session.sql(&format!("BEGIN; {statement}; ROLLBACK; SELECT count(*) FROM t"));
-        let theirs = "FROM pg_stat_activity WHERE application_name ~ '^pg_shard '";
+        let theirs = "FROM pg_stat_activity WHERE application_name ~ '^pg_shard( |$)'";
         cluster.on_workers(&format!("SELECT pg_terminate_backend(pid) {theirs}"));
         for worker in cluster.workers() {
             let mut worker = cluster.session_on(worker);

@@ -302,7 +302,7 @@ fn signal(name: &str, pid: &str) {
 /// The process on worker 1 that serves the session's open transaction.
 fn process_on_worker_1(cluster: &TestCluster) -> (String, Session) {
     let mut node = cluster.session_on(WORKER_1);
-    let query = "SELECT pid FROM pg_stat_activity WHERE application_name ~ '^pg_shard ' \
+    let query = "SELECT pid FROM pg_stat_activity WHERE application_name ~ '^pg_shard( |$)' \
                  AND state = 'idle in transaction'";
     wait_until("one process is in the transaction", || node.sql(query).len() == 1);
     (node.text(query), node)

@@ -74,7 +74,7 @@ fn no_transaction_is_open(cluster: &TestCluster) {
     let mut worker = cluster.session_on(WORKER);
     wait_until("the worker has no open transaction", || {
         worker.text(
-            "SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^pg_shard ' AND state <> 'idle'",
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^pg_shard( |$)' AND state <> 'idle'",
         ) == "0"
     });
 }
@@ -261,7 +261,7 @@ fn a_snapshot_that_is_lost_before_it_was_used_is_replaced_and_afterwards_it_is_n
     cluster.create_distributed("CREATE TABLE account (k int, v int)", "account", "k", 4, 2);
     cluster.sql("INSERT INTO account SELECT i, 10 FROM generate_series(1, 100) AS i");
     let halves = "SELECT (SELECT sum(v) FROM account WHERE k <= 50) + (SELECT sum(v) FROM account WHERE k > 50)";
-    let backends = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name ~ '^pg_shard '";
+    let backends = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name ~ '^pg_shard( |$)'";
     let mut session = cluster.new_session();
     assert_eq!(session.text(halves), "1000");
     // Between statements: nobody notices.

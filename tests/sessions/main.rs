@@ -197,3 +197,27 @@ fn idle_sessions_do_not_survive_a_restart_of_their_node() {
         client.sql("UPDATE t SET v = v WHERE k = 2");
     }
 }
+
+/// A statement by itself leaves the name of a shared session alone, by which nodes tell whom a session serves. It holds locks of the
+/// coordinator nevertheless: its circle was never found.
+#[test]
+fn a_statement_by_itself_gives_way_in_a_circle_over_a_lock_of_the_coordinator() {
+    let cluster = cluster(&[]);
+    let (mut holder, mut alone) = (cluster.new_session(), cluster.new_session());
+    for client in [&mut holder, &mut alone] {
+        client.sql("SET statement_timeout = '60s'");
+    }
+    holder.sql("BEGIN; UPDATE t SET v = 0 WHERE k = 7");
+    let mut worker = cluster.session_on(NodeName::Worker(1));
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| alone.try_sql("UPDATE t SET v = 1 WHERE k = 7"));
+        wait_until("the statement waits for the row", || {
+            number(&mut worker, "SELECT count(*) FROM pg_locks WHERE NOT granted") == 1
+        });
+        holder.sql("TRUNCATE t");
+        let error = running.join().expect("no session panics").expect_err("it gives way");
+        assert_eq!(error.line(), "40P01: deadlock detected");
+    });
+    holder.sql("ROLLBACK");
+    assert_eq!(cluster.text("SELECT v FROM t WHERE k = 7"), "7");
+}

@@ -14,7 +14,7 @@ use deadlock::{Hold, Identity, Look, Member, Place, Step, Verdict, Wait};
 use pg::catalog::table;
 use pg::net::wait::{clock, poll_uninterrupted};
 use pg::server::commit::should_stop;
-use pg::server::{activity, waits};
+use pg::server::{activity, shared, waits};
 use pg::{PgError, SqlState};
 use shardmap::{NodeAddress, ShardId};
 use std::cell::Cell;
@@ -126,6 +126,11 @@ impl Servers {
         for (node, rows) in self.inquiry.ask(&self.nodes, QUESTION, goes_on)? {
             let Some(at) = self.nodes.iter().position(|known| *known == node) else { continue };
             read_answer(&mut look, Place(at + 1), &rows);
+            // A statement by itself leaves a shared session without its name; the table of shared sessions knows who has it.
+            for (pid, owner) in shared::users_of(&node.to_string()) {
+                let coordinator = identity().coordinator;
+                look.serves(Place(at + 1), pid, Identity { coordinator, pid: owner });
+            }
         }
         Some(look)
     }

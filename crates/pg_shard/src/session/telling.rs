@@ -15,14 +15,16 @@ impl Session {
     }
 
     /// Nodes tell by the session's name who serves whom ([`deadlock`]). A shared one has that of the backend whose transaction uses it;
-    /// a statement by itself, which holds nothing elsewhere, is no part of a circle and needs only not to have another's.
+    /// a statement by itself holds locks of this server only, for which only this server's backends wait. They know who has which
+    /// session ([`pg::server::shared::users_of`]), so it needs only not to have another's name. One that was opened for
+    /// all and could not be shared (TLS) gets its backend's.
     fn queue_holder(&mut self) {
         let myself = identity::myself();
         let holder = self.standing.holder;
         if holder == myself {
             return;
         }
-        let needs_name = self.depth > 0 || pool::any_in_transaction();
+        let needs_name = self.lease.is_none() || self.depth > 0 || pool::any_in_transaction();
         if holder == NOBODY && !needs_name {
             return;
         }

@@ -13,6 +13,7 @@ mod passing;
 pub use keeper::register;
 pub use passing::{fetch, give};
 
+use crate::server::activity;
 use pgrx::pg_sys::{self, Datum};
 use sharing::{Granted, Lease, Table, Ticket};
 use std::cell::Cell;
@@ -92,6 +93,14 @@ fn shared() -> Option<&'static Shared> {
 /// The table; none if sessions are not shared.
 pub fn table() -> Option<&'static Table> {
     shared().map(|shared| &shared.table)
+}
+
+/// The processes of the node of this name whose sessions backends of this server have just now, and these backends.
+pub fn users_of(node: &str) -> Vec<(i32, i32)> {
+    let number = activity::node_number(node).map(|it| u32::from(it.number()));
+    let seen = table().map(Table::all).unwrap_or_default();
+    let of_node = seen.iter().filter(|it| Some(it.node) == number && it.owner > 0);
+    of_node.map(|it| (it.backend, it.owner)).collect()
 }
 
 /// This process serves a client, and may share sessions: from now on what it has is retired when it ends.
