@@ -6,6 +6,9 @@ mod limits;
 /// Many clients at once.
 mod mixing;
 
+/// A pool in front.
+mod pgbouncer;
+
 /// What one client has done, and another must not find.
 mod traces;
 

@@ -175,6 +175,7 @@ enum Need {
     Npm,
     Jdk,
     JdbcDriver,
+    Pgbouncer,
 }
 
 impl Need {
@@ -190,7 +191,8 @@ impl Need {
     ];
 
     /// What the tests with real clients need besides.
-    const OF_CLIENTS: &[Self] = &[Self::Python, Self::Node, Self::Npm, Self::Jdk, Self::JdbcDriver];
+    const OF_CLIENTS: &[Self] =
+        &[Self::Python, Self::Node, Self::Npm, Self::Jdk, Self::JdbcDriver, Self::Pgbouncer];
 
     /// The Debian package that brings it.
     fn package(self, release: u32) -> String {
@@ -207,6 +209,7 @@ impl Need {
             Self::Npm => "npm",
             Self::Jdk => "default-jdk-headless",
             Self::JdbcDriver => "libpostgresql-jdbc-java",
+            Self::Pgbouncer => "pgbouncer",
         };
         fixed.to_owned()
     }
@@ -240,6 +243,7 @@ impl Need {
             Self::Npm => process::find("npm").is_some(),
             Self::Jdk => process::find("javac").is_some(),
             Self::JdbcDriver => Path::new("/usr/share/java/postgresql.jar").exists(),
+            Self::Pgbouncer => Path::new("/usr/sbin/pgbouncer").exists(),
         }
     }
 }
@@ -259,6 +263,7 @@ impl fmt::Display for Need {
             Self::Npm => "npm",
             Self::Jdk => "a Java compiler",
             Self::JdbcDriver => "PostgreSQL's JDBC driver",
+            Self::Pgbouncer => "pgbouncer",
         })
     }
 }
