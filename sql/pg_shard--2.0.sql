@@ -147,6 +147,24 @@ CREATE TRIGGER partition_row_written AFTER INSERT OR UPDATE OF relation_id ON pg
 CREATE TRIGGER partition_row_deleted AFTER DELETE ON pgs_distribution_metadata.partition
     FOR EACH ROW EXECUTE FUNCTION pgs_catalog.on_partition_row();
 
+CREATE FUNCTION pgs_catalog.is_hashed_by_oid(type_id oid) RETURNS boolean
+    LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
+    WITH RECURSIVE part(id) AS (
+        SELECT $1
+        UNION
+        SELECT inner_one
+          FROM part
+          JOIN pg_type AS t ON t.oid = part.id
+          LEFT JOIN pg_range AS r ON t.oid IN (r.rngtypid, r.rngmultitypid)
+         CROSS JOIN LATERAL unnest(ARRAY[t.typbasetype, t.typelem, r.rngsubtype]) AS i(inner_one)
+         WHERE inner_one <> 0)
+    SELECT coalesce(bool_or(t.typtype IN ('e', 'c')
+                            OR t.typname LIKE 'reg%' AND t.typnamespace = 'pg_catalog'::regnamespace), false)
+      FROM part JOIN pg_type AS t ON t.oid = part.id
+$$;
+COMMENT ON FUNCTION pgs_catalog.is_hashed_by_oid(oid)
+    IS 'values of the type may have other hashes on other servers: enums, objects of the catalogs, rows that may hold either';
+
 CREATE FUNCTION pgs_catalog.after_restore(new_shards boolean DEFAULT NULL)
     RETURNS SETOF regclass LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -157,6 +175,7 @@ DECLARE
     rows pgs_distribution_metadata.partition[];
     entry pgs_distribution_metadata.partition;
     place integer;
+    moved record;
 BEGIN
     LOCK TABLE pgs_distribution_metadata.partition, pgs_distribution_metadata.shard IN SHARE ROW EXCLUSIVE MODE;
     WITH labelled AS (
@@ -212,6 +231,21 @@ BEGIN
             VALUES (restored[place], entry.partition_method, entry.key);
         PERFORM pgs_catalog.mark_distributed(restored[place], true);
         RETURN NEXT restored[place]::regclass;
+    END LOOP;
+    FOR moved IN
+        SELECT p.relation_id::regclass AS own, min(s.id) AS shard, count(*)::integer AS shards
+          FROM pgs_distribution_metadata.partition AS p
+          JOIN pgs_distribution_metadata.shard AS s ON s.relation_id = p.relation_id
+          JOIN pg_attribute AS a ON a.attrelid = p.relation_id AND a.attname = p.key
+         WHERE p.relation_id = ANY (restored) AND pgs_catalog.is_hashed_by_oid(a.atttypid)
+         GROUP BY p.relation_id HAVING count(*) > 1 ORDER BY 2
+    LOOP
+        /* Not if it went with a table that it lies beside. */
+        IF EXISTS (SELECT 1 FROM pgs_distribution_metadata.shard AS s WHERE s.id = moved.shard) THEN
+            RAISE NOTICE 'rows of table "%" are distributed anew', moved.own
+                USING DETAIL = 'Values of its distribution column have other hashes in this database.';
+            PERFORM @extschema@.alter_distributed_table(moved.own, shard_count => moved.shards);
+        END IF;
     END LOOP;
 END;
 $$;

@@ -167,13 +167,7 @@ fn collation(table: &catalog::DistributedTable) -> Result<String, PgError> {
 /// server; objects of the catalogs (regclass) are numbers too, and rows may have either in them.
 fn check_hash(table: &catalog::DistributedTable) -> Result<(), PgError> {
     let depends = one_text(&format!(
-        "WITH RECURSIVE part(id) AS (SELECT {}::oid UNION \
-           SELECT inner_one FROM part JOIN pg_type t ON t.oid = part.id \
-             LEFT JOIN pg_range r ON t.oid IN (r.rngtypid, r.rngmultitypid) \
-             CROSS JOIN LATERAL unnest(ARRAY[t.typbasetype, t.typelem, r.rngsubtype]) AS i(inner_one) \
-            WHERE inner_one <> 0) \
-         SELECT coalesce(bool_or(t.typtype IN ('e', 'c') OR t.typname LIKE 'reg%' AND t.typnamespace = 'pg_catalog'::regnamespace), false)::text \
-           FROM part JOIN pg_type t ON t.oid = part.id",
+        "SELECT pgs_catalog.is_hashed_by_oid({})::text",
         table::column_type(table.oid, table.key.column).0.to_u32()
     ))?;
     if depends == "false" {
