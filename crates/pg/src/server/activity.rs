@@ -10,13 +10,11 @@
 //!
 //! Without `shared_preload_libraries` there is no shared memory of ours, and nothing is told.
 
+use crate::sys::shared_memory::Area;
 use crate::sys::version;
 use pgrx::pg_sys::{self, Oid};
 use std::cell::{Cell, UnsafeCell};
-use std::ffi::CStr;
-use std::ptr::null_mut;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering, fence};
 
 /// Nodes that can be told apart; statements on others are told without their nodes.
 const NODES: usize = 256;
@@ -189,33 +187,15 @@ struct Shared {
     databases: [Database; DATABASES],
 }
 
-/// Where it is, in every process that the postmaster starts.
-static SHARED: AtomicPtr<Shared> = AtomicPtr::new(null_mut());
-
-const NAME: &CStr = c"pg_shard activity";
-
-#[derive(Clone, Copy)]
-struct Previous {
-    request: pg_sys::shmem_request_hook_type,
-    startup: pg_sys::shmem_startup_hook_type,
-}
-
-static PREVIOUS: OnceLock<Previous> = OnceLock::new();
+// SAFETY: all bytes zero is valid; everything in it but the number of slots, which nobody changes, is atomic or written once.
+static SHARED: Area<Shared> = unsafe {
+    let slots = || slot_count() * size_of::<Slot>();
+    Area::new(c"pg_shard activity", slots, |shared| (*shared).slots = slot_count())
+};
 
 /// Asks for shared memory, if the library is being preloaded; once, when it is loaded.
 pub fn reserve() {
-    // SAFETY: `_PG_init` runs alone on the main thread of the postmaster; hooks are plain function pointers.
-    unsafe {
-        if !pg_sys::process_shared_preload_libraries_in_progress {
-            return;
-        }
-        let previous =
-            Previous { request: pg_sys::shmem_request_hook, startup: pg_sys::shmem_startup_hook };
-        if PREVIOUS.set(previous).is_ok() {
-            pg_sys::shmem_request_hook = Some(request);
-            pg_sys::shmem_startup_hook = Some(startup);
-        }
-    }
+    SHARED.reserve();
 }
 
 fn slot_count() -> usize {
@@ -223,50 +203,15 @@ fn slot_count() -> usize {
     usize::try_from(unsafe { pg_sys::MaxBackends }).unwrap_or(0)
 }
 
-fn bytes() -> usize {
-    size_of::<Shared>() + slot_count() * size_of::<Slot>()
-}
-
-unsafe extern "C-unwind" fn request() {
-    // SAFETY: the postmaster calls us where shared memory may be asked for; this frame holds plain values only.
-    unsafe {
-        if let Some(Previous { request: Some(previous), .. }) = PREVIOUS.get() {
-            previous();
-        }
-        pg_sys::RequestAddinShmemSpace(bytes());
-    }
-}
-
-unsafe extern "C-unwind" fn startup() {
-    // SAFETY: the postmaster calls us once for each creation of shared memory, before any other process is there, so no
-    // lock is needed. The memory is as large as asked for and aligned to 128 bytes (`ShmemAllocRaw`, `shmem.c`); all bytes
-    // zero is a valid value of every type in it.
-    unsafe {
-        if let Some(Previous { startup: Some(previous), .. }) = PREVIOUS.get() {
-            previous();
-        }
-        let mut found = false;
-        let shared: *mut Shared =
-            pg_sys::ShmemInitStruct(NAME.as_ptr(), bytes(), &raw mut found).cast();
-        if !found && shared.addr().is_multiple_of(align_of::<Shared>()) {
-            std::ptr::write_bytes(shared.cast::<u8>(), 0, bytes());
-            (*shared).slots = slot_count();
-            SHARED.store(shared, Ordering::Relaxed);
-        }
-    }
-}
-
 fn shared() -> Option<&'static Shared> {
-    // SAFETY: null, or what `startup` has made, which stays as long as the process; everything in it but the number of
-    // slots, which nobody changes, is atomic or written once.
-    unsafe { SHARED.load(Ordering::Relaxed).as_ref() }
+    SHARED.get()
 }
 
 fn slots() -> &'static [Slot] {
     let Some(shared) = shared() else { return &[] };
     // SAFETY: the slots follow the header; there are so many.
     unsafe {
-        let first = SHARED.load(Ordering::Relaxed).add(1).cast::<Slot>();
+        let first = SHARED.pointer().add(1).cast::<Slot>();
         std::slice::from_raw_parts(first, shared.slots)
     }
 }

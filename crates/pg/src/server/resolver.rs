@@ -10,12 +10,11 @@
 use crate::server::activity;
 use crate::server::down::{self, Down};
 use crate::server::rounds::{self, Visit};
+use crate::sys::shared_memory::Area;
 use pgrx::bgworkers::{BackgroundWorkerBuilder, DynamicBackgroundWorker};
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::cell::UnsafeCell;
 use std::collections::HashMap;
-use std::ffi::CStr;
-use std::ptr::null_mut;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 use std::time::Duration;
@@ -46,17 +45,19 @@ struct Shared {
     ended: UnsafeCell<pg_sys::ConditionVariable>,
 }
 
-static SHARED: AtomicPtr<Shared> = AtomicPtr::new(null_mut());
+// SAFETY: all bytes zero is valid but for the condition variable, which `begin` makes.
+static SHARED: Area<Shared> = unsafe { Area::new(c"pg_shard resolver", || 0, begin) };
 
-const NAME: &CStr = c"pg_shard resolver";
-
-#[derive(Clone, Copy)]
-struct Previous {
-    request: pg_sys::shmem_request_hook_type,
-    startup: pg_sys::shmem_startup_hook_type,
+/// # Safety
+///
+/// Nobody else uses it yet.
+unsafe fn begin(shared: *mut Shared) {
+    // SAFETY: see above; it stays as long as the process.
+    unsafe {
+        pg_sys::ConditionVariableInit((*shared).ended.get());
+        down::place(&raw mut (*shared).down);
+    }
 }
-
-static PREVIOUS: OnceLock<Previous> = OnceLock::new();
 
 /// What visitors do.
 #[derive(Clone, Copy)]
@@ -80,13 +81,8 @@ pub fn register(visits: Visits) {
         if VISITS.set(visits).is_err() || !pg_sys::process_shared_preload_libraries_in_progress {
             return;
         }
-        let previous =
-            Previous { request: pg_sys::shmem_request_hook, startup: pg_sys::shmem_startup_hook };
-        if PREVIOUS.set(previous).is_ok() {
-            pg_sys::shmem_request_hook = Some(request);
-            pg_sys::shmem_startup_hook = Some(startup);
-        }
     }
+    SHARED.reserve();
     BackgroundWorkerBuilder::new("pg_shard resolver launcher")
         .set_library("pg_shard")
         .set_function("pg_shard_resolver")
@@ -95,42 +91,11 @@ pub fn register(visits: Visits) {
         .load();
 }
 
-unsafe extern "C-unwind" fn request() {
-    // SAFETY: the postmaster calls us where shared memory may be asked for; this frame holds plain values only.
-    unsafe {
-        if let Some(Previous { request: Some(previous), .. }) = PREVIOUS.get() {
-            previous();
-        }
-        pg_sys::RequestAddinShmemSpace(size_of::<Shared>());
-    }
-}
-
-unsafe extern "C-unwind" fn startup() {
-    // SAFETY: the postmaster calls us once for each creation of shared memory, before any other process is there. The memory
-    // is as large as asked for and aligned (`ShmemAllocRaw`, `shmem.c`); all bytes zero is a valid value of it.
-    unsafe {
-        if let Some(Previous { startup: Some(previous), .. }) = PREVIOUS.get() {
-            previous();
-        }
-        let mut found = false;
-        let size = size_of::<Shared>();
-        let shared: *mut Shared =
-            pg_sys::ShmemInitStruct(NAME.as_ptr(), size, &raw mut found).cast();
-        if !found {
-            std::ptr::write_bytes(shared.cast::<u8>(), 0, size);
-            pg_sys::ConditionVariableInit((*shared).ended.get());
-            SHARED.store(shared, Ordering::Relaxed);
-            down::place(&raw mut (*shared).down);
-        }
-    }
-}
-
 // SAFETY: all of it is atomic but the condition variable, which PostgreSQL's own functions change under its lock.
 unsafe impl Sync for Shared {}
 
 fn shared() -> Option<&'static Shared> {
-    // SAFETY: null, or what `startup` has made, which stays as long as the process.
-    unsafe { SHARED.load(Ordering::Relaxed).as_ref() }
+    SHARED.get()
 }
 
 fn note(databases: &[AtomicU32; DATABASES]) {

@@ -24,6 +24,9 @@ pub mod value;
 /// Stored values, read back.
 pub(crate) mod stored;
 
+/// Shared memory.
+pub(crate) mod shared_memory;
+
 /// Hooks of those who were there before us.
 pub(crate) mod previous;
 

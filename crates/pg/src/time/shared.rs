@@ -4,11 +4,11 @@
 //! is noted.
 
 use crate::server::activity;
+use crate::sys::shared_memory::Area;
 use pgrx::pg_sys;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 use std::ffi::CStr;
 use std::ptr::null_mut;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicPtr, Ordering};
 use std::time::Duration;
 use timeline::{Commit, Decision, Decisions, DecisionsHead, Doubt, Flight, Head, Time, Timeline};
@@ -34,19 +34,11 @@ struct Shared {
     read: AtomicI64,
 }
 
-/// In every process that the postmaster starts.
-static SHARED: AtomicPtr<Shared> = AtomicPtr::new(null_mut());
+// SAFETY: all bytes zero is valid but for what `begin` fills in; it is used under `LOCK`, or atomic.
+static SHARED: Area<Shared> = unsafe { Area::new(NAME, bytes_behind, begin) }.with_lock();
 static LOCK: AtomicPtr<pg_sys::LWLock> = AtomicPtr::new(null_mut());
 
 static CLOCK_OFFSET: GucSetting<i32> = GucSetting::<i32>::new(0);
-
-#[derive(Clone, Copy)]
-struct Previous {
-    request: pg_sys::shmem_request_hook_type,
-    startup: pg_sys::shmem_startup_hook_type,
-}
-
-static PREVIOUS: OnceLock<Previous> = OnceLock::new();
 
 mod raw {
     //! Called without pgrx' guard: the lock functions raise nothing here, and the variable is not among its bindings.
@@ -72,18 +64,7 @@ pub(super) fn reserve() {
         GucContext::Sighup,
         GucFlags::UNIT_MS | GucFlags::SUPERUSER_ONLY,
     );
-    // SAFETY: `_PG_init` runs alone on the main thread of the postmaster; hooks are plain function pointers.
-    unsafe {
-        if !pg_sys::process_shared_preload_libraries_in_progress {
-            return;
-        }
-        let previous =
-            Previous { request: pg_sys::shmem_request_hook, startup: pg_sys::shmem_startup_hook };
-        if PREVIOUS.set(previous).is_ok() {
-            pg_sys::shmem_request_hook = Some(request);
-            pg_sys::shmem_startup_hook = Some(startup);
-        }
-    }
+    SHARED.reserve();
 }
 
 /// Room for all processes, and for all transactions that are prepared or about to be.
@@ -94,55 +75,32 @@ fn sizes() -> (usize, usize) {
     (flights, flights + usize::try_from(prepared).unwrap_or(0))
 }
 
-fn bytes() -> usize {
+fn bytes_behind() -> usize {
     let (flights, doubts) = sizes();
-    size_of::<Shared>()
-        + flights * size_of::<Flight>()
+    flights * size_of::<Flight>()
         + doubts * size_of::<Doubt>()
         + COMMITS * size_of::<Commit>()
         + flights * size_of::<Decision>()
 }
 
-unsafe extern "C-unwind" fn request() {
-    // SAFETY: the postmaster calls us where shared memory may be asked for; this frame holds plain values only.
+/// # Safety
+///
+/// Nobody else uses it yet.
+unsafe fn begin(shared: *mut Shared) {
+    // SAFETY: see above; the tranche was asked for with the memory.
     unsafe {
-        if let Some(Previous { request: Some(previous), .. }) = PREVIOUS.get() {
-            previous();
-        }
-        pg_sys::RequestAddinShmemSpace(bytes());
-        pg_sys::RequestNamedLWLockTranche(NAME.as_ptr(), 1);
-    }
-}
-
-unsafe extern "C-unwind" fn startup() {
-    // SAFETY: the postmaster calls us once for each creation of shared memory, before any other process is there, so no
-    // lock is needed. The memory is as large as asked for and aligned to 128 bytes (`ShmemAllocRaw`, `shmem.c`); all bytes
-    // zero is a valid value of every type in it.
-    unsafe {
-        if let Some(Previous { startup: Some(previous), .. }) = PREVIOUS.get() {
-            previous();
-        }
-        let mut found = false;
-        let shared: *mut Shared =
-            pg_sys::ShmemInitStruct(NAME.as_ptr(), bytes(), &raw mut found).cast();
-        if !found && shared.addr().is_multiple_of(align_of::<Shared>()) {
-            std::ptr::write_bytes(shared.cast::<u8>(), 0, bytes());
-            ((*shared).flights, (*shared).doubts) = sizes();
-            LOCK.store(
-                &raw mut (*pg_sys::GetNamedLWLockTranche(NAME.as_ptr())).lock,
-                Ordering::Relaxed,
-            );
-            SHARED.store(shared, Ordering::Relaxed);
-            timeline(shared).start(own_clock());
-        }
+        ((*shared).flights, (*shared).doubts) = sizes();
+        let lock = &raw mut (*pg_sys::GetNamedLWLockTranche(NAME.as_ptr())).lock;
+        LOCK.store(lock, Ordering::Relaxed);
+        timeline(shared).start(own_clock());
     }
 }
 
 /// # Safety
 ///
-/// `shared` is what [`startup`] has made, and nobody else uses it meanwhile.
+/// `shared` is what [`begin`] is called with, and nobody else uses it meanwhile.
 unsafe fn timeline<'a>(shared: *mut Shared) -> Timeline<'a> {
-    // SAFETY: the arrays follow the header in this order; their sizes were written by `startup` and are never changed. Sizes of
+    // SAFETY: the arrays follow the header in this order; their sizes were written by `begin` and are never changed. Sizes of
     // the types before each are multiples of eight, which is the alignment of the next.
     unsafe {
         let flights: *mut Flight = shared.add(1).cast();
@@ -187,7 +145,7 @@ const _: () = assert!(
 
 /// There is shared memory of ours.
 pub(super) fn is_there() -> bool {
-    !SHARED.load(Ordering::Relaxed).is_null()
+    !SHARED.pointer().is_null()
 }
 
 /// Runs `body` on the timeline, under its lock. `body` must be short, must not panic, and holds nothing that needs dropping if an
@@ -204,7 +162,7 @@ pub(super) fn with_decisions<T>(body: impl FnOnce(&mut Decisions<'_>) -> T) -> O
 }
 
 fn locked<T>(body: impl FnOnce(*mut Shared) -> T) -> Option<T> {
-    let shared = SHARED.load(Ordering::Relaxed);
+    let shared = SHARED.pointer();
     if shared.is_null() {
         return None;
     }
@@ -227,7 +185,7 @@ pub(crate) fn own_clock() -> Time {
 /// Says which process holds the horizon.
 pub(super) fn set_holder(place: i32, pid: i32) {
     // SAFETY: null or what `startup` has made; both fields are atomic.
-    if let Some(shared) = unsafe { SHARED.load(Ordering::Relaxed).as_ref() } {
+    if let Some(shared) = SHARED.get() {
         shared.holder_place.store(place, Ordering::Relaxed);
         shared.holder_pid.store(pid, Ordering::Release);
     }
@@ -236,7 +194,7 @@ pub(super) fn set_holder(place: i32, pid: i32) {
 /// The process that holds the horizon: its place among PostgreSQL's, and its number.
 pub(super) fn holder() -> Option<(i32, i32)> {
     // SAFETY: as in `set_holder`.
-    let shared = unsafe { SHARED.load(Ordering::Relaxed).as_ref() }?;
+    let shared = SHARED.get()?;
     let pid = shared.holder_pid.load(Ordering::Acquire);
     (pid != 0).then(|| (shared.holder_place.load(Ordering::Relaxed), pid))
 }
@@ -244,7 +202,7 @@ pub(super) fn holder() -> Option<(i32, i32)> {
 /// The latest commit on a node that this server has acknowledged.
 pub(super) fn acknowledged() -> Time {
     // SAFETY: as in `set_holder`.
-    let shared = unsafe { SHARED.load(Ordering::Relaxed).as_ref() };
+    let shared = SHARED.get();
     shared
         .and_then(|shared| Time::from_number(shared.acknowledged.load(Ordering::Acquire)))
         .unwrap_or_default()
@@ -253,7 +211,7 @@ pub(super) fn acknowledged() -> Time {
 /// A commit on a node is about to be acknowledged.
 pub(super) fn acknowledge(time: Time) {
     // SAFETY: as in `set_holder`.
-    if let Some(shared) = unsafe { SHARED.load(Ordering::Relaxed).as_ref() } {
+    if let Some(shared) = SHARED.get() {
         shared.acknowledged.fetch_max(time.number(), Ordering::AcqRel);
     }
 }
@@ -261,7 +219,7 @@ pub(super) fn acknowledge(time: Time) {
 /// Somebody reads at a time.
 pub(super) fn note_read() {
     // SAFETY: as in `set_holder`.
-    if let Some(shared) = unsafe { SHARED.load(Ordering::Relaxed).as_ref() } {
+    if let Some(shared) = SHARED.get() {
         shared.read.store(activity::now(), Ordering::Relaxed);
     }
 }
@@ -269,7 +227,7 @@ pub(super) fn note_read() {
 /// Somebody has read at a time, not longer ago than that.
 pub(super) fn was_read_within(limit: Duration) -> bool {
     // SAFETY: as in `set_holder`.
-    let shared = unsafe { SHARED.load(Ordering::Relaxed).as_ref() };
+    let shared = SHARED.get();
     let micros = i64::try_from(limit.as_micros()).unwrap_or(i64::MAX);
     shared.is_some_and(|it| activity::now() - it.read.load(Ordering::Relaxed) <= micros)
 }

@@ -4,7 +4,7 @@
 //! all. Sockets of idle sessions are looked at from time to time: a node that was restarted has hung up.
 
 use super::passing::{self, Letter};
-use super::{reserve, shared, table, wake};
+use super::{SHARED, shared, table, wake};
 use crate::net::adopted;
 use crate::server::rounds;
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder};
@@ -30,7 +30,7 @@ pub fn register() {
     if !unsafe { pg_sys::process_shared_preload_libraries_in_progress } {
         return;
     }
-    reserve();
+    SHARED.reserve();
     BackgroundWorkerBuilder::new("pg_shard keeper")
         .set_library("pg_shard")
         .set_function("pg_shard_keeper")

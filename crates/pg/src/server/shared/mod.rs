@@ -14,13 +14,12 @@ pub use keeper::register;
 pub use passing::{fetch, give};
 
 use crate::server::activity;
+use crate::sys::shared_memory::Area;
 use pgrx::pg_sys::{self, Datum};
 use sharing::{Granted, Lease, Table, Ticket};
 use std::cell::Cell;
-use std::ffi::{CStr, c_int};
-use std::ptr::null_mut;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
+use std::ffi::c_int;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 /// All bytes zero is the beginning.
@@ -30,64 +29,13 @@ struct Shared {
     keeper: AtomicI32,
 }
 
-static SHARED: AtomicPtr<Shared> = AtomicPtr::new(null_mut());
-
-const NAME: &CStr = c"pg_shard sessions";
-
-#[derive(Clone, Copy)]
-struct Previous {
-    request: pg_sys::shmem_request_hook_type,
-    startup: pg_sys::shmem_startup_hook_type,
-}
-
-static PREVIOUS: OnceLock<Previous> = OnceLock::new();
+// SAFETY: all bytes zero is an empty table; all of it is atomic.
+static SHARED: Area<Shared> = unsafe { Area::new(c"pg_shard sessions", || 0, |_| {}) };
 
 thread_local!(static LEAVES: Cell<bool> = const { Cell::new(false) });
 
-/// Asks for shared memory; once, when the library is being preloaded.
-fn reserve() {
-    // SAFETY: `_PG_init` runs alone on the main thread of the postmaster; hooks are plain function pointers.
-    unsafe {
-        let previous =
-            Previous { request: pg_sys::shmem_request_hook, startup: pg_sys::shmem_startup_hook };
-        if PREVIOUS.set(previous).is_ok() {
-            pg_sys::shmem_request_hook = Some(request);
-            pg_sys::shmem_startup_hook = Some(startup);
-        }
-    }
-}
-
-unsafe extern "C-unwind" fn request() {
-    // SAFETY: the postmaster calls us where shared memory may be asked for; this frame holds plain values only.
-    unsafe {
-        if let Some(Previous { request: Some(previous), .. }) = PREVIOUS.get() {
-            previous();
-        }
-        pg_sys::RequestAddinShmemSpace(size_of::<Shared>());
-    }
-}
-
-unsafe extern "C-unwind" fn startup() {
-    // SAFETY: the postmaster calls us once for each creation of shared memory, before any other process is there. The memory
-    // is as large as asked for and aligned to 128 bytes (`ShmemAllocRaw`, `shmem.c`); all bytes zero is a valid value of it.
-    unsafe {
-        if let Some(Previous { startup: Some(previous), .. }) = PREVIOUS.get() {
-            previous();
-        }
-        let mut found = false;
-        let size = size_of::<Shared>();
-        let shared: *mut Shared =
-            pg_sys::ShmemInitStruct(NAME.as_ptr(), size, &raw mut found).cast();
-        if !found && shared.addr().is_multiple_of(align_of::<Shared>()) {
-            std::ptr::write_bytes(shared.cast::<u8>(), 0, size);
-            SHARED.store(shared, Ordering::Relaxed);
-        }
-    }
-}
-
 fn shared() -> Option<&'static Shared> {
-    // SAFETY: null, or what `startup` has made, which stays as long as the process; all of it is atomic.
-    unsafe { SHARED.load(Ordering::Relaxed).as_ref() }
+    SHARED.get()
 }
 
 /// The table; none if sessions are not shared.
