@@ -4,6 +4,9 @@
 /// Two sessions, concurrent changes, and nodes that fail.
 mod faults;
 
+/// Beside clients with prepared statements.
+mod beside_clients;
+
 /// Indexes beside running statements, REINDEX and CLUSTER.
 mod indexes;
 
