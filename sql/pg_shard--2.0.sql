@@ -508,6 +508,10 @@ CREATE FUNCTION pgs_catalog.begin_decision(coordinator bigint)
     RETURNS text LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'begin_decision_wrapper';
 COMMENT ON FUNCTION pgs_catalog.begin_decision(bigint)
     IS 'notes that the current transaction has committed, for whoever asks later';
+CREATE FUNCTION pgs_catalog.has_begun_decision(transaction bigint, nonce bigint)
+    RETURNS boolean LANGUAGE c STRICT AS 'MODULE_PATHNAME', 'has_begun_decision_wrapper';
+COMMENT ON FUNCTION pgs_catalog.has_begun_decision(bigint, bigint)
+    IS 'the transaction of that number has noted so, committed or not';
 
 CREATE FUNCTION pgs_catalog.in_doubt_transactions(
         OUT node_name text, OUT node_port integer, OUT gid text, OUT prepared text, OUT decision text)

@@ -9,6 +9,12 @@ mod bank;
 /// Transactions that the client prepares.
 mod prepared;
 
+/// Numbers of transactions that are given twice.
+mod number;
+
+/// A write of which one placement has heard.
+mod half;
+
 /// What is prepared, for whoever looks.
 mod in_doubt;
 

@@ -11,3 +11,6 @@ mod doubt;
 
 /// Looking whether placements are equal.
 mod check;
+
+/// Processes of nodes that were given up.
+mod stray;

@@ -11,10 +11,11 @@ use pg::catalog::table::{self, Search};
 use pg::catalog::uniqueness;
 use pg::hooks::Verdict;
 use pg::read::query::DistributionKey;
+use pg::server::in_flight;
 use pg::server::lock::ShardLock;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
-use shardmap::metadata::{Fault, PlacementRow, ShardRow, validate_placements};
+use shardmap::metadata::{Fault, PlacementRow, ShardRow, pass_over, validate_placements};
 use shardmap::{NodeAddress, PlacementId, PlacementState, ShardId, ShardMap};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -435,6 +436,13 @@ fn placement_rows(shard: ShardId, metadata: Metadata) -> Vec<PlacementRow> {
         });
     });
     placements.sort_by_key(|placement| placement.id);
+    let leftovers = in_flight::leftovers();
+    if !leftovers.is_empty() {
+        // Not marked yet: see `health::mark_leftovers`.
+        let ids: Vec<PlacementId> =
+            leftovers.iter().map(|missed| PlacementId(missed.placement)).collect();
+        pass_over(&mut placements, &ids);
+    }
     placements
 }
 

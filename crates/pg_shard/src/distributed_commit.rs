@@ -556,6 +556,12 @@ fn explain(error: PgError, node: &NodeAddress) -> PgError {
     error
 }
 
+/// On the node that decides, of a transaction's number that is under way: it is that of the transaction that is asked about.
+#[pg_extern]
+fn has_begun_decision(transaction: i64, nonce: i64) -> bool {
+    decision::has_written_row(transaction.cast_unsigned(), nonce)
+}
+
 /// On the node that is to decide: its transaction writes what shows that it has committed.
 #[pg_extern]
 fn begin_decision(coordinator: i64) -> String {

@@ -8,8 +8,11 @@ use crate::catalog;
 use crate::links;
 use pg::catalog::privileged;
 use pg::server::background;
+use pg::server::given_up;
+use pg::server::in_flight;
 use pg::server::lock::{self, Mode, ShardLock};
 use pg::server::resolver;
+use pg::server::rounds::Visit;
 use pg::server::transaction::{self, Isolation};
 use pg::{PgError, SqlState};
 use pgrx::prelude::*;
@@ -69,18 +72,47 @@ fn missed_in_serializable() -> PgError {
     .hint("Nothing was written. Run the transaction again when the node is back, or use REPEATABLE READ.")
 }
 
+/// Marks placements that may have missed a write which two nodes were committing when a process of this server died. Until then
+/// whoever loads the metadata passes over them.
+pub(crate) fn mark_leftovers(visit: &Visit) -> Result<(), PgError> {
+    let leftovers = in_flight::leftovers();
+    if leftovers.is_empty() {
+        return Ok(());
+    }
+    visit.in_transaction(|| {
+        if catalog::metadata().is_some() {
+            let ids: Vec<String> =
+                leftovers.iter().map(|missed| missed.placement.to_string()).collect();
+            privileged::set_for_transaction(c"lock_timeout", c"5s");
+            lock::lock_shard(MARKING, Mode::Exclusive);
+            privileged::run(&marking(&ids.join(",")))?;
+        }
+        Ok(())
+    })?;
+    for missed in &leftovers {
+        given_up::note(missed.node, missed.process);
+    }
+    in_flight::forget(&leftovers);
+    resolver::note_stale();
+    Ok(())
+}
+
 /// The background worker's part.
 pub(crate) fn mark_in_background(ids: &str) {
     let ids: String = ids.chars().filter(|c| c.is_ascii_digit() || *c == ',').collect();
     privileged::set_for_transaction(c"lock_timeout", c"5s");
     lock::lock_shard(MARKING, Mode::Exclusive);
-    let marked = privileged::run(&format!(
+    if let Err(error) = privileged::run(&marking(&ids)) {
+        warning!("could not mark placements inactive: {}", error.message());
+    }
+}
+
+/// Marks placements, unless they are the last healthy ones of their shards.
+fn marking(ids: &str) -> String {
+    format!(
         "UPDATE pgs_distribution_metadata.shard_placement AS p SET shard_state = 3 \
          WHERE p.id IN ({ids}) AND p.shard_state = 1 AND EXISTS ( \
            SELECT 1 FROM pgs_distribution_metadata.shard_placement AS o \
            WHERE o.shard_id = p.shard_id AND o.shard_state = 1 AND o.id NOT IN ({ids}))"
-    ));
-    if let Err(error) = marked {
-        warning!("could not mark placements inactive: {}", error.message());
-    }
+    )
 }

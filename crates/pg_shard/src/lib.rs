@@ -103,6 +103,7 @@ extern "C-unwind" fn _PG_init() {
     settings::define_sharing();
     pg::server::prepared::make_room();
     pg::server::activity::reserve();
+    pg::server::in_flight::register();
     if settings::shared_sessions() {
         pg::server::shared::register();
     }

@@ -10,6 +10,7 @@
 
 use crate::catalog;
 use crate::client_decision;
+use crate::health;
 use crate::nodes;
 use crate::repair;
 use crate::session::pool;
@@ -99,6 +100,10 @@ pub(crate) type Undo = fn(&mut Session) -> Result<(), Failure>;
 
 /// The visit of a database.
 pub(crate) fn visit(visit: &Visit, undo: Undo) {
+    if let Err(error) = health::mark_leftovers(visit) {
+        // They stay as they are until the next visit.
+        pg::sys::error::log(error);
+    }
     let mut round = Round::default();
     let mut looks = 0;
     loop {

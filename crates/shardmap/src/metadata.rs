@@ -127,6 +127,18 @@ impl fmt::Display for Fault {
     }
 }
 
+/// Takes those of a shard's healthy placements for inactive that are leftovers of a crash: they may have missed a write, and are about to be marked.
+/// Never the last: if there is no other one, nothing was written elsewhere that still counts.
+pub fn pass_over(placements: &mut [PlacementRow], leftovers: &[PlacementId]) {
+    let is_left = |row: &PlacementRow| leftovers.contains(&row.id);
+    if placements.iter().any(|row| row.state == 1 && !is_left(row)) {
+        placements
+            .iter_mut()
+            .filter(|row| row.state == 1 && is_left(row))
+            .for_each(|row| row.state = 3);
+    }
+}
+
 /// The address can be one of a server.
 pub fn is_plausible(node: &NodeAddress) -> bool {
     has_port(node) && has_host(node)
@@ -222,6 +234,20 @@ mod tests {
 
     fn fault_of(rows: &[ShardRow]) -> Option<Fault> {
         ShardMap::read(rows).1
+    }
+
+    #[test]
+    fn a_leftover_is_passed_over_unless_it_is_the_last_healthy_placement() {
+        let states = |states: [i32; 2], leftovers: &[i64]| {
+            let mut rows = [placement(1, states[0], "a", 1), placement(2, states[1], "b", 2)];
+            let leftovers: Vec<PlacementId> = leftovers.iter().copied().map(PlacementId).collect();
+            pass_over(&mut rows, &leftovers);
+            rows.map(|row| row.state)
+        };
+        assert_eq!(states([1, 1], &[2]), [1, 3]);
+        assert_eq!(states([1, 1], &[9]), [1, 1]);
+        assert_eq!(states([3, 1], &[2]), [3, 1]);
+        assert_eq!(states([1, 1], &[1, 2]), [1, 1]);
     }
 
     #[test]

@@ -96,6 +96,22 @@ pub fn scan(
     value: Search,
     visit: &mut dyn FnMut(&Row),
 ) {
+    scan_by(std::ptr::null_mut(), table, index, column, value, visit);
+}
+
+/// Visits all versions of rows of `table`: also what is not committed, or not any more there.
+pub(crate) fn scan_versions(table: Oid, visit: &mut dyn FnMut(&Row)) {
+    scan_by(&raw mut pg_sys::SnapshotAnyData, table, None, 1, Search::All, visit);
+}
+
+fn scan_by(
+    snapshot: pg_sys::Snapshot,
+    table: Oid,
+    index: Option<Oid>,
+    column: i16,
+    value: Search,
+    visit: &mut dyn FnMut(&Row),
+) {
     // SAFETY: the table is opened and locked for the scan; the key is a complete ScanKey for the column's type; the
     // tuple is read before the next one is fetched. Without a snapshot the scan takes a fresh one for itself, as scans
     // of catalogs do; that is allowed in parallel operations too, where GetLatestSnapshot is not.
@@ -119,7 +135,7 @@ pub fn scan(
             relation,
             index.unwrap_or(Oid::INVALID),
             index.is_some(),
-            std::ptr::null_mut(),
+            snapshot,
             keys,
             &raw mut key,
         );

@@ -96,6 +96,18 @@ pub enum Known {
     },
 }
 
+/// The transaction has written its row, which need not be committed. One that is under way and has not is another: a crash has lost the one that was asked about,
+/// before anything with its number was flushed, and PostgreSQL has given the number once more.
+pub fn has_written_row(transaction: u64, nonce: i64) -> bool {
+    let mut has_row = false;
+    if let Some(table) = table::relation_oid("pgs_catalog", "decision") {
+        table::scan_versions(table, &mut |row| {
+            has_row |= row.int8(1).cast_unsigned() == transaction && row.int8(2) == nonce;
+        });
+    }
+    has_row
+}
+
 /// Looks whether the transaction is under way, and then for its row.
 pub fn look(transaction: u64, nonce: i64) -> Known {
     // SAFETY: reads shared memory; the number is that of a transaction that is not further away than PostgreSQL's numbers
@@ -106,7 +118,7 @@ pub fn look(transaction: u64, nonce: i64) -> Known {
             && next - transaction < 1 << 31
             && pg_sys::TransactionIdIsInProgress(pg_sys::TransactionId::from(transaction as u32))
     };
-    if is_under_way {
+    if is_under_way && has_written_row(transaction, nonce) {
         return Known::UnderWay;
     }
     let mut has_row = false;

@@ -33,6 +33,12 @@ pub mod resolver;
 /// Nodes that are down.
 pub mod down;
 
+/// Writes that two nodes are committing at once.
+pub mod in_flight;
+
+/// Sessions that were given up while a node was at work for them.
+pub mod given_up;
+
 /// Heavyweight locks on shards.
 pub mod lock;
 

@@ -9,6 +9,7 @@
 
 use crate::server::activity;
 use crate::server::down::{self, Down};
+use crate::server::given_up::{self, GivenUp};
 use crate::server::rounds::{self, Visit};
 use crate::sys::shared_memory::Area;
 use pgrx::bgworkers::{BackgroundWorkerBuilder, DynamicBackgroundWorker};
@@ -41,6 +42,8 @@ struct Shared {
     stale: [AtomicU32; DATABASES],
     /// Which nodes are down.
     down: Down,
+    /// Sessions that were given up.
+    given_up: GivenUp,
     /// What wakes those who wait for a visitor to end something.
     ended: UnsafeCell<pg_sys::ConditionVariable>,
 }
@@ -56,6 +59,7 @@ unsafe fn begin(shared: *mut Shared) {
     unsafe {
         pg_sys::ConditionVariableInit((*shared).ended.get());
         down::place(&raw mut (*shared).down);
+        given_up::place(&raw mut (*shared).given_up);
     }
 }
 

@@ -17,12 +17,15 @@
 //! | refused | error, follower marked | error | error, follower marked |
 //! | lost | done, leader marked | error, leader marked | 08007, leader marked: whatever the follower has counts |
 //!
-//! If this process dies between the two sends, a follower misses the write without being marked.
+//! If this process dies between the two sends the follower misses the write. So it is noted before, where it outlives this server's processes
+//! ([`pg::server::in_flight`]), and the follower is marked when the server starts anew.
 
 use super::write::commit_unknown;
 use crate::catalog::{DistributedTable, Placement};
+use crate::fault;
 use crate::health;
 use crate::naming::tell_as_table;
+use crate::nodes;
 use crate::session::ending::{GRACE, OnInterrupt, PATIENCE};
 use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::{Failure, NoSession, Request};
@@ -30,6 +33,7 @@ use pg::PgError;
 use pg::SqlState;
 use pg::net::wait::clock;
 use pg::server::commit::should_stop;
+use pg::server::in_flight::{self, Missed};
 use pgrx::pg_sys::Oid;
 use protocol::Row;
 use shardmap::{PlacementId, ShardId};
@@ -128,7 +132,14 @@ impl<'a> Pair<'a> {
         let [leader, follower] = &self.sessions;
         let mut leader = leader.borrow_mut();
         let mut follower = follower.borrow_mut();
+        let _noted = in_flight::begin(Missed {
+            shard: self.table.shard_id(self.index).0,
+            placement: self.follower.id.0,
+            node: nodes::number(&self.follower.node),
+            process: follower.identity().1,
+        });
         let told = leader.send_release();
+        fault::point("pair");
         let asked = follower.queue(request, None);
         // The follower has more to do: when it is done the leader's answer is here too, most of the time.
         let wait = OnInterrupt::Finish(PATIENCE.max(took));

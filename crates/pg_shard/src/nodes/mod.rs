@@ -96,7 +96,7 @@ pub(crate) fn all() -> Vec<NodeAddress> {
 }
 
 /// What stands for a node in shared memory: FNV-1a of its name and port.
-fn number(node: &NodeAddress) -> u64 {
+pub(crate) fn number(node: &NodeAddress) -> u64 {
     let bytes = node.host.bytes().chain(node.port.to_be_bytes());
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

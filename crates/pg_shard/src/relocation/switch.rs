@@ -14,10 +14,15 @@ use super::{capture, create, orphans};
 use crate::catalog;
 use crate::fault;
 use crate::functions::{change_metadata, literal};
+use crate::repair::fence;
 use crate::session::gate;
 use pg::net::wait::clock;
 use pg::{PgError, SqlState};
 use shardmap::NodeAddress;
+use std::time::Duration;
+
+/// How long processes of the source that were given up are waited for, at a time.
+const PATIENCE: Duration = Duration::from_millis(250);
 
 pub(super) fn catch_up_and_switch(relocation: &Relocation) -> Result<(), PgError> {
     prepare(relocation)?;
@@ -40,6 +45,8 @@ fn switch(relocation: &Relocation) -> Result<(), PgError> {
     // Of SERIALIZABLE transactions that have used the nodes none is under way while the place changes.
     relocation.on_source(&[gate::ALONE.to_owned()])?;
     relocation.on_target(&[gate::ALONE.to_owned()])?;
+    // A copy leaves the source as it is: what is written there later must be written in both places. Others wait meanwhile.
+    fence::end_strays(&relocation.source, PATIENCE)?;
     // What is in doubt at the source is waited for here.
     relocation.on_source(&[format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", names.join(", "))])?;
     fault::point("relocation_locked");

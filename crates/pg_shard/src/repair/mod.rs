@@ -9,6 +9,9 @@ mod check;
 /// Making one equal to another.
 mod placement;
 
+/// Processes of nodes that were given up.
+pub(crate) mod fence;
+
 /// What was tried in vain.
 mod attempts;
 

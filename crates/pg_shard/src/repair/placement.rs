@@ -6,6 +6,7 @@
 //! since.
 
 use super::compare::{Pair, failed};
+use super::fence;
 use crate::catalog::{self, DistributedTable, Placement};
 use crate::ddl;
 use crate::ddl::foreign_keys;
@@ -67,6 +68,7 @@ pub(crate) fn repair(
     lock_shard(ShardLock::Data(shard), Mode::Exclusive);
     lock_shard(ShardLock::Metadata(shard), Mode::Exclusive);
     let stale = check(oid, shard, source, target)?;
+    fence::end_strays(target, fence::PATIENCE)?;
     complete(oid, shard, source, target)?;
     let done = match same_rows(oid, shard, source, target, Snapshots::OfStatements)? {
         Some(done) => done,

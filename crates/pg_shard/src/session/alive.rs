@@ -13,10 +13,12 @@ pub(crate) mod ping;
 use super::connect;
 use super::pool::{self, SessionRef};
 use super::{Failure, NoSession, Session};
+use crate::nodes::number;
 use crate::settings;
 use pg::net::libpq::{Connection, Opening};
 use pg::net::link::Link;
 use pg::net::wait::{Readiness, clock, poll_uninterrupted};
+use pg::server::given_up;
 use pg::{PgError, SqlState};
 use protocol::Kind;
 use shardmap::NodeAddress;
@@ -193,8 +195,17 @@ pub(crate) fn check_all(sessions: &[&SessionRef]) -> Result<(), (usize, Failure)
 }
 
 impl Session {
+    /// The session is about to be given up. What the node's process was sent it may still execute: see [`crate::repair::fence`].
+    pub(super) fn note_loss(&mut self) {
+        if self.is_busy() {
+            let (node, process) = self.identity();
+            given_up::note(number(&node), process);
+        }
+        self.told.has_answered();
+    }
+
     /// Which process on which node serves the session.
-    pub(super) fn identity(&mut self) -> (NodeAddress, i32) {
+    pub(crate) fn identity(&mut self) -> (NodeAddress, i32) {
         (self.node.clone(), self.link.connection().backend())
     }
 

@@ -421,7 +421,7 @@ impl Session {
     }
 
     fn lose(&mut self, error: PgError) -> Failure {
-        self.told.has_answered();
+        self.note_loss();
         self.expects.clear();
         self.depth = 0;
         (self.is_held, self.is_ending, self.commit) = (false, false, Commit::NotAsked);

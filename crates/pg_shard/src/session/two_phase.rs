@@ -114,7 +114,7 @@ impl Session {
                 if error.sqlstate() == SqlState::INVALID_PARAMETER_VALUE => {}
             asked => drop(asked?),
         }
-        if is_under_way {
+        if is_under_way && self.has_begun_decision(evidence)? {
             return Ok((State::UnderWay, None));
         }
         let (mut has_row, mut when) = (false, None);
@@ -131,6 +131,27 @@ impl Session {
             pg::time::acknowledge(when.time);
         }
         Ok((State::Ended { has_row }, when))
+    }
+}
+
+impl Session {
+    /// What is under way at the anchor is the transaction itself. A crash may have lost that; then its number is given once more, and whoever has it now
+    /// may be waiting for what the lost one has left prepared.
+    fn has_begun_decision(&mut self, evidence: &Evidence) -> Result<bool, Failure> {
+        let Evidence { transaction, nonce, .. } = evidence;
+        let mut has_begun = true;
+        let question = format!("SELECT pgs_catalog.has_begun_decision('{transaction}', '{nonce}')");
+        let asked = self.run(&question, None, &mut |row| {
+            has_begun = row.first_text().as_deref() != Some("f");
+            Ok(())
+        });
+        match asked {
+            // The node has an older version of the extension.
+            Err(Failure::Statement(error)) if error.sqlstate() == SqlState::UNDEFINED_FUNCTION => {
+                Ok(true)
+            }
+            asked => asked.map(|_| has_begun),
+        }
     }
 }
 

@@ -1,0 +1,96 @@
+//! What nodes may still execute for sessions that were given up.
+//!
+//! A session is given up when its node does not answer. The statement that it was sent may lie in the socket of a process that has stopped, or on
+//! its way through a network that has. When that goes on, the node executes the statement, and commits it if that needs no further message.
+//! Its placement is marked by then, which does no harm, or has been repaired: then the statement would be executed a second time, or on one of two placements.
+//!
+//! So whoever makes a placement healthy, or the source of another one, first ends the processes of such sessions on its node, and waits until they
+//! are gone. Whoever writes holds the shard's lock to its end, so that there are no others. A statement that has begun holds locks of its
+//! table, which a repair waits for.
+
+use crate::functions::literal;
+use crate::nodes::number;
+use crate::session::pool;
+use crate::session::{NoSession, Session};
+use crate::transaction::fail;
+use pg::catalog::table;
+use pg::net::wait::{clock, pause};
+use pg::server::given_up;
+use pg::{PgError, SqlState};
+use shardmap::NodeAddress;
+use std::time::Duration;
+
+/// How long a repair waits for processes to end.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Between two looks.
+const TICK: Duration = Duration::from_millis(20);
+
+/// Ends the node's processes that serve nobody any more.
+///
+/// # Errors
+///
+/// 55P03 if one of them has not ended after that time.
+pub(crate) fn end_strays(node: &NodeAddress, patience: Duration) -> Result<(), PgError> {
+    let strays = given_up::of(number(node));
+    if strays.is_empty() {
+        return Ok(());
+    }
+    let mut session = open(node)?;
+    let is_stray: Vec<String> = strays
+        .iter()
+        .map(|(process, age)| {
+            format!(
+                "pid = {process} AND backend_start <= clock_timestamp() - interval '{age} microseconds'"
+            )
+        })
+        .collect();
+    // A number may have become that of another process since.
+    let there = format!(
+        "FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend' AND datname = {} AND ({})",
+        literal(&table::current_database()),
+        is_stray.join(" OR ")
+    );
+    let end = format!("SELECT pg_catalog.pg_terminate_backend(pid) {there}");
+    session.run(&end, None, &mut |_| Ok(())).map_err(fail)?;
+    let until = clock() + patience;
+    loop {
+        let mut is_there = false;
+        let look = format!("SELECT 1 {there} LIMIT 1");
+        session
+            .run(&look, None, &mut |_| {
+                is_there = true;
+                Ok(())
+            })
+            .map_err(fail)?;
+        if !is_there {
+            given_up::forget(number(node), &strays);
+            return Ok(());
+        }
+        if clock() >= until {
+            return Err(still_there(node));
+        }
+        pause(TICK);
+    }
+}
+
+/// As the extension's owner, who may end everybody's processes, or else as whoever acts.
+fn open(node: &NodeAddress) -> Result<Session, PgError> {
+    let owner = table::relation_oid("pgs_catalog", "decision").and_then(table::owner);
+    let opened = owner.map(|owner| pool::logged_in_as(owner, || Session::open(node)));
+    match opened {
+        Some(Ok(session)) => Ok(session),
+        _ => Session::open(node).map_err(|reason| match reason {
+            NoSession::Unreachable(error) | NoSession::Refused(error) => error,
+        }),
+    }
+}
+
+fn still_there(node: &NodeAddress) -> PgError {
+    PgError::new(
+        SqlState::LOCK_NOT_AVAILABLE,
+        format!("a process on node \"{node}\" may still execute what it was sent"),
+    )
+    .detail("It did not answer, and its session was given up. It has been told to end, and has not ended yet.")
+    .hint("Try again when it has ended; pg_stat_activity on the node shows it.")
+}
