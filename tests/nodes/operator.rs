@@ -1,6 +1,9 @@
 //! `pgshard status`, `repair`, `rebalance` and `top` work on clusters that somebody else has made.
 
-use cluster::{activity, carry_out, overview, plan_rebalance, plan_repair};
+use cluster::{activity, carry_out, examine, overview, plan_rebalance, plan_repair};
+use std::fs;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::process::{Command, Stdio};
 use testkit::{NodeName, TestCluster, wait_until};
 
 #[test]
@@ -51,4 +54,75 @@ fn an_operator_repairs_and_rebalances_a_cluster_by_its_url() {
     // A step that fails names the shard; what was done before stays.
     let error = carry_out(&url, &steps[..1], |_| ()).expect_err("the shard has left");
     assert!(error.to_string().contains("of table kv"), "{error}");
+}
+
+/// Only sessions without encryption were known: a server that insists on it could not be looked over.
+#[test]
+fn an_operator_reaches_servers_that_insist_on_encryption_and_verifies_them_if_asked() {
+    let cluster = TestCluster::up(1);
+    if !cluster.has_tls() {
+        return;
+    }
+    cluster.on_all_nodes("CREATE ROLE operator SUPERUSER LOGIN");
+    for node in cluster.nodes() {
+        encrypt(&cluster, node);
+    }
+    let root = cluster.data_dir(NodeName::Coordinator).join("server.crt");
+    let port = cluster.port(NodeName::Coordinator);
+    let url = |host: &str, settings: &str| {
+        format!("postgres://operator@{host}:{port}/postgres?{settings}")
+    };
+    let root = root.display().to_string();
+    let settings = |mode: &str| format!("sslmode={mode}&sslrootcert={root}");
+    for url in [
+        url("127.0.0.1", "connect_timeout=5"),
+        url("127.0.0.1", "sslmode=require"),
+        url("127.0.0.1", &settings("verify-ca")),
+        url("localhost", &settings("verify-full")),
+        format!(
+            "host=localhost port={port} user=operator dbname=postgres sslmode=verify-full sslrootcert={root}"
+        ),
+    ] {
+        let status = overview(&url).unwrap_or_else(|error| panic!("{url}: {error}"));
+        assert_eq!(status.nodes.len(), 1, "{url}");
+        let report = examine(&url).unwrap_or_else(|error| panic!("{url}: {error}"));
+        assert_eq!(report.nodes.len(), 2, "{url}");
+    }
+    let others = cluster.data_dir(NodeName::Worker(1)).join("server.crt");
+    let wrong = format!("sslmode=verify-ca&sslrootcert={}", others.display());
+    for (url, reason) in [
+        (url("127.0.0.1", "sslmode=disable"), "rejects connection"),
+        (url("127.0.0.1", &settings("verify-full")), "not valid for name"),
+        (url("localhost", &wrong), "invalid peer certificate"),
+        (url("localhost", "sslmode=verify-full&sslrootcert=/absent.crt"), "/absent.crt"),
+    ] {
+        let error = overview(&url).expect_err(&url).to_string();
+        assert!(error.contains(reason), "{url}: {error}");
+    }
+}
+
+/// From now on a node takes encrypted sessions of the operator only.
+fn encrypt(cluster: &TestCluster, node: NodeName) {
+    let dir = cluster.data_dir(node);
+    let made = Command::new("openssl")
+        .args(["req", "-new", "-x509", "-days", "30", "-nodes", "-subj", "/CN=localhost"])
+        .args(["-addext", "subjectAltName=DNS:localhost"])
+        .args(["-keyout", "server.key", "-out", "server.crt"])
+        .current_dir(&dir)
+        .stdin(Stdio::null())
+        .output()
+        .expect("openssl can be started");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let owner = dir.metadata().expect("the data directory");
+    for file in ["server.key", "server.crt"] {
+        chown(dir.join(file), Some(owner.uid()), Some(owner.gid())).expect("the file is ours");
+    }
+    let rules = dir.join("pg_hba.conf");
+    let known = fs::read_to_string(&rules).expect("the node has rules");
+    let rules_now = format!("hostnossl all operator all reject\n{known}");
+    fs::write(&rules, rules_now).expect("the file is ours");
+    let mut session = cluster.session_on(node);
+    session.sql("ALTER SYSTEM SET ssl = on");
+    session.sql("SELECT pg_reload_conf()");
+    wait_until("the server speaks TLS", || session.text("SHOW ssl") == "on");
 }

@@ -4,12 +4,11 @@
 //! password and database of the URL. Each finding comes with what mends it. Connections are not encrypted.
 
 use crate::error::ClusterError;
-use postgres::{Client, Config, NoTls};
+use crate::error::message_of;
+use crate::reach::Reach;
+use postgres::Client;
 use serde::Serialize;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-/// How long a server has to accept a connection.
-const PATIENCE: Duration = Duration::from_secs(5);
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// So many transactions are left before PostgreSQL stops, and something must be done about it.
 const OLD: i64 = 1_000_000_000;
@@ -92,7 +91,7 @@ const FACTS: &str = "SELECT current_setting('server_version'), current_setting('
 /// If the coordinator cannot be reached, or is none.
 pub fn examine(url: &str) -> Result<Report, ClusterError> {
     let unreachable = |error: postgres::Error| no_coordinator(&error);
-    let (config, mut client) = connect(url)?;
+    let (reach, mut client) = connect(url)?;
     let mut report = Report::default();
     let own = facts(&mut client).map_err(unreachable)?;
     report.nodes.push(examined("coordinator", "up", Some(&own), (0, 0)));
@@ -105,33 +104,21 @@ pub fn examine(url: &str) -> Result<Report, ClusterError> {
             "ALTER SYSTEM SET shared_preload_libraries = 'pg_shard'; and restart the server",
         );
     }
-    report.ask_coordinator(&mut client, &config, &own).map_err(unreachable)?;
+    report.ask_coordinator(&mut client, &reach, &own).map_err(unreachable)?;
     report.findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     Ok(report)
 }
 
-/// A session to the coordinator that the URL leads to.
-pub(crate) fn connect(url: &str) -> Result<(Config, Client), ClusterError> {
-    let mut config: Config = url.parse().map_err(|error| no_coordinator(&error))?;
-    config.connect_timeout(PATIENCE).application_name("pgshard");
-    let client = config.connect(NoTls).map_err(|error| no_coordinator(&error))?;
-    Ok((config, client))
+/// A session to the coordinator that the URL leads to, and how it was reached.
+pub(crate) fn connect(url: &str) -> Result<(Reach, Client), ClusterError> {
+    let reach = Reach::of(url)?;
+    let client = reach.connect().map_err(|error| no_coordinator(&error))?;
+    Ok((reach, client))
 }
 
 /// What a coordinator that does not answer as it should is reported as.
 pub(crate) fn no_coordinator(error: &postgres::Error) -> ClusterError {
-    ClusterError::NoCoordinator { reason: reason(error) }
-}
-
-/// The message of the server, if it is one of a server.
-pub(crate) fn reason(error: &postgres::Error) -> String {
-    error.as_db_error().map_or_else(
-        || {
-            let cause = std::error::Error::source(error).map(|cause| format!(": {cause}"));
-            format!("{error}{}", cause.unwrap_or_default())
-        },
-        |error| error.message().to_owned(),
-    )
+    ClusterError::NoCoordinator { reason: message_of(error) }
 }
 
 fn facts(client: &mut Client) -> Result<Facts, postgres::Error> {
@@ -180,7 +167,7 @@ impl Report {
     fn ask_coordinator(
         &mut self,
         client: &mut Client,
-        config: &Config,
+        reach: &Reach,
         own: &Facts,
     ) -> Result<(), postgres::Error> {
         let nodes = client.query(
@@ -201,7 +188,7 @@ impl Report {
                     format!("start the server; or, if it is lost, CALL pgs_catalog.drain_node('{name}', {port});"),
                 );
             }
-            let facts = self.reach(&node, config, &row.get::<_, String>(2), row.get(3));
+            let facts = self.reach(&node, reach, &row.get::<_, String>(2), row.get(3));
             if let Some(facts) = &facts {
                 self.look_at(&node, facts, Some(own));
             }
@@ -212,20 +199,12 @@ impl Report {
     }
 
     /// Asks a node for its facts, as the user of the URL.
-    fn reach(&mut self, node: &str, config: &Config, host: &str, port: i32) -> Option<Facts> {
-        let mut of_node = Config::new();
-        of_node.connect_timeout(PATIENCE);
-        for host in host.split(',') {
-            of_node.host(host);
-            of_node.port(u16::try_from(port).unwrap_or(5432));
-        }
-        config.get_user().map(|user| of_node.user(user));
-        config.get_password().map(|password| of_node.password(password));
-        config.get_dbname().map(|name| of_node.dbname(name));
-        match of_node.connect(NoTls).and_then(|mut client| facts(&mut client)) {
+    fn reach(&mut self, node: &str, coordinator: &Reach, host: &str, port: i32) -> Option<Facts> {
+        let port = u16::try_from(port).unwrap_or(5432);
+        match coordinator.connect_to(host, port).and_then(|mut client| facts(&mut client)) {
             Ok(facts) => Some(facts),
             Err(error) => {
-                let what = format!("it cannot be reached from here: {}", reason(&error));
+                let what = format!("it cannot be reached from here: {}", message_of(&error));
                 self.add(
                     Severity::Warning,
                     node,

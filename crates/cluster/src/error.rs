@@ -298,7 +298,7 @@ impl ClusterError {
 /// What the server said, or why it could not be asked; the client's own message is only "db error".
 pub(crate) fn message_of(error: &postgres::Error) -> String {
     if let Some(db_error) = error.as_db_error() {
-        return format!("{}: {}", db_error.severity(), db_error.message());
+        return db_error.message().to_owned();
     }
     let mut message = error.to_string();
     let mut cause = error.source();

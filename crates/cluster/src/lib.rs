@@ -60,6 +60,9 @@ mod process;
 /// One node's server: started, stopped, killed, paused.
 mod server;
 
+/// Sessions to the servers of a URL.
+mod reach;
+
 /// The cluster as a whole.
 mod cluster;
 

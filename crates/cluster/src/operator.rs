@@ -1,8 +1,8 @@
 //! A cluster that somebody else has made, at the hand of its operator: how it is, what it does, repairing and rebalancing it. All of it by
-//! SQL that the coordinator answers, with the user, password and database of the URL. Connections are not encrypted.
+//! SQL that the coordinator answers, with the user, password and database of the URL.
 
-use crate::doctor::{connect, no_coordinator, reason};
-use crate::error::ClusterError;
+use crate::doctor::{connect, no_coordinator};
+use crate::error::{ClusterError, message_of};
 use postgres::Client;
 use serde::Serialize;
 
@@ -217,7 +217,7 @@ pub fn carry_out(
         client.batch_execute(&step.sql).map_err(|error| ClusterError::Step {
             shard: step.shard,
             table: step.table.clone(),
-            reason: reason(&error),
+            reason: message_of(&error),
         })?;
         after(step);
     }

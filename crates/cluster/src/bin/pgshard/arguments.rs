@@ -168,7 +168,7 @@ pub(crate) struct RebalanceArguments {
     pub(crate) steps: StepsArguments,
 
     /// What is to be even
-    #[arg(long, value_parser = ["bytes", "rows"], default_value = "bytes")]
+    #[arg(long, value_parser = ["bytes", "rows", "shards"], default_value = "bytes")]
     pub(crate) by: String,
 }
 
