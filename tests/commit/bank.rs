@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::{Answer, WORKER_1, WORKER_2, ask, wait_until_nothing_is_in_doubt};
+use crate::{Answer, StopOnDrop, WORKER_1, WORKER_2, ask, wait_until_nothing_is_in_doubt};
 use testkit::{NodeName, Random, Session, TestCluster, wait_until};
 
 const CLIENTS: u64 = 8;
@@ -31,7 +31,12 @@ fn client(cluster: &TestCluster, number: u64, ids: &AtomicU64, stop: &AtomicBool
     let mut transfers = Vec::new();
     let mut session: Option<Session> = None;
     while !stop.load(Ordering::Relaxed) {
-        let open = session.get_or_insert_with(|| cluster.wait_for(NodeName::Coordinator));
+        let open = session.get_or_insert_with(|| {
+            let mut session = cluster.wait_for(NodeName::Coordinator);
+            // A row that is stuck fails the test before.
+            let _ = session.try_sql("SET statement_timeout = '90s'");
+            session
+        });
         let id = ids.fetch_add(1, Ordering::Relaxed);
         let from = random.below(ACCOUNTS);
         let to = (from + 1 + random.below(ACCOUNTS - 1)) % ACCOUNTS;
@@ -92,6 +97,7 @@ fn a_bank_whose_servers_die_loses_and_makes_no_money() {
                 scope.spawn(move || client(cluster, number, ids, stop))
             })
             .collect();
+        let stopping = StopOnDrop(&stop);
         let mut random = Random(99);
         let since = Instant::now();
         while since.elapsed() < duration() {
@@ -101,7 +107,7 @@ fn a_bank_whose_servers_die_loses_and_makes_no_money() {
             cluster.kill(victim).expect("it runs");
             cluster.start(victim).expect("it is down");
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         clients.into_iter().flat_map(|client| client.join().expect("it does not panic")).collect()
     });
     cluster.reconnect();

@@ -21,6 +21,7 @@ mod in_doubt;
 /// What a client is told, and what it sees.
 mod answers;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use testkit::postgres::Error;
 use testkit::{NodeName, Session, TestCluster, wait_until};
 
@@ -68,6 +69,15 @@ fn wait_until_nothing_is_in_doubt(cluster: &TestCluster) {
         wait_until("nothing is in doubt", || {
             session.text("SELECT count(*) FROM pg_prepared_xacts") == "0"
         });
+    }
+}
+
+/// Stops clients, also when a test fails: it would wait for them for ever.
+struct StopOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for StopOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
