@@ -1,7 +1,7 @@
 //! Looking a cluster over that somebody else has made: by what its servers say of themselves, over SQL alone.
 //!
 //! The coordinator is asked for its nodes and its metadata, and each node for its settings, its clock and its age, with the user,
-//! password and database of the URL. Each finding comes with what mends it. Connections are not encrypted.
+//! password and database of the URL. Each finding comes with what mends it.
 
 use crate::error::ClusterError;
 use crate::error::message_of;
