@@ -159,7 +159,7 @@ impl ScanIo {
         unsafe { crate::read::repeated::may_read_again((*(*self.node).ss.ps.state).es_plannedstmt) }
     }
 
-    /// The statement has several scans of ours, or one that may be executed more than once.
+    /// The statement has several scans that read at its time, or one that may be executed more than once.
     pub fn has_several_scans(&self) -> bool {
         // SAFETY: as above.
         unsafe {

@@ -15,6 +15,7 @@ use crate::path::window::{self, Windows};
 use crate::print::template::with_portable_output;
 use crate::print::verify_scan;
 use crate::read::tid;
+use crate::sys::custom;
 use crate::sys::error::PgError;
 use crate::sys::node;
 use crate::sys::plan::{Claim, Pieces, PlanWriter, ShardScan, SortKey, Split};
@@ -361,6 +362,9 @@ pub(crate) unsafe fn make_scan(
     unsafe {
         let scan: *mut pg_sys::CustomScan = node::make(NodeTag::T_CustomScan);
         (*scan).flags = pg_sys::CUSTOMPATH_SUPPORT_PROJECTION;
+        if described.claim.is_some() || described.is_candidates {
+            (*scan).flags |= custom::READS_NOW;
+        }
         (*scan).custom_scan_tlist = node::list_of(row);
         (*scan).custom_exprs = node::list_of(expressions);
         (*scan).custom_private = writer()(described).list();

@@ -32,15 +32,15 @@ pub(crate) unsafe fn may_read_again(statement: *const pg_sys::PlannedStmt) -> bo
         if node::elements(statement.invalItems).into_iter().any(is_function) {
             return true;
         }
-        scans_of(statement) > 1
+        scans_of(statement, 0) > 1
     }
 }
 
-/// How often scans of ours are executed, all told; twice stands for more than once.
-unsafe fn scans_of(statement: &pg_sys::PlannedStmt) -> u32 {
+/// How often scans of ours are executed, all told; twice stands for more than once. Scans with one of the flags `without` do not count.
+unsafe fn scans_of(statement: &pg_sys::PlannedStmt, without: u32) -> u32 {
     // SAFETY: the caller vouches for the statement; its lists hold what PostgreSQL puts there.
     unsafe {
-        let mut count = Count { scans: 0, once: Vec::new() };
+        let mut count = Count { scans: 0, without, once: Vec::new() };
         count.look_at(statement.planTree, 1);
         for (index, plan) in node::elements::<pg_sys::Plan>(statement.subplans).iter().enumerate() {
             // An init plan is executed once.
@@ -51,7 +51,8 @@ unsafe fn scans_of(statement: &pg_sys::PlannedStmt) -> u32 {
     }
 }
 
-/// The plan has several scans of ours, or one that may be executed more than once, beside what writes at its top.
+/// The plan has several scans that read at the statement's time, or one that may be executed more than once, beside what writes at
+/// its top.
 ///
 /// # Safety
 ///
@@ -65,12 +66,14 @@ pub(crate) unsafe fn has_several_scans(statement: *const pg_sys::PlannedStmt) ->
         let statement = &*statement;
         let writes_at_top = statement.commandType != pg_sys::CmdType::CMD_SELECT
             && node::tag(statement.planTree) == NodeTag::T_CustomScan;
-        scans_of(statement) > 1 + u32::from(writes_at_top)
+        scans_of(statement, custom::READS_NOW) > 1 + u32::from(writes_at_top)
     }
 }
 
 struct Count {
     scans: u32,
+    /// Flags of scans that do not count.
+    without: u32,
     /// Numbers of sub-plans that are executed once.
     once: Vec<c_int>,
 }
@@ -116,7 +119,7 @@ impl Count {
                 }
                 NodeTag::T_CustomScan => {
                     let scan = plan.cast::<pg_sys::CustomScan>();
-                    if custom::is_scan(scan) {
+                    if custom::is_scan(scan) && (*scan).flags & self.without == 0 {
                         self.scans += times;
                     }
                     for below in node::elements((*scan).custom_plans) {

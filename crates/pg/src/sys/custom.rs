@@ -17,6 +17,10 @@ pub(crate) unsafe fn is_scan(custom: *const pg_sys::CustomScan) -> bool {
     unsafe { CStr::from_ptr((*(*custom).methods).CustomName) == SCAN }
 }
 
+/// A flag of a scan of ours, beside those that PostgreSQL knows: it reads what is there now, never at the time of its statement, because
+/// it locks rows below LIMIT or finds the candidates for that.
+pub(crate) const READS_NOW: u32 = 1 << 16;
+
 /// A constant table that all of the process may point to.
 pub(crate) struct Table<T>(T);
 
