@@ -120,10 +120,14 @@ enum Chore {
     /// Stops at the first step that fails. The last lines are those of the tests.
     Test,
 
-    /// Build for PostgreSQL 18, and run a core of the tests on it: below six minutes.
+    /// Build for PostgreSQL 18, 17 and 16, and run a core of the tests on each.
     ///
     /// A server that cannot be had is a line of warning.
-    Core,
+    Core {
+        /// On this release alone.
+        #[arg(long, value_name = "N")]
+        on: Option<u32>,
+    },
 
     /// Clients move money between accounts of different nodes while servers are killed, for five minutes.
     ///
@@ -337,9 +341,11 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
             rows: *rows,
         })?,
         Chore::Test => return test::run(),
-        Chore::Core => {
-            setup::ensure()?;
-            core::run(&Workspace::find()?)?;
+        Chore::Core { on } => {
+            let postgres = setup::ensure()?;
+            let workspace = Workspace::find()?;
+            extension::build(&workspace, &postgres, extension::Profile::Release)?;
+            core::run(&workspace, &postgres, *on)?;
         }
         Chore::Bank { seconds } => test::bank(*seconds)?,
         Chore::Histories { seconds } => test::histories(*seconds)?,

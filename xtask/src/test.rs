@@ -11,12 +11,12 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use crate::setup::{self, Postgres};
+use crate::setup::{self, DEFAULT_RELEASE, Postgres};
 use crate::workspace::Workspace;
-use crate::{extension, process, render, tidy};
+use crate::{core, extension, process, render, tidy};
 
 /// How many steps there are.
-const STEPS: usize = 6;
+const STEPS: usize = 7;
 
 /// Runs all steps; the exit code is that of the tests.
 pub(crate) fn run() -> Result<ExitCode> {
@@ -46,7 +46,13 @@ pub(crate) fn run() -> Result<ExitCode> {
         process::run(&mut check)?;
     }
 
-    let mut tests = tests(&workspace, &postgres);
+    render::step(STEPS - 1, STEPS, "cargo xtask core", Some(started.elapsed()));
+    started = Instant::now();
+    if postgres.release() == DEFAULT_RELEASE {
+        core::run(&workspace, &postgres, None)?;
+    }
+
+    let mut tests = core::test_command(&workspace, &postgres);
     render::step(STEPS, STEPS, &process::line_of(&tests), Some(started.elapsed()));
     run_to_the_last_line(&mut tests)
 }
@@ -67,19 +73,6 @@ pub(crate) fn histories(seconds: u32) -> Result<()> {
     let last = ["--", "--test-threads", "1", "--nocapture"];
     let mut command = workspace.cargo(&postgres, &[&test[..], &last[..]].concat());
     process::run(command.env("PGSHARD_HISTORY", seconds.to_string()))
-}
-
-/// The workspace's tests, with nextest if it is there.
-fn tests(workspace: &Workspace, postgres: &Postgres) -> Command {
-    match process::find("cargo-nextest") {
-        Some(_) => {
-            let run = ["nextest", "run", "--release", "--workspace"];
-            workspace.cargo_with_extension(postgres, &run, &[])
-        }
-        None => {
-            workspace.cargo_with_extension(postgres, &["test", "--release", "--workspace"], &[])
-        }
-    }
 }
 
 /// Runs `command` with its standard error on our standard output, so that both end with its closing lines.

@@ -44,6 +44,11 @@ impl Workspace {
         self.target_for(postgres).join("release")
     }
 
+    /// The build directory of libraries that only the core of the tests loads.
+    pub(crate) fn core_dir(&self) -> PathBuf {
+        self.target.join("core")
+    }
+
     /// Each release of PostgreSQL has a build directory of its own, so that none compiles another's anew.
     fn target_for(&self, postgres: &Postgres) -> PathBuf {
         match postgres.release() {

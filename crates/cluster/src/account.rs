@@ -107,8 +107,21 @@ impl ServerAccount {
         program: PathBuf,
         arguments: &[&dyn AsRef<std::ffi::OsStr>],
     ) -> Result<(), ClusterError> {
+        self.run_in(None, program, arguments)
+    }
+
+    /// The same in a directory, for a program that writes where it is.
+    pub(crate) fn run_in(
+        &self,
+        directory: Option<&Path>,
+        program: PathBuf,
+        arguments: &[&dyn AsRef<std::ffi::OsStr>],
+    ) -> Result<(), ClusterError> {
         descriptors::close_ours_on_exec();
         let mut command = self.command(&program);
+        if let Some(directory) = directory {
+            command.current_dir(directory);
+        }
         for argument in arguments {
             command.arg(argument.as_ref());
         }

@@ -9,9 +9,10 @@
 //! DIR/worker1/ ...
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::ToSocketAddrs;
-use std::ops::Deref;
+use std::ops::{Deref, DerefMut};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -57,6 +58,9 @@ struct Description {
     extension: bool,
     /// In full: a cluster can be taken down when its installation has gone.
     installation: Installation,
+    /// The nodes that were upgraded, by name, and what their servers are of since.
+    #[serde(default)]
+    upgraded: BTreeMap<String, Installation>,
 }
 
 impl Cluster {
@@ -287,14 +291,12 @@ impl Cluster {
                 worker_host: spec.worker_host.clone(),
                 extension: spec.extension,
                 installation: installation(dir)?,
+                upgraded: BTreeMap::new(),
             },
             account: account.clone(),
         };
         // First, so that `down` finds a cluster however far we get.
-        let text =
-            serde_json::to_string_pretty(&cluster.description).expect("paths that came from text");
-        let path = dir.join(DESCRIPTION);
-        fs::write(&path, text).map_err(ClusterError::file("write", &path))?;
+        cluster.describe()?;
         if let Err(error) = cluster.populate(spec, listen_addresses) {
             // The error that brought us here is the one to report.
             let _ = cluster.down();
@@ -364,7 +366,36 @@ impl Cluster {
         })
     }
 
-    fn node_dir(&self, node: NodeName) -> PathBuf {
+    /// Writes down what the cluster consists of.
+    fn describe(&self) -> Result<(), ClusterError> {
+        let text =
+            serde_json::to_string_pretty(&self.description).expect("paths that came from text");
+        let path = self.dir.join(DESCRIPTION);
+        fs::write(&path, text).map_err(ClusterError::file("write", &path))
+    }
+
+    /// What the server of `node` is of.
+    pub(crate) fn installation(&self, node: NodeName) -> &Installation {
+        let upgraded = self.description.upgraded.get(&node.to_string());
+        upgraded.unwrap_or(&self.description.installation)
+    }
+
+    /// The server of `node` is of this from now on.
+    pub(crate) fn set_installation(
+        &mut self,
+        node: NodeName,
+        installation: &Installation,
+    ) -> Result<(), ClusterError> {
+        self.description.upgraded.insert(node.to_string(), installation.clone());
+        self.describe()
+    }
+
+    /// The user that the servers run as.
+    pub(crate) fn account(&self) -> &ServerAccount {
+        &self.account
+    }
+
+    pub(crate) fn node_dir(&self, node: NodeName) -> PathBuf {
         self.dir.join(node.to_string())
     }
 
@@ -376,7 +407,7 @@ impl Cluster {
             data_dir: self.data_dir(node),
             log: self.log_path(node),
             socket_dir: self.dir.clone(),
-            installation: &self.description.installation,
+            installation: self.installation(node),
             account: &self.account,
         })
     }
@@ -409,6 +440,12 @@ impl Deref for DownOnDrop {
 
     fn deref(&self) -> &Cluster {
         &self.cluster
+    }
+}
+
+impl DerefMut for DownOnDrop {
+    fn deref_mut(&mut self) -> &mut Cluster {
+        &mut self.cluster
     }
 }
 

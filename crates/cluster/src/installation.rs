@@ -7,6 +7,7 @@
 //! `initdb` runs once, into a template; a node's data directory is a copy of that. A known gap: all nodes of an
 //! installation have the same system identifier, so do not tell nodes apart by it.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -110,8 +111,31 @@ impl Installation {
     /// The library and the scripts are installed every time, so that a second call brings in a new build. Servers that
     /// run keep the files they have open. Several processes may call this for the same directory at once.
     pub fn prepare(dir: &Path, artifacts: &Artifacts) -> Result<Self, ClusterError> {
+        Self::prepare_ours(dir, Layout::of_system, artifacts)
+    }
+
+    /// The same of the PostgreSQL that this `pg_config` belongs to.
+    pub fn prepare_of(
+        dir: &Path,
+        pg_config: &Path,
+        artifacts: &Artifacts,
+    ) -> Result<Self, ClusterError> {
+        let layout = || {
+            let program = pg_config.to_string_lossy();
+            Layout::from_pg_config(&program).ok_or_else(|| ClusterError::PostgresMissing {
+                looked_for: format!("a server through {program}"),
+            })
+        };
+        Self::prepare_ours(dir, layout, artifacts)
+    }
+
+    fn prepare_ours(
+        dir: &Path,
+        layout: impl FnOnce() -> Result<Layout, ClusterError>,
+        artifacts: &Artifacts,
+    ) -> Result<Self, ClusterError> {
         let files = artifacts.extension_files()?;
-        Self::prepare_with(dir, |installation| {
+        Self::prepare_with(dir, layout, |installation| {
             let extension_dir = installation.shared_dir().join("extension");
             for file in &files {
                 install(file, &extension_dir.join(file.file_name().unwrap_or_default()), 0o644)?;
@@ -126,7 +150,7 @@ impl Installation {
 
     /// The same without our library: plain PostgreSQL.
     pub fn prepare_without_extension(dir: &Path) -> Result<Self, ClusterError> {
-        Self::prepare_with(dir, |_| Ok(()))
+        Self::prepare_with(dir, Layout::of_system, |_| Ok(()))
     }
 
     /// The installation that [`Installation::prepare`] made in `dir`.
@@ -167,6 +191,7 @@ impl Installation {
 
     fn prepare_with(
         dir: &Path,
+        layout: impl FnOnce() -> Result<Layout, ClusterError>,
         install_ours: impl FnOnce(&Self) -> Result<(), ClusterError>,
     ) -> Result<Self, ClusterError> {
         let account = ServerAccount::choose()?;
@@ -179,7 +204,7 @@ impl Installation {
         let lock = File::create(&lock_path).map_err(ClusterError::file("create", &lock_path))?;
         lock.lock().map_err(ClusterError::file("lock", &lock_path))?;
 
-        let layout = Layout::of_system()?;
+        let layout = layout()?;
         let installation = match Self::open(&dir) {
             Ok(installation) if installation.layout == layout => installation,
             Ok(_) | Err(_) => Self::copy_from_system(&dir, layout, &account)?,
@@ -207,24 +232,39 @@ impl Installation {
         }
         let template = installation.template();
         tree::remove(&template)?;
-        account.create_dir(&template, 0o700)?;
-        account.run(
-            installation.bin("initdb"),
-            &[
-                &"--pgdata",
-                &template,
-                &"--username=postgres",
-                &"--auth=trust",
-                &"--encoding=UTF8",
-                &"--locale=C.UTF-8",
-                &"--no-sync",
-                &"--no-instructions",
-            ],
-        )?;
+        installation.initialize(&template, account, &[])?;
         let text =
             serde_json::to_string_pretty(&installation.layout).expect("paths that came from text");
         fs::write(&description, text).map_err(ClusterError::file("write", &description))?;
         Ok(installation)
+    }
+
+    /// Makes a data directory.
+    pub(crate) fn initialize(
+        &self,
+        data_dir: &Path,
+        account: &ServerAccount,
+        options: &[&str],
+    ) -> Result<(), ClusterError> {
+        account.create_dir(data_dir, 0o700)?;
+        let fixed: [&dyn AsRef<OsStr>; 8] = [
+            &"--pgdata",
+            &data_dir,
+            &"--username=postgres",
+            &"--auth=trust",
+            &"--encoding=UTF8",
+            &"--locale=C.UTF-8",
+            &"--no-sync",
+            &"--no-instructions",
+        ];
+        let options = options.iter().map(|option| option as &dyn AsRef<OsStr>);
+        let arguments: Vec<_> = fixed.into_iter().chain(options).collect();
+        account.run(self.bin("initdb"), &arguments)
+    }
+
+    /// The major version of its programs.
+    pub(crate) fn major_version(&self) -> u32 {
+        major_of(&self.layout.version).unwrap_or(*MAJOR_VERSIONS.start())
     }
 
     /// Where the copy of an absolute path of the system lies.
@@ -274,8 +314,7 @@ impl Layout {
     fn from_answers(answers: &str) -> Option<Self> {
         let mut lines = answers.lines();
         let version = lines.next()?;
-        let number = version.strip_prefix("PostgreSQL ")?;
-        let major = number.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()?;
+        let major = major_of(version)?;
         if !MAJOR_VERSIONS.contains(&major) {
             return None;
         }
@@ -288,6 +327,12 @@ impl Layout {
             own_libraries: Vec::new(),
         })
     }
+}
+
+/// The major version in what `pg_config --version` answers.
+fn major_of(version: &str) -> Option<u32> {
+    let number = version.strip_prefix("PostgreSQL ")?;
+    number.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
 
 /// Directories of libraries that programs from a Python wheel look for above themselves, in `../../../NAME.libs`.

@@ -66,6 +66,9 @@ mod reach;
 /// The cluster as a whole.
 mod cluster;
 
+/// A node's data directory taken to a later version of PostgreSQL.
+mod upgrade;
+
 /// What the nodes do and where the shards are.
 mod status;
 

@@ -101,6 +101,10 @@ extern "C-unwind" fn _PG_init() {
     pg::catalog::mark::register(mark::check_label);
     settings::define();
     settings::define_sharing();
+    // Our workers would keep databases open that pg_upgrade drops, and locks that pg_dump takes would be taken on the nodes.
+    if pg::server::is_being_upgraded() {
+        return;
+    }
     pg::server::prepared::make_room();
     pg::server::activity::reserve();
     pg::server::in_flight::register();

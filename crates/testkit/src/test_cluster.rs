@@ -58,6 +58,27 @@ impl TestCluster {
 
     /// The same with settings for every node, which go before the ones that all tests share.
     pub fn up_with(workers: u16, settings: &[(&str, &str)]) -> Self {
+        Self::up_of(&installation(), workers, settings)
+    }
+
+    /// The same of an earlier version of PostgreSQL, to be upgraded; none if the tests are not told of one.
+    pub fn up_of_earlier_version(workers: u16, settings: &[(&str, &str)]) -> Option<Self> {
+        Some(Self::up_of(&older_installation()?, workers, settings))
+    }
+
+    /// Has `pg_upgrade` take a node to the version of this build, and starts it; what it says if it refuses.
+    pub fn upgrade(&mut self, node: NodeName) -> Result<(), String> {
+        self.cluster.stop(node).expect("the node is up");
+        let upgraded = self.cluster.upgrade(node, &installation());
+        self.cluster.start(node).expect("the node starts again");
+        let new = self.wait_for(node);
+        if node == NodeName::Coordinator {
+            *self.session() = new;
+        }
+        upgraded.map_err(|error| error.to_string())
+    }
+
+    fn up_of(installation: &Installation, workers: u16, settings: &[(&str, &str)]) -> Self {
         let ports = free_ports(workers).expect("a machine that runs tests has free ports");
         let spec = ClusterSpec::new(fresh_dir(), workers, ports)
             .set("fsync", "off")
@@ -73,7 +94,7 @@ impl TestCluster {
         let more = more.split(',').filter_map(|setting| setting.split_once('='));
         let spec = more.fold(spec, |spec, (name, value)| spec.set(name.trim(), value.trim()));
         let spec = settings.iter().fold(spec, |spec, (name, value)| spec.set(*name, *value));
-        let cluster = Cluster::up_with(&installation(), &spec)
+        let cluster = Cluster::up_with(installation, &spec)
             .unwrap_or_else(|error| panic!("no cluster: {error}"));
         let cluster = cluster.down_on_drop();
         let session = Mutex::new(Session::open(&config(&cluster, NodeName::Coordinator)));
@@ -378,22 +399,43 @@ fn difference(left: NodeName, of_left: &Rows, right: NodeName, of_right: &Rows) 
 /// fails on it is a test of the test.
 const OTHER_BUILD: &str = "PGSHARD_TEST_ARTIFACTS";
 
-/// The library of this build, or of another one.
-fn artifacts() -> Artifacts {
-    match std::env::var_os(OTHER_BUILD).map(PathBuf::from) {
-        Some(dir) => Artifacts { library: dir.join("libpg_shard.so"), extension_dir: dir },
-        None => Artifacts::of_this_build().expect("a test knows its own program"),
-    }
+/// The variable that names the `pg_config` of the servers that the other build is for.
+const OTHER_SERVER: &str = "PGSHARD_TEST_PG_CONFIG";
+
+/// The same two of an earlier version of PostgreSQL, for the tests that upgrade a cluster.
+const OLDER_BUILD: &str = "PGSHARD_TEST_OLDER_ARTIFACTS";
+const OLDER_SERVER: &str = "PGSHARD_TEST_OLDER_PG_CONFIG";
+
+/// What a variable says that names a file or a directory.
+fn path_in(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).map(PathBuf::from)
 }
 
-/// One copy of PostgreSQL with the library of this build, for all tests, kept from run to run.
-fn installation() -> Installation {
-    let artifacts = artifacts();
+/// One copy of PostgreSQL with the library of this build, or of another one, for all tests, kept from run to run.
+pub(crate) fn installation() -> Installation {
+    let artifacts = match path_in(OTHER_BUILD) {
+        Some(dir) => Artifacts { library: dir.join("libpg_shard.so"), extension_dir: dir },
+        None => Artifacts::of_this_build().expect("a test knows its own program"),
+    };
+    installation_of(&artifacts, path_in(OTHER_SERVER))
+}
+
+/// The same of an earlier version, if the tests are told of one.
+fn older_installation() -> Option<Installation> {
+    let (dir, server) = (path_in(OLDER_BUILD)?, path_in(OLDER_SERVER)?);
+    let artifacts = Artifacts { library: dir.join("libpg_shard.so"), extension_dir: dir };
+    Some(installation_of(&artifacts, Some(server)))
+}
+
+fn installation_of(artifacts: &Artifacts, pg_config: Option<PathBuf>) -> Installation {
     let mut hasher = DefaultHasher::new();
     artifacts.library.hash(&mut hasher);
     let dir = std::env::temp_dir().join(format!("pgshard-testkit-{:016x}", hasher.finish()));
-    Installation::prepare(&dir, &artifacts)
-        .unwrap_or_else(|error| panic!("no installation: {error}"))
+    let prepared = match pg_config {
+        Some(pg_config) => Installation::prepare_of(&dir, &pg_config, artifacts),
+        None => Installation::prepare(&dir, artifacts),
+    };
+    prepared.unwrap_or_else(|error| panic!("no installation: {error}"))
 }
 
 /// A path in the temporary directory that nobody else uses.

@@ -74,3 +74,9 @@ pub mod utility;
 
 /// Sessions that all backends share.
 pub mod shared;
+
+/// `pg_upgrade` has started this server: what it asks is about this server's own catalog, and no node is to be asked.
+pub fn is_being_upgraded() -> bool {
+    // SAFETY: a global that the postmaster sets before it preloads libraries.
+    unsafe { pgrx::pg_sys::IsBinaryUpgrade }
+}
