@@ -370,7 +370,7 @@ fn no_call_of_ours_ends_a_server() {
                     );
                 }
                 let (mut internal, mut answered) = (Vec::new(), 0);
-                for round in 0..1000 {
+                for round in 0..1500 {
                     let (name, kind, types) = &functions[round % functions.len()];
                     let statement = call(&mut dice, name, kind, types);
                     let text = format!("BEGIN; {statement}; ROLLBACK");

@@ -2,11 +2,11 @@
 //!
 //! The clients are pgbench's. One that meets an error or a wrong total gives up, and then the demo ends with an error.
 
-use std::fs;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{self, Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, fs};
 
 use anyhow::{Context, Result, ensure};
 use cluster::{Cluster, NodeName};
@@ -163,12 +163,15 @@ impl UnderLoad<'_> {
 /// pgbench, at work.
 struct Load {
     child: Child,
+    /// What it reads and writes, besides the database.
+    dir: PathBuf,
     errors: PathBuf,
 }
 
 impl Load {
     fn start(cluster: &Cluster) -> Result<Self> {
-        let dir = cluster.dir().join("load");
+        // Not in the cluster's directory: what a cluster did not make it does not remove, and the next one would find the directory in use.
+        let dir = env::temp_dir().join(format!("pg_shard-demo-load-{}", process::id()));
         fs::create_dir_all(&dir)?;
         let mut command = Command::new(cluster.bin("pgbench"));
         for name in postgres_variables() {
@@ -196,7 +199,7 @@ impl Load {
         let errors = dir.join("errors");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(fs::File::create(&errors)?);
         let child = command.arg("postgres").spawn().context("cannot run pgbench")?;
-        Ok(Self { child, errors })
+        Ok(Self { child, dir, errors })
     }
 
     /// No client has given up.
@@ -218,5 +221,6 @@ impl Drop for Load {
         // It may have ended by itself.
         drop(self.child.kill());
         drop(self.child.wait());
+        drop(fs::remove_dir_all(&self.dir));
     }
 }
