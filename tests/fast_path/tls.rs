@@ -1,8 +1,6 @@
 //! Encrypted sessions.
 
 use std::io::{Read, Write};
-use std::os::unix::fs::{MetadataExt, chown};
-use std::process::{Command, Stdio};
 use std::thread;
 
 use testkit::postgres::NoTls;
@@ -17,23 +15,7 @@ fn encrypted_cluster() -> Option<TestCluster> {
         return None;
     }
     for worker in cluster.workers() {
-        let dir = cluster.data_dir(worker);
-        let made = Command::new("openssl")
-            .args(["req", "-new", "-x509", "-days", "30", "-nodes", "-subj", "/CN=localhost"])
-            .args(["-keyout", "server.key", "-out", "server.crt"])
-            .current_dir(&dir)
-            .stdin(Stdio::null())
-            .output()
-            .expect("openssl can be started");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let owner = dir.metadata().expect("the data directory");
-        for file in ["server.key", "server.crt"] {
-            // openssl has made the key readable by its owner only, as the server demands.
-            chown(dir.join(file), Some(owner.uid()), Some(owner.gid())).expect("the file is ours");
-        }
-        cluster.session_on(worker).sql("ALTER SYSTEM SET ssl = on");
-        cluster.session_on(worker).sql("SELECT pg_reload_conf()");
-        wait_until("the worker speaks TLS", || cluster.session_on(worker).text("SHOW ssl") == "on");
+        cluster.encrypt(worker);
     }
     // No certificates from the home of whoever runs the test.
     let conninfo = "sslmode=require sslcert=absent sslkey=absent sslrootcert=absent";

@@ -1,9 +1,6 @@
 //! What is wrong on the coordinator's own side is an error that names the worker, and marks no placement.
 
 use crate::WORKER_1;
-use std::os::unix::fs::{MetadataExt, chown};
-use std::path::Path;
-use std::process::{Command, Stdio};
 use testkit::{NodeName, Session, TestCluster, wait_until};
 
 /// A table of two placements a shard that the role `app` may use.
@@ -96,16 +93,7 @@ fn no_password_and_a_wrong_one_mark_nothing() {
 #[test]
 fn a_missing_client_certificate_marks_nothing() {
     let cluster = cluster_with_table();
-    let dir = cluster.data_dir(WORKER_1);
-    let made = Command::new("openssl")
-        .args(["req", "-new", "-x509", "-days", "30", "-nodes", "-subj", "/CN=localhost"])
-        .args(["-keyout", "server.key", "-out", "server.crt"])
-        .current_dir(&dir)
-        .stdin(Stdio::null())
-        .output()
-        .expect("openssl can be started");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    ["server.key", "server.crt"].iter().for_each(|file| give_to_owner(&dir, file));
+    cluster.certify(WORKER_1);
     let mut worker = cluster.session_on(WORKER_1);
     worker.sql("ALTER SYSTEM SET ssl_ca_file = 'server.crt'");
     worker.sql("ALTER SYSTEM SET ssl = on");
@@ -119,11 +107,6 @@ fn a_missing_client_certificate_marks_nothing() {
         session
     };
     nothing_is_marked(&cluster, &app, "could not connect to worker");
-}
-
-fn give_to_owner(dir: &Path, file: &str) {
-    let owner = dir.metadata().expect("the data directory");
-    chown(dir.join(file), Some(owner.uid()), Some(owner.gid())).expect("the file is ours");
 }
 
 #[test]

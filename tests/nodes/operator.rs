@@ -2,8 +2,6 @@
 
 use cluster::{activity, carry_out, examine, overview, plan_rebalance, plan_repair};
 use std::fs;
-use std::os::unix::fs::{MetadataExt, chown};
-use std::process::{Command, Stdio};
 use testkit::{NodeName, TestCluster, wait_until};
 
 #[test]
@@ -103,26 +101,9 @@ fn an_operator_reaches_servers_that_insist_on_encryption_and_verifies_them_if_as
 
 /// From now on a node takes encrypted sessions of the operator only.
 fn encrypt(cluster: &TestCluster, node: NodeName) {
-    let dir = cluster.data_dir(node);
-    let made = Command::new("openssl")
-        .args(["req", "-new", "-x509", "-days", "30", "-nodes", "-subj", "/CN=localhost"])
-        .args(["-addext", "subjectAltName=DNS:localhost"])
-        .args(["-keyout", "server.key", "-out", "server.crt"])
-        .current_dir(&dir)
-        .stdin(Stdio::null())
-        .output()
-        .expect("openssl can be started");
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    let owner = dir.metadata().expect("the data directory");
-    for file in ["server.key", "server.crt"] {
-        chown(dir.join(file), Some(owner.uid()), Some(owner.gid())).expect("the file is ours");
-    }
-    let rules = dir.join("pg_hba.conf");
+    let rules = cluster.data_dir(node).join("pg_hba.conf");
     let known = fs::read_to_string(&rules).expect("the node has rules");
     let rules_now = format!("hostnossl all operator all reject\n{known}");
     fs::write(&rules, rules_now).expect("the file is ours");
-    let mut session = cluster.session_on(node);
-    session.sql("ALTER SYSTEM SET ssl = on");
-    session.sql("SELECT pg_reload_conf()");
-    wait_until("the server speaks TLS", || session.text("SHOW ssl") == "on");
+    cluster.encrypt(node);
 }

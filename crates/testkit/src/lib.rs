@@ -7,6 +7,9 @@
 /// Clusters, and what their metadata say.
 mod test_cluster;
 
+/// Nodes that speak TLS.
+mod certificates;
+
 /// One session: SQL in, text out.
 mod session;
 
