@@ -280,3 +280,25 @@ fn a_node_that_releases_its_row_keeps_the_clients_settings() {
     }
     assert_eq!(session.text("SELECT count(*) FROM q WHERE state = 'done'"), "12");
 }
+
+/// A claim reads what is there now, so no node needs the snapshot of its statement: each made one, in a round trip before all others, and nodes that
+/// only released their row executed three transactions.
+#[test]
+fn a_claim_has_no_node_make_the_snapshot_of_its_statement() {
+    let cluster = cluster_with_queue(1);
+    let mut session = cluster.new_session();
+    fill(&mut session);
+    cluster.on_workers("ALTER ROLE postgres SET log_statement = 'all'");
+    let mut consumer = cluster.new_session();
+    for claim in &FORMS[..5] {
+        assert!(!consumer.sql(claim).is_empty(), "{claim}");
+    }
+    for worker in cluster.workers() {
+        let log = std::fs::read_to_string(cluster.log_path(worker)).expect("the node has a log");
+        let claims = log.lines().filter(|line| line.contains("SKIP LOCKED")).count();
+        assert!(claims > 0, "{worker} has executed claims");
+        let is_snapshot = |line: &&str| line.contains("pgs_at_") && line.ends_with(": SELECT");
+        let snapshots: Vec<&str> = log.lines().filter(is_snapshot).collect();
+        assert!(snapshots.is_empty(), "{worker}: {snapshots:?}");
+    }
+}
