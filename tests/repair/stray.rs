@@ -21,7 +21,7 @@ fn a_repair_waits_until_a_process_that_was_given_up_has_ended() {
     session.sql(change);
     let mut node = cluster.session_on(follower);
     let pid = node.text(
-        "SELECT pid FROM pg_stat_activity WHERE application_name ~ '^pg_shard ' AND query ~ 'UPDATE'",
+        "SELECT pid FROM pg_stat_activity WHERE application_name ~ '^pg_shard( |$)' AND query ~ 'UPDATE'",
     );
     signal("-STOP", &pid);
     session.sql(change);
@@ -53,7 +53,7 @@ fn a_copy_of_a_placement_waits_until_a_process_that_was_given_up_has_ended() {
         if source == NodeName::Worker(1) { NodeName::Worker(2) } else { NodeName::Worker(1) };
     let mut node = cluster.session_on(source);
     let pid = node.text(
-        "SELECT pid FROM pg_stat_activity WHERE application_name ~ '^pg_shard ' AND query ~ 'UPDATE'",
+        "SELECT pid FROM pg_stat_activity WHERE application_name ~ '^pg_shard( |$)' AND query ~ 'UPDATE'",
     );
     signal("-STOP", &pid);
     assert_eq!(session.error(change).sqlstate, "08007");
@@ -63,7 +63,7 @@ fn a_copy_of_a_placement_waits_until_a_process_that_was_given_up_has_ended() {
     );
     thread::scope(|scope| {
         let copied = scope.spawn(|| cluster.new_session().sql(&copy));
-        let looks = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT 1 FROM pg_catalog.pg_stat_activity WHERE backend_type%'";
+        let looks = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT 1 FROM pg_catalog.pg_stat_activity WHERE datname =%'";
         wait_until("the copy waits for the process, or has been made", || {
             node.text(looks) != "0" || copied.is_finished()
         });
@@ -72,4 +72,41 @@ fn a_copy_of_a_placement_waits_until_a_process_that_was_given_up_has_ended() {
         copied.join().expect("the copy is made");
     });
     assert_eq!(cluster.assert_placements_equal("t"), 1);
+}
+
+/// The last healthy placement is not marked when its node's process is given up. A repair from it waited for nothing, and what the process executed later was
+/// on one of two healthy placements.
+#[test]
+fn a_repair_waits_for_processes_of_its_source_too() {
+    let cluster = TestCluster::impatient(2);
+    cluster.create_distributed("CREATE TABLE t (id int PRIMARY KEY, n int)", "t", "id", 1, 2);
+    cluster.sql("INSERT INTO t VALUES (1, 0)");
+    let [source, target] = [0, 1].map(|at| cluster.placements("t")[at].node);
+    let to = cluster.port(target);
+    cluster.sql(&format!(
+        "UPDATE pgs_distribution_metadata.shard_placement SET shard_state = 3 WHERE node_port = {to}"
+    ));
+    let mut session = cluster.new_session();
+    let change = "UPDATE t SET n = n + 1 WHERE id = 1";
+    session.sql(change);
+    let mut node = cluster.session_on(source);
+    let pid = node.text(
+        "SELECT pid FROM pg_stat_activity WHERE application_name ~ '^pg_shard( |$)' AND query ~ 'UPDATE'",
+    );
+    signal("-STOP", &pid);
+    assert_eq!(session.error(change).sqlstate, "08007");
+    let from = cluster.port(source);
+    let repair = format!(
+        "SELECT master_copy_shard_placement(shard_id, 'localhost', {from}, 'localhost', {to}) \
+         FROM pgs_distribution_metadata.shard_placement WHERE shard_state = 3"
+    );
+    let error = cluster.error(&repair);
+    assert_eq!(error.sqlstate, "55P03", "{error}");
+    signal("-CONT", &pid);
+    wait_until("the process is gone", || {
+        node.text(&format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}")) == "0"
+    });
+    cluster.sql(&repair);
+    assert_eq!(cluster.assert_placements_equal("t"), 1);
+    assert_eq!(cluster.unhealthy("t"), 0);
 }

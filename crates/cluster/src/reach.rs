@@ -1,7 +1,8 @@
-//! Sessions to servers that a URL leads to, encrypted as `sslmode` says, which means what it means to libpq.
+//! Sessions to servers that a URL leads to, encrypted as `sslmode` says.
 //!
 //! The crate `postgres` knows `disable`, `prefer` and `require`. What else libpq knows is read here: `allow`, `verify-ca`, `verify-full` and
-//! `sslrootcert`. Without a root certificate nothing is verified, as libpq does it.
+//! `sslrootcert`. `prefer` and `require` verify only if
+//! `sslrootcert` is given; libpq also looks for a file in the home directory then. It reads variables like `PGSSLMODE`, which are not read here.
 
 use crate::ClusterError;
 use crate::error::message_of;

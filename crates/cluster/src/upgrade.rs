@@ -17,7 +17,7 @@ const OTHER_FILES: [&str; 2] = ["pg_hba.conf", "pg_worker_list.conf"];
 impl Cluster {
     /// Runs `pg_upgrade` on a node that is down. The node keeps its name, port and settings; start it afterwards.
     ///
-    /// If `pg_upgrade` refuses, the node is as it was.
+    /// If the checks of `pg_upgrade` refuse, the node is as it was.
     pub fn upgrade(
         &mut self,
         node: NodeName,
@@ -55,8 +55,12 @@ impl Cluster {
                 &"--no-sync",
             ],
         )?;
-        tree::remove(&data_dir)?;
+        // The old one goes last: at each moment one of the two has the rows.
+        let old_dir = self.node_dir(node).join("before-upgrade");
+        tree::remove(&old_dir)?;
+        fs::rename(&data_dir, &old_dir).map_err(ClusterError::file("rename", &data_dir))?;
         fs::rename(&new_dir, &data_dir).map_err(ClusterError::file("rename", &new_dir))?;
+        tree::remove(&old_dir)?;
         self.set_installation(node, installation)
     }
 

@@ -79,6 +79,10 @@ pub(crate) fn mark_leftovers(visit: &Visit) -> Result<(), PgError> {
     if leftovers.is_empty() {
         return Ok(());
     }
+    // Before the mark: who repairs what is marked ends these processes.
+    for missed in &leftovers {
+        given_up::note(missed.node, missed.process);
+    }
     visit.in_transaction(|| {
         if catalog::metadata().is_some() {
             let ids: Vec<String> =
@@ -89,9 +93,6 @@ pub(crate) fn mark_leftovers(visit: &Visit) -> Result<(), PgError> {
         }
         Ok(())
     })?;
-    for missed in &leftovers {
-        given_up::note(missed.node, missed.process);
-    }
     in_flight::forget(&leftovers);
     resolver::note_stale();
     Ok(())

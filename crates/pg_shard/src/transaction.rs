@@ -562,7 +562,8 @@ pub(crate) fn announce_write(session: &SessionRef) -> Result<(), PgError> {
         if writers.iter().any(|known| known.node == session.node) {
             return Ok(());
         }
-        writers.push(Writer { node: session.node.clone(), max_prepared: session.max_prepared });
+        writers
+            .push(Writer { node: session.node.clone(), max_prepared: session.about.max_prepared });
         if writers.len() < 2 {
             return Ok(());
         }

@@ -4,7 +4,6 @@
 //! to rely on a placement there has these processes ended first. A crash of
 //! this server loses the list, but not those of writes that two nodes were committing ([`super::in_flight`]).
 
-use crate::server::activity;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicI64, AtomicPtr, AtomicU64, Ordering};
 
@@ -25,7 +24,16 @@ struct Place {
     /// 0 while the place is free.
     process: AtomicU64,
     node: AtomicU64,
-    since: AtomicI64,
+    started: AtomicI64,
+}
+
+/// A process of a node. Its number may become that of another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its number.
+    pub pid: i32,
+    /// When it was started, by the node's clock, in microseconds; 0 if that is unknown.
+    pub started: i64,
 }
 
 /// Says where it is.
@@ -44,37 +52,36 @@ fn shared() -> Option<&'static GivenUp> {
 }
 
 /// Notes a process of a node, which is known by a number that stands for it.
-pub fn note(node: u64, process: i32) {
+pub fn note(node: u64, process: Process) {
     let Some(shared) = shared() else { return };
     let next = shared.next.fetch_add(1, Ordering::Relaxed) as usize % PLACES;
     let place = &shared.places[next];
     place.process.store(0, Ordering::Release);
     place.node.store(node, Ordering::Relaxed);
-    place.since.store(activity::now(), Ordering::Relaxed);
-    place.process.store(u64::from(process.cast_unsigned()), Ordering::Release);
+    place.started.store(process.started, Ordering::Relaxed);
+    place.process.store(u64::from(process.pid.cast_unsigned()), Ordering::Release);
 }
 
-/// The node's processes, and how many microseconds ago each was given up.
-pub fn of(node: u64) -> Vec<(i32, i64)> {
+/// The node's processes.
+pub fn of(node: u64) -> Vec<Process> {
     let Some(shared) = shared() else { return Vec::new() };
-    let now = activity::now();
-    let mut found = Vec::new();
-    for place in &shared.places {
-        let process = place.process.load(Ordering::Acquire) as u32;
-        if process != 0 && place.node.load(Ordering::Relaxed) == node {
-            let age = now - place.since.load(Ordering::Relaxed);
-            found.push((process.cast_signed(), age.max(0)));
-        }
-    }
-    found
+    let places = shared.places.iter().filter_map(|place| {
+        let pid = (place.process.load(Ordering::Acquire) as u32).cast_signed();
+        let is_there = pid != 0 && place.node.load(Ordering::Relaxed) == node;
+        is_there.then(|| Process { pid, started: place.started.load(Ordering::Relaxed) })
+    });
+    places.collect()
 }
 
 /// These processes of the node are gone.
-pub fn forget(node: u64, processes: &[(i32, i64)]) {
+pub fn forget(node: u64, processes: &[Process]) {
     let Some(shared) = shared() else { return };
     for place in &shared.places {
         let process = place.process.load(Ordering::Acquire);
-        let is_meant = processes.iter().any(|(pid, _)| u64::from(pid.cast_unsigned()) == process);
+        let started = place.started.load(Ordering::Relaxed);
+        let is_meant = processes
+            .iter()
+            .any(|it| u64::from(it.pid.cast_unsigned()) == process && it.started == started);
         if is_meant && place.node.load(Ordering::Relaxed) == node {
             let order = (Ordering::AcqRel, Ordering::Relaxed);
             // Somebody else may have taken the place meanwhile.

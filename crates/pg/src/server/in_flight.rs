@@ -7,6 +7,7 @@
 //! When the server starts, also after a crash of one backend, each note that is still there becomes a leftover: the placement may have missed the write.
 //! Leftovers stay until a visitor has marked their placements, and until then whoever loads the metadata takes these placements for inactive.
 
+use crate::server::given_up::Process;
 use crate::sys::error::{self, PgError, SqlState};
 use crate::sys::shared_memory::Area;
 use crate::sys::version;
@@ -23,7 +24,7 @@ use std::sync::atomic::{AtomicI32, AtomicI64, AtomicPtr, AtomicU32, AtomicU64, O
 const FILE: &str = "pg_shard_in_flight";
 
 /// What the file begins with, by the version of its layout.
-const MAGIC: u64 = u64::from_be_bytes(*b"pgshard1");
+const MAGIC: u64 = u64::from_be_bytes(*b"pgshard2");
 
 /// Leftovers that the file has room for.
 const LEFTOVERS: usize = 1024;
@@ -47,14 +48,15 @@ pub struct Missed {
     /// Its node, by a number that stands for it.
     pub node: u64,
     /// The node's process.
-    pub process: i32,
+    pub process: Process,
 }
 
-#[repr(C, align(32))]
+#[repr(C, align(64))]
 struct Note {
     /// 0 if the note is empty; otherwise the rest of it is valid.
     database: AtomicU32,
-    process: AtomicI32,
+    pid: AtomicI32,
+    started: AtomicI64,
     shard: AtomicI64,
     placement: AtomicI64,
     node: AtomicU64,
@@ -65,7 +67,8 @@ impl Note {
         self.shard.store(missed.shard, Ordering::Relaxed);
         self.placement.store(missed.placement, Ordering::Relaxed);
         self.node.store(missed.node, Ordering::Relaxed);
-        self.process.store(missed.process, Ordering::Relaxed);
+        self.pid.store(missed.process.pid, Ordering::Relaxed);
+        self.started.store(missed.process.started, Ordering::Relaxed);
         self.database.store(database, Ordering::Release);
     }
 
@@ -79,7 +82,10 @@ impl Note {
             shard: self.shard.load(Ordering::Relaxed),
             placement: self.placement.load(Ordering::Relaxed),
             node: self.node.load(Ordering::Relaxed),
-            process: self.process.load(Ordering::Relaxed),
+            process: Process {
+                pid: self.pid.load(Ordering::Relaxed),
+                started: self.started.load(Ordering::Relaxed),
+            },
         };
         (database != 0).then_some((database, missed))
     }

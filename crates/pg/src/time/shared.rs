@@ -167,7 +167,7 @@ fn locked<T>(body: impl FnOnce(*mut Shared) -> T) -> Option<T> {
         return None;
     }
     let lock = LOCK.load(Ordering::Relaxed);
-    // SAFETY: both are what `startup` has made, and stay as long as the process. An ERROR, and a panic that becomes one, has
+    // SAFETY: both are what `begin` was called with, and stay as long as the process. An ERROR, and a panic that becomes one, has
     // PostgreSQL release the lock.
     unsafe {
         raw::LWLockAcquire(lock, pg_sys::LWLockMode::LW_EXCLUSIVE);
@@ -184,7 +184,7 @@ pub(crate) fn own_clock() -> Time {
 
 /// Says which process holds the horizon.
 pub(super) fn set_holder(place: i32, pid: i32) {
-    // SAFETY: null or what `startup` has made; both fields are atomic.
+    // SAFETY: null or what `begin` was called with; both fields are atomic.
     if let Some(shared) = SHARED.get() {
         shared.holder_place.store(place, Ordering::Relaxed);
         shared.holder_pid.store(pid, Ordering::Release);

@@ -136,7 +136,7 @@ impl<'a> Pair<'a> {
             shard: self.table.shard_id(self.index).0,
             placement: self.follower.id.0,
             node: nodes::number(&self.follower.node),
-            process: follower.identity().1,
+            process: follower.process(),
         });
         let told = leader.send_release();
         fault::point("pair");

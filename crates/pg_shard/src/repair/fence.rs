@@ -15,7 +15,7 @@ use crate::session::{NoSession, Session};
 use crate::transaction::fail;
 use pg::catalog::table;
 use pg::net::wait::{clock, pause};
-use pg::server::given_up;
+use pg::server::given_up::{self, Process};
 use pg::{PgError, SqlState};
 use shardmap::NodeAddress;
 use std::time::Duration;
@@ -37,17 +37,20 @@ pub(crate) fn end_strays(node: &NodeAddress, patience: Duration) -> Result<(), P
         return Ok(());
     }
     let mut session = open(node)?;
+    // The number and the database are there for every role. A start that it may not see is not another process's: then ending it is refused.
     let is_stray: Vec<String> = strays
         .iter()
-        .map(|(process, age)| {
-            format!(
-                "pid = {process} AND backend_start <= clock_timestamp() - interval '{age} microseconds'"
-            )
+        .map(|Process { pid, started }| match started {
+            0 => format!("pid = {pid}"),
+            _ => format!(
+                "pid = {pid} AND coalesce(pg_catalog.extract('epoch', backend_start) = {}.{:06}, true)",
+                started / 1_000_000,
+                started % 1_000_000
+            ),
         })
         .collect();
-    // A number may have become that of another process since.
     let there = format!(
-        "FROM pg_catalog.pg_stat_activity WHERE backend_type = 'client backend' AND datname = {} AND ({})",
+        "FROM pg_catalog.pg_stat_activity WHERE datname = {} AND ({})",
         literal(&table::current_database()),
         is_stray.join(" OR ")
     );
@@ -78,12 +81,14 @@ pub(crate) fn end_strays(node: &NodeAddress, patience: Duration) -> Result<(), P
 fn open(node: &NodeAddress) -> Result<Session, PgError> {
     let owner = table::relation_oid("pgs_catalog", "decision").and_then(table::owner);
     let opened = owner.map(|owner| pool::logged_in_as(owner, || Session::open(node)));
-    match opened {
-        Some(Ok(session)) => Ok(session),
-        _ => Session::open(node).map_err(|reason| match reason {
-            NoSession::Unreachable(error) | NoSession::Refused(error) => error,
-        }),
-    }
+    let opened = match opened {
+        // It may have no session there; one that cannot be reached is not tried again.
+        None | Some(Err(NoSession::Refused(_))) => Session::open(node),
+        Some(opened) => opened,
+    };
+    opened.map_err(|reason| match reason {
+        NoSession::Unreachable(error) | NoSession::Refused(error) => error,
+    })
 }
 
 fn still_there(node: &NodeAddress) -> PgError {

@@ -68,7 +68,9 @@ pub(crate) fn repair(
     lock_shard(ShardLock::Data(shard), Mode::Exclusive);
     lock_shard(ShardLock::Metadata(shard), Mode::Exclusive);
     let stale = check(oid, shard, source, target)?;
-    fence::end_strays(target, fence::PATIENCE)?;
+    for node in [source, target] {
+        fence::end_strays(node, fence::PATIENCE)?;
+    }
     complete(oid, shard, source, target)?;
     let done = match same_rows(oid, shard, source, target, Snapshots::OfStatements)? {
         Some(done) => done,

@@ -18,7 +18,7 @@ use crate::settings;
 use pg::net::libpq::{Connection, Opening};
 use pg::net::link::Link;
 use pg::net::wait::{Readiness, clock, poll_uninterrupted};
-use pg::server::given_up;
+use pg::server::given_up::{self, Process};
 use pg::{PgError, SqlState};
 use protocol::Kind;
 use shardmap::NodeAddress;
@@ -198,14 +198,18 @@ impl Session {
     /// The session is about to be given up. What the node's process was sent it may still execute: see [`crate::repair::fence`].
     pub(super) fn note_loss(&mut self) {
         if self.is_busy() {
-            let (node, process) = self.identity();
-            given_up::note(number(&node), process);
+            given_up::note(number(&self.node), self.process());
         }
         self.told.has_answered();
     }
 
+    /// The node's process, as it is known among those that are given up.
+    pub(crate) fn process(&mut self) -> Process {
+        Process { pid: self.link.connection().backend(), started: self.about.started }
+    }
+
     /// Which process on which node serves the session.
-    pub(crate) fn identity(&mut self) -> (NodeAddress, i32) {
+    pub(super) fn identity(&mut self) -> (NodeAddress, i32) {
         (self.node.clone(), self.link.connection().backend())
     }
 

@@ -17,6 +17,9 @@ mod acting;
 /// Whether a silent node is still at work.
 pub(crate) mod alive;
 
+/// What a node says of itself.
+mod about_node;
+
 /// Opening connections.
 mod connect;
 
@@ -98,9 +101,9 @@ pub(crate) use request::{BEGIN_ACTING, END_ACTING};
 pub(crate) use request::{Command, Request, Sql, StatementKey, next_template};
 
 use crate::activity::Told;
-use crate::settings;
-use crate::transaction;
+use crate::{settings, transaction};
 use ::commit::Evidence;
+use about_node::AboutNode;
 use age::Age;
 use ending::{OnInterrupt, PATIENCE};
 use identity::Standing;
@@ -204,10 +207,8 @@ pub(crate) struct Session {
     pub(crate) wrote: bool,
     /// The remote transaction holds locks that matter.
     pub(crate) locked: bool,
-    /// How many transactions can be prepared there at once.
-    pub(crate) max_prepared: u32,
-    /// Transactions there can show that they have committed.
-    can_anchor: bool,
+    /// What the node has said of itself.
+    pub(crate) about: AboutNode,
     /// The next flight that begins a transaction or goes on with one has it show so.
     wants_evidence: bool,
     /// What the remote transaction has written to show it, and how deep it was.
@@ -316,8 +317,7 @@ impl Session {
             depth: 0,
             wrote: false,
             locked: false,
-            max_prepared: 0,
-            can_anchor: false,
+            about: AboutNode::default(),
             wants_evidence: false,
             evidence: None,
             has_answered: false,

@@ -1,7 +1,7 @@
 //! Opening sessions: several at once, so that nodes that do not answer cost their time-out once and not once each.
 
+use super::about_node::{ABOUT_NODE, AboutNode};
 use super::connect::connect_all;
-use super::two_phase::ABOUT_NODE;
 use super::{Expect, Failure, NoSession, Session, pooler};
 use crate::settings;
 use pg::net::libpq::Connection;
@@ -70,7 +70,8 @@ impl Session {
             Ok(())
         });
         opened.map_err(no_session)?;
-        let met = self.note_node(&met.unwrap_or_default());
+        let (about, met) = AboutNode::read(&met.unwrap_or_default());
+        self.about = about;
         self.compare_clocks();
         pooler::check(&self.node, self.link.connection().backend_pid(), &met)?;
         Ok(self)

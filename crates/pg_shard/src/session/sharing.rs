@@ -35,6 +35,7 @@ mod fact {
     pub(super) const CAN_ANCHOR: Fact = Fact(8);
     pub(super) const KNOWS_GATE: Fact = Fact(9);
     pub(super) const KEEPING: Fact = Fact(10);
+    pub(super) const STARTED: Fact = Fact(11);
 }
 
 /// Sockets that a backend keeps of sessions that it does not have.
@@ -324,8 +325,9 @@ impl Session {
         self.lease = Some(lease);
         self.lost = None;
         (self.is_private, self.is_kept) = (false, false);
-        self.max_prepared = slot.fact(fact::MAX_PREPARED) as u32;
-        self.can_anchor = slot.fact(fact::CAN_ANCHOR) == 1;
+        self.about.max_prepared = slot.fact(fact::MAX_PREPARED) as u32;
+        self.about.can_anchor = slot.fact(fact::CAN_ANCHOR) == 1;
+        self.about.started = slot.fact(fact::STARTED).cast_signed();
         self.knows_gate = slot.fact(fact::KNOWS_GATE) == 1;
         self.keeping = moment::Keeping::from_code(slot.fact(fact::KEEPING));
         self.known_sharers =
@@ -353,8 +355,9 @@ impl Session {
         }
         slot.note(fact::HOLDER, known.holder);
         slot.note(fact::SHARERS, self.known_sharers.map_or(0, |n| u64::from(n) + 1));
-        slot.note(fact::MAX_PREPARED, u64::from(self.max_prepared));
-        slot.note(fact::CAN_ANCHOR, u64::from(self.can_anchor));
+        slot.note(fact::MAX_PREPARED, u64::from(self.about.max_prepared));
+        slot.note(fact::CAN_ANCHOR, u64::from(self.about.can_anchor));
+        slot.note(fact::STARTED, self.about.started.cast_unsigned());
         slot.note(fact::KNOWS_GATE, u64::from(self.knows_gate));
         slot.note(fact::KEEPING, self.keeping.code());
         slot.note_change(activity::statement_start());

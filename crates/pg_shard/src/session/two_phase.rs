@@ -7,26 +7,11 @@ use pg::time::When;
 use pg::{PgError, SqlState};
 use protocol::{Arguments, Ending};
 
-/// What a node says of itself when a session begins: its process, how many transactions can be prepared, and whether it has
-/// what shows that one has committed.
-pub(super) const ABOUT_NODE: &str = "pg_catalog.concat_ws(' ', pg_catalog.pg_backend_pid(), \
-     pg_catalog.current_setting('max_prepared_transactions'), \
-     pg_catalog.to_regprocedure('pgs_catalog.begin_decision(pg_catalog.int8)') IS NOT NULL)";
-
 impl Session {
-    /// Takes the answer to [`ABOUT_NODE`]; the number of the process.
-    pub(super) fn note_node(&mut self, about: &str) -> String {
-        let mut fields = about.split(' ');
-        let process = fields.next().unwrap_or_default().to_owned();
-        self.max_prepared = fields.next().and_then(|field| field.parse().ok()).unwrap_or(0);
-        self.can_anchor = fields.next() == Some("t");
-        process
-    }
-
     /// Has the remote transaction write evidence in the flight that goes out next; false if the node cannot.
     pub(crate) fn want_evidence(&mut self) -> bool {
-        self.wants_evidence = self.can_anchor;
-        self.can_anchor
+        self.wants_evidence = self.about.can_anchor;
+        self.about.can_anchor
     }
 
     pub(super) fn queue_evidence(&mut self) {
