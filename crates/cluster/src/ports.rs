@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, TcpListener};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use crate::error::ClusterError;
 use crate::node_name::NodeName;
@@ -18,6 +19,10 @@ const SEARCHED: std::ops::Range<u16> = 15_000..32_000;
 
 /// Ports that this process has claimed; a claim ends with the process.
 static CLAIMS: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
+
+/// For so long a port may be taken by nobody who can be seen: a program that another thread starts has what is bound here for a moment
+/// to listen, until it is executed.
+const PASSING: Duration = Duration::from_secs(1);
 
 /// The first of `workers + 1` free ports in a row: what a cluster with that many workers needs.
 ///
@@ -66,13 +71,19 @@ pub(crate) fn ensure_free(
     node: NodeName,
     both_families: bool,
 ) -> Result<(), ClusterError> {
-    bind(port, both_families).map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => {
-            let holder = holder_of(port).unwrap_or_else(|| "another program".to_owned());
-            ClusterError::PortTaken { port, node, holder }
+    let until = Instant::now() + PASSING;
+    loop {
+        let Err(source) = bind(port, both_families) else { return Ok(()) };
+        if source.kind() != io::ErrorKind::AddrInUse {
+            return Err(ClusterError::PortUnusable { port, node, source });
         }
-        _ => ClusterError::PortUnusable { port, node, source },
-    })
+        let holder = holder_of(port);
+        if holder.is_some() || Instant::now() >= until {
+            let holder = holder.unwrap_or_else(|| "another program".to_owned());
+            return Err(ClusterError::PortTaken { port, node, holder });
+        }
+        std::thread::sleep(PASSING / 50);
+    }
 }
 
 /// Listens on `port` for a moment.

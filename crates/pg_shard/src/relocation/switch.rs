@@ -46,7 +46,8 @@ fn switch(relocation: &Relocation) -> Result<(), PgError> {
     relocation.on_source(&[gate::ALONE.to_owned()])?;
     relocation.on_target(&[gate::ALONE.to_owned()])?;
     // A copy leaves the source as it is: what is written there later must be written in both places. Others wait meanwhile.
-    fence::end_strays(&relocation.source, PATIENCE)?;
+    let source = &relocation.source;
+    fence::end_strays(source, PATIENCE, &|failure| relocation.failed(source, failure))?;
     // What is in doubt at the source is waited for here.
     relocation.on_source(&[format!("LOCK TABLE {} IN ACCESS EXCLUSIVE MODE", names.join(", "))])?;
     fault::point("relocation_locked");

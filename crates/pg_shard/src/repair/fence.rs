@@ -11,8 +11,8 @@
 use crate::functions::literal;
 use crate::nodes::number;
 use crate::session::pool;
-use crate::session::{NoSession, Session};
-use crate::transaction::fail;
+use crate::session::{Failure, NoSession, Session};
+use crate::transaction::NodeFailure;
 use pg::catalog::table;
 use pg::net::wait::{clock, pause};
 use pg::server::given_up::{self, Process};
@@ -30,13 +30,21 @@ const TICK: Duration = Duration::from_millis(20);
 ///
 /// # Errors
 ///
-/// 55P03 if one of them has not ended after that time.
-pub(crate) fn end_strays(node: &NodeAddress, patience: Duration) -> Result<(), PgError> {
+/// 55P03 if one of them has not ended after that time; what `failed` makes of a node that cannot be asked.
+pub(crate) fn end_strays(
+    node: &NodeAddress,
+    patience: Duration,
+    failed: &dyn Fn(NodeFailure) -> PgError,
+) -> Result<(), PgError> {
     let strays = given_up::of(number(node));
     if strays.is_empty() {
         return Ok(());
     }
-    let mut session = open(node)?;
+    let mut session = open(node).map_err(failed)?;
+    let broken = |failure| match failure {
+        Failure::Lost(error) => failed(NodeFailure::Unreachable(error)),
+        Failure::Statement(error) => failed(NodeFailure::Error(error)),
+    };
     // The number and the database are there for every role. A start that it may not see is not another process's: then ending it is refused.
     let is_stray: Vec<String> = strays
         .iter()
@@ -55,7 +63,7 @@ pub(crate) fn end_strays(node: &NodeAddress, patience: Duration) -> Result<(), P
         is_stray.join(" OR ")
     );
     let end = format!("SELECT pg_catalog.pg_terminate_backend(pid) {there}");
-    session.run(&end, None, &mut |_| Ok(())).map_err(fail)?;
+    session.run(&end, None, &mut |_| Ok(())).map_err(broken)?;
     let until = clock() + patience;
     loop {
         let mut is_there = false;
@@ -65,7 +73,7 @@ pub(crate) fn end_strays(node: &NodeAddress, patience: Duration) -> Result<(), P
                 is_there = true;
                 Ok(())
             })
-            .map_err(fail)?;
+            .map_err(broken)?;
         if !is_there {
             given_up::forget(number(node), &strays);
             return Ok(());
@@ -78,7 +86,7 @@ pub(crate) fn end_strays(node: &NodeAddress, patience: Duration) -> Result<(), P
 }
 
 /// As the extension's owner, who may end everybody's processes, or else as whoever acts.
-fn open(node: &NodeAddress) -> Result<Session, PgError> {
+fn open(node: &NodeAddress) -> Result<Session, NodeFailure> {
     let owner = table::relation_oid("pgs_catalog", "decision").and_then(table::owner);
     let opened = owner.map(|owner| pool::logged_in_as(owner, || Session::open(node)));
     let opened = match opened {
@@ -87,7 +95,8 @@ fn open(node: &NodeAddress) -> Result<Session, PgError> {
         Some(opened) => opened,
     };
     opened.map_err(|reason| match reason {
-        NoSession::Unreachable(error) | NoSession::Refused(error) => error,
+        NoSession::Unreachable(error) => NodeFailure::Unreachable(error),
+        NoSession::Refused(error) => NodeFailure::Error(error),
     })
 }
 

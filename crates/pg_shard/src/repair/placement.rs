@@ -69,7 +69,9 @@ pub(crate) fn repair(
     lock_shard(ShardLock::Metadata(shard), Mode::Exclusive);
     let stale = check(oid, shard, source, target)?;
     for node in [source, target] {
-        fence::end_strays(node, fence::PATIENCE)?;
+        fence::end_strays(node, fence::PATIENCE, &|failure| {
+            failed("could not copy shard data", node, failure)
+        })?;
     }
     complete(oid, shard, source, target)?;
     let done = match same_rows(oid, shard, source, target, Snapshots::OfStatements)? {
