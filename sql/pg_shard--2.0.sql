@@ -762,15 +762,28 @@ COMMENT ON FUNCTION pgs_catalog.table_size(regclass)
     IS 'bytes of one placement of each shard, with indexes and TOAST; NULL if a node is away or a placement is missing';
 
 CREATE VIEW pgs_catalog.tables AS
+    WITH holder AS (SELECT count(DISTINCT (node_name, node_port)) AS nodes FROM pgs_distribution_metadata.shard_placement),
+    shard AS (
+        SELECT s.relation_id, s.id, s.min_value, s.max_value, count(sp.id) AS placements,
+               string_agg(sp.node_name || ':' || sp.node_port, ',' ORDER BY sp.node_name, sp.node_port) AS nodes
+          FROM pgs_distribution_metadata.shard AS s
+          LEFT JOIN pgs_distribution_metadata.shard_placement AS sp ON sp.shard_id = s.id
+         GROUP BY s.relation_id, s.id, s.min_value, s.max_value),
+    layout AS (
+        SELECT relation_id, count(*) AS shards, sum(placements)::bigint AS placements, min(id) AS first_shard,
+               string_agg(concat_ws(' ', min_value, max_value, nodes), '; ' ORDER BY min_value, id) AS places
+          FROM shard GROUP BY relation_id)
     SELECT n.nspname AS schema, c.relname AS "table", p.key AS distribution_column,
-           (SELECT count(*) FROM pgs_distribution_metadata.shard AS s WHERE s.relation_id = c.oid) AS shards,
-           (SELECT count(*) FROM pgs_distribution_metadata.shard AS s
-              JOIN pgs_distribution_metadata.shard_placement AS sp ON sp.shard_id = s.id WHERE s.relation_id = c.oid) AS placements,
+           coalesce(l.shards, 0) AS shards, coalesce(l.placements, 0) AS placements,
            nullif(c.reltuples, -1)::bigint AS estimated_rows,
-           f.figures[1] AS bytes, f.figures[1] - f.figures[2] AS index_bytes, f.figures[3] AS bytes_of_placements
+           f.figures[1] AS bytes, f.figures[1] - f.figures[2] AS index_bytes, f.figures[3] AS bytes_of_placements,
+           CASE WHEN c.relispartition THEN 'partition' WHEN c.relkind = 'p' THEN 'partitioned' WHEN c.relkind = 'f' THEN 'foreign'
+                WHEN l.shards = 1 AND l.placements = (SELECT nodes FROM holder) THEN 'reference' ELSE 'distributed' END AS kind,
+           min(l.first_shard) OVER (PARTITION BY l.places, pgs_catalog.hash_family(c.oid, p.key)) AS colocation_group
       FROM pgs_distribution_metadata.partition AS p
       JOIN pg_catalog.pg_class AS c ON c.oid = p.relation_id
       JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+      LEFT JOIN layout AS l ON l.relation_id = c.oid
       CROSS JOIN LATERAL (SELECT pgs_catalog.table_figures(c.oid) OFFSET 0) AS f(figures);
 COMMENT ON VIEW pgs_catalog.tables IS 'distributed tables, and the sizes of their shards';
 

@@ -36,7 +36,7 @@ fn the_size_of_a_table_is_the_sum_over_its_shards_and_anyone_may_see_it() {
     assert_eq!(session.text("SELECT pgs_catalog.table_size('t')"), (all / 2).to_string());
     assert_eq!(
         session.text("SELECT * FROM pgs_catalog.tables"),
-        format!("public|t|k|4|8|500|{}|{}|{all}", all / 2, (all - heap) / 2)
+        format!("public|t|k|4|8|500|{}|{}|{all}|distributed|10000", all / 2, (all - heap) / 2)
     );
     session.sql("CREATE TEMP TABLE here (x int)");
     assert_eq!(session.text("SELECT pgs_catalog.table_size('here') IS NULL"), "t");
@@ -48,6 +48,35 @@ fn the_size_of_a_table_is_the_sum_over_its_shards_and_anyone_may_see_it() {
     assert_eq!(writer.text(&sizes), "499|t|500");
     writer.sql("ROLLBACK");
     assert_eq!(session.warnings(), []);
+}
+
+#[test]
+fn the_view_of_tables_shows_their_kinds_and_which_are_co_located() {
+    let cluster = TestCluster::up(3);
+    let mut session = cluster.new_session();
+    session.sql(
+        "CREATE TABLE a (k bigint PRIMARY KEY); CREATE TABLE b (k int, n int); CREATE TABLE other (k text); \
+         CREATE TABLE r (k int PRIMARY KEY); CREATE TABLE p (k int, d int) PARTITION BY RANGE (d); \
+         CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (10)",
+    );
+    session.sql("SELECT create_distributed_table('a', 'k', 4)");
+    session.sql("SELECT create_distributed_table('b', 'k', colocate_with => 'a')");
+    session.sql("SELECT create_distributed_table('other', 'k', 4, colocate_with => 'none')");
+    session.sql("SELECT create_distributed_table('p', 'k', 4, colocate_with => 'none')");
+    session.sql("SELECT create_reference_table('r')");
+    session.sql("CREATE ROLE anyone; SET ROLE anyone");
+    let rows = session.text(
+        "SELECT string_agg(\"table\" || ' ' || kind, ', ' ORDER BY \"table\") FROM pgs_catalog.tables",
+    );
+    assert_eq!(
+        rows,
+        "a distributed, b distributed, other distributed, p partitioned, p1 partition, r reference"
+    );
+    let groups = session.text(
+        "SELECT string_agg(tables, '; ' ORDER BY tables) \
+           FROM (SELECT string_agg(\"table\", ' ' ORDER BY \"table\") FROM pgs_catalog.tables GROUP BY colocation_group) AS g(tables)",
+    );
+    assert_eq!(groups, "a b p p1; other; r");
 }
 
 #[test]
