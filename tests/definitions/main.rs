@@ -13,6 +13,9 @@ mod indexes;
 /// Foreign keys.
 mod foreign_keys;
 
+/// Foreign keys of local tables.
+mod local_referrers;
+
 /// Roles.
 mod roles;
 

@@ -123,41 +123,52 @@ pub(crate) fn name_of(oid: Oid) -> String {
 
 /// Other tables' foreign keys that refer to a table.
 pub(crate) fn keys_to(table: Oid) -> Vec<ForeignKey> {
-    let ids: Vec<Oid> = links(table)
-        .into_iter()
-        .filter(|link| link.is_incoming && link.other != table)
-        .map(|link| link.constraint)
-        .collect();
-    read(&ids)
+    all_keys_to(table).into_iter().filter(|key| key.table != table).collect()
 }
 
-/// Refuses to delete rows to which a local table may refer, or to change what it refers to: nobody would check it. That
-/// holds for rows that go or change with others, by the foreign keys of distributed tables.
+/// All foreign keys that refer to a table, its own included.
+fn all_keys_to(table: Oid) -> Vec<ForeignKey> {
+    let incoming = links(table).into_iter().filter(|link| link.is_incoming);
+    read(&incoming.map(|link| link.constraint).collect::<Vec<_>>())
+}
+
+/// Refuses to delete or change rows by foreign keys of distributed tables if a local table refers to them: that happens on the nodes,
+/// and nobody would look here. What the statement itself deletes or changes is looked after by PostgreSQL's own triggers
+/// (`pg::exec::triggers`), except in partitioned tables.
 pub(crate) fn check_write(statement: &Statement, written: &[Oid]) -> Result<(), PgError> {
     let is_linked = |oid: &Oid| catalog::find(*oid).is_some_and(|table| table.is_linked);
     if !written.iter().any(is_linked) {
         return Ok(());
     }
-    let mut open = statement.changes();
-    let mut known: Vec<RowsChanged> = Vec::new();
-    while let Some(change) = open.pop() {
-        if known.contains(&change) || !is_linked(&change.table) {
+    let fires = |change: RowsChanged| {
+        let fires = !has_partitions(change.table);
+        (change, fires)
+    };
+    let mut open: Vec<(RowsChanged, bool)> = statement.changes().into_iter().map(fires).collect();
+    let mut known: Vec<(RowsChanged, bool)> = Vec::new();
+    while let Some((change, fires)) = open.pop() {
+        if known.contains(&(change.clone(), fires)) || !is_linked(&change.table) {
             continue;
         }
-        for key in keys_to(change.table) {
-            let is_referred = |column: &i16| key.columns.iter().any(|(_, to)| to == column);
-            let changes_key = change.columns.iter().any(is_referred);
+        for key in all_keys_to(change.table) {
+            let changes_key = key.is_changed(&change.columns);
             if !change.deletes && !changes_key {
                 continue;
             }
-            if catalog::find(key.table).is_none() {
+            if catalog::find(key.table).is_some() {
+                open.push((followed(&change, &key, changes_key), false));
+            } else if !fires {
                 return Err(refused_write(change.table, &key));
             }
-            open.push(followed(&change, &key, changes_key));
         }
-        known.push(change);
+        known.push((change, fires));
     }
     Ok(())
+}
+
+/// The table has partitions, or is one.
+pub(crate) fn has_partitions(table: Oid) -> bool {
+    table::describe(table).is_some_and(|relation| relation.is_partition || relation.kind == b'p')
 }
 
 /// What a foreign key does to the rows that refer to those that change.
@@ -202,7 +213,7 @@ fn refused_write(table: Oid, key: &ForeignKey) -> PgError {
              create_reference_table."
         ),
     )
-    .detail("Nobody would look for rows of the local table that refer to them.")
+    .detail("They go or change on the nodes, where nobody looks for rows of the local table that refer to them.")
 }
 
 /// Refuses to move a row to another shard if foreign keys would act on the rows that refer to it as if it were deleted.
@@ -210,13 +221,8 @@ pub(crate) fn check_move(table: &DistributedTable) -> Result<(), PgError> {
     if !table.is_linked {
         return Ok(());
     }
-    let ids: Vec<Oid> = links(table.oid)
-        .into_iter()
-        .filter(|link| link.is_incoming)
-        .map(|link| link.constraint)
-        .collect();
     let acts = |action: u8| matches!(action, b'c' | b'n' | b'd');
-    let keys = read(&ids);
+    let keys = all_keys_to(table.oid);
     let Some(key) = keys.iter().find(|key| acts(key.on_delete) || acts(key.on_update)) else {
         return Ok(());
     };

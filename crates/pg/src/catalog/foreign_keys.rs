@@ -75,6 +75,19 @@ pub struct ForeignKey {
     pub set_columns: Vec<i16>,
 }
 
+impl ForeignKey {
+    /// What it refers to changes in an update that assigns these columns of the table it refers to: generated columns change
+    /// with any.
+    pub fn is_changed(&self, assigned: &[i16]) -> bool {
+        let is_changed = |column: i16| {
+            // SAFETY: a syscache look-up of a column that the key depends on.
+            assigned.contains(&column)
+                || unsafe { pg_sys::get_attgenerated(self.referenced, column) } != 0
+        };
+        !assigned.is_empty() && self.columns.iter().any(|(_, to)| is_changed(*to))
+    }
+}
+
 /// Reads foreign keys that stand in `pg_constraint` under these OIDs.
 pub fn read(ids: &[Oid]) -> Vec<ForeignKey> {
     ids.iter().filter_map(|id| read_one(*id)).collect()

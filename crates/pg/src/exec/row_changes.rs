@@ -142,8 +142,7 @@ impl ScanIo {
             let custom = self.node();
             let ps = &raw mut (*custom).ss.ps;
             let estate = (*ps).state;
-            let plan = (*ps).plan.cast::<pg_sys::CustomScan>();
-            let private = (*plan).custom_private;
+            let private = (*(*ps).plan.cast::<pg_sys::CustomScan>()).custom_private;
             let write: *mut pg_sys::ModifyTable = node::nth(private, node::length(private) - 1);
             assert_eq!(node::tag(write), NodeTag::T_ModifyTable, "the plan ends with the write");
             if (*ps).ps_ExprContext.is_null() {
@@ -240,8 +239,6 @@ impl ScanIo {
 
             let command = command_of(write);
             let merges: Vec<_> = actions.iter().map(|action| deed_of(action.command)).collect();
-            let triggers = Triggers::open(estate, inserting, command, &merges);
-
             let child: *mut pg_sys::PlanState = node::nth((*custom).custom_ps, 0);
             let columns = (*(*child).plan).targetlist;
             let place_of = |name: &CStr| {
@@ -253,6 +250,9 @@ impl ScanIo {
                     name.map_or(0, |name| place_of(&name))
                 })
                 .collect();
+            let has_old = knows_row(descriptor, &old_at);
+            let knows_old = has_old || conflict.is_some();
+            let triggers = Triggers::open(estate, inserting, command, &merges, knows_old);
             let constraints = (*descriptor).constr;
             if !(*write).canSetTag {
                 // What nobody reads to its end is run after the rest of the statement, as ModifyTable nodes are.
@@ -272,7 +272,7 @@ impl ScanIo {
                 shard_at: place_of(SHARD),
                 ctid_at: place_of(c"ctid"),
                 layout: tid::layout_of((*relation).rd_id),
-                has_old: knows_row(descriptor, &old_at),
+                has_old,
                 old_at,
                 has_generated: !constraints.is_null() && (*constraints).has_generated_stored,
                 sets,

@@ -4,10 +4,14 @@
 //! functions fire the triggers with the old and the new row, so WHEN, UPDATE OF, transition tables, deferral and the order
 //! are its affair, and the functions run with the client's settings and role, see whatever tables they name, and once for each
 //! row however many placements it has. The shards have no triggers. What constraints have made (internal triggers) is left to the
-//! shards, too.
+//! shards, but for foreign keys of local tables: only this server has the referring rows, so PostgreSQL's own triggers of the
+//! referenced table look for them here, and delete or change them as ON DELETE and ON UPDATE say.
 
 use super::execution::Execution;
 use super::trigger_rows;
+use crate::catalog::foreign_keys;
+use crate::extension::extension;
+use crate::read::changes::RowsChanged;
 use crate::read::query::Unshippable;
 use crate::sys::error::{PgError, SqlState};
 use crate::sys::plan::Command;
@@ -65,9 +69,45 @@ fn events(command: Command) -> i16 {
     }
 }
 
-/// A trigger of users that may fire.
-fn is_live(trigger: &pg_sys::Trigger) -> bool {
-    !trigger.tgisinternal && trigger.tgenabled as u8 != pg_sys::TRIGGER_DISABLED
+fn is_enabled(trigger: &pg_sys::Trigger) -> bool {
+    trigger.tgenabled as u8 != pg_sys::TRIGGER_DISABLED
+}
+
+/// The side of a foreign key that is referred to: what its trigger does concerns the rows of another table.
+#[derive(Clone, Copy)]
+struct Referenced {
+    constraint: Oid,
+    referring: Oid,
+    /// It is about rows that are deleted; else about keys that are changed.
+    deletes: bool,
+}
+
+impl Referenced {
+    fn of(trigger: &pg_sys::Trigger) -> Option<Self> {
+        if !trigger.tgisinternal || trigger.tgconstraint == Oid::INVALID {
+            return None;
+        }
+        // SAFETY: compares the function's OID with constants.
+        let kind = unsafe { pg_sys::RI_FKey_trigger_type(trigger.tgfoid) } as u32;
+        (kind == pg_sys::RI_TRIGGER_PK).then(|| Self {
+            constraint: trigger.tgconstraint,
+            referring: trigger.tgconstrrelid,
+            deletes: trigger.tgtype & events(Command::Delete) != 0,
+        })
+    }
+
+    /// The rows that refer are here, and not on the nodes.
+    fn is_local(self) -> bool {
+        extension().distribution(self.referring).is_none()
+    }
+
+    fn concerns(self, changed: &RowsChanged) -> bool {
+        if self.deletes {
+            return changed.deletes;
+        }
+        let keys = foreign_keys::read(&[self.constraint]);
+        keys.iter().any(|key| key.is_changed(&changed.columns))
+    }
 }
 
 unsafe fn list<'a>(triggers: *mut pg_sys::TriggerDesc) -> &'a mut [pg_sys::Trigger] {
@@ -92,28 +132,40 @@ pub(crate) unsafe fn of_relation<'a>(relation: pg_sys::Relation) -> &'a mut [pg_
     unsafe { list((*relation).trigdesc) }
 }
 
-/// Users' triggers of a table fire when a command of that kind runs.
-pub fn fire(table: Oid, command: Command) -> bool {
+/// Triggers of a table fire here when a command of that kind runs that does this to rows which are there.
+pub fn fire(command: Command, changed: &RowsChanged) -> bool {
+    let table = changed.table;
     if SILENT.get() == table {
         return false;
     }
-    // SAFETY: the relation is in the cache while it is held; the statement has locked it.
+    let mut referenced: Vec<Referenced> = Vec::new();
+    // SAFETY: the relation is in the cache while it is held; the statement has locked it. Nothing in between takes in
+    // invalidations, so its triggers stay.
     unsafe {
         let relation = pg_sys::RelationIdGetRelation(table);
         if relation.is_null() {
             return false;
         }
-        let fires = list((*relation).trigdesc)
-            .iter()
-            .any(|trigger| is_live(trigger) && trigger.tgtype & events(command) != 0);
+        let may_fire = |trigger: &&pg_sys::Trigger| {
+            is_enabled(trigger) && trigger.tgtype & events(command) != 0
+        };
+        let all = list((*relation).trigdesc).iter().filter(may_fire);
+        let mut fires = false;
+        for trigger in all {
+            fires |= !trigger.tgisinternal;
+            referenced.extend(Referenced::of(trigger));
+        }
         pg_sys::RelationClose(relation);
-        fires
+        if fires {
+            return true;
+        }
     }
+    referenced.into_iter().any(|one| one.is_local() && one.concerns(changed))
 }
 
 /// What stands in the way of such a command's routing.
-pub(crate) fn unshippable(table: Oid, command: Command) -> Option<Unshippable> {
-    fire(table, command).then_some(Unshippable::Triggers)
+pub(crate) fn unshippable(command: Command, changed: &RowsChanged) -> Option<Unshippable> {
+    fire(command, changed).then_some(Unshippable::Triggers)
 }
 
 /// The triggers of a table that a statement writes.
@@ -132,7 +184,8 @@ pub(crate) struct Triggers {
 
 impl Triggers {
     /// The triggers of the written relation, if it has some that may fire; the others will not fire. `merges` are the deeds
-    /// of a MERGE.
+    /// of a MERGE. Without the old rows ([`fire`] has said that nobody needs them) the command does not change what foreign keys
+    /// refer to.
     ///
     /// # Safety
     ///
@@ -142,6 +195,7 @@ impl Triggers {
         relation: *mut pg_sys::ResultRelInfo,
         command: Command,
         merges: &[Command],
+        knows_old_rows: bool,
     ) -> Option<Self> {
         let deeds: Vec<Command> = [Command::Insert, Command::Update, Command::Delete]
             .into_iter()
@@ -155,10 +209,14 @@ impl Triggers {
             unsafe { ((*(*relation).ri_RelationDesc).rd_id, list((*relation).ri_TrigDesc)) };
         let is_silent = SILENT.get() == table;
         for trigger in all.iter_mut().filter(|trigger| trigger.tgisinternal || is_silent) {
-            trigger.tgenabled = pg_sys::TRIGGER_DISABLED as c_char;
+            let acts_here =
+                knows_old_rows && Referenced::of(trigger).is_some_and(Referenced::is_local);
+            if is_silent || !acts_here {
+                trigger.tgenabled = pg_sys::TRIGGER_DISABLED as c_char;
+            }
         }
         let mask = deeds.iter().fold(0, |mask, deed| mask | events(*deed));
-        all.iter().any(|trigger| is_live(trigger) && trigger.tgtype & mask != 0).then(|| Self {
+        all.iter().any(|trigger| is_enabled(trigger) && trigger.tgtype & mask != 0).then(|| Self {
             estate,
             relation,
             execution: Execution::of(estate),
@@ -180,7 +238,8 @@ impl Triggers {
         parse: *mut pg_sys::ParseState,
         table: Oid,
     ) -> Option<Self> {
-        if !fire(table, Command::Insert) {
+        let nothing = RowsChanged { table, deletes: false, columns: Vec::new() };
+        if !fire(Command::Insert, &nothing) {
             return None;
         }
         // SAFETY: the caller vouches; the node is made with the struct of its tag.
@@ -188,7 +247,7 @@ impl Triggers {
             version::open_range_table(estate, parse);
             let relation: *mut pg_sys::ResultRelInfo = node::make(NodeTag::T_ResultRelInfo);
             pg_sys::ExecInitResultRelation(estate, relation, 1);
-            Self::open(estate, relation, Command::Insert, &[])
+            Self::open(estate, relation, Command::Insert, &[], false)
         }
     }
 
@@ -436,7 +495,8 @@ impl Triggers {
             None => {
                 // SAFETY: the descriptor is live.
                 let all = unsafe { list((*self.relation).ri_TrigDesc) };
-                let may_wait = all.iter().any(|trigger| is_live(trigger) && trigger.tgdeferrable);
+                let may_wait =
+                    all.iter().any(|trigger| is_enabled(trigger) && trigger.tgdeferrable);
                 let segment = trigger_rows::open_segment(may_wait).ok_or_else(|| {
                     PgError::new(
                         SqlState::PROGRAM_LIMIT_EXCEEDED,

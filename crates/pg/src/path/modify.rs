@@ -12,6 +12,7 @@
 
 use crate::exec::{scan, triggers};
 use crate::extension::extension;
+use crate::read::changes::RowsChanged;
 use crate::read::query::{Lookup, Statement, write_of, writing_queries};
 use crate::sys::error::PgError;
 use crate::sys::node::{self, Visit};
@@ -112,7 +113,7 @@ impl Statement {
                     (Some(key), _) => {
                         check_returning(writing)?;
                         let needs_row = needs_rows((*target).relid)
-                            || command.is_some_and(|deed| triggers::fire((*target).relid, deed))
+                            || fires_triggers(writing, command)
                             || !(*writing).withCheckOptions.is_null()
                             || assigns(writing, key.column);
                         let old = match needs_row {
@@ -181,6 +182,13 @@ unsafe fn skips_locked(query: *mut pg_sys::Query, distribution: &Lookup<'_>) -> 
 unsafe fn target_of(query: *mut pg_sys::Query) -> *mut pg_sys::RangeTblEntry {
     // SAFETY: the caller passes a live Query that writes.
     unsafe { node::nth((*query).rtable, (*query).resultRelation as usize - 1) }
+}
+
+/// Triggers need the old rows of this level's target.
+unsafe fn fires_triggers(writing: *mut pg_sys::Query, command: Option<Command>) -> bool {
+    // SAFETY: the caller passes a live Query that writes.
+    let changed = unsafe { RowsChanged::of(writing) };
+    command.zip(changed).is_some_and(|(deed, changed)| triggers::fire(deed, &changed))
 }
 
 /// The statement names the table nowhere but as the target of `writing`.

@@ -35,32 +35,46 @@ unsafe fn collect(query: *mut pg_sys::Query, changes: &mut Vec<RowsChanged>) {
                 collect(nested, changes);
             }
         }
-        if (*query).resultRelation == 0 {
-            return;
-        }
-        let tables = node::elements::<pg_sys::RangeTblEntry>((*query).rtable);
-        let table = (*tables[(*query).resultRelation as usize - 1]).relid;
-        let mut change = RowsChanged { table, deletes: false, columns: Vec::new() };
-        match (*query).commandType {
-            pg_sys::CmdType::CMD_DELETE => change.deletes = true,
-            pg_sys::CmdType::CMD_UPDATE => change.columns = assigned((*query).targetList),
-            pg_sys::CmdType::CMD_MERGE => {
-                for action in node::elements::<pg_sys::MergeAction>((*query).mergeActionList) {
-                    match (*action).commandType {
-                        pg_sys::CmdType::CMD_DELETE => change.deletes = true,
-                        pg_sys::CmdType::CMD_UPDATE => {
-                            change.columns.extend(assigned((*action).targetList));
+        changes.extend(RowsChanged::of(query));
+    }
+}
+
+impl RowsChanged {
+    /// What this level of a statement does, if it writes.
+    ///
+    /// # Safety
+    ///
+    /// A live Query.
+    pub(crate) unsafe fn of(query: *mut pg_sys::Query) -> Option<Self> {
+        // SAFETY: the caller vouches; its lists hold what the analyser puts there.
+        unsafe {
+            if (*query).resultRelation == 0 {
+                return None;
+            }
+            let tables = node::elements::<pg_sys::RangeTblEntry>((*query).rtable);
+            let table = (*tables[(*query).resultRelation as usize - 1]).relid;
+            let mut change = RowsChanged { table, deletes: false, columns: Vec::new() };
+            match (*query).commandType {
+                pg_sys::CmdType::CMD_DELETE => change.deletes = true,
+                pg_sys::CmdType::CMD_UPDATE => change.columns = assigned((*query).targetList),
+                pg_sys::CmdType::CMD_MERGE => {
+                    for action in node::elements::<pg_sys::MergeAction>((*query).mergeActionList) {
+                        match (*action).commandType {
+                            pg_sys::CmdType::CMD_DELETE => change.deletes = true,
+                            pg_sys::CmdType::CMD_UPDATE => {
+                                change.columns.extend(assigned((*action).targetList));
+                            }
+                            _ => {}
                         }
-                        _ => {}
                     }
                 }
+                _ => {}
             }
-            _ => {}
+            if !(*query).onConflict.is_null() {
+                change.columns.extend(assigned((*(*query).onConflict).onConflictSet));
+            }
+            Some(change)
         }
-        if !(*query).onConflict.is_null() {
-            change.columns.extend(assigned((*(*query).onConflict).onConflictSet));
-        }
-        changes.push(change);
     }
 }
 

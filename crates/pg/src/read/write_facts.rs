@@ -1,8 +1,10 @@
 //! What a statement that writes says of its target: the key of the rows, and where they come from.
 
+use crate::exec::triggers;
 use crate::print::assigned::is_assignment;
 use crate::print::insert_source::values_of;
 use crate::print::prepare::has_subquery_source;
+use crate::read::changes::RowsChanged;
 use crate::read::facts::{Reader, strip_relabel};
 use crate::read::query::{Column, DistributionKey, InsertSource, Unshippable, Write, write_of};
 use crate::read::shippable::is_plain_value;
@@ -39,7 +41,10 @@ impl Reader<'_> {
                 matches!(command, Command::Insert | Command::Upsert) && !has_subquery_source(query);
             let table = (*rte).relid;
             self.facts.writes.push(Write { table, command, column: target, is_nested, brings_row });
-            self.facts.unshippable.extend(crate::exec::triggers::unshippable(table, command));
+            let changed = RowsChanged::of(query);
+            self.facts
+                .unshippable
+                .extend(changed.and_then(|changed| triggers::unshippable(command, &changed)));
             if is_nested {
                 self.facts.unshippable.push(Unshippable::NestedWrite);
             } else {

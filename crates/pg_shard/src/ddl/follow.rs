@@ -222,8 +222,11 @@ fn rename_key(watched: &Watched, after: &Definition) -> Result<(), PgError> {
     ))
 }
 
-/// Warns of unique indexes that hold within each shard only and were not there before.
-pub(super) fn warn_of_loose_indexes(table: &DistributedTable, known: &[String]) {
+/// Warns of unique indexes that hold within each shard only and were not there before. In a table of one shard all hold.
+pub(crate) fn warn_of_loose_indexes(table: &DistributedTable, known: &[String]) {
+    if table.map.len() == 1 {
+        return;
+    }
     for name in uniqueness::unique_indexes_without(table.oid, table.key.column) {
         if !known.contains(&name) {
             pg::sys::error::warning(

@@ -5,13 +5,14 @@
 //! are refused.
 //!
 //! A local table may refer to a distributed one, which is what there is before it is distributed itself. PostgreSQL then checks its
-//! rows here, by queries that read the shards. Nobody would check it when referenced rows go or change, so `links.rs` refuses that.
+//! rows here, by queries that read the shards, and acts on them when a statement deletes or changes what they refer to. Where that happens
+//! on the nodes, by another foreign key, nobody would look here, so `links.rs` refuses it.
 
 use super::nodes::{on_shards, peers};
 use super::shard_definition::{self, definition_error};
 use super::triggers;
 use crate::catalog::{self, DistributedTable};
-use crate::links::{keys_of, keys_to, name_of};
+use crate::links::{has_partitions, keys_of, keys_to, name_of};
 use pg::PgError;
 use pg::catalog::foreign_keys::{ForeignKey, links};
 use pg::catalog::trigger::trigger_types;
@@ -78,12 +79,6 @@ pub(crate) fn check(table: &DistributedTable) -> Result<(), PgError> {
     keys_of(table.oid).iter().try_for_each(|key| check_key(table, key))
 }
 
-/// The table has partitions, or is one.
-fn is_partitioned(table: Oid) -> bool {
-    pg::catalog::table::describe(table)
-        .is_some_and(|relation| relation.is_partition || relation.kind == b'p')
-}
-
 fn check_key(table: &DistributedTable, key: &ForeignKey) -> Result<(), PgError> {
     let refused = |detail: String, hint: String| {
         Err(PgError::unsupported(
@@ -95,7 +90,7 @@ fn check_key(table: &DistributedTable, key: &ForeignKey) -> Result<(), PgError> 
         )
         .detail(detail))
     };
-    if is_partitioned(table.oid) || is_partitioned(key.referenced) {
+    if has_partitions(table.oid) || has_partitions(key.referenced) {
         return refused(
             "One of the tables is partitioned, or a partition.".to_owned(),
             "Leave the foreign key out, and check the reference in the application.".to_owned(),

@@ -1,7 +1,7 @@
 //! Tables that become distributed with their rows, and local again with them: each in one transaction, under a lock
 //! that keeps everybody else away from the table.
 
-use super::distribute::{Layout, Rows, create_foreign_keys, distribute};
+use super::distribute::{Layout, Rows, create_foreign_keys, distribute, warn_of_loose_indexes};
 use super::partitions::create_all_shards;
 use super::store::store_rows;
 use super::{check_owner, given};
@@ -97,6 +97,7 @@ pub(super) fn distribute_with_rows(oid: Oid, column: &str, layout: &Layout) -> R
         }
     }
     create_all_shards(&name, layout, Rows::Any)?;
+    warn_of_loose_indexes(oid)?;
     let is_plain = table::describe(oid).is_some_and(|relation| relation.kind == b'r');
     if is_plain && local::has_rows(oid) {
         store_rows(oid)?;

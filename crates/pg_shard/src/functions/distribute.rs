@@ -11,7 +11,6 @@ use crate::session::pool;
 use crate::transaction::{self, NodeFailure};
 use pg::catalog::privileged;
 use pg::catalog::table::{self, RelationLock};
-use pg::catalog::uniqueness;
 use pg::exec::copy::local;
 use pg::server::resolver;
 use pg::sys::error::raise;
@@ -71,7 +70,19 @@ pub(super) fn distribute(name: &str, column: &str, method: u8, rows: Rows) -> Re
         .detail("Rows of the local table are not visible once the table is distributed.")
         .hint("create_distributed_table takes the rows along."));
     }
-    register_by(oid, column, method)
+    register_by(oid, column, method)?;
+    if rows == Rows::None {
+        // Otherwise the shards follow at once, and whoever creates them knows how many there are.
+        warn_of_loose_indexes(oid)?;
+    }
+    Ok(())
+}
+
+/// Warns of the unique indexes of a table that hold within each shard only.
+pub(super) fn warn_of_loose_indexes(oid: Oid) -> Result<(), PgError> {
+    catalog::forget(Some(oid));
+    ddl::follow::warn_of_loose_indexes(&*catalog::get(oid)?, &[]);
+    Ok(())
 }
 
 /// Makes a distributed table of a partition of one.
@@ -86,7 +97,8 @@ pub(super) fn register(oid: Oid, column: &str) -> Result<(), PgError> {
         .detail("Partitions of distributed tables must be regular or partitioned tables."));
     }
     check_owner(oid)?;
-    register_by(oid, column, b'h')
+    register_by(oid, column, b'h')?;
+    warn_of_loose_indexes(oid)
 }
 
 fn register_by(oid: Oid, column: &str, method: u8) -> Result<(), PgError> {
@@ -99,17 +111,6 @@ fn register_by(oid: Oid, column: &str, method: u8) -> Result<(), PgError> {
     ddl::definition(oid)?
         .statements(last_shard_id()?)
         .map_err(|error| ddl::definition_error(&error))?;
-    let loose = uniqueness::unique_indexes_without(oid, number);
-    if let Some(first) = loose.first() {
-        pg::sys::error::warning(
-            PgError::new(
-                SqlState::WARNING,
-                format!("unique constraint \"{first}\" will hold within each shard only"),
-            )
-            .detail(format!("It does not contain the distribution column \"{column}\"."))
-            .hint("Add the distribution column to the constraint."),
-        );
-    }
     change_metadata(&format!(
         "INSERT INTO pgs_distribution_metadata.partition (relation_id, partition_method, key) VALUES ({}, {}, {})",
         oid.to_u32(),
