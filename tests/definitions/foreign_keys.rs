@@ -82,7 +82,7 @@ fn keys(session: &mut Session, filter: &str, column: &str) -> Vec<String> {
     let sql = format!(
         "SELECT DISTINCT {column} concat_ws(' ', regexp_replace(c.relname, '_[0-9]{{5,}}$', ''), k.conname, \
            regexp_replace(regexp_replace(pg_get_constraintdef(k.oid), '_[0-9]{{5,}}\\(', '('), 'REFERENCES [ld]\\.', 'REFERENCES '), \
-           obj_description(k.oid)) \
+           obj_description(k.oid), (SELECT string_agg(DISTINCT tgenabled::text, '') FROM pg_trigger WHERE tgconstraint = k.oid)) \
          FROM pg_constraint AS k JOIN pg_class AS c ON c.oid = k.conrelid JOIN pg_namespace AS n ON n.oid = c.relnamespace \
          WHERE k.contype = 'f' AND {filter} AND c.relname <> 'late' ORDER BY 1"
     );
@@ -274,4 +274,65 @@ fn tables_with_deferred_foreign_keys_become_local_again() {
     assert_eq!(cluster.text("SELECT count(*), sum(n) FROM b JOIN a USING (k)"), "10|10");
     assert_eq!(cluster.error("INSERT INTO b VALUES (11)").sqlstate, "23503");
     assert_eq!(cluster.error("DELETE FROM a WHERE k = 1").sqlstate, "23503");
+}
+
+/// A placement that was repaired or moved enforced what had been turned off.
+#[test]
+fn triggers_that_are_off_stay_off_where_shards_are_made_anew() {
+    let cluster = TestCluster::up(2);
+    let mut session = cluster.new_session();
+    create(&mut session, 2);
+    session.sql("SET search_path = d, public; ALTER TABLE c DISABLE TRIGGER ALL; ALTER TABLE p DISABLE TRIGGER ALL");
+    let modes = |node: NodeName, table: &str| {
+        let sql = format!(
+            "SELECT string_agg(DISTINCT t.tgenabled::text, '') FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid \
+             WHERE c.relname ~ '^{table}_[0-9]+$' AND t.tgisinternal"
+        );
+        cluster.session_on(node).text(&sql)
+    };
+    cluster.kill(NodeName::Worker(2)).expect("the worker runs");
+    session.sql("INSERT INTO p VALUES (1, 600); INSERT INTO c VALUES (1, 600, 601, 1)");
+    session.sql("INSERT INTO c SELECT k, id + 700, NULL, 1 FROM p");
+    cluster.start(NodeName::Worker(2)).expect("the worker comes back");
+    cluster.wait_for(NodeName::Worker(2));
+    for table in ["d.rr", "d.r", "d.p", "d.c", "d.g", "d.x", "d.t"] {
+        cluster.repair(table);
+    }
+    for node in cluster.workers() {
+        assert_eq!(modes(node, "c"), "D", "{node}");
+        assert_eq!(modes(node, "p"), "D", "{node}");
+        assert_eq!(modes(node, "g"), "O", "{node}");
+    }
+    // Rows that break a foreign key come along.
+    assert_eq!(session.text("SELECT count(*) FROM c WHERE p_id = 601"), "1");
+    cluster.assert_placements_equal("d.c");
+    session.sql("ALTER TABLE c ENABLE TRIGGER ALL");
+    assert_eq!(session.error("INSERT INTO c VALUES (1, 601, 601, 1)").sqlstate, "23503");
+}
+
+#[test]
+fn a_single_trigger_of_a_constraint_is_not_turned_off() {
+    let cluster = TestCluster::up(2);
+    let mut session = cluster.new_session();
+    create(&mut session, 1);
+    session.sql("SET search_path = d, public");
+    let one = session.text(
+        "SELECT quote_ident(tgname) FROM pg_trigger WHERE tgrelid = 'c'::regclass AND tgisinternal LIMIT 1",
+    );
+    let error = session.error(&format!("ALTER TABLE c DISABLE TRIGGER {one}"));
+    assert_eq!(error.sqlstate, "0A000");
+    assert_eq!(
+        error.message,
+        "cannot enable or disable a single system trigger of distributed table \"c\""
+    );
+    // Whoever may not turn them off here does not do so on the nodes.
+    session.sql("CREATE ROLE plain LOGIN; ALTER TABLE c OWNER TO plain; GRANT ALL ON SCHEMA d TO plain; SET ROLE plain");
+    let error = session.error("ALTER TABLE c DISABLE TRIGGER ALL");
+    assert_eq!(error.sqlstate, "42501", "{error}");
+    assert_eq!(session.error("SET session_replication_role = replica").sqlstate, "42501");
+    // What a superuser has set holds for the role that it takes on.
+    session.sql("RESET ROLE; SET session_replication_role = replica; SET ROLE plain");
+    session.sql("INSERT INTO c VALUES (1, 100, 999, 1)");
+    session.sql("RESET ROLE; RESET session_replication_role; SET ROLE plain");
+    assert_eq!(session.error("INSERT INTO c VALUES (1, 101, 999, 1)").sqlstate, "23503");
 }

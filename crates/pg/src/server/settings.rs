@@ -1,5 +1,5 @@
-//! Settings in which the nodes follow the client: those that change what values mean and how they look, how long locks are waited for, and the
-//! client's own (`app.tenant`), which functions and policies read.
+//! Settings in which the nodes follow the client: those that change what values mean and how they look, how long locks are waited for, whether
+//! foreign keys are enforced (`session_replication_role`), and the client's own (`app.tenant`), which functions and policies read.
 
 use crate::catalog::table;
 use crate::sys::version;
@@ -58,10 +58,11 @@ pub struct Settings {
     outputs: [c_int; 3],
     texts: [u64; 4],
     lock_timeout: c_int,
+    replication_role: c_int,
 }
 
 /// Settings of the server's own in which the nodes follow the client.
-pub const FOLLOWED: [&CStr; 12] = [
+pub const FOLLOWED: [&CStr; 13] = [
     c"DateStyle",
     c"IntervalStyle",
     c"TimeZone",
@@ -74,7 +75,11 @@ pub const FOLLOWED: [&CStr; 12] = [
     c"lc_numeric",
     c"lc_time",
     c"lock_timeout",
+    REPLICATION_ROLE,
 ];
+
+/// The one of them that not everybody may set.
+pub const REPLICATION_ROLE: &CStr = c"session_replication_role";
 
 /// The client's; equal ones mean equal settings.
 pub fn settings() -> Settings {
@@ -97,6 +102,7 @@ pub fn settings() -> Settings {
                 ),
             ],
             lock_timeout: lock_timeout(),
+            replication_role: pg_sys::SessionReplicationRole,
         }
     }
 }

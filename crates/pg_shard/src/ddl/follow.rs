@@ -23,8 +23,9 @@ use pg::server::lock::{Mode, ShardLock, lock_shard};
 use pg::server::utility::UtilityCall;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
-use shardmap::definition::change::{Change, Refusal, change};
+use shardmap::definition::change::{Change, change};
 use shardmap::definition::conversion::Conversion;
+use shardmap::definition::refusal::Refusal;
 use shardmap::definition::{Column, Definition};
 use std::rc::Rc;
 
@@ -260,6 +261,11 @@ fn refused(table: &DistributedTable, refusal: &Refusal) -> PgError {
         .detail(format!(
             "Values of type {from} have other hashes when they are of type {to}, so rows would have to move."
         )),
+        Refusal::SystemTrigger => PgError::unsupported(
+            message("enable or disable a single system trigger of"),
+            "Name ALL, which means the others too.",
+        )
+        .detail("The triggers by which the shards enforce constraints have other names."),
         Refusal::Storage => PgError::unsupported(
             message("change the access method or the foreign server of"),
             again,

@@ -220,7 +220,7 @@ pub(crate) fn after_repair(
         }
         Ok::<(), PgError>(())
     };
-    let own = read(table.oid)?.create_foreign_keys(&|other| {
+    let own = read(table.oid)?.restore_foreign_keys(&|other| {
         let other = Oid::from_u32(other);
         other == table.oid
             || catalog::find(other).is_some_and(|other| is_healthy(&other, other.beside(index)))
@@ -230,8 +230,18 @@ pub(crate) fn after_repair(
         let other = catalog::get(referrer)?;
         let shards = if table.map.len() == 1 { 0..other.map.len() } else { index..index + 1 };
         for beside in shards.filter(|beside| is_healthy(&other, *beside)) {
-            let keys = read(referrer)?.create_foreign_keys(&|one| one == table.oid.to_u32());
+            let keys = read(referrer)?.restore_foreign_keys(&|one| one == table.oid.to_u32());
             add(&other, beside, keys)?;
+        }
+    }
+    // A new foreign key brings triggers to the table that it refers to.
+    let mut referenced: Vec<Oid> = keys_of(table.oid).iter().map(|key| key.referenced).collect();
+    referenced.push(table.oid);
+    for other in referenced.into_iter().filter_map(catalog::find) {
+        let beside = if other.oid == table.oid { index } else { other.beside(index) };
+        if other.oid == table.oid || is_healthy(&other, beside) {
+            let off = read(other.oid)?.disable_system_triggers();
+            add(&other, beside, off.into_iter().collect())?;
         }
     }
     Ok(statements)

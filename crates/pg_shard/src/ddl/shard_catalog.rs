@@ -13,7 +13,9 @@ use pgrx::{FromDatum, IntoDatum};
 
 use super::needed;
 use super::shard_definition::DefinitionError;
-use shardmap::definition::{Check, Column, ForeignKey, Grant, Index, Parameter, Statistics, Table};
+use shardmap::definition::{
+    Check, Column, ForeignKey, Grant, Index, Parameter, Statistics, SystemTrigger, Table,
+};
 
 /// The catalogs, as seen from one table.
 pub(super) struct ShardCatalog<'a, 'conn> {
@@ -107,6 +109,14 @@ impl<'a, 'conn> ShardCatalog<'a, 'conn> {
                 is_validated: row.flag("is_validated")?,
                 comment: row.get("comment")?,
             })
+        })
+    }
+
+    /// The triggers by which constraints are enforced.
+    pub(super) fn system_triggers(&self) -> Result<Vec<SystemTrigger>, DefinitionError> {
+        self.rows(SYSTEM_TRIGGERS, |row| {
+            let mode = row.text("mode")?;
+            Ok(SystemTrigger { id: row.id()?, mode: mode.bytes().next().unwrap_or(b'O') })
         })
     }
 
@@ -355,6 +365,13 @@ FROM (SELECT k.oid AS id,
                                                         CASE WHEN k.condeferred THEN ' INITIALLY DEFERRED' END)) AS t(timing)
       WHERE k.conrelid = $1 AND k.contype = 'f') x
 ORDER BY x.quoted_name";
+
+/// The triggers of constraints.
+const SYSTEM_TRIGGERS: &str = r"
+SELECT t.oid AS id, t.tgenabled::text AS mode
+FROM pg_catalog.pg_trigger t
+WHERE t.tgrelid = $1 AND t.tgisinternal AND t.tgconstraint <> 0
+ORDER BY t.oid";
 
 /// The indexes, and the constraints that own one.
 ///

@@ -86,6 +86,7 @@ pub(crate) fn read(relation: Oid) -> Result<Definition, DefinitionError> {
             columns: catalog.columns()?,
             checks: catalog.checks()?,
             foreign_keys: catalog.foreign_keys()?,
+            system_triggers: catalog.system_triggers()?,
             indexes: catalog.indexes()?,
             statistics: catalog.statistics()?,
             grants: catalog.grants()?,

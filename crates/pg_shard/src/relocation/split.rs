@@ -378,7 +378,7 @@ impl Split {
             let group = &relocation.group;
             for cut in &self.cuts {
                 let member = &group.members[cut.member];
-                let templates = definition(member)?.create_foreign_keys(&|_| true);
+                let templates = definition(member)?.restore_foreign_keys(&|_| true);
                 for (number, part) in cut.parts.iter().enumerate() {
                     let peer = |other: u32| {
                         let other = Oid::from_u32(other);

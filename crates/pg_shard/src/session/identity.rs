@@ -406,6 +406,16 @@ impl Standing {
     /// The statement that tells what has changed.
     pub(super) fn tell(&mut self) -> Option<String> {
         let mut calls = Vec::new();
+        let now = settings::settings();
+        let has_other_settings = self.settings != Some(now);
+        if has_other_settings {
+            // This one is for superusers: the client has set it in its own name, and not in that of another role.
+            if (self.known, self.set) != (Some(Oid::INVALID), Oid::INVALID) {
+                calls.push(set_config("role", "none"));
+                self.known = Some(Oid::INVALID);
+            }
+            calls.push(set_replication_role());
+        }
         if self.known != Some(self.set) {
             let name = match self.set {
                 Oid::INVALID => "none".to_owned(),
@@ -414,9 +424,9 @@ impl Standing {
             calls.push(set_config("role", &name));
             self.known = Some(self.set);
         }
-        let now = settings::settings();
-        if self.settings != Some(now) {
-            let followed = settings::FOLLOWED.into_iter();
+        if has_other_settings {
+            let others = |name: &&std::ffi::CStr| *name != settings::REPLICATION_ROLE;
+            let followed = settings::FOLLOWED.into_iter().filter(others);
             calls.extend(
                 followed.map(|it| set_config(&it.to_string_lossy(), &settings::told_value(it))),
             );
@@ -435,6 +445,17 @@ impl Standing {
         self.is_local = true;
         Some(format!("SELECT {}", calls.join(", ")))
     }
+}
+
+/// Sets what only superusers may set, if it is not so already.
+fn set_replication_role() -> String {
+    let name = settings::REPLICATION_ROLE;
+    let value = settings::told_value(name);
+    let name = name.to_string_lossy();
+    format!(
+        "CASE WHEN pg_catalog.current_setting('{name}') OPERATOR(pg_catalog.<>) '{value}' THEN {} END",
+        set_config(&name, &value)
+    )
 }
 
 pub(super) fn set_config(name: &str, value: &str) -> String {

@@ -7,6 +7,8 @@
 
 use super::conversion::{self, Conversion, keeps_hashes};
 use super::foreign_keys::{self, KeyChange};
+use super::refusal::Refusal;
+use super::system_triggers;
 use super::{
     Check, Column, Definition, Index, ShardTemplates, Statistics, changed_parameters, comment,
     qualified,
@@ -37,22 +39,6 @@ impl Change {
             && self.then.is_empty()
             && self.foreign_keys == KeyChange::default()
     }
-}
-
-/// Why the shards cannot follow.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// The distribution column would go.
-    KeyDropped,
-    /// The distribution column would have other hashes.
-    KeyConverted {
-        /// The type before.
-        from: String,
-        /// The type after.
-        to: String,
-    },
-    /// Access method, server, or the options of a foreign table.
-    Storage,
 }
 
 /// What the shards of a table need when its definition has changed.
@@ -99,7 +85,8 @@ pub fn change(
     }
     let filled: Vec<String> = filled.into_iter().map(|column| column.quoted_name.clone()).collect();
     let (first, then) = (after.table.with_operators(first), after.table.with_operators(then));
-    let foreign_keys = foreign_keys::change(before, after);
+    let mut foreign_keys = foreign_keys::change(before, after);
+    foreign_keys.made.extend(system_triggers::change(before, after)?);
     Ok(Change { prerequisites: diff.new_prerequisites(), first, filled, then, foreign_keys })
 }
 

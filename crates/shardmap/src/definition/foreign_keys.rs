@@ -46,7 +46,22 @@ impl Definition {
     pub fn create_foreign_keys(&self, is_meant: &dyn Fn(u32) -> bool) -> Vec<Template> {
         let shard = ShardTemplates::new(&self.table);
         let meant = self.foreign_keys.iter().filter(|key| is_meant(key.referenced));
-        meant.flat_map(|key| shard.foreign_key(key)).collect()
+        let made = meant.flat_map(|key| shard.foreign_key(key));
+        made.chain(self.disable_system_triggers()).collect()
+    }
+
+    /// The same where the rows come from another shard or placement: what they broke there, while triggers were off, they break here.
+    /// Then the foreign key is left NOT VALID.
+    pub fn restore_foreign_keys(&self, is_meant: &dyn Fn(u32) -> bool) -> Vec<Template> {
+        let shard = ShardTemplates::new(&self.table);
+        let meant = self.foreign_keys.iter().filter(|key| is_meant(key.referenced));
+        let made = meant.flat_map(|key| {
+            let unchecked = ForeignKey { is_validated: false, ..key.clone() };
+            let mut made = shard.foreign_key(&unchecked);
+            made.extend(key.is_validated.then(|| shard.validate_if_possible(key)));
+            made
+        });
+        made.chain(self.disable_system_triggers()).collect()
     }
 
     /// The statement that takes a foreign key away from a shard, if it is there.
@@ -120,6 +135,13 @@ impl ShardTemplates<'_> {
             .text(validation);
         let comment = key.comment.is_some().then(|| self.key_comment(key));
         [Some(add), comment].into_iter().flatten().collect()
+    }
+
+    fn validate_if_possible(&self, key: &ForeignKey) -> Template {
+        let validate = self.alter_table(" VALIDATE CONSTRAINT ").text(&key.quoted_name);
+        Template::new("DO $pg_shard_key$ BEGIN ")
+            .then(&validate)
+            .text("; EXCEPTION WHEN foreign_key_violation THEN RAISE WARNING '%', SQLERRM; END $pg_shard_key$")
     }
 
     fn key_comment(&self, key: &ForeignKey) -> Template {

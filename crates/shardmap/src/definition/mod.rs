@@ -20,10 +20,17 @@ pub mod foreign_keys;
 /// Types, functions and the like that tables need.
 pub mod objects;
 
+/// Triggers by which constraints are enforced.
+pub mod system_triggers;
+
+/// What shards cannot follow.
+pub mod refusal;
+
 /// Roles, their memberships and settings.
 pub mod roles;
 
 pub use self::foreign_keys::ForeignKey;
+pub use self::system_triggers::SystemTrigger;
 
 use crate::shard_template::Template;
 
@@ -40,6 +47,8 @@ pub struct Definition {
     pub checks: Vec<Check>,
     /// The foreign keys by name.
     pub foreign_keys: Vec<ForeignKey>,
+    /// The triggers by which constraints are enforced.
+    pub system_triggers: Vec<SystemTrigger>,
     /// The indexes, in the order in which they were made.
     pub indexes: Vec<Index>,
     /// The extended statistics, in the order in which they were made.
