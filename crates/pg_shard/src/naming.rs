@@ -5,8 +5,8 @@ use crate::ddl::partition_tree::tree;
 use crate::links;
 use pg::catalog::table;
 use pg::{PgError, SqlState};
-use shardmap::NodeAddress;
-use shardmap::naming::{with_name, without_suffix};
+use shardmap::naming::{shards_in_quotes, with_name, without_suffix};
+use shardmap::{NodeAddress, ShardId};
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -48,6 +48,7 @@ pub(crate) fn tell_as_table(
     for (distributed, index) in tables.iter().filter(|(distributed, _)| distributed.is_linked) {
         tell_linked(&mut error, distributed, *index);
     }
+    tell_others(&mut error);
     if lacks_shard {
         error = error.hint(format!(
             "Node \"{node}\" lacks a shard of the table. Mark its placement there with shard_state 3 and repair it, \
@@ -73,6 +74,17 @@ fn tell_linked(error: &mut PgError, table: &DistributedTable, index: usize) {
                 if text.contains(&suffix) { without_suffix(&text, &names, &suffix) } else { text }
             })
         });
+    }
+}
+
+/// The same for whatever other shards the message names: a DROP says which tables are in the way, for instance.
+fn tell_others(error: &mut PgError) {
+    for id in shards_in_quotes(error.message()) {
+        let other = catalog::table_of_shard(ShardId(id)).and_then(catalog::find);
+        let Some(other) = other else { continue };
+        let mut names = vec![other.name.clone()];
+        names.extend(table::index_names(other.oid).into_iter().map(|(_, name)| name));
+        error.rewrite_message(|text| without_suffix(text, &names, &format!("_{id}")));
     }
 }
 

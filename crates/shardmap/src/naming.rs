@@ -36,9 +36,31 @@ pub fn without_suffix(text: &str, names: &[String], suffix: &str) -> String {
     told
 }
 
+/// The ids of what may be shards among the names that stand in quotes.
+pub fn shards_in_quotes(text: &str) -> Vec<i64> {
+    let mut ids: Vec<i64> = text
+        .split('"')
+        .skip(1)
+        .step_by(2)
+        .filter_map(|name| name.rsplit_once('_')?.1.parse().ok())
+        .filter(|id| *id > 0)
+        .collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shards_are_recognised_by_their_numbers() {
+        let text =
+            r#"cannot DROP TABLE "x_y_10004": "x_10003" and "t_-1", "t_n" or "9" refer to x_10002"#;
+        assert_eq!(shards_in_quotes(text), [10003, 10004]);
+        assert!(shards_in_quotes("no name").is_empty());
+    }
 
     #[test]
     fn a_type_is_renamed_where_its_name_stands_alone() {

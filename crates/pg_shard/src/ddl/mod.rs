@@ -66,6 +66,7 @@ pub(crate) use self::shard_definition::definition_error;
 use crate::catalog::{self, DistributedTable};
 use crate::client_decision;
 use crate::mark;
+use crate::naming;
 use crate::session::pool;
 use crate::transaction::NodeFailure;
 use pg::catalog::privileged;
@@ -427,7 +428,9 @@ fn drop_shards(table: &Rc<DistributedTable>) -> Result<(), PgError> {
                 );
             }
             Err(NodeFailure::Error(error)) => {
-                return Err(error.context(format!("while executing on node \"{node}\"")));
+                let named: Vec<(&DistributedTable, usize)> =
+                    (0..table.map.len()).filter(on_node).map(|index| (&**table, index)).collect();
+                return Err(naming::tell_as_table(error, &named, &node));
             }
         }
     }
