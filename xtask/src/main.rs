@@ -161,8 +161,9 @@ enum Chore {
 
     /// Measure statements by key: straight to one PostgreSQL, and through the coordinator.
     ///
-    /// A fresh cluster of five servers is brought up for it and taken down again. Both sides run alternately, so what
-    /// disturbs the machine disturbs both; what counts is the ratio. Keep the machine quiet otherwise.
+    /// A fresh cluster of five servers is brought up for it and taken down again. A forwarder of bytes, with a process and a
+    /// session for each client, shows what a hop costs at the least. All sides run alternately, so what
+    /// disturbs the machine disturbs all; what counts are the ratios. Keep the machine quiet otherwise.
     #[command(args_conflicts_with_subcommands = true)]
     Bench {
         /// Something else than statements by key.
@@ -188,6 +189,13 @@ enum Chore {
         /// Write the figures to this file too.
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
+    },
+
+    /// Forward the client on standard input to the server on this port of loopback: a process of `bench`'s forwarder.
+    #[command(hide = true)]
+    Forward {
+        /// The server's port.
+        server: u16,
     },
 
     /// Play PostgreSQL's own regression tests over distributed tables.
@@ -360,6 +368,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
                 json: json.clone(),
             })?
         }
+        Chore::Forward { server } => bench::forwarder::serve(*server)?,
         Chore::Regress { files, source, details } => regress::run(&regress::Options {
             files: files.clone(),
             source: source.clone(),

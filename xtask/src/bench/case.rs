@@ -97,6 +97,13 @@ impl Case {
         }
     }
 
+    /// Whether the forwarder is measured too: it has one session for each client, and knows neither shards nor placements.
+    pub(crate) fn is_forwarded(self) -> bool {
+        self.shards == SHARDS
+            && self.placements == Placements::One
+            && self.sessions == Sessions::Spooled
+    }
+
     /// The pgbench script.
     pub(crate) fn script(self) -> String {
         let accounts = match self.shards {

@@ -1,8 +1,9 @@
 //! `cargo xtask bench`: one statement by key, straight to one PostgreSQL and through the coordinator.
 //!
 //! Both sides run on the same machine in the same minutes: a plain table on worker 1, in a database of its own, and the
-//! same table in 16 shards on four workers. Runs alternate, and the figure of a side is the median of its rounds, so
-//! what disturbs the machine disturbs both. Beside throughput we take the CPU time per statement of the backends that
+//! same table in 16 shards on four workers. A third side is a forwarder that knows nothing, in front of such plain tables on
+//! all workers: what a hop costs at the least. Runs alternate, and the figure of a side is the median of its rounds, so
+//! what disturbs the machine disturbs all. Beside throughput we take the CPU time per statement of the backends that
 //! did the work, which says where it goes.
 //!
 //! Settings are those of the cluster library with two exceptions: autovacuum is off, so that it does not fall into one
@@ -19,6 +20,9 @@ mod case;
 
 /// CPU time of backends.
 mod cpu;
+
+/// What a hop costs at the least.
+pub(crate) mod forwarder;
 
 /// The cluster that is measured.
 mod ground;
@@ -52,9 +56,10 @@ use cluster::{Cluster, NodeName};
 
 use crate::bench::case::{ACCOUNTS, CASES, Case, OTHER_SHARDS, Placements, SHARDS, accounts_over};
 use crate::bench::cpu::CpuMeter;
+use crate::bench::forwarder::Forwarder;
 use crate::bench::ground::{DIRECT_DATABASE, DIRECT_NODE};
 pub(crate) use crate::bench::options::Options;
-use crate::bench::pgbench::Target;
+use crate::bench::pgbench::{Place, Target};
 use crate::bench::report::{Measurement, Report, Round};
 use crate::demo;
 use crate::psql::Psql;
@@ -72,7 +77,11 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     let cluster = ground::bring_up(settings)?;
     let scripts = ground::dir().join("scripts");
 
-    let bench = Bench { cluster: &cluster, options, cases: &cases, scripts };
+    let forwarder = Forwarder::start(
+        cluster.workers().into_iter().map(|worker| cluster.port(worker)).collect(),
+    )?;
+
+    let bench = Bench { cluster: &cluster, options, cases: &cases, scripts, forwarder };
     bench.prepare()?;
     let measurements =
         cases.iter().map(|case| bench.measure(*case)).collect::<Result<Vec<Measurement>>>();
@@ -89,6 +98,7 @@ struct Bench<'a> {
     options: &'a Options,
     cases: &'a [Case],
     scripts: PathBuf,
+    forwarder: Forwarder,
 }
 
 impl Bench<'_> {
@@ -96,14 +106,17 @@ impl Bench<'_> {
     fn prepare(&self) -> Result<()> {
         fs::create_dir_all(&self.scripts)
             .context("cannot make a directory for the scripts of pgbench")?;
-        let worker = Psql::on(self.cluster, DIRECT.node);
-        worker.run(&[&format!("CREATE DATABASE {DIRECT_DATABASE}")])?;
-        let direct = worker.in_database(DIRECT_DATABASE);
+        let mut plain = Vec::new();
+        for worker in self.cluster.workers() {
+            let worker = Psql::on(self.cluster, worker);
+            worker.run(&[&format!("CREATE DATABASE {DIRECT_DATABASE}")])?;
+            plain.push(worker.in_database(DIRECT_DATABASE));
+        }
         let distributed = Psql::on(self.cluster, DISTRIBUTED.node);
 
         render::while_busy("Filling the tables", || {
             let fill = |table: &str, create: &str, column: &str, shards: u16, copies: u8| {
-                for side in [&direct, &distributed] {
+                for side in plain.iter().chain([&distributed]) {
                     side.run(&[create])?;
                 }
                 distributed.run(&[
@@ -116,7 +129,7 @@ impl Bench<'_> {
                     "CREATE TABLE {table} (aid bigint PRIMARY KEY, bid int, abalance int, filler char(84))"
                 );
                 fill(table, &create, "aid", shards, copies)?;
-                for side in [&direct, &distributed] {
+                for side in plain.iter().chain([&distributed]) {
                     let rows = (1..=ACCOUNTS).map(|aid| format!("{aid}\t{}\t0\t", aid % 100));
                     side.copy(table, rows, |_| {})?;
                 }
@@ -137,7 +150,7 @@ impl Bench<'_> {
                 let all = Psql::on(self.cluster, worker);
                 all.run(&["ANALYZE"])
             })?;
-            direct.run(&["ANALYZE"])
+            plain.iter().try_for_each(|side| side.run(&["ANALYZE"]))
         })
     }
 
@@ -150,8 +163,14 @@ impl Bench<'_> {
         for round in 1..=self.options.rounds {
             let what = format!("{case}: round {round} of {}", self.options.rounds);
             render::while_busy(&what, || {
-                measurement.direct.push(self.round(case, &DIRECT, &file)?);
-                measurement.distributed.push(self.round(case, &DISTRIBUTED, &file)?);
+                let (direct, distributed) =
+                    (DIRECT.place(self.cluster), DISTRIBUTED.place(self.cluster));
+                measurement.direct.push(self.round(case, direct, &file)?);
+                if case.is_forwarded() {
+                    let place = Place { port: self.forwarder.port(), ..direct };
+                    measurement.forwarded.push(self.round(case, place, &file)?);
+                }
+                measurement.distributed.push(self.round(case, distributed, &file)?);
                 anyhow::Ok(())
             })?;
         }
@@ -160,7 +179,7 @@ impl Bench<'_> {
     }
 
     /// One run of one side.
-    fn round(&self, case: Case, target: &Target, file: &Path) -> Result<Round> {
+    fn round(&self, case: Case, place: Place, file: &Path) -> Result<Round> {
         let coordinator = CpuMeter::of(self.cluster, &[NodeName::Coordinator])?;
         let workers = CpuMeter::of(self.cluster, &self.cluster.workers())?;
         if case.statement.is_write() {
@@ -171,7 +190,7 @@ impl Bench<'_> {
         }
         let earlier = [coordinator.backends()?, workers.backends()?].concat();
         let before = (coordinator.read()?, workers.read()?);
-        let outcome = pgbench::run(self.cluster, target, case, file, self.options.seconds)?;
+        let outcome = pgbench::run(self.cluster, place, case, file, self.options.seconds)?;
         for meter in [&coordinator, &workers] {
             meter.wait_for_the_others_to_end(&earlier)?;
         }

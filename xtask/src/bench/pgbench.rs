@@ -21,6 +21,20 @@ pub(crate) struct Target {
     pub(crate) database: &'static str,
 }
 
+/// Where a run connects to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) port: u16,
+    pub(crate) database: &'static str,
+}
+
+impl Target {
+    /// The node itself, without anything between.
+    pub(crate) fn place(&self, cluster: &Cluster) -> Place {
+        Place { port: cluster.port(self.node), database: self.database }
+    }
+}
+
 /// What a run came to.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Outcome {
@@ -28,10 +42,10 @@ pub(crate) struct Outcome {
     pub(crate) tps: f64,
 }
 
-/// Runs the script in `file` against `target` for `seconds`.
+/// Runs the script in `file` against `place` for `seconds`.
 pub(crate) fn run(
     cluster: &Cluster,
-    target: &Target,
+    place: Place,
     case: Case,
     file: &Path,
     seconds: u32,
@@ -43,7 +57,7 @@ pub(crate) fn run(
     }
     command
         .args(["--no-vacuum", "--host=127.0.0.1", "--username=postgres"])
-        .arg(format!("--port={}", cluster.port(target.node)))
+        .arg(format!("--port={}", place.port))
         .arg(format!("--client={CLIENTS}"))
         .arg(format!("--jobs={THREADS}"))
         .arg(format!("--time={seconds}"))
@@ -51,7 +65,7 @@ pub(crate) fn run(
         .args((case.sessions == Sessions::Cold).then_some("--connect"))
         .arg("--file")
         .arg(file)
-        .arg(target.database);
+        .arg(place.database);
     let report = process::output_of(&mut command)?;
     let outcome = parse(&report)
         .with_context(|| format!("cannot understand the report of pgbench:\n{report}"))?;

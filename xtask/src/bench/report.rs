@@ -9,11 +9,13 @@ use crate::bench::options::Options;
 use crate::bench::pgbench::CLIENTS;
 
 /// The columns of the table.
-pub(crate) const HEADER: [&str; 9] = [
+pub(crate) const HEADER: [&str; 11] = [
     "case",
     "direct\ntps",
+    "forwarder\ntps",
     "sharded\ntps",
     "ratio",
+    "of the\nforwarder",
     "floor",
     "aim",
     "CPU µs\ndirect",
@@ -35,6 +37,8 @@ pub(crate) struct Round {
 pub(crate) struct Measurement {
     pub(crate) case: Case,
     pub(crate) direct: Vec<Round>,
+    /// None where the forwarder is not measured.
+    pub(crate) forwarded: Vec<Round>,
     pub(crate) distributed: Vec<Round>,
 }
 
@@ -53,6 +57,7 @@ pub(crate) struct Report {
 struct Summary {
     name: String,
     direct_tps: f64,
+    forwarder_tps: Option<f64>,
     sharded_tps: f64,
     ratio: f64,
     goal: Option<Goal>,
@@ -60,13 +65,14 @@ struct Summary {
     coordinator_cpu_us: f64,
     worker_cpu_us: f64,
     direct_tps_of_rounds: Vec<f64>,
+    forwarder_tps_of_rounds: Vec<f64>,
     sharded_tps_of_rounds: Vec<f64>,
 }
 
 impl Measurement {
     /// No round yet.
     pub(crate) fn new(case: Case) -> Self {
-        Self { case, direct: Vec::new(), distributed: Vec::new() }
+        Self { case, direct: Vec::new(), forwarded: Vec::new(), distributed: Vec::new() }
     }
 
     /// The case in one line.
@@ -85,6 +91,8 @@ impl Measurement {
         Summary {
             name: self.case.to_string(),
             direct_tps,
+            forwarder_tps: (!self.forwarded.is_empty())
+                .then(|| median_of(&self.forwarded, |round| round.tps)),
             sharded_tps,
             ratio: sharded_tps / direct_tps,
             goal: self.case.goal,
@@ -96,6 +104,7 @@ impl Measurement {
                 round.per_statement(round.worker_cpu)
             }),
             direct_tps_of_rounds: tps(&self.direct),
+            forwarder_tps_of_rounds: tps(&self.forwarded),
             sharded_tps_of_rounds: tps(&self.distributed),
         }
     }
@@ -143,8 +152,11 @@ impl Summary {
         vec![
             self.name.clone(),
             format!("{:.0}", self.direct_tps),
+            self.forwarder_tps.map_or_else(String::new, |tps| format!("{tps:.0}")),
             format!("{:.0}", self.sharded_tps),
             format!("{:.2} {}", self.ratio, self.verdict()).trim_end().to_owned(),
+            self.forwarder_tps
+                .map_or_else(String::new, |tps| format!("{:.2}", self.sharded_tps / tps)),
             self.goal.map_or_else(String::new, |goal| format!("{:.2}", goal.floor)),
             self.goal.map_or_else(String::new, |goal| format!("{:.2}", goal.aim)),
             format!("{:.0}", self.direct_cpu_us),
@@ -200,6 +212,7 @@ mod tests {
         let measurement = Measurement {
             case: CASES[0],
             direct: vec![round(1000.0, 0, 78), round(10.0, 0, 78), round(1200.0, 0, 78)],
+            forwarded: vec![round(750.0, 0, 80)],
             distributed: vec![round(600.0, 66, 90), round(500.0, 66, 90), round(700.0, 66, 90)],
         };
         assert_eq!(
@@ -207,8 +220,10 @@ mod tests {
             [
                 "select-simple",
                 "1000",
+                "750",
                 "600",
                 "0.60 (above floor)",
+                "0.80",
                 "0.55",
                 "0.65",
                 "78",
