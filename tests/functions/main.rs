@@ -325,6 +325,37 @@ fn an_object_that_a_node_lacks_is_asked_for_by_a_hint_that_names_the_node() {
     }
 }
 
+/// The refusals said that the table had to be created anew; the way that they name now is the one of the next test.
+#[test]
+fn refused_changes_of_a_definition_hint_at_a_moment_as_a_local_table() {
+    let cluster = TestCluster::up(1);
+    cluster.create_distributed("CREATE TABLE t (k int, v int)", "t", "k", 2, 1);
+    for change in [
+        "ALTER TABLE t DROP COLUMN k",
+        "ALTER TABLE t ALTER COLUMN k TYPE text",
+        "ALTER TABLE t SET ACCESS METHOD heap",
+    ] {
+        let error = cluster.error(change);
+        assert_eq!(error.sqlstate, "0A000", "{change}: {error}");
+        assert_eq!(
+            error.hint,
+            "Make it a local table with undistribute_table, change it, and distribute it again with \
+             create_distributed_table, all in one transaction.",
+            "{change}"
+        );
+    }
+}
+
+/// The library looks for its functions where the script has put them.
+#[test]
+fn the_extension_says_that_it_cannot_be_relocated() {
+    let cluster = TestCluster::up(1);
+    let relocatable = "SELECT extrelocatable FROM pg_extension WHERE extname = 'pg_shard'";
+    assert_eq!(cluster.text(relocatable), "f");
+    cluster.sql("CREATE SCHEMA elsewhere");
+    assert_eq!(cluster.error("ALTER EXTENSION pg_shard SET SCHEMA elsewhere").sqlstate, "0A000");
+}
+
 #[test]
 fn a_definition_changes_while_the_table_is_local_for_a_moment() {
     let cluster = TestCluster::up(2);

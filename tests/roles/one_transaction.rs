@@ -133,3 +133,28 @@ fn nothing_is_missed_where_no_rights_can_be_lent() {
     session.sql("ROLLBACK");
     assert_eq!(session.text("SELECT count(*) FROM sharded_view"), "20");
 }
+
+/// Roles that may log in: reads of views and functions once had a session of their owner's, and missed the transaction's rows.
+#[test]
+fn roles_that_may_log_in_see_no_less_of_their_transaction() {
+    let cluster = with_objects_of_another_owner();
+    cluster.on_all_nodes("ALTER ROLE owner_of_views LOGIN; ALTER ROLE web_user LOGIN");
+    same_on_both(
+        &cluster,
+        "authenticator",
+        &[
+            "SET ROLE web_user",
+            "SELECT count(*), current_user FROM {t}_view",
+            "SELECT {t}_count()",
+            "BEGIN",
+            "INSERT INTO {t} SELECT i, 'a', i FROM generate_series(101, 110) AS i",
+            "SELECT count(*) FROM {t}_view",
+            "SELECT v FROM {t}_view WHERE k = 105",
+            "SELECT {t}_count()",
+            "SELECT {t}_add(200)",
+            "SELECT count(*) FROM {t}",
+            "COMMIT",
+            "SELECT count(*) FROM {t}_view",
+        ],
+    );
+}

@@ -477,6 +477,18 @@ mod tests {
         }
     }
 
+    /// A wrong name was reported after everything had been built, and two names of one installation built everything twice.
+    #[test]
+    fn a_wrong_pg_config_is_named_and_two_names_of_one_installation_are_one() {
+        let error = Postgres::at(Path::new("/nonexistent")).unwrap_err();
+        assert_eq!(error.to_string(), "/nonexistent is not a pg_config program");
+        let Some(known) = RELEASES.into_iter().find_map(Postgres::find) else { return };
+        let beside = known.pg_config().with_file_name(".");
+        let spelled = beside.join(known.pg_config().file_name().expect("a program"));
+        let same = Postgres::known_or_at(known.clone(), &spelled).expect("it is there");
+        assert_eq!(same.pg_config(), known.pg_config());
+    }
+
     #[test]
     fn what_pg_config_prints_is_read_by_name() {
         let facts =

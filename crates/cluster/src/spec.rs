@@ -138,6 +138,12 @@ mod tests {
     }
 
     #[test]
+    fn a_cluster_with_the_extension_needs_a_worker() {
+        let error = ClusterSpec::new("/tmp/c", 0, 6000).validate().unwrap_err().to_string();
+        assert!(error.contains("--workers 1 or more"), "{error}");
+    }
+
+    #[test]
     fn the_last_worker_needs_a_port_that_exists() {
         assert!(ClusterSpec::new("/tmp/c", 2, 65533).validate().is_ok());
         assert!(matches!(
