@@ -18,6 +18,9 @@ mod deaths;
 /// Tables that are distributed anew.
 mod alter;
 
+/// Local tables that are distributed beside their users.
+mod online;
+
 use testkit::{NodeName, TestCluster};
 
 const WORKER_1: NodeName = NodeName::Worker(1);

@@ -79,7 +79,7 @@ use pg::path::modify::ModifyTarget;
 use pg::path::plan::BoundParameters;
 use pg::read::query::{DistributionKey, Statement};
 use pg::server::alter::PartitionChangeKind;
-use pg::server::background;
+use pg::server::background::{self, Job};
 use pg::server::resolver::Visits;
 use pg::server::rounds::{self, Rounds, Visit};
 use pg::server::utility::{Outcome, UtilityCall};
@@ -119,12 +119,22 @@ extern "C-unwind" fn _PG_init() {
         watch: nodes::visit,
         watches: || settings::health_interval().is_some(),
     });
-    background::set_job(health::mark_in_background);
+    background::set_job(Job { run: in_background, afterwards: functions::online::after_capture });
     hooks::install(&PG_SHARD, execute::begin);
+}
+
+/// What is committed by itself, beside the transaction of whoever wants it.
+fn in_background(task: &str) {
+    if !functions::online::capture(task) {
+        health::mark_in_background(task);
+    }
 }
 
 /// The visit that ends what failures have left in a database.
 fn resolve(visit: &Visit) {
+    if let Err(error) = visit.in_transaction(functions::online::undo) {
+        pg::sys::error::log(error);
+    }
     resolver::visit(visit, relocation::undo);
 }
 

@@ -187,7 +187,9 @@ impl Round {
         if self.nodes.is_empty() {
             return Ok(Left::Nothing);
         }
-        resolver::note_used();
+        if !catalog::nodes_of_placements().is_empty() {
+            resolver::note_used();
+        }
         pool::logged_in_as(owner, || {
             let mut left = Left::Nothing;
             for at in 0..self.nodes.len() {
@@ -240,8 +242,8 @@ impl Round {
 
     /// The nodes of the metadata and of the list; those that are known keep their sessions.
     fn find_nodes(&mut self) {
-        let found =
-            if catalog::nodes_of_placements().is_empty() { Vec::new() } else { nodes::all() };
+        // What has failed may have been the first table's creation: then no placement is known.
+        let found = nodes::all();
         self.nodes.retain(|node| found.contains(&node.address));
         for address in found {
             if !self.nodes.iter().any(|known| known.address == address) {

@@ -153,6 +153,19 @@ pub fn run_as_caller(sql: &str) -> Result<(), PgError> {
     pgrx::Spi::run(sql).map_err(|error| PgError::internal(error.to_string()))
 }
 
+/// The same, of a statement that changes rows: how many.
+///
+/// # Errors
+///
+/// As [`run_as_caller`].
+pub fn change_as_caller(sql: &str) -> Result<u64, PgError> {
+    #[expect(clippy::disallowed_types, reason = "this module is the place for it")]
+    let changed = pgrx::Spi::connect_mut(|client| {
+        client.update(sql, None, &[]).map(|rows| rows.len() as u64)
+    });
+    changed.map_err(|error| PgError::internal(error.to_string()))
+}
+
 /// Has `body` query the catalogs, with the current user's rights: whose name matters for what is printed.
 pub fn read_catalogs<T>(body: impl FnOnce(&SpiClient<'_>) -> T) -> T {
     let _before = Before::leave_for(None, pg_sys::SECURITY_RESTRICTED_OPERATION);

@@ -461,6 +461,8 @@ pub enum RelationLock {
     RowExclusive,
     /// Against other changes of its definition.
     ShareUpdateExclusive,
+    /// As whoever creates a trigger.
+    ShareRowExclusive,
     /// Against writers.
     Exclusive,
     /// Against everybody.
@@ -474,6 +476,7 @@ impl RelationLock {
             Self::AccessShare => pg_sys::AccessShareLock,
             Self::RowExclusive => pg_sys::RowExclusiveLock,
             Self::ShareUpdateExclusive => pg_sys::ShareUpdateExclusiveLock,
+            Self::ShareRowExclusive => pg_sys::ShareRowExclusiveLock,
             Self::Exclusive => pg_sys::ExclusiveLock,
             Self::AccessExclusive => pg_sys::AccessExclusiveLock,
         }) as c_int

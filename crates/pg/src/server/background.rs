@@ -42,7 +42,14 @@ pub fn crash() -> ! {
     std::process::abort()
 }
 
-type Job = fn(&str);
+/// What a background worker does with its argument.
+#[derive(Clone, Copy)]
+pub struct Job {
+    /// The work, in a transaction.
+    pub run: fn(&str),
+    /// What is done in another transaction, when that one has committed.
+    pub afterwards: fn(&str),
+}
 
 static JOB: std::sync::OnceLock<Job> = std::sync::OnceLock::new();
 
@@ -62,7 +69,8 @@ pub fn set_job(job: Job) {
 pub unsafe extern "C-unwind" fn pg_shard_background(_argument: Datum) {
     let argument = start();
     if let Some(job) = JOB.get() {
-        BackgroundWorker::transaction(|| job(&argument));
+        BackgroundWorker::transaction(|| (job.run)(&argument));
+        BackgroundWorker::transaction(|| (job.afterwards)(&argument));
     }
 }
 

@@ -1,7 +1,10 @@
 //! Tables that become distributed with their rows, and local again with them: each in one transaction, under a lock
 //! that keeps everybody else away from the table.
 
-use super::distribute::{Layout, Rows, create_foreign_keys, distribute, warn_of_loose_indexes};
+use super::distribute::{
+    Layout, Rows, check_colocation, create_foreign_keys, distribute, warn_of_loose_indexes,
+};
+use super::online;
 use super::partitions::create_all_shards;
 use super::store::store_rows;
 use super::{check_owner, given};
@@ -55,7 +58,7 @@ fn create_reference_table(table_name: Option<Oid>) {
 
 fn distribute_everywhere(oid: Oid) -> Result<(), PgError> {
     check_owner(oid)?;
-    table::lock_for_truncate(oid);
+    table::lock_relation(oid, RelationLock::AccessShare);
     check_is_local(oid)?;
     let name = table::describe(oid).map_or_else(String::new, |relation| relation.name);
     let column = table::column_of_every_row(oid).ok_or_else(|| {
@@ -78,6 +81,9 @@ pub(super) fn distribute_with_rows(oid: Oid, column: &str, layout: &Layout) -> R
             return Err(other.no_shards());
         }
     }
+    if online::distribute(oid, column, layout)? {
+        return Ok(());
+    }
     for member in tree(oid)? {
         table::lock_for_truncate(member);
         table::check_not_in_use(member, c"distribute");
@@ -88,13 +94,7 @@ pub(super) fn distribute_with_rows(oid: Oid, column: &str, layout: &Layout) -> R
     catalog::forget(Some(oid));
     if let Layout::Beside(other) = layout {
         let table = catalog::get(oid)?;
-        if table.key.family != other.key.family || table.key.collation != other.key.collation {
-            return Err(PgError::new(
-                SqlState::INVALID_PARAMETER_VALUE,
-                format!("cannot colocate table \"{}\" with table \"{}\"", table.name, other.name),
-            )
-            .detail("Their distribution columns have types or collations that hash differently."));
-        }
+        check_colocation(&table, &table.name, other)?;
     }
     create_all_shards(&name, layout, Rows::Any)?;
     warn_of_loose_indexes(oid)?;

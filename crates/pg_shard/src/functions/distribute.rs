@@ -37,6 +37,17 @@ pub(super) enum Rows {
 pub(super) fn distribute(name: &str, column: &str, method: u8, rows: Rows) -> Result<(), PgError> {
     check_is_preloaded()?;
     let oid = table::resolve(name, RelationLock::Exclusive);
+    check_relation(oid, name, rows)?;
+    register_by(oid, column, method)?;
+    if rows == Rows::None {
+        // Otherwise the shards follow at once, and whoever creates them knows how many there are.
+        warn_of_loose_indexes(oid)?;
+    }
+    Ok(())
+}
+
+/// Refuses what is no table that can be distributed by itself.
+pub(super) fn check_relation(oid: Oid, name: &str, rows: Rows) -> Result<(), PgError> {
     let relation =
         table::describe(oid).ok_or_else(|| PgError::internal("the table has vanished"))?;
     if !matches!(relation.kind, b'r' | b'f' | b'p') {
@@ -70,11 +81,6 @@ pub(super) fn distribute(name: &str, column: &str, method: u8, rows: Rows) -> Re
         .detail("Rows of the local table are not visible once the table is distributed.")
         .hint("create_distributed_table takes the rows along."));
     }
-    register_by(oid, column, method)?;
-    if rows == Rows::None {
-        // Otherwise the shards follow at once, and whoever creates them knows how many there are.
-        warn_of_loose_indexes(oid)?;
-    }
     Ok(())
 }
 
@@ -101,7 +107,8 @@ pub(super) fn register(oid: Oid, column: &str) -> Result<(), PgError> {
     warn_of_loose_indexes(oid)
 }
 
-fn register_by(oid: Oid, column: &str, method: u8) -> Result<(), PgError> {
+/// Refuses a table that cannot be distributed by the column.
+pub(super) fn check_new(oid: Oid, column: &str, method: u8) -> Result<(), PgError> {
     let name = table::describe(oid).map_or_else(String::new, |relation| relation.name);
     detach_from_dump(oid, &name)?;
     check_objects(oid, &name)?;
@@ -111,6 +118,21 @@ fn register_by(oid: Oid, column: &str, method: u8) -> Result<(), PgError> {
     ddl::definition(oid)?
         .statements(last_shard_id()?)
         .map_err(|error| ddl::definition_error(&error))?;
+    Ok(())
+}
+
+/// Makes a distributed table, without shards yet, of one that [`check_relation`] has found good.
+pub(super) fn register_by(oid: Oid, column: &str, method: u8) -> Result<(), PgError> {
+    check_new(oid, column, method)?;
+    insert(oid, column, method)
+}
+
+/// Makes a distributed table of one that nobody else sees.
+pub(super) fn register_quietly(oid: Oid, column: &str) -> Result<(), PgError> {
+    insert(oid, column, b'h')
+}
+
+fn insert(oid: Oid, column: &str, method: u8) -> Result<(), PgError> {
     change_metadata(&format!(
         "INSERT INTO pgs_distribution_metadata.partition (relation_id, partition_method, key) VALUES ({}, {}, {})",
         oid.to_u32(),
@@ -121,7 +143,7 @@ fn register_by(oid: Oid, column: &str, method: u8) -> Result<(), PgError> {
 }
 
 /// Without our hooks in every session, rows would go to the coordinator's own tables.
-fn check_is_preloaded() -> Result<(), PgError> {
+pub(super) fn check_is_preloaded() -> Result<(), PgError> {
     if pg::catalog::mark::is_preloaded() {
         return Ok(());
     }
@@ -240,6 +262,22 @@ pub(super) enum Layout {
     Beside(Rc<DistributedTable>),
 }
 
+/// Refuses to lay a table, of which the user knows this name, beside one whose rows are hashed otherwise.
+pub(super) fn check_colocation(
+    table: &DistributedTable,
+    name: &str,
+    other: &DistributedTable,
+) -> Result<(), PgError> {
+    if table.key.family == other.key.family && table.key.collation == other.key.collation {
+        return Ok(());
+    }
+    Err(PgError::new(
+        SqlState::INVALID_PARAMETER_VALUE,
+        format!("cannot colocate table \"{name}\" with table \"{}\"", other.name),
+    )
+    .detail("Their distribution columns have types or collations that hash differently."))
+}
+
 pub(super) fn create_shards(name: &str, layout: &Layout) -> Result<(), PgError> {
     check_is_preloaded()?;
     let oid = table::resolve(name, RelationLock::None);
@@ -262,39 +300,14 @@ pub(super) fn create_shards(name: &str, layout: &Layout) -> Result<(), PgError> 
             format!("table \"{name}\" has already had shards created for it"),
         ));
     }
-    let positive = |value: i32, what: &str| {
-        u32::try_from(value).ok().filter(|value| *value > 0).ok_or_else(|| {
-            PgError::new(SqlState::INVALID_PARAMETER_VALUE, format!("{what} must be positive"))
-        })
-    };
-    let definition = ddl::definition(oid)?;
-    let (ranges, workers, replication) = match layout {
-        Layout::Spread { shard_count, replication_factor } => {
-            let shard_count = positive(*shard_count, "shard_count")?;
-            if shard_count > MOST_SHARDS {
-                return Err(PgError::new(
-                    SqlState::INVALID_PARAMETER_VALUE,
-                    format!("shard_count ({shard_count}) exceeds {MOST_SHARDS}"),
-                ));
-            }
-            let replication = positive(*replication_factor, "replication_factor")? as usize;
-            let workers = nodes::for_new_shards()?;
-            if replication > workers.len() {
-                return Err(PgError::new(
-                    SqlState::INVALID_PARAMETER_VALUE,
-                    format!(
-                        "replication_factor ({replication}) exceeds number of worker nodes ({})",
-                        workers.len()
-                    ),
-                )
-                .hint("Add more worker nodes or try again with a lower replication factor."));
-            }
-            (HashRange::cut(shard_count), workers, replication)
-        }
-        Layout::Beside(other) => {
-            (other.map.shards().iter().map(|shard| shard.range).collect(), Vec::new(), 0)
-        }
-    };
+    create_shards_as(oid, oid, layout)
+}
+
+/// Creates the shards of a table that has none, as those of a table that is defined alike, with names of its own.
+pub(super) fn create_shards_as(oid: Oid, defined_as: Oid, layout: &Layout) -> Result<(), PgError> {
+    let table = catalog::get(oid)?;
+    let definition = ddl::definition(defined_as)?;
+    let (ranges, workers, replication) = cut(layout)?;
     refuse_replicated(&table, layout, replication)?;
     let storage = storage_of(oid);
 
@@ -303,8 +316,9 @@ pub(super) fn create_shards(name: &str, layout: &Layout) -> Result<(), PgError> 
     let mut placements = Vec::new();
     for (index, range) in ranges.into_iter().enumerate() {
         let shard = ShardId(next_shard_id()?);
-        let statements =
+        let mut statements =
             definition.statements(shard.0).map_err(|error| ddl::definition_error(&error))?;
+        statements.extend(rename(&table, defined_as, shard));
         let mut failed = None;
         let mut create = |node: &NodeAddress| {
             nodes.create(node, &definition.prerequisites, &statements).unwrap_or_else(|error| {
@@ -356,6 +370,54 @@ pub(super) fn create_shards(name: &str, layout: &Layout) -> Result<(), PgError> 
     change_metadata(&format!(
         "INSERT INTO pgs_distribution_metadata.shard_placement (shard_id, shard_state, node_name, node_port) VALUES {}",
         placements.join(", ")
+    ))
+}
+
+/// The ranges of the shards, and over which nodes they are spread in how many placements each.
+fn cut(layout: &Layout) -> Result<(Vec<HashRange>, Vec<NodeAddress>, usize), PgError> {
+    let positive = |value: i32, what: &str| {
+        u32::try_from(value).ok().filter(|value| *value > 0).ok_or_else(|| {
+            PgError::new(SqlState::INVALID_PARAMETER_VALUE, format!("{what} must be positive"))
+        })
+    };
+    match layout {
+        Layout::Spread { shard_count, replication_factor } => {
+            let shard_count = positive(*shard_count, "shard_count")?;
+            if shard_count > MOST_SHARDS {
+                return Err(PgError::new(
+                    SqlState::INVALID_PARAMETER_VALUE,
+                    format!("shard_count ({shard_count}) exceeds {MOST_SHARDS}"),
+                ));
+            }
+            let replication = positive(*replication_factor, "replication_factor")? as usize;
+            let workers = nodes::for_new_shards()?;
+            if replication > workers.len() {
+                return Err(PgError::new(
+                    SqlState::INVALID_PARAMETER_VALUE,
+                    format!(
+                        "replication_factor ({replication}) exceeds number of worker nodes ({})",
+                        workers.len()
+                    ),
+                )
+                .hint("Add more worker nodes or try again with a lower replication factor."));
+            }
+            Ok((HashRange::cut(shard_count), workers, replication))
+        }
+        Layout::Beside(other) => {
+            Ok((other.map.shards().iter().map(|shard| shard.range).collect(), Vec::new(), 0))
+        }
+    }
+}
+
+/// The statement that gives a shard the name of its own table's.
+fn rename(table: &DistributedTable, defined_as: Oid, shard: ShardId) -> Option<String> {
+    let other = table::describe(defined_as).filter(|_| defined_as != table.oid)?;
+    let name = |table: &str| catalog::quote(&format!("{table}_{}", shard.0));
+    Some(format!(
+        "ALTER TABLE {}.{} RENAME TO {}",
+        catalog::quote(&other.schema),
+        name(&other.name),
+        name(&table.name)
     ))
 }
 

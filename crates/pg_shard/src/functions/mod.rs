@@ -18,6 +18,9 @@ mod store;
 /// Tables that become distributed with their rows, and local again.
 mod convert;
 
+/// Large tables that become distributed beside their users.
+pub(crate) mod online;
+
 /// Changing how a table is distributed.
 mod alter;
 

@@ -4,18 +4,18 @@ use pg::server::resolver;
 
 /// Has a visitor look for what was left behind, unless all went well.
 #[derive(Default)]
-pub(super) struct Leftovers {
+pub(crate) struct Leftovers {
     wakes: bool,
 }
 
 impl Leftovers {
     /// From now on there is something that the end of the transaction does not undo.
-    pub(super) fn are_there(&mut self) {
+    pub(crate) fn are_there(&mut self) {
         self.wakes = true;
     }
 
     /// It goes with the transaction.
-    pub(super) fn are_gone(&mut self) {
+    pub(crate) fn are_gone(&mut self) {
         self.wakes = false;
     }
 }

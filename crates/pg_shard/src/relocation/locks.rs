@@ -25,8 +25,8 @@ const PATIENCE: &std::ffi::CStr = c"250ms";
 const CONFLICTS: [SqlState; 2] = [SqlState::UNIQUE_VIOLATION, SqlState::EXCLUSION_VIOLATION];
 
 /// Runs rounds beside writers, and then the switch, which begins with [`lock_out`], as soon as it has to wait for nobody.
-pub(super) fn when_nobody_is_in_the_way(
-    group: &Group,
+pub(crate) fn when_nobody_is_in_the_way(
+    tables: &[Oid],
     round: &dyn Fn() -> Result<Round, PgError>,
     switch: &dyn Fn() -> Result<(), PgError>,
 ) -> Result<(), PgError> {
@@ -36,34 +36,43 @@ pub(super) fn when_nobody_is_in_the_way(
         if catching_up.after_round(found.ok().map(|found| found.rows)) == Next::Round {
             continue;
         }
-        if !is_used_for_long(group)? && attempt(&[SqlState::LOCK_NOT_AVAILABLE], switch)?.is_ok() {
+        if !is_used_for_long(tables)? && attempt(&[SqlState::LOCK_NOT_AVAILABLE], switch)?.is_ok() {
             return Ok(());
         }
         pause(catching_up.after_refusal());
     }
 }
 
+/// Keeps everybody away from tables, in the order given.
+///
+/// # Errors
+///
+/// 55P03, as PostgreSQL's own, if somebody else does not give way in a moment.
+pub(crate) fn lock_out_briefly(tables: &[Oid]) {
+    let before = CString::new(settings::lock_timeout().to_string()).unwrap_or_default();
+    privileged::set_for_transaction(c"lock_timeout", PATIENCE);
+    for oid in tables {
+        lock_relation(*oid, RelationLock::AccessExclusive);
+    }
+    privileged::set_for_transaction(c"lock_timeout", &before);
+}
+
 /// Keeps everybody away from tables, in the order given. Whoever uses one for long puts it off, and nobody waits meanwhile.
 pub(crate) fn lock_out_tables(tables: &[Oid]) -> Result<(), PgError> {
-    let before = CString::new(settings::lock_timeout().to_string()).unwrap_or_default();
     let mut catching_up = CatchingUp::default();
     let lock = || {
-        privileged::set_for_transaction(c"lock_timeout", PATIENCE);
-        for oid in tables {
-            lock_relation(*oid, RelationLock::AccessExclusive);
-        }
+        lock_out_briefly(tables);
         Ok(())
     };
     while attempt(&[SqlState::LOCK_NOT_AVAILABLE], lock)?.is_err() {
         pause(catching_up.after_refusal());
     }
-    privileged::set_for_transaction(c"lock_timeout", &before);
     Ok(())
 }
 
 /// A transaction that uses one of the tables is older than we want others to wait: it will hardly end in a moment.
-fn is_used_for_long(group: &Group) -> Result<bool, PgError> {
-    let tables: Vec<String> = group.tables().iter().map(|oid| oid.to_u32().to_string()).collect();
+fn is_used_for_long(tables: &[Oid]) -> Result<bool, PgError> {
+    let tables: Vec<String> = tables.iter().map(|oid| oid.to_u32().to_string()).collect();
     let sql = format!(
         "SELECT EXISTS (SELECT FROM pg_locks AS l LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid \
           WHERE l.locktype = 'relation' AND l.granted AND l.relation = ANY ('{{{}}}'::oid[]) \

@@ -56,16 +56,17 @@ mod removal;
 mod orphans;
 
 pub(crate) use kind::Kind;
-pub(crate) use locks::lock_out_tables;
+pub(crate) use leftovers::Leftovers;
+pub(crate) use locks::{lock_out_briefly, lock_out_tables, when_nobody_is_in_the_way};
 pub(crate) use orphans::{Orphan, discard};
 pub(crate) use removal::remove;
+pub(crate) use rounds::Round;
 pub(crate) use split::{isolate, shard_of, split};
 pub(crate) use undo::undo;
 
 use crate::activity::{Kind as Phase, Work};
 use crate::fault;
 use group::{Group, Member};
-use leftovers::Leftovers;
 use locks::{check_transaction, locked_group};
 use pg::{PgError, SqlState};
 use request::Relocation;

@@ -22,7 +22,7 @@ pub(crate) fn remove(shard: ShardId, node: &NodeAddress) -> Result<(), PgError> 
         lock_shard(ShardLock::Metadata(member.shard()), Mode::Exclusive);
     }
     // Whoever uses the tables for long puts it off, as with a move.
-    when_nobody_is_in_the_way(&group, &|| Ok(Round::default()), &|| {
+    when_nobody_is_in_the_way(&group.tables(), &|| Ok(Round::default()), &|| {
         lock_out(&group);
         remove_locked(shard, node)
     })

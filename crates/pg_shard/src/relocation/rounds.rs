@@ -16,9 +16,9 @@ use pg::server::utility::copied_columns;
 
 /// What a round has found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Round {
+pub(crate) struct Round {
     /// How many keys or rows have differed.
-    pub(super) rows: u64,
+    pub(crate) rows: u64,
 }
 
 impl Relocation {

@@ -86,7 +86,7 @@ pub(crate) fn split(shard: ShardId, points: &[i32]) -> Result<Vec<ShardId>, PgEr
     fault::point("split_filled");
     let _phase = phase.followed_by(Phase::RelocationCatchUp);
     split.on_nodes.iter().try_for_each(Relocation::look_keys_up)?;
-    when_nobody_is_in_the_way(&group, &|| split.round(), &|| split.switch(&group))?;
+    when_nobody_is_in_the_way(&group.tables(), &|| split.round(), &|| split.switch(&group))?;
     fault::point("split_switched");
     leftovers.are_gone();
     Ok(split.cuts[0].parts.iter().map(|part| part.id).collect())

@@ -31,7 +31,7 @@ pub(super) fn catch_up_and_switch(relocation: &Relocation) -> Result<(), PgError
         fault::point("relocation_round");
         Ok(found)
     };
-    when_nobody_is_in_the_way(&relocation.group, &round, &|| switch(relocation))
+    when_nobody_is_in_the_way(&relocation.group.tables(), &round, &|| switch(relocation))
 }
 
 fn switch(relocation: &Relocation) -> Result<(), PgError> {

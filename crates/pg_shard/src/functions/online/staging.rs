@@ -1,0 +1,146 @@
+//! Staging: a distributed table that holds the rows of a local one until its shards become those of that one.
+//!
+//! Its shards are made as those of the local table, with the names of its own, so that taking the place changes names only.
+
+use super::capture::Capture;
+use crate::catalog::{self, DistributedTable, quote};
+use crate::ddl;
+use crate::functions::change_metadata;
+use crate::functions::distribute::{
+    Layout, check_colocation, create_shards_as, register_by, register_quietly,
+};
+use crate::mark;
+use crate::transaction::NodeFailure;
+use pg::catalog::privileged;
+use pg::catalog::table;
+use pg::exec::copy::local;
+use pg::print::template::qualified_name;
+use pg::server::attempt::attempt;
+use pg::server::utility::copied_columns;
+use pg::{PgError, SqlState};
+use pgrx::pg_sys::Oid;
+use shardmap::NodeAddress;
+
+pub(super) struct Staging {
+    /// The local table.
+    of: Oid,
+    /// Its qualified name, and the one in errors.
+    local: String,
+    told: String,
+    oid: Oid,
+    /// Its qualified name, and the one in errors.
+    name: String,
+    short: String,
+    /// The columns that are copied.
+    columns: Vec<String>,
+}
+
+impl Staging {
+    /// Makes it, with empty shards.
+    pub(super) fn create(of: Oid, column: &str, layout: &Layout) -> Result<Self, PgError> {
+        let relation =
+            table::describe(of).ok_or_else(|| PgError::internal("the table has vanished"))?;
+        let short = format!("pgs_staging_of_{}", of.to_u32());
+        let name = format!("{}.{}", quote(&relation.schema), quote(&short));
+        let local = qualified_name(of);
+        let owner = quote(&table::role_name(table::owner_of(of)?));
+        privileged::run(&format!(
+            "CREATE TABLE {name} (LIKE {local} INCLUDING GENERATED INCLUDING INDEXES); ALTER TABLE {name} OWNER TO {owner}"
+        ))?;
+        let oid = table::relation_oid(&relation.schema, &short)
+            .ok_or_else(|| PgError::internal("the staging table has vanished"))?;
+        let columns = copied_columns(of).iter().map(|(_, name)| quote(name)).collect();
+        register_quietly(oid, column)?;
+        catalog::forget(Some(oid));
+        if let Layout::Beside(other) = layout {
+            check_colocation(&*catalog::get(oid)?, &relation.name, other)?;
+        }
+        create_shards_as(oid, of, layout)?;
+        catalog::forget(Some(oid));
+        Ok(Self { of, local, told: relation.name, oid, name, short, columns })
+    }
+
+    /// Copies all rows.
+    pub(super) fn fill(&self) -> Result<(), PgError> {
+        let Self { local, name, .. } = self;
+        let columns = self.columns.join(", ");
+        self.run(&format!("INSERT INTO {name} ({columns}) SELECT {columns} FROM ONLY {local}"))
+    }
+
+    /// Replaces the rows whose keys were noted; tells how many keys.
+    pub(super) fn catch_up(&self, capture: &Capture) -> Result<u64, PgError> {
+        let count = capture.take()?;
+        if count == 0 {
+            return Ok(0);
+        }
+        let Self { local, name, .. } = self;
+        let keys = &capture.keys;
+        let each: Vec<String> =
+            capture.key.iter().map(|it| format!("pgs_key.{it} = pgs_row.{it}")).collect();
+        let matches = each.join(" AND ");
+        let columns = self.columns.join(", ");
+        let of_row: Vec<String> = self.columns.iter().map(|it| format!("pgs_row.{it}")).collect();
+        self.run(&format!(
+            "DELETE FROM {name} AS pgs_row USING {keys} AS pgs_key WHERE {matches}"
+        ))?;
+        self.run(&format!(
+            "INSERT INTO {name} ({columns}) SELECT {} FROM {keys} AS pgs_key JOIN ONLY {local} AS pgs_row ON {matches}",
+            of_row.join(", ")
+        ))?;
+        Ok(count)
+    }
+
+    /// The shards become those of the local table, whose rows go; it is locked against everybody.
+    pub(super) fn take_place(&self, column: &str) -> Result<(), PgError> {
+        catalog::forget(Some(self.oid));
+        let staging = catalog::get(self.oid)?;
+        rename_shards(&staging, &self.told)?;
+        register_by(self.of, column, b'h')?;
+        change_metadata(&format!(
+            "DELETE FROM pgs_distribution_metadata.partition WHERE relation_id = {0}; \
+             DELETE FROM pgs_catalog.statistics WHERE relation_id = {0}; \
+             UPDATE pgs_distribution_metadata.shard SET relation_id = {1} WHERE relation_id = {0}",
+            self.oid.to_u32(),
+            self.of.to_u32()
+        ))?;
+        mark::remove(self.oid)?;
+        catalog::forget(None);
+        privileged::run(&format!("DROP TABLE {}", self.name))?;
+        local::empty(self.of);
+        Ok(())
+    }
+
+    /// Runs a statement; its errors name the table that the user knows.
+    fn run(&self, sql: &str) -> Result<(), PgError> {
+        let done = attempt(&[], || privileged::run_as_caller(sql));
+        done.and_then(|done| done).map_err(|mut error| {
+            error.rewrite(|text| text.replace(&self.short, &self.told));
+            error.rewrite_context(|line| {
+                (!line.starts_with("SQL statement")).then(|| line.to_owned())
+            })
+        })
+    }
+}
+
+/// Gives the shards the names of another table's.
+fn rename_shards(staging: &DistributedTable, name: &str) -> Result<(), PgError> {
+    let mut on_nodes: Vec<(NodeAddress, Vec<String>)> = Vec::new();
+    for (index, placements) in staging.placements.iter().enumerate() {
+        let shard = quote(&format!("{name}_{}", staging.shard_id(index).0));
+        let rename = format!("ALTER TABLE {} RENAME TO {shard}", staging.shard_name(index));
+        for placement in placements {
+            match on_nodes.iter_mut().find(|(node, _)| *node == placement.node) {
+                Some((_, statements)) => statements.push(rename.clone()),
+                None => on_nodes.push((placement.node.clone(), vec![rename.clone()])),
+            }
+        }
+    }
+    for (node, statements) in on_nodes {
+        ddl::run_on(&node, &statements).map_err(|failure| {
+            let (NodeFailure::Error(error) | NodeFailure::Unreachable(error)) = failure;
+            PgError::new(SqlState::INTERNAL_ERROR, "could not name the shards")
+                .detail(format!("Node \"{node}\" said: {}", error.message()))
+        })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,217 @@
+//! A large local table becomes distributed while clients read and write it. `create_distributed_table` kept everybody away until all rows
+//! had been copied.
+
+use crate::matrix::{Victim, strike};
+use crate::{WORKER_1, WORKER_2};
+use std::fs;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use testkit::{NodeName, Session, TestCluster, wait_until};
+
+/// Enough for the way beside writers.
+const ROWS: i64 = 20_000;
+
+/// A table of more than 8 MB, with what a table may have.
+fn create(cluster: &TestCluster) {
+    cluster.sql(
+        "CREATE TABLE big (gone int, id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, \"n N\" int NOT NULL DEFAULT 0, \
+         twice int GENERATED ALWAYS AS (\"n N\" * 2) STORED, pad text, CHECK (\"n N\" >= 0)); \
+         ALTER TABLE big DROP COLUMN gone; CREATE INDEX by_n ON big (\"n N\")",
+    );
+    cluster.sql(&format!(
+        "INSERT INTO big (pad) SELECT repeat('x', 500) FROM generate_series(1, {ROWS})"
+    ));
+}
+
+fn distribute(replicas: u32) -> String {
+    format!("SELECT create_distributed_table('big', 'id', 4, {replicas})")
+}
+
+/// What only the distribution has needed is gone.
+fn nothing_is_left(cluster: &TestCluster) {
+    let left = "SELECT count(*) FROM (SELECT relname FROM pg_class UNION ALL SELECT proname FROM pg_proc UNION ALL SELECT tgname FROM pg_trigger) AS n \
+                WHERE relname ~ '^pgs_(capture|changes|keys|staging)'";
+    for node in [NodeName::Coordinator, WORKER_1, WORKER_2] {
+        let mut session = cluster.wait_for(node);
+        wait_until("nothing is left", || session.text(left) == "0");
+    }
+}
+
+fn is_distributed(session: &mut Session) -> bool {
+    session.text("SELECT count(*) FROM pgs_catalog.tables WHERE \"table\" = 'big'") == "1"
+}
+
+/// Adds to rows of its own, makes some and removes some, until it shall stop; how often it has added, and how many rows there are more.
+fn write(mut session: Session, number: i64, stop: &AtomicBool) -> (i64, i64) {
+    let (mut added, mut more) = (0, 0);
+    for turn in 0.. {
+        if stop.load(Ordering::Relaxed) {
+            break;
+        }
+        let id = number + 4 * (turn % 1000 + 1);
+        let change = format!("UPDATE big SET \"n N\" = \"n N\" + 1 WHERE id = {id}");
+        added += i64::try_from(session.count(&change)).expect("few");
+        if turn % 5 == 0 {
+            session.sql("INSERT INTO big (pad) VALUES ('new')");
+            more += 1;
+        }
+        if turn % 7 == 0 {
+            let id = number + 4 * (turn / 7 + 1500);
+            let gone = session.count(&format!("DELETE FROM big WHERE id = {id}"));
+            more -= i64::try_from(gone).expect("one at most");
+        }
+    }
+    (added, more)
+}
+
+fn under_load(replicas: u32) {
+    let cluster = TestCluster::up(2);
+    create(&cluster);
+    let stop = AtomicBool::new(false);
+    let paused = cluster.data_dir(NodeName::Coordinator).join("pg_shard_paused");
+    let written: Vec<(i64, i64)> = thread::scope(|scope| {
+        let writers: Vec<_> = (0..4)
+            .map(|number| {
+                let (session, stop) = (cluster.new_session(), &stop);
+                scope.spawn(move || write(session, number, stop))
+            })
+            .collect();
+        let mut session = cluster.new_session();
+        session.sql("SET pg_shard.fault_point = 'online_filled:pause'");
+        let distributed = scope.spawn(move || session.try_sql(&distribute(replicas)).map(drop));
+        wait_until("the rows have been copied", || paused.exists());
+        // Here all are kept waiting whom the copying locks out.
+        let added = || cluster.text("SELECT sum(\"n N\") FROM big");
+        let before = added();
+        wait_until("clients go on meanwhile", || added() != before);
+        assert_eq!(cluster.text("SELECT count(*) FROM pgs_catalog.tables"), "0");
+        fs::remove_file(&paused).expect("it is there");
+        distributed.join().expect("no panic").expect("it is distributed");
+        let before = added();
+        wait_until("clients go on afterwards", || added() != before);
+        stop.store(true, Ordering::Relaxed);
+        writers.into_iter().map(|writer| writer.join().expect("no panic")).collect()
+    });
+    let added: i64 = written.iter().map(|(added, _)| added).sum();
+    let rows: i64 = ROWS + written.iter().map(|(_, more)| more).sum::<i64>();
+    // Some of the rows that were changed may have gone with their changes: those of no writer do both.
+    let sums = "SELECT count(*), sum(\"n N\"), sum(twice), count(DISTINCT id) FROM big";
+    assert_eq!(cluster.text(sums), format!("{rows}|{added}|{}|{rows}", 2 * added));
+    assert_eq!(cluster.assert_placements_equal("big"), rows.unsigned_abs() as usize);
+    assert_eq!(cluster.unhealthy("big"), 0);
+    nothing_is_left(&cluster);
+    // It is a distributed table like any other.
+    cluster.sql("ALTER TABLE big ADD COLUMN late int DEFAULT 7; DROP INDEX by_n");
+    let shards = "SELECT string_agg(indexdef, ';') ~ 'by_n', count(*) FROM pg_indexes WHERE tablename ~ '^big_'";
+    let shards = cluster.session_on(WORKER_1).text(shards);
+    assert_eq!(shards, if replicas == 1 { "f|2" } else { "f|4" });
+    assert_eq!(cluster.text("SELECT sum(late) FROM big"), (7 * rows).to_string());
+}
+
+#[test]
+fn clients_go_on_while_a_large_table_becomes_distributed() {
+    under_load(1);
+}
+
+#[test]
+fn clients_go_on_while_a_large_table_gets_two_placements() {
+    under_load(2);
+}
+
+#[test]
+fn a_cancelled_distribution_leaves_a_local_table() {
+    let cluster = TestCluster::up(2);
+    create(&cluster);
+    let paused = cluster.data_dir(NodeName::Coordinator).join("pg_shard_paused");
+    let mut session = cluster.new_session();
+    session.sql("SET pg_shard.fault_point = 'online_captured:pause'");
+    let pid = session.text("SELECT pg_backend_pid()");
+    thread::scope(|scope| {
+        let distributed = scope.spawn(|| session.try_sql(&distribute(1)).map(drop));
+        wait_until("changes are noted", || paused.exists());
+        cluster.sql(&format!("SELECT pg_cancel_backend({pid})"));
+        fs::remove_file(&paused).expect("it is there");
+        let error = distributed.join().expect("no panic").expect_err("it was cancelled");
+        assert_eq!(error.sqlstate, "57014", "{error}");
+    });
+    nothing_is_left(&cluster);
+    assert_eq!(cluster.text("SELECT count(*) FROM big"), ROWS.to_string());
+    assert!(!is_distributed(&mut cluster.new_session()));
+    // Waiting for a writer that does not end can be cancelled too.
+    let mut writer = cluster.new_session();
+    writer.sql("BEGIN; UPDATE big SET \"n N\" = 1 WHERE id = 1");
+    session.sql("RESET pg_shard.fault_point; SET statement_timeout = '1s'");
+    assert_eq!(session.error(&distribute(1)).sqlstate, "57014");
+    writer.sql("COMMIT");
+    nothing_is_left(&cluster);
+}
+
+#[test]
+fn a_row_without_a_key_is_an_error_that_names_the_table() {
+    let cluster = TestCluster::up(2);
+    create(&cluster);
+    cluster.sql("ALTER TABLE big ADD COLUMN k int DEFAULT 3");
+    cluster.sql("UPDATE big SET k = NULL WHERE id = 5");
+    let error = cluster.error("SELECT create_distributed_table('big', 'k', 4)");
+    assert_eq!(error.sqlstate, "22004", "{error}");
+    assert!(!error.to_string().contains("pgs_staging"), "{error}");
+    assert!(error.to_string().contains("\"big\""), "{error}");
+    nothing_is_left(&cluster);
+    // What is done in a larger transaction, or to a table with foreign keys, keeps others away as before.
+    cluster.sql("UPDATE big SET k = 4 WHERE id = 5");
+    let mut session = cluster.new_session();
+    session.sql("BEGIN; INSERT INTO big (pad, k) VALUES ('own', 1)");
+    session.sql("SELECT create_distributed_table('big', 'k', 4)");
+    session.sql("COMMIT");
+    assert_eq!(cluster.text("SELECT count(*) FROM big"), (ROWS + 1).to_string());
+    assert!(is_distributed(&mut session));
+}
+
+/// The steps of it, and those of its commit.
+const POINTS: [&str; 8] = [
+    "online_captured",
+    "online_filled",
+    "online_round",
+    "online_switched",
+    "prepare",
+    "decide",
+    "finish",
+    "end",
+];
+
+fn dies(victim: Victim) {
+    let cluster = TestCluster::up(2);
+    create(&cluster);
+    for (number, point) in (1..).zip(POINTS) {
+        let case = format!("{victim:?} at {point}");
+        strike(&cluster, &distribute(1), point, victim);
+        nothing_is_left(&cluster);
+        let mut session = cluster.new_session();
+        if is_distributed(&mut session) {
+            assert_eq!(cluster.assert_placements_equal("big"), ROWS as usize, "{case}");
+            session.sql("SELECT undistribute_table('big')");
+        }
+        for node in [WORKER_1, WORKER_2] {
+            assert!(cluster.tables_on(node, "big%").is_empty(), "{case}: shards on {node}");
+        }
+        let changed = session.count(&format!("UPDATE big SET \"n N\" = {number}"));
+        assert_eq!(changed, ROWS as u64, "{case}");
+    }
+    cluster.sql(&distribute(1));
+    assert_eq!(cluster.assert_placements_equal("big"), ROWS as usize);
+}
+
+#[test]
+fn a_table_is_local_or_distributed_when_the_process_dies_at_any_step() {
+    dies(Victim::Backend);
+}
+
+#[test]
+fn a_table_is_local_or_distributed_when_the_coordinator_dies_at_any_step() {
+    dies(Victim::Server(NodeName::Coordinator));
+}
+
+#[test]
+fn a_table_is_local_or_distributed_when_a_worker_dies_at_any_step() {
+    dies(Victim::Server(WORKER_1));
+}
