@@ -196,6 +196,9 @@ fn replicated_rows_are_named_by_the_ctids_that_their_leaders_have() {
 #[test]
 fn postgres_fdw_writes_rows_over_the_coordinator_by_ctid() {
     let cluster = TestCluster::up(2);
+    if !cluster.has_module("postgres_fdw") {
+        return;
+    }
     let mut session = cluster.new_session();
     table(&mut session, "t", 1);
     let mut client = cluster.session_on(NodeName::Worker(1));

@@ -1,8 +1,8 @@
 //! `cargo xtask core`: a core of the tests on versions of PostgreSQL that the whole does not run on.
 //!
 //! Only the library is built for each version, in a build directory that the versions share, and with less optimization; the test
-//! programs are those of the whole, told of the servers and of the library by variables. What is printed is kept in a file and
-//! shown if it fails. A server that is not here and cannot be fetched is no failure: the run says so and goes on.
+//! programs are those of the whole; variables name the servers and the library. What is printed is kept in a file and
+//! shown if it fails. A server that is not here and cannot be fetched is an error, unless the caller allows its absence.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -15,12 +15,38 @@ use crate::setup::{self, Postgres};
 use crate::workspace::Workspace;
 use crate::{process, render};
 
-/// The versions, and the test programs that run on each. A cluster of the version before is upgraded.
+/// What runs on a version.
+struct Core {
+    release: u32,
+    /// Test programs.
+    programs: &'static [&'static str],
+}
+
+/// The versions. A cluster of the version before is upgraded.
 ///
 /// Of 15 none is: late minor releases keep `pg_attver` among the options of a column, which pg_upgrade of the servers that are fetched does not
 /// know.
-const CORES: [(u32, &[&str]); 3] =
-    [(16, &["versions"]), (17, &["versions"]), (18, &["versions", "printed", "upgrade"])];
+const CORES: [Core; 3] = [
+    Core { release: 16, programs: &["versions"] },
+    Core { release: 17, programs: &["versions"] },
+    Core { release: 18, programs: &["versions", "printed", "upgrade"] },
+];
+
+/// What happens when a server cannot be fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Network {
+    /// It is an error.
+    Needed,
+    /// The version is left out, with a warning.
+    Optional,
+}
+
+impl Network {
+    /// What the flag `--offline` says.
+    pub(crate) fn of(offline: bool) -> Self {
+        if offline { Self::Optional } else { Self::Needed }
+    }
+}
 
 /// A server, and the directory with what an installation needs of the library for it.
 type Built = (Postgres, PathBuf);
@@ -43,23 +69,43 @@ pub(crate) fn test_command(workspace: &Workspace, postgres: &Postgres) -> Comman
 }
 
 /// Runs it on one version, or on each; `own` is the version that the test programs were built for.
-pub(crate) fn run(workspace: &Workspace, own: &Postgres, only: Option<u32>) -> Result<()> {
+pub(crate) fn run(
+    workspace: &Workspace,
+    own: &Postgres,
+    only: Option<u32>,
+    network: Network,
+) -> Result<()> {
     let mut older = None;
-    for (release, programs) in CORES {
-        if release == own.release() || only.is_some_and(|only| only != release) {
+    let mut flaky = Vec::new();
+    for core in &CORES {
+        if core.release == own.release() || only.is_some_and(|only| only != core.release) {
             continue;
         }
-        match setup::find_or_fetch(release) {
+        let cannot = format!("PostgreSQL {} cannot be had here", core.release);
+        match setup::find_or_fetch(core.release) {
             Ok(postgres) => {
-                let artifacts = run_on(workspace, own, &postgres, programs, older.as_ref())?;
+                let artifacts =
+                    run_on(workspace, own, &postgres, core, older.as_ref(), &mut flaky)?;
                 older = Some((postgres, artifacts));
             }
-            Err(error) => render::warn(&format!(
-                "PostgreSQL {release} cannot be had here, so nothing is tested on it: {error:#}"
-            )),
+            Err(error) if network == Network::Optional => {
+                render::warn(&format!("{cannot}, so nothing is tested on it: {error:#}"));
+            }
+            Err(error) => {
+                return Err(error.context(format!("{cannot}; --offline leaves it out")));
+            }
         }
     }
+    for line in &flaky {
+        render::warn(&format!("passed at its second try only, which is a fault: {line}"));
+    }
     Ok(())
+}
+
+/// The tests that passed at their second try, as nextest lists them at the end.
+fn flaky_of(printed: &str) -> impl Iterator<Item = &str> {
+    let behind_summary = printed.rsplit_once("Summary [").map_or("", |(_, end)| end);
+    behind_summary.lines().map(str::trim).filter(|line| line.starts_with("FLAKY"))
 }
 
 /// Builds for one version and runs the test programs.
@@ -67,8 +113,9 @@ fn run_on(
     workspace: &Workspace,
     own: &Postgres,
     postgres: &Postgres,
-    programs: &[&str],
+    core: &Core,
     older: Option<&Built>,
+    flaky: &mut Vec<String>,
 ) -> Result<PathBuf> {
     let started = Instant::now();
     let dir = workspace.core_dir();
@@ -82,16 +129,10 @@ fn run_on(
     let built = started.elapsed();
     let artifacts = gather(workspace, &dir.join("release"), postgres.release())?;
 
-    let mut tests = test_command(workspace, own);
-    if process::find("cargo-nextest").is_some() {
-        tests.args(["--retries", "1"]);
-    }
     // Without an earlier version there is nothing to upgrade.
     let is_possible = |program: &&&str| **program != "upgrade" || older.is_some();
-    let programs: Vec<&str> = programs.iter().filter(is_possible).copied().collect();
-    for program in &programs {
-        tests.args(["--test", program]);
-    }
+    let programs: Vec<&str> = core.programs.iter().filter(is_possible).copied().collect();
+    let mut tests = tests_of(workspace, own, &programs);
     tests
         .env("PGSHARD_TEST_ARTIFACTS", &artifacts)
         .env("PGSHARD_TEST_PG_CONFIG", postgres.pg_config());
@@ -101,6 +142,8 @@ fn run_on(
             .env("PGSHARD_TEST_OLDER_PG_CONFIG", server.pg_config());
     }
     quietly(&mut tests, &log).with_context(fails)?;
+    let printed = fs::read_to_string(&log).unwrap_or_default();
+    flaky.extend(flaky_of(&printed).map(|line| format!("PostgreSQL {}: {line}", core.release)));
     render::say(&format!(
         "PostgreSQL {}: the tests {} passed; {} of which the build took {}.",
         postgres.release(),
@@ -109,6 +152,18 @@ fn run_on(
         render::rounded(built)
     ));
     Ok(artifacts)
+}
+
+/// Runs whole test programs.
+fn tests_of(workspace: &Workspace, own: &Postgres, programs: &[&str]) -> Command {
+    let mut command = test_command(workspace, own);
+    if process::find("cargo-nextest").is_some() {
+        command.args(["--retries", "1"]);
+    }
+    for program in programs {
+        command.args(["--test", program]);
+    }
+    command
 }
 
 /// A directory with what an installation needs of the library that lies in `built`.
@@ -145,6 +200,14 @@ fn quietly(command: &mut Command, log: &Path) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tests_that_passed_at_their_second_try_are_named() {
+        let printed = "  TRY 1 FAIL [ 1s] a\n  FLAKY 2/2 [ 1s] (1/2) a\n Summary [ 9s] 2 tests run\n  FLAKY 2/2 [ 1s] (1/2) a\n";
+        let found: Vec<&str> = flaky_of(printed).collect();
+        assert_eq!(found, ["FLAKY 2/2 [ 1s] (1/2) a"]);
+        assert_eq!(flaky_of("no summary, FLAKY").count(), 0);
+    }
 
     #[test]
     fn what_fails_is_told_and_what_it_printed_is_kept() {

@@ -60,6 +60,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::core::Network;
 use crate::workspace::Workspace;
 
 /// The chores of pg_shard.
@@ -118,15 +119,23 @@ enum Chore {
     /// Check structure, documents, format and lints, build, and run all tests, also those on real clusters.
     ///
     /// Stops at the first step that fails. The last lines are those of the tests.
-    Test,
+    Test {
+        /// Leave out versions of PostgreSQL whose servers are not here and cannot be fetched.
+        #[arg(long)]
+        offline: bool,
+    },
 
     /// Build for PostgreSQL 18, 17 and 16, and run a core of the tests on each.
     ///
-    /// A server that cannot be had is a line of warning.
+    /// A server that cannot be had is an error.
     Core {
         /// On this release alone.
         #[arg(long, value_name = "N")]
         on: Option<u32>,
+
+        /// Leave out versions whose servers are not here and cannot be fetched.
+        #[arg(long)]
+        offline: bool,
     },
 
     /// Clients move money between accounts of different nodes while servers are killed, for five minutes.
@@ -348,12 +357,12 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
             port: *port,
             rows: *rows,
         })?,
-        Chore::Test => return test::run(),
-        Chore::Core { on } => {
+        Chore::Test { offline } => return test::run(Network::of(*offline)),
+        Chore::Core { on, offline } => {
             let postgres = setup::ensure()?;
             let workspace = Workspace::find()?;
             extension::build(&workspace, &postgres, extension::Profile::Release)?;
-            core::run(&workspace, &postgres, *on)?;
+            core::run(&workspace, &postgres, *on, Network::of(*offline))?;
         }
         Chore::Bank { seconds } => test::bank(*seconds)?,
         Chore::Histories { seconds } => test::histories(*seconds)?,

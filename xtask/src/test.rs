@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
+use crate::core::Network;
 use crate::setup::{self, DEFAULT_RELEASE, Postgres};
 use crate::workspace::Workspace;
 use crate::{core, extension, process, render, tidy};
@@ -19,7 +20,7 @@ use crate::{core, extension, process, render, tidy};
 const STEPS: usize = 7;
 
 /// Runs all steps; the exit code is that of the tests.
-pub(crate) fn run() -> Result<ExitCode> {
+pub(crate) fn run(network: Network) -> Result<ExitCode> {
     let mut started = Instant::now();
     render::step(1, STEPS, "PostgreSQL, the tools to build against it, and clients", None);
     let postgres = setup::ensure_for_tests()?;
@@ -49,7 +50,7 @@ pub(crate) fn run() -> Result<ExitCode> {
     render::step(STEPS - 1, STEPS, "cargo xtask core", Some(started.elapsed()));
     started = Instant::now();
     if postgres.release() == DEFAULT_RELEASE {
-        core::run(&workspace, &postgres, None)?;
+        core::run(&workspace, &postgres, None, network)?;
     }
 
     let mut tests = core::test_command(&workspace, &postgres);

@@ -107,6 +107,17 @@ impl TestCluster {
         number.parse::<u32>().expect("a number") / 10_000 < version
     }
 
+    /// The servers have that additional module; says so where a test is left out for want of it.
+    pub fn has_module(&self, module: &str) -> bool {
+        let has =
+            format!("SELECT count(*) > 0 FROM pg_available_extensions WHERE name = '{module}'");
+        let has = self.text(&has) == "t";
+        if !has {
+            eprintln!("left out: these servers have no {module}");
+        }
+        has
+    }
+
     /// The servers were built with ICU; those that `cargo xtask setup` fetches were not.
     pub fn has_icu(&self) -> bool {
         // Two are in the catalog of any build since PostgreSQL 16; initdb adds those that the library knows.
