@@ -361,7 +361,7 @@ fn no_call_of_ours_ends_a_server() {
             let mut session = as_mallory(&cluster, node);
             let functions = &functions;
             scope.spawn(move || {
-                let mut dice = Dice(0x9e37_79b9 + number as u64 * 7919);
+                let mut dice = Dice(testkit::seed(0x9e37_79b9 + number as u64 * 7919));
                 if number > 1 {
                     // The latter is its name since PostgreSQL 16.
                     session.sql(

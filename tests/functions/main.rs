@@ -346,6 +346,19 @@ fn refused_changes_of_a_definition_hint_at_a_moment_as_a_local_table() {
     }
 }
 
+/// What was said of a foreign key named the table that is distributed as the one that it refers to.
+#[test]
+fn a_refused_foreign_key_names_both_of_its_tables() {
+    let cluster = TestCluster::up(1);
+    cluster.sql("CREATE TABLE meant (k int PRIMARY KEY)");
+    cluster.sql("CREATE TABLE t (k int PRIMARY KEY, m int CONSTRAINT m REFERENCES meant)");
+    let error = cluster.error("SELECT create_distributed_table('t', 'k')");
+    let message =
+        "cannot distribute table \"t\": foreign key \"m\" refers to local table \"meant\"";
+    assert_eq!(error.message, message);
+    assert!(error.hint.starts_with("Distribute table \"meant\" first"), "{}", error.hint);
+}
+
 /// The library looks for its functions where the script has put them.
 #[test]
 fn the_extension_says_that_it_cannot_be_relocated() {
