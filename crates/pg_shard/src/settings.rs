@@ -221,11 +221,28 @@ pub(crate) fn session_wait_timeout() -> Option<std::time::Duration> {
     Some(std::time::Duration::from_millis(milliseconds))
 }
 
-/// Everything in the settings by which sessions are opened, as one text.
-pub(crate) fn connection_text() -> String {
-    let options = NODE_CONNINFO.get();
-    let options = options.as_ref().map_or(std::borrow::Cow::default(), |it| it.to_string_lossy());
-    format!("{} {options}", IDLE_SESSION_TIMEOUT.get())
+/// Everything in the settings by which sessions are opened.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct ConnectionSettings {
+    options: Option<CString>,
+    idle_session_timeout: i32,
+}
+
+/// As they are now.
+pub(crate) fn connection_settings() -> ConnectionSettings {
+    ConnectionSettings {
+        options: NODE_CONNINFO.get(),
+        idle_session_timeout: IDLE_SESSION_TIMEOUT.get(),
+    }
+}
+
+impl ConnectionSettings {
+    /// All of it.
+    pub(crate) fn to_text(&self) -> String {
+        let options = self.options.as_ref();
+        let options = options.map_or(std::borrow::Cow::default(), |it| it.to_string_lossy());
+        format!("{} {options}", self.idle_session_timeout)
+    }
 }
 
 /// The name that sessions have on nodes, before what identifies the backend.

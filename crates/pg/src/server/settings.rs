@@ -19,14 +19,6 @@ mod raw {
         pub(super) static locale_time: *const c_char;
         pub(super) static namespace_search_path: *const c_char;
     }
-    unsafe extern "C-unwind" {
-        /// Raises nothing for a setting that may be missing and is open to all (`src/backend/utils/misc/guc.c`).
-        pub(super) fn GetConfigOption(
-            name: *const c_char,
-            missing_ok: bool,
-            restrict_privileged: bool,
-        ) -> *const c_char;
-    }
 }
 
 /// `search_path` names no schema, as in what pg_dump writes.
@@ -96,15 +88,31 @@ pub fn settings() -> Settings {
                 digest(START, raw::locale_monetary),
                 digest(START, raw::locale_numeric),
                 digest(START, raw::locale_time),
-                digest(
-                    START,
-                    raw::GetConfigOption(c"timezone_abbreviations".as_ptr(), true, false),
-                ),
+                digest(START, time_zone_abbreviations()),
             ],
             lock_timeout: lock_timeout(),
             replication_role: pg_sys::SessionReplicationRole,
         }
     }
+}
+
+/// `timezone_abbreviations` as it is set. Its variable is no symbol in all versions; it is looked for once, since that takes as long as all
+/// other settings together.
+fn time_zone_abbreviations() -> *const c_char {
+    thread_local!(static VARIABLE: Cell<*const *mut c_char> = const { Cell::new(std::ptr::null()) });
+    if VARIABLE.get().is_null() {
+        version::each_setting(&mut |setting| {
+            // SAFETY: a live setting with a name; the one of this name is a text. The variable lasts as long as the process.
+            unsafe {
+                if CStr::from_ptr((*setting).name) == c"timezone_abbreviations" {
+                    VARIABLE.set((*setting.cast::<pg_sys::config_string>()).variable);
+                }
+            }
+        });
+    }
+    let variable = VARIABLE.get();
+    // SAFETY: null if there is no such setting; else a variable of the process.
+    unsafe { if variable.is_null() { std::ptr::null() } else { *variable } }
 }
 
 /// How long a lock is waited for, in milliseconds; 0 is for ever.

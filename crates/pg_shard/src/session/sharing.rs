@@ -8,7 +8,8 @@
 use super::identity::{Remembered, Wanted};
 use super::pool::SessionRef;
 use super::{NoSession, Session, moment};
-use crate::{nodes, settings};
+use crate::nodes;
+use crate::settings::{self, ConnectionSettings};
 use pg::catalog::table;
 use pg::net::adopted::Adopted;
 use pg::net::link::Link;
@@ -43,9 +44,9 @@ const MOST_SHELLS: usize = 256;
 
 /// By what sessions of a role to a node are known, and when that holds.
 struct Known {
+    login: Oid,
     version: u64,
-    options: String,
-    names: u64,
+    options: ConnectionSettings,
     group: usize,
     key: Key,
     own: Option<Digest>,
@@ -54,7 +55,8 @@ struct Known {
 thread_local! {
     /// Sessions that this backend has had, with their sockets.
     static SHELLS: RefCell<HashMap<usize, (u32, SessionRef)>> = RefCell::default();
-    static KNOWN: RefCell<HashMap<(Oid, NodeAddress), Known>> = RefCell::default();
+    /// By node, for each role that has logged in there.
+    static KNOWN: RefCell<HashMap<NodeAddress, Vec<Known>>> = RefCell::default();
     static EPOCH: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -175,30 +177,26 @@ fn group(
     node: &NodeAddress,
 ) -> Option<(usize, Key, Option<Digest>)> {
     let version = nodes::version();
-    let options = settings::connection_text();
-    let names = own_setting_names();
-    let id = (wanted.login, node.clone());
+    let options = settings::connection_settings();
+    let own = own_setting_names().as_deref().map(digest_of);
+    let login = wanted.login;
     KNOWN.with_borrow_mut(|known| {
-        if let Some(it) = known.get(&id)
+        let of_login = known.get(node).and_then(|all| all.iter().find(|it| it.login == login));
+        if let Some(it) = of_login
             && it.version == version
             && it.options == options
-            && it.names == names.as_deref().map_or(0, count_of)
-            && it.own == names.as_deref().map(digest_of)
+            && it.own == own
             && table.is_group(it.group, it.key.digest)
         {
             return Some((it.group, it.key, it.own));
         }
-        let own = names.as_deref().map(digest_of);
-        let key = key_of(wanted.login, node, &options, own)?;
+        let key = key_of(login, node, &options.to_text(), own)?;
         let group = table.group(&key)?;
-        let names = names.as_deref().map_or(0, count_of);
-        known.insert(id, Known { version, options, names, group, key, own });
+        let all = known.entry(node.clone()).or_default();
+        all.retain(|it| it.login != login);
+        all.push(Known { login, version, options, group, key, own });
         Some((group, key, own))
     })
-}
-
-fn count_of(names: &[String]) -> u64 {
-    names.len() as u64
 }
 
 fn digest_of(names: &[String]) -> Digest {
