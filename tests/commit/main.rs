@@ -15,6 +15,9 @@ mod number;
 /// A write of which one placement has heard.
 mod half;
 
+/// A mark that could not be stored at once.
+mod unmarked;
+
 /// What is prepared, for whoever looks.
 mod in_doubt;
 

@@ -440,7 +440,7 @@ fn placement_rows(shard: ShardId, metadata: Metadata) -> Vec<PlacementRow> {
     if !leftovers.is_empty() {
         // Not marked yet: see `health::mark_leftovers`.
         let ids: Vec<PlacementId> =
-            leftovers.iter().map(|missed| PlacementId(missed.placement)).collect();
+            leftovers.iter().map(|left| PlacementId(left.missed.placement)).collect();
         pass_over(&mut placements, &ids);
     }
     placements

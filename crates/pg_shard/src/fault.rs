@@ -29,3 +29,9 @@ fn pause() {
         std::thread::sleep(Duration::from_millis(5));
     }
 }
+
+/// How many leftovers of writes that were under way there is room for: none after "leftovers:none".
+pub(crate) fn room_for_leftovers() -> usize {
+    let is_none = settings::fault_point().is_some_and(|wanted| wanted == "leftovers:none");
+    if is_none { 0 } else { usize::MAX }
+}

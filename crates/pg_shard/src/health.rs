@@ -9,7 +9,7 @@ use crate::links;
 use pg::catalog::privileged;
 use pg::server::background;
 use pg::server::given_up;
-use pg::server::in_flight;
+use pg::server::in_flight::{self, Leftover};
 use pg::server::lock::{self, Mode, ShardLock};
 use pg::server::resolver;
 use pg::server::rounds::Visit;
@@ -72,21 +72,29 @@ fn missed_in_serializable() -> PgError {
     .hint("Nothing was written. Run the transaction again when the node is back, or use REPEATABLE READ.")
 }
 
-/// Marks placements that may have missed a write which two nodes were committing when a process of this server died. Until then
-/// whoever loads the metadata passes over them.
+/// Placements of notes have become leftovers, or are none any more: all backends load the metadata anew, and somebody comes and marks what is left.
+pub(crate) fn announce_leftovers() {
+    if let Some(metadata) = catalog::metadata() {
+        transaction::invalidate_now(metadata.partition);
+    }
+    resolver::wake();
+}
+
+/// Marks placements that may have missed a write which two nodes were committing when a process of this server died or could not mark them.
+/// Until then whoever loads the metadata passes over them.
 pub(crate) fn mark_leftovers(visit: &Visit) -> Result<(), PgError> {
     let leftovers = in_flight::leftovers();
     if leftovers.is_empty() {
         return Ok(());
     }
     // Before the mark: who repairs what is marked ends these processes.
-    for missed in &leftovers {
+    for Leftover { missed, .. } in &leftovers {
         given_up::note(missed.node, missed.process);
     }
     visit.in_transaction(|| {
         if catalog::metadata().is_some() {
             let ids: Vec<String> =
-                leftovers.iter().map(|missed| missed.placement.to_string()).collect();
+                leftovers.iter().map(|left| left.missed.placement.to_string()).collect();
             privileged::set_for_transaction(c"lock_timeout", c"5s");
             lock::lock_shard(MARKING, Mode::Exclusive);
             privileged::run(&marking(&ids.join(",")))?;
@@ -94,6 +102,13 @@ pub(crate) fn mark_leftovers(visit: &Visit) -> Result<(), PgError> {
         Ok(())
     })?;
     in_flight::forget(&leftovers);
+    // A placement that was passed over and not marked, because it is the last healthy one by now, counts again.
+    visit.in_transaction(|| {
+        if let Some(metadata) = catalog::metadata() {
+            transaction::invalidate_now(metadata.partition);
+        }
+        Ok(())
+    })?;
     resolver::note_stale();
     Ok(())
 }

@@ -107,7 +107,7 @@ extern "C-unwind" fn _PG_init() {
     }
     pg::server::prepared::make_room();
     pg::server::activity::reserve();
-    pg::server::in_flight::register();
+    pg::server::in_flight::register(fault::room_for_leftovers);
     if settings::shared_sessions() {
         pg::server::shared::register();
     }

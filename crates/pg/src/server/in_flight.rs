@@ -1,11 +1,13 @@
 //! Writes that two nodes are committing at once, in a file that outlives this server's processes.
 //!
-//! A backend notes such a write before it sends the first COMMIT, and erases the note when both nodes have answered. The file is mapped
-//! into memory, so that a note is a few stores: no system call, no flush. What is in the map belongs to the kernel and survives every process of the server. A
+//! A backend notes such a write before it sends the first COMMIT, and erases the note when the placements are equal or the one that is behind is
+//! marked. The file is mapped into memory, so that a note is a few stores: no system call, no flush. What is in the map belongs to the kernel and survives every process of the server. A
 //! crash of the machine loses what the kernel has not written to disk.
 //!
-//! When the server starts, also after a crash of one backend, each note that is still there becomes a leftover: the placement may have missed the write.
-//! Leftovers stay until a visitor has marked their placements, and until then whoever loads the metadata takes these placements for inactive.
+//! A note becomes a leftover when its backend could not store the mark, and when its backend is gone: the placement may have missed the write. The
+//! start of the server, also after a crash of one backend, takes leftovers off the places of the backends as long as there is room elsewhere; the rest
+//! stay where they are. Leftovers stay until a visitor has marked their placements, and until then whoever loads the metadata takes these
+//! placements for inactive. A backend whose place is taken by a leftover has no note: it must write in a way that needs none.
 
 use crate::server::given_up::Process;
 use crate::sys::error::{self, PgError, SqlState};
@@ -33,8 +35,8 @@ const LEFTOVERS: usize = 1024;
 #[repr(C, align(64))]
 struct Header {
     magic: AtomicU64,
-    /// There may be leftovers.
-    has_leftovers: AtomicU32,
+    /// As many leftovers as there are, or more.
+    count: AtomicU32,
     leftovers: [Note; LEFTOVERS],
 }
 
@@ -51,6 +53,7 @@ pub struct Missed {
     pub process: Process,
 }
 
+#[derive(Debug)]
 #[repr(C, align(64))]
 struct Note {
     /// 0 if the note is empty; otherwise the rest of it is valid.
@@ -60,6 +63,8 @@ struct Note {
     shard: AtomicI64,
     placement: AtomicI64,
     node: AtomicU64,
+    /// 1 if it is a leftover, although it is at a backend's place.
+    is_left: AtomicU32,
 }
 
 impl Note {
@@ -73,7 +78,12 @@ impl Note {
     }
 
     fn erase(&self) {
+        self.is_left.store(0, Ordering::Relaxed);
         self.database.store(0, Ordering::Release);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.database.load(Ordering::Acquire) == 0
     }
 
     fn read(&self) -> Option<(u32, Missed)> {
@@ -101,11 +111,16 @@ struct Map {
 static HEADER: AtomicPtr<Header> = AtomicPtr::new(null_mut());
 static NOTES: OnceLock<usize> = OnceLock::new();
 
+/// For tests: how many leftovers there is room for.
+static ROOM: OnceLock<fn() -> usize> = OnceLock::new();
+
 // SAFETY: a number, which is not used.
 static CREATION: Area<AtomicU32> = unsafe { Area::new(c"pg_shard in flight", || 0, begin_server) };
 
 /// Has the file mapped when the server starts, if the library is being preloaded; once, when it is loaded.
-pub fn register() {
+/// Tests have it find less room for leftovers.
+pub fn register(room: fn() -> usize) {
+    let _ = ROOM.set(room);
     CREATION.reserve();
 }
 
@@ -121,9 +136,7 @@ unsafe fn begin_server(_creation: *mut AtomicU32) {
     {
         error::log(
             PgError::new(SqlState::WARNING, format!("could not map file \"{FILE}\": {reason}"))
-                .detail(
-                    "A crash of this server may leave two placements different without a mark.",
-                ),
+                .detail("Statements that write two placements need another round trip."),
         );
     }
     if let Some(map) = map() {
@@ -190,73 +203,125 @@ impl Map {
     fn collect(self) {
         for note in self.notes {
             let Some((database, missed)) = note.read() else { continue };
-            self.leave(database, missed);
-            note.erase();
+            if self.has_moved(database, missed) {
+                note.erase();
+            } else {
+                note.is_left.store(1, Ordering::Release);
+            }
         }
+        let count = self.leftovers().count();
+        self.header.count.store(u32::try_from(count).unwrap_or(u32::MAX), Ordering::Release);
     }
 
-    fn leave(self, database: u32, missed: Missed) {
-        let entry = (database, missed);
-        let leftovers = &self.header.leftovers;
-        if leftovers.iter().any(|known| known.read() == Some(entry)) {
-            return;
+    /// Before there are backends: makes it a leftover in the room for them, if there is some.
+    fn has_moved(self, database: u32, missed: Missed) -> bool {
+        let room = (ROOM.get().copied().unwrap_or(|| LEFTOVERS))().min(LEFTOVERS);
+        let leftovers = &self.header.leftovers[..room];
+        if leftovers.iter().any(|known| known.read() == Some((database, missed))) {
+            return true;
         }
-        if let Some(free) = leftovers.iter().find(|note| note.read().is_none()) {
+        let free = leftovers.iter().find(|note| note.is_empty());
+        if let Some(free) = free {
             free.write(database, missed);
-            self.header.has_leftovers.store(1, Ordering::Release);
         }
+        free.is_some()
+    }
+
+    /// Those of all databases, and where they are.
+    fn leftovers(self) -> impl Iterator<Item = (&'static Note, u32, Missed)> {
+        let at_places = self.notes.iter().filter(|note| note.is_left.load(Ordering::Acquire) != 0);
+        let all = self.header.leftovers.iter().chain(at_places);
+        all.filter_map(|note| note.read().map(|(database, missed)| (note, database, missed)))
+    }
+
+    /// The note is from now on a leftover.
+    fn leave(self, note: &Note) {
+        // Whoever sees the note must look for it: the count comes first.
+        self.header.count.fetch_add(1, Ordering::AcqRel);
+        note.is_left.store(1, Ordering::Release);
     }
 }
 
-/// A note of this backend, which is erased when it is dropped.
+/// The place of this backend's note, which is free.
+#[derive(Clone, Copy, Debug)]
+pub struct Place(&'static Note);
+
+/// What a backend finds at its place.
+#[derive(Clone, Copy, Debug)]
+pub enum Found {
+    /// Nothing.
+    Free(Place),
+    /// No place, or a leftover.
+    Taken,
+    /// What an earlier backend has left there, which is a leftover from now on: see [`InFlight::leave`].
+    Left,
+}
+
+/// The place of this backend's note. A backend has one note at a time.
+pub fn place() -> Found {
+    let Some((map, place)) = map().zip(version::backend_index()) else { return Found::Taken };
+    match map.notes.get(place) {
+        Some(note) if note.is_empty() => Found::Free(Place(note)),
+        Some(note) if note.is_left.load(Ordering::Acquire) == 0 => {
+            map.leave(note);
+            Found::Left
+        }
+        _ => Found::Taken,
+    }
+}
+
+/// A note of this backend. It stays there until it is said to be settled.
 #[derive(Debug)]
-pub struct InFlight(Option<usize>);
+#[must_use]
+pub struct InFlight(Place);
 
-/// Notes that a write is about to be committed which the placement may miss if this process dies. A backend has one note at a time.
-pub fn begin(missed: Missed) -> InFlight {
-    let place = version::backend_index();
-    let note = map().zip(place).and_then(|(map, place)| map.notes.get(place));
-    let Some(note) = note else { return InFlight(None) };
-    note.write(database(), missed);
-    InFlight(place)
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        let note = map().zip(self.0).and_then(|(map, place)| map.notes.get(place));
-        if let Some(note) = note {
-            note.erase();
-        }
+impl Place {
+    /// Notes that a write is about to be committed which the placement may miss if this process dies.
+    pub fn note(self, missed: Missed) -> InFlight {
+        self.0.write(database(), missed);
+        InFlight(self)
     }
 }
 
-/// What writes of this database may have missed when a process died.
-pub fn leftovers() -> Vec<Missed> {
+impl InFlight {
+    /// Both placements are equal, or one is marked.
+    pub fn settle(self) {
+        self.0.0.erase();
+    }
+
+    /// This placement is the one that is behind, and could not be marked: the note becomes a leftover. All backends must learn of it, and somebody
+    /// must come and mark it.
+    pub fn leave(self, missed: Missed) {
+        let Some(map) = map() else { return };
+        self.0.0.write(database(), missed);
+        map.leave(self.0.0);
+    }
+}
+
+/// What writes of a database may have missed.
+#[derive(Clone, Copy, Debug)]
+pub struct Leftover {
+    /// What.
+    pub missed: Missed,
+    note: &'static Note,
+}
+
+/// What writes of this database may have missed, because a process died or could not mark it.
+pub fn leftovers() -> Vec<Leftover> {
     let Some(map) = map() else { return Vec::new() };
-    if map.header.has_leftovers.load(Ordering::Relaxed) == 0 {
+    if map.header.count.load(Ordering::Acquire) == 0 {
         return Vec::new();
     }
     let here = database();
-    let all = map.header.leftovers.iter().filter_map(Note::read);
-    all.filter(|(database, _)| *database == here).map(|(_, missed)| missed).collect()
+    let all = map.leftovers().filter(|(_, database, _)| *database == here);
+    all.map(|(note, _, missed)| Leftover { missed, note }).collect()
 }
 
-/// These leftovers of this database have been seen to.
-pub fn forget(settled: &[Missed]) {
+/// These leftovers have been seen to. Nobody else may do that at the same time.
+pub fn forget(settled: &[Leftover]) {
     let Some(map) = map() else { return };
-    let here = database();
-    let mut is_empty = true;
-    for note in &map.header.leftovers {
-        match note.read() {
-            Some((database, missed)) if database == here && settled.contains(&missed) => {
-                note.erase()
-            }
-            Some(_) => is_empty = false,
-            None => {}
-        }
-    }
-    // Only the postmaster adds some, when nobody else is there.
-    if is_empty {
-        map.header.has_leftovers.store(0, Ordering::Release);
+    for leftover in settled {
+        leftover.note.erase();
+        map.header.count.fetch_sub(1, Ordering::AcqRel);
     }
 }

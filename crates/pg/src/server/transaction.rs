@@ -175,3 +175,17 @@ pub fn invalidate(table: pg_sys::Oid) {
         }
     }
 }
+
+/// Tells all backends at once, whatever becomes of this transaction, that what they remember about `table` is wrong.
+pub fn invalidate_now(table: pg_sys::Oid) {
+    // SAFETY: a global of the process; the message is plain data, which is copied into the shared queue. All bytes zero is valid for its padding.
+    unsafe {
+        let mut message: pg_sys::SharedInvalidationMessage = std::mem::zeroed();
+        message.rc = pg_sys::SharedInvalRelcacheMsg {
+            id: pg_sys::SHAREDINVALRELCACHE_ID as pg_sys::int8,
+            dbId: pg_sys::MyDatabaseId,
+            relId: table,
+        };
+        pg_sys::SendSharedInvalidMessages(&raw const message, 1);
+    }
+}

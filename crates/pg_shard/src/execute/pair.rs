@@ -18,7 +18,8 @@
 //! | lost | done, leader marked | error, leader marked | 08007, leader marked: whatever the follower has counts |
 //!
 //! If this process dies between the two sends the follower misses the write. So it is noted before, where it outlives this server's processes
-//! ([`pg::server::in_flight`]), and the follower is marked when the server starts anew.
+//! ([`pg::server::in_flight`]), and the follower is marked when the server starts anew. The note is erased when the table's mark is stored; if
+//! that fails, the note stays, and the resolver's visitor stores the mark. Without a place for a note the statement takes the other way.
 
 use super::write::commit_unknown;
 use crate::catalog::{DistributedTable, Placement};
@@ -33,7 +34,7 @@ use pg::PgError;
 use pg::SqlState;
 use pg::net::wait::clock;
 use pg::server::commit::should_stop;
-use pg::server::in_flight::{self, Missed};
+use pg::server::in_flight::{self, Found, Missed, Place};
 use pgrx::pg_sys::Oid;
 use protocol::Row;
 use shardmap::{PlacementId, ShardId};
@@ -46,6 +47,14 @@ pub(super) struct Pair<'a> {
     leader: &'a Placement,
     follower: &'a Placement,
     sessions: [SessionRef; 2],
+    place: Place,
+}
+
+/// A placement that has to be marked.
+#[derive(Clone, Copy, Debug)]
+enum Behind {
+    Leader,
+    Follower,
 }
 
 /// Where a pair's rows go.
@@ -70,6 +79,14 @@ impl<'a> Pair<'a> {
         if leader.node == follower.node {
             return Ok(None);
         }
+        let place = match in_flight::place() {
+            Found::Free(place) => place,
+            Found::Taken => return Ok(None),
+            Found::Left => {
+                health::announce_leftovers();
+                return Ok(None);
+            }
+        };
         // The other way tries anew to connect before it decides anything.
         if pool::seems_silent(&leader.node) || pool::seems_silent(&follower.node) {
             return Ok(None);
@@ -87,7 +104,7 @@ impl<'a> Pair<'a> {
         else {
             return Ok(None);
         };
-        Ok(Some(Self { table, index, leader, follower, sessions: [first, second] }))
+        Ok(Some(Self { table, index, leader, follower, sessions: [first, second], place }))
     }
 
     /// Runs the statement; returns how many rows it changed. None if the leader was lost before anything was decided:
@@ -127,17 +144,48 @@ impl<'a> Pair<'a> {
         }
     }
 
-    /// The table in the header.
+    /// The table in the header; a placement that cannot be marked now will be.
     fn commit(&self, request: &Request<'_>, changed: u64, took: Duration) -> Result<u64, PgError> {
+        // Before a session is lost, and with it what it knows of the node's process.
+        let missed = [self.leader, self.follower].map(|placement| self.missed(placement));
+        let noted = self.place.note(missed[Behind::Follower as usize]);
+        let (behind, outcome) = self.decide(request, changed, took);
+        if let Some(behind) = behind {
+            fault::point("pair_mark");
+            let placement = match behind {
+                Behind::Leader => self.leader,
+                Behind::Follower => self.follower,
+            };
+            if let Err(error) = self.mark(placement) {
+                noted.leave(missed[behind as usize]);
+                health::announce_leftovers();
+                return Err(error);
+            }
+        }
+        noted.settle();
+        outcome
+    }
+
+    fn missed(&self, placement: &Placement) -> Missed {
+        let session = &self.sessions[usize::from(placement.id != self.leader.id)];
+        Missed {
+            shard: self.table.shard_id(self.index).0,
+            placement: placement.id.0,
+            node: nodes::number(&placement.node),
+            process: session.borrow_mut().process(),
+        }
+    }
+
+    /// The table in the header, but for the mark: which placement is to be marked, and what comes of the statement then.
+    fn decide(
+        &self,
+        request: &Request<'_>,
+        changed: u64,
+        took: Duration,
+    ) -> (Option<Behind>, Result<u64, PgError>) {
         let [leader, follower] = &self.sessions;
         let mut leader = leader.borrow_mut();
         let mut follower = follower.borrow_mut();
-        let _noted = in_flight::begin(Missed {
-            shard: self.table.shard_id(self.index).0,
-            placement: self.follower.id.0,
-            node: nodes::number(&self.follower.node),
-            process: follower.process(),
-        });
         let told = leader.send_release();
         fault::point("pair");
         let asked = follower.queue(request, None);
@@ -153,34 +201,38 @@ impl<'a> Pair<'a> {
             followed =
                 follower.queue(request, None).and_then(|()| follower.decide(wait, &mut |_| Ok(())));
         }
+        drop((leader, follower));
+        self.outcome(led, followed, changed)
+    }
+
+    fn outcome(
+        &self,
+        led: Result<u64, Failure>,
+        followed: Result<u64, Failure>,
+        changed: u64,
+    ) -> (Option<Behind>, Result<u64, PgError>) {
         match (led, followed) {
-            (Ok(_), Ok(same)) if same == changed => Ok(changed),
+            (Ok(_), Ok(same)) if same == changed => (None, Ok(changed)),
             (Ok(_), Ok(other)) => {
                 pg::sys::error::warning(super::write::other_count(other, changed, self.follower));
-                self.mark(self.follower)?;
-                Ok(changed)
+                (Some(Behind::Follower), Ok(changed))
             }
             (Ok(_), Err(Failure::Statement(error) | Failure::Lost(error))) => {
                 pg::sys::error::warning(pool::connection_failed(&self.follower.node, &error));
-                self.mark(self.follower)?;
-                Ok(changed)
+                (Some(Behind::Follower), Ok(changed))
             }
             (Err(Failure::Statement(error)), followed) => {
-                if !matches!(followed, Err(Failure::Statement(_))) {
-                    self.mark(self.follower)?;
-                }
-                Err(self.tell(error, self.leader))
+                let is_equal = matches!(followed, Err(Failure::Statement(_)));
+                let behind = if is_equal { None } else { Some(Behind::Follower) };
+                (behind, Err(self.tell(error, self.leader)))
             }
             (Err(Failure::Lost(lost)), followed) => {
                 pg::sys::error::warning(pool::connection_failed(&self.leader.node, &lost));
-                self.mark(self.leader)?;
-                match followed {
-                    Ok(rows) => Ok(rows),
-                    Err(Failure::Statement(error)) => Err(self.tell(error, self.follower)),
-                    Err(Failure::Lost(error)) => {
-                        Err(commit_unknown(self.table, self.follower, &error))
-                    }
-                }
+                let outcome = followed.map_err(|failure| match failure {
+                    Failure::Statement(error) => self.tell(error, self.follower),
+                    Failure::Lost(error) => commit_unknown(self.table, self.follower, &error),
+                });
+                (Some(Behind::Leader), outcome)
             }
         }
     }
@@ -194,7 +246,7 @@ impl<'a> Pair<'a> {
                     "The placements of shard {} of table \"{}\" may differ: the one on \"{}\" may have missed the statement.",
                     missed[0].0.0, self.table.name, placement.node
                 ))
-                .hint("Set its shard_state to 3 and repair it with master_copy_shard_placement.")
+                .hint("It is not read, and is marked as soon as the metadata can be written. Look what the row holds before you write it again.")
         })
     }
 
