@@ -215,3 +215,46 @@ fn a_table_is_local_or_distributed_when_the_coordinator_dies_at_any_step() {
 fn a_table_is_local_or_distributed_when_a_worker_dies_at_any_step() {
     dies(Victim::Server(WORKER_1));
 }
+
+/// Whoever may create tables beside the victim's, and triggers of it, tries to pass for the capture: changes would be lost.
+#[test]
+fn what_another_role_puts_in_the_place_of_the_capture_is_not_relied_upon() {
+    let cluster = TestCluster::up(2);
+    cluster.on_all_nodes("CREATE ROLE mallory LOGIN");
+    create(&cluster);
+    let oid = cluster.text("SELECT 'big'::regclass::oid");
+    cluster.sql("GRANT CREATE ON SCHEMA public TO mallory; GRANT TRIGGER ON big TO mallory");
+    let mut mallory = cluster.session_as("mallory");
+    mallory.sql(&format!(
+        "CREATE TABLE pgs_changes_of_{oid} (id bigint); CREATE TABLE pgs_keys_of_{oid} (id bigint); \
+         CREATE VIEW held AS SELECT * FROM pgs_changes_of_{oid}; \
+         CREATE FUNCTION pgs_capture_of_{oid}() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; \
+         CREATE TRIGGER pgs_capture AFTER UPDATE ON big FOR EACH ROW EXECUTE FUNCTION pgs_capture_of_{oid}()"
+    ));
+    let mut session = cluster.new_session();
+    session.sql("SET pg_shard.fault_point = 'online_captured:kill'");
+    // It takes the way that keeps others away, and comes to no such point.
+    session.sql(&distribute(1));
+    assert_eq!(cluster.text("SELECT count(*) FROM big"), ROWS.to_string());
+    assert_eq!(cluster.assert_placements_equal("big"), ROWS as usize);
+}
+
+/// A function in an expression is the owner's, and must not run as anybody else.
+#[test]
+fn functions_of_the_owner_run_as_the_owner_alone() {
+    let cluster = TestCluster::up(2);
+    cluster.on_all_nodes("CREATE ROLE owner LOGIN; GRANT CREATE ON SCHEMA public TO owner");
+    let mut owner = cluster.session_as("owner");
+    owner.sql(
+        "CREATE FUNCTION spy(n int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS \
+           'BEGIN IF current_user <> ''owner'' THEN RAISE EXCEPTION ''as %'', current_user; END IF; RETURN n; END'; \
+         CREATE TABLE big (id int PRIMARY KEY, pad text, g int GENERATED ALWAYS AS (spy(id % 7) + spy(1)) STORED)",
+    );
+    owner.sql("CREATE INDEX by_spy ON big ((spy(id % 5) + spy(2)))");
+    owner.sql(&format!(
+        "INSERT INTO big SELECT i, repeat('x', 500) FROM generate_series(1, {ROWS}) AS i"
+    ));
+    owner.sql("SELECT create_distributed_table('big', 'id', 4)");
+    assert_eq!(owner.text("SELECT count(*) FROM big"), ROWS.to_string());
+    nothing_is_left(&cluster);
+}

@@ -61,11 +61,25 @@ impl Capture {
         Self { key, keys: name("keys"), changes: name("changes"), function: name("capture") }
     }
 
-    /// The capture of a table that is locked; none if it has not begun.
-    pub(super) fn find(oid: Oid) -> Option<Self> {
-        let schema = table::describe(oid)?.schema;
-        table::relation_oid(&schema, &format!("pgs_changes_of_{}", oid.to_u32()))?;
-        Self::of(oid)
+    /// The capture of a table that is locked; none if it has not begun. What somebody else has put in its place is not it.
+    pub(super) fn find(oid: Oid) -> Result<Option<Self>, PgError> {
+        let Some(found) = Self::of(oid) else { return Ok(None) };
+        // By a snapshot that is later than the worker.
+        let is_there = privileged::change_as_caller(&format!(
+            "SELECT 1 FROM pg_catalog.pg_trigger AS t \
+               JOIN pg_catalog.pg_class AS c ON c.oid OPERATOR(pg_catalog.=) t.tgrelid \
+               JOIN pg_catalog.pg_proc AS p ON p.oid OPERATOR(pg_catalog.=) t.tgfoid AND p.proowner OPERATOR(pg_catalog.=) c.relowner \
+               JOIN pg_catalog.pg_class AS n ON n.relname OPERATOR(pg_catalog.=) {}::pg_catalog.name \
+                AND n.relnamespace OPERATOR(pg_catalog.=) c.relnamespace AND n.relowner OPERATOR(pg_catalog.=) c.relowner \
+              WHERE c.oid OPERATOR(pg_catalog.=) {}::pg_catalog.oid \
+                AND t.tgname OPERATOR(pg_catalog.=) 'pgs_capture'::pg_catalog.name \
+                AND t.tgenabled OPERATOR(pg_catalog.=) 'A'::pg_catalog.\"char\" \
+                AND p.proname OPERATOR(pg_catalog.=) {}::pg_catalog.name AND p.prosecdef",
+            literal(&format!("pgs_changes_of_{}", oid.to_u32())),
+            oid.to_u32(),
+            literal(&format!("pgs_capture_of_{}", oid.to_u32())),
+        ))?;
+        Ok((is_there == 1).then_some(found))
     }
 
     /// Takes the keys that were noted since the last time; tells how many.
@@ -135,7 +149,10 @@ pub(crate) fn capture(task: &str) -> bool {
         let is_local = table::describe(oid).is_some_and(|relation| relation.kind == b'r')
             && catalog::find(oid).is_none();
         match Capture::of(oid).filter(|_| is_local) {
-            Some(capture) => capture.begin(oid),
+            // What an earlier one has left is locked together with the table, which whoever waits for us may have locked too.
+            Some(capture) => {
+                attempt(&[SqlState::LOCK_NOT_AVAILABLE], || capture.begin(oid)).map(drop)
+            }
             None => Ok(()),
         }
     };
@@ -190,7 +207,9 @@ pub(crate) fn undo() -> Result<(), PgError> {
             privileged::run(&Capture::named(&schema, oid, Vec::new()).drop())
         };
         // Somebody wants it, or uses the table: the next visit tries again.
-        let _ = attempt(&[SqlState::LOCK_NOT_AVAILABLE], drop)?;
+        if let Err(error) = attempt(&[SqlState::LOCK_NOT_AVAILABLE], drop) {
+            pg::sys::error::log(error);
+        }
     }
     Ok(())
 }

@@ -53,7 +53,7 @@ pub(super) fn distribute(oid: Oid, column: &str, layout: &Layout) -> Result<bool
     background::run("pg_shard capture", &capture::argument(oid))?;
     table::lock_relation(oid, RelationLock::ShareUpdateExclusive);
     catalog::forget(Some(oid));
-    let Some(capture) = Capture::find(oid) else { return Ok(false) };
+    let Some(capture) = Capture::find(oid)? else { return Ok(false) };
     fault::point("online_captured");
     let phase = phase.followed_by(Phase::RelocationFill);
     let staging = Staging::create(oid, column, layout)?;
@@ -94,13 +94,14 @@ fn is_possible(oid: Oid) -> Result<bool, PgError> {
     }
     let sql = format!(
         "SELECT c.relkind = 'r' AND c.relpersistence = 'p' AND NOT c.relispartition AND NOT c.relhassubclass AND c.relam = 2 \
-            AND NOT (c.relrowsecurity AND c.relforcerowsecurity) AND pg_relation_size(c.oid) >= {LARGE} \
+            AND NOT (c.relrowsecurity AND c.relforcerowsecurity) AND has_schema_privilege('{}'::oid, c.relnamespace, 'CREATE') AND pg_relation_size(c.oid) >= {LARGE} \
             AND NOT EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhrelid = c.oid) \
             AND NOT EXISTS (SELECT FROM pg_constraint AS k WHERE k.contype = 'f' AND c.oid IN (k.conrelid, k.confrelid)) \
             AND NOT EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' \
                               AND l.relation = c.oid AND l.mode <> 'AccessShareLock' \
                               AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())) \
            FROM pg_class AS c WHERE c.oid = '{}'::oid",
+        table::current_role().to_u32(),
         oid.to_u32()
     );
     let found = privileged::read_as_superuser(|client| {

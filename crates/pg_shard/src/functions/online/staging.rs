@@ -43,10 +43,15 @@ impl Staging {
         let short = format!("pgs_staging_of_{}", of.to_u32());
         let name = format!("{}.{}", quote(&relation.schema), quote(&short));
         let local = qualified_name(of);
-        let owner = quote(&table::role_name(table::owner_of(of)?));
-        privileged::run(&format!(
-            "CREATE TABLE {name} (LIKE {local} INCLUDING GENERATED INCLUDING INDEXES); ALTER TABLE {name} OWNER TO {owner}"
+        // Expressions of indexes and columns may be evaluated: functions of the table's owner must not run in anybody else's name.
+        privileged::run_as_caller(&format!(
+            "CREATE TABLE {name} (LIKE {local} INCLUDING GENERATED INCLUDING INDEXES)"
         ))?;
+        let owner = table::owner_of(of)?;
+        if owner != table::current_role() {
+            let owner = quote(&table::role_name(owner));
+            privileged::run(&format!("ALTER TABLE {name} OWNER TO {owner}"))?;
+        }
         let oid = table::relation_oid(&relation.schema, &short)
             .ok_or_else(|| PgError::internal("the staging table has vanished"))?;
         let columns = copied_columns(of).iter().map(|(_, name)| quote(name)).collect();
@@ -75,8 +80,11 @@ impl Staging {
         }
         let Self { local, name, .. } = self;
         let keys = &capture.keys;
-        let each: Vec<String> =
-            capture.key.iter().map(|it| format!("pgs_key.{it} = pgs_row.{it}")).collect();
+        let each: Vec<String> = capture
+            .key
+            .iter()
+            .map(|it| format!("pgs_key.{it} OPERATOR(pg_catalog.=) pgs_row.{it}"))
+            .collect();
         let matches = each.join(" AND ");
         let columns = self.columns.join(", ");
         let of_row: Vec<String> = self.columns.iter().map(|it| format!("pgs_row.{it}")).collect();
