@@ -1,23 +1,56 @@
 //! How two placements of a shard differ, found without sending their rows.
 //!
-//! Both nodes hash each row and sum the hashes by *bucket*: the hash's lowest bits. Buckets with different counts or sums hold
-//! different rows; for these alone the nodes then name each row's hash and place. A row needs no key for that: what is compared
-//! are multisets. The idea is that of anti-entropy with hash trees (Dynamo, 2007), with a tree of two levels.
+//! Both nodes hash each row and sum the hashes by *bucket*: the lowest bits of the key's hash, or of the row's. Buckets with
+//! different counts or sums hold different rows; for these alone the nodes sum by smaller buckets if that is cheap, and then name
+//! each row's hash and place. A row needs no key for that: what is compared are multisets. The idea is that of anti-entropy with
+//! hash trees (Dynamo, 2007), with a tree of two or three levels.
 
 use std::collections::HashMap;
 
 /// How many rows a bucket should have: few, so that little is looked at twice, but enough that buckets are fewer bytes than rows.
 const ROWS_IN_A_BUCKET: u64 = 64;
 
-/// The most buckets; a digest of all is some 10 MB then.
+/// The most buckets; a digest of all is some 8 MB then.
 const MOST_BUCKETS: u64 = 1 << 18;
 
-/// How many buckets a shard of so many rows is cut into: a power of two.
-pub fn buckets_for(rows: u64) -> u64 {
-    (rows / ROWS_IN_A_BUCKET).next_power_of_two().clamp(64, MOST_BUCKETS)
+/// How many rows a bucket of the first of two levels should have.
+const ROWS_AT_FIRST: u64 = 256;
+
+/// The most buckets of the first of two levels: a node's table of them fits in the cache of a core.
+const MOST_AT_FIRST: u64 = 1 << 14;
+
+/// How many buckets of the second level a bucket of the first one has.
+const FINER: u64 = 16;
+
+/// Into how many buckets a placement is cut: powers of two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Levels {
+    /// Of all rows.
+    pub first: u64,
+    /// Of the rows in buckets that differ; the same as `first` if these are not looked at once more.
+    pub last: u64,
 }
 
-/// What a placement holds, by bucket: how many rows, and the sum of their hashes.
+impl Levels {
+    /// One level, for rows whose buckets cost as much to tell as their hashes.
+    pub fn single(rows: u64) -> Self {
+        let buckets = buckets_for(rows, ROWS_IN_A_BUCKET, MOST_BUCKETS);
+        Self { first: buckets, last: buckets }
+    }
+
+    /// Two levels, for rows whose buckets are told quickly: fewer buckets, and in the end fewer rows that are named.
+    pub fn cheap_to_refine(rows: u64) -> Self {
+        let first = buckets_for(rows, ROWS_AT_FIRST, MOST_AT_FIRST);
+        Self { first, last: first * FINER }
+    }
+}
+
+fn buckets_for(rows: u64, each: u64, most: u64) -> u64 {
+    (rows / each).next_power_of_two().clamp(64, most)
+}
+
+/// What a placement holds, by bucket: how many rows, and the sum of their hashes. Where no two rows are equal the sum may be the
+/// exclusive or of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Digest(HashMap<u64, (u64, i128)>);
 
@@ -200,8 +233,11 @@ mod tests {
 
     #[test]
     fn buckets_are_a_power_of_two_within_bounds() {
-        assert_eq!(buckets_for(0), 64);
-        assert_eq!(buckets_for(64 * 1000), 1024);
-        assert_eq!(buckets_for(u64::MAX / 2), MOST_BUCKETS);
+        assert_eq!(Levels::single(0), Levels { first: 64, last: 64 });
+        assert_eq!(Levels::single(64 * 1000), Levels { first: 1024, last: 1024 });
+        assert_eq!(Levels::single(u64::MAX / 2), Levels { first: 1 << 18, last: 1 << 18 });
+        assert_eq!(Levels::cheap_to_refine(0), Levels { first: 64, last: 1024 });
+        assert_eq!(Levels::cheap_to_refine(256 * 1000), Levels { first: 1024, last: 1 << 14 });
+        assert_eq!(Levels::cheap_to_refine(u64::MAX / 2), Levels { first: 1 << 14, last: 1 << 18 });
     }
 }

@@ -3,18 +3,18 @@
 //! The nodes do the work in plain SQL (no library is needed there), both at the same time. No code of users runs: only types of a
 //! superuser's making have output functions of their own.
 
-use crate::catalog::{DistributedTable, quote};
+use super::hashing::Hashing;
+use crate::catalog::DistributedTable;
 use crate::functions::literal;
 use crate::naming::tell_as_table;
 use crate::session::pool::{self, SessionRef, Stale};
 use crate::session::{Failure, NoSession, Request, Sql};
 use crate::transaction::{self, NodeFailure};
-use pg::catalog::table::{column_type, columns};
 use pg::server::transaction::Isolation;
 use pg::{PgError, SqlState};
 use protocol::Arguments;
 use shardmap::NodeAddress;
-use shardmap::difference::{Difference, Digest, Row, buckets_for};
+use shardmap::difference::{Difference, Digest, Levels, Row};
 
 /// Where more may be found.
 pub(crate) const CONSULT_LOGS: &str = "Consult recent messages in the server logs for details.";
@@ -98,32 +98,39 @@ impl Pair<'_> {
     ///
     /// The sessions act as the owner: whatever stands in the shard's place by now runs functions of nobody else.
     pub(crate) fn difference(&self, rows: u64) -> Result<Option<Difference>, PgError> {
-        let (rows_of, mask) = (hashed(self.table, &self.shard()), buckets_for(rows) - 1);
-        let question = format!(
-            "SELECT concat_ws(' ', h & {mask}, count(*), sum(h)) FROM ({rows_of}) AS r GROUP BY h & {mask}"
-        );
-        let [source, target] = self.ask_both(&question)?.map(|lines| {
-            let mut digest = Digest::default();
-            lines.iter().all(|line| digest.add(line)).then_some(digest)
-        });
-        let (Some(source), Some(target)) = (source, target) else { return Ok(None) };
-        let differing = source.differing(&target);
+        let hashing = Hashing::of(self.table, self.shard());
+        let Levels { first, last } = hashing.levels(rows);
+        let Some([mut source, mut target]) = self.digests(&hashing.digest(first, None))? else {
+            return Ok(None);
+        };
+        let mut differing = source.differing(&target);
+        let all = source.rows();
+        if !differing.is_empty() && first < last {
+            let finer = hashing.digest(last, Some((first, &differing)));
+            let Some(digests) = self.digests(&finer)? else { return Ok(None) };
+            [source, target] = digests;
+            differing = source.differing(&target);
+        }
         if differing.is_empty() {
             return Ok(Some(Difference::default()));
         }
         // To name rows and to look for them costs more than to copy them when it is about many.
-        if source.rows_in(&differing) > 1000 + source.rows() / 4 {
+        if source.rows_in(&differing) > 1000 + all / 4 {
             return Ok(None);
         }
-        let list: Vec<String> = differing.iter().map(u64::to_string).collect();
-        let question = format!(
-            "SELECT concat_ws(' ', h, place) FROM ({rows_of}) AS r WHERE h & {mask} = ANY ('{{{}}}')",
-            list.join(",")
-        );
         let [source, target] = self
-            .ask_both(&question)?
+            .ask_both(&hashing.rows_in(last, &differing))?
             .map(|lines| lines.iter().filter_map(|line| Row::parse(line)).collect::<Vec<Row>>());
         Ok(Some(Difference::of(source, target)))
+    }
+
+    /// The digests of the two placements; none if one cannot be read.
+    fn digests(&self, question: &str) -> Result<Option<[Digest; 2]>, PgError> {
+        let [source, target] = self.ask_both(question)?.map(|lines| {
+            let mut digest = Digest::default();
+            lines.iter().all(|line| digest.add(line)).then_some(digest)
+        });
+        Ok(source.zip(target).map(|(source, target)| [source, target]))
     }
 
     fn shard(&self) -> String {
@@ -157,7 +164,9 @@ impl Pair<'_> {
     fn answer(&self, node: &NodeAddress, session: &SessionRef) -> Result<Vec<String>, NodeFailure> {
         let mut lines = Vec::new();
         let outcome = session.borrow_mut().finish(&mut |row| {
-            lines.extend(row.first_text());
+            if let Some(text) = row.first_text() {
+                lines.extend(text.lines().map(str::to_owned));
+            }
             Ok(())
         });
         outcome.map_err(|failure| self.failed(node, failure))?;
@@ -195,51 +204,6 @@ impl Pair<'_> {
             }
         }
     }
-}
-
-/// Types whose hash tells values apart that look different, by OID: bool, bytea, "char", name, int8, int2, int4, text, oid,
-/// date, time, timestamp, timestamptz, varchar, uuid.
-const EXACT: [u32; 15] = [16, 17, 18, 19, 20, 21, 23, 25, 26, 1082, 1083, 1114, 1184, 1043, 2950];
-
-/// The OID of numeric.
-const NUMERIC: u32 = 1700;
-
-/// So many columns may count twice: a row of expressions has 1664 at most, and a table 1600 columns.
-const SCALES: usize = 32;
-
-/// Collations in which only texts of the same bytes are equal: none, default, C, POSIX.
-const EXACT_COLLATIONS: [u32; 4] = [0, 100, 950, 951];
-
-/// Each row's hash and place.
-///
-/// Values are hashed as they are where that is exact, and as text otherwise, which takes twice as long.
-fn hashed(table: &DistributedTable, shard: &str) -> String {
-    let (mut exact, mut others, mut scales) = (Vec::new(), Vec::new(), 0);
-    for column in columns(table.oid) {
-        let (type_oid, _, collation) = column_type(table.oid, column.number);
-        let is_exact =
-            EXACT.contains(&type_oid.to_u32()) && EXACT_COLLATIONS.contains(&collation.to_u32());
-        let name = format!("pgs_row.{}", quote(&column.name));
-        if type_oid.to_u32() == NUMERIC && scales < SCALES {
-            scales += 1;
-            // 1.0 and 1.00 have one hash, and different scales.
-            exact.extend([name.clone(), format!("scale({name})")]);
-        } else if is_exact {
-            exact.push(name);
-        } else {
-            others.push(name);
-        }
-    }
-    let of_others = match others.is_empty() {
-        true => "0".to_owned(),
-        false => format!("hashtextextended(ROW({})::text, 0)", others.join(", ")),
-    };
-    let hash = match exact.is_empty() {
-        true => of_others,
-        false => format!("hash_record_extended(ROW({}), {of_others})", exact.join(", ")),
-    };
-    // Without OFFSET the planner would have the hash computed each time that it is named.
-    format!("SELECT {hash} AS h, pgs_row.ctid AS place FROM ONLY {shard} AS pgs_row OFFSET 0")
 }
 
 /// What a node's failure is to whoever wants a placement repaired or compared.

@@ -3,6 +3,9 @@
 /// Comparing placements.
 mod compare;
 
+/// What nodes compute for that.
+mod hashing;
+
 /// Looking whether they are equal.
 mod check;
 
