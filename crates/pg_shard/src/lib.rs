@@ -12,6 +12,9 @@ mod client_decision;
 /// What a distributed table carries itself.
 mod mark;
 
+/// Security labels, which carry it.
+mod security_label;
+
 /// The nodes, and where they are reached.
 mod nodes;
 
@@ -98,7 +101,7 @@ static PG_SHARD: PgShard = PgShard;
 
 #[pg_guard]
 extern "C-unwind" fn _PG_init() {
-    pg::catalog::mark::register(mark::check_label);
+    pg::catalog::mark::register(security_label::check);
     settings::define();
     settings::define_sharing();
     // Our workers would keep databases open that pg_upgrade drops, and locks that pg_dump takes would be taken on the nodes.

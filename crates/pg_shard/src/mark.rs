@@ -8,11 +8,10 @@
 //!
 //! The access method ([`pg::catalog::mark`]) keeps out sessions that have not our hooks.
 
-use crate::catalog;
+use pg::PgError;
 use pg::catalog::mark;
 use pg::catalog::privileged;
 use pg::catalog::table;
-use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use pgrx::prelude::*;
 use std::cell::Cell;
@@ -122,30 +121,6 @@ pub(crate) fn while_dropping<T>(oid: Oid, body: impl FnOnce() -> T) -> T {
     let value = body();
     DROPPED.set(before);
     value
-}
-
-/// SECURITY LABEL, by hand or from a dump.
-pub(crate) fn check_label(table: Option<Oid>) -> Result<(), PgError> {
-    let Some(oid) = table else {
-        return Err(PgError::unsupported(
-            "security labels of pg_shard are for tables only",
-            "They come with dumps of distributed tables.",
-        ));
-    };
-    if !table::is_superuser() {
-        return Err(PgError::new(
-            SqlState::INSUFFICIENT_PRIVILEGE,
-            "must be superuser to set a security label of pg_shard",
-        ));
-    }
-    match catalog::find(oid) {
-        Some(known) if !known.is_detached() => Err(PgError::new(
-            SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
-            format!("table \"{}\" is distributed already", known.name),
-        )
-        .hint("Restore into an empty database, or drop the table first.")),
-        _ => Ok(()),
-    }
 }
 
 /// Called for rows of the metadata that are written by hand, and by `after_restore`; a table that came with a dump is marked
