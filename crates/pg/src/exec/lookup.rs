@@ -11,7 +11,6 @@
 //! hashed; both sides are hashed as a hash join would do it (`src/backend/executor/nodeHash.c`).
 
 use crate::exec::rows::RowStore;
-use crate::exec::scan_io::ScanIo;
 use crate::sys::error::PgError;
 use crate::sys::node::{self, Visit};
 use crate::sys::unguarded;
@@ -20,7 +19,7 @@ use pgrx::pg_sys::{self, Datum, NodeTag, Oid};
 use std::ffi::c_int;
 
 /// Fewer rows than that are filtered as fast as they are found.
-const FEW_ROWS: u64 = 64;
+pub(super) const FEW_ROWS: u64 = 64;
 
 /// How many bytes a page has before another is begun.
 const PAGE: usize = 4096;
@@ -59,8 +58,8 @@ pub(crate) struct SortedRows {
     loaded: Option<usize>,
     buffer: Vec<u64>,
     /// A row with its hash before its columns.
-    slot: *mut pg_sys::TupleTableSlot,
-    search: Search,
+    pub(super) slot: *mut pg_sys::TupleTableSlot,
+    pub(super) search: Search,
 }
 
 /// A page: in memory, or at a place of the file.
@@ -72,7 +71,7 @@ struct Page {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Search {
+pub(super) enum Search {
     /// The value has to be computed.
     NotBegun,
     /// From there on: page and byte.
@@ -93,91 +92,8 @@ impl Lookup {
     }
 }
 
-impl ScanIo {
-    /// Rows that are kept could be found by value.
-    pub fn can_look_up(&mut self) -> bool {
-        if matches!(self.lookup, Lookup::Unknown) {
-            // SAFETY: the node was initialised by `begin`; what is looked up lives in the query's memory.
-            let keys = unsafe {
-                let before = pg_sys::MemoryContextSwitchTo(self.query_memory());
-                let keys = keys_of(self.node());
-                pg_sys::MemoryContextSwitchTo(before);
-                keys
-            };
-            self.lookup = if keys.is_empty() { Lookup::Impossible } else { Lookup::Possible(keys) };
-        }
-        matches!(self.lookup, Lookup::Possible(_)) && self.rows().borrow().kept > FEW_ROWS
-    }
-
-    /// Rows are found by value now.
-    pub fn looks_up(&self) -> bool {
-        matches!(self.lookup, Lookup::Ready(..))
-    }
-
-    /// Puts the kept rows in order. They are all there is.
-    pub fn sort_kept(&mut self) -> Result<(), PgError> {
-        let Lookup::Possible(keys) = std::mem::take(&mut self.lookup) else { return Ok(()) };
-        let rows = self.rows();
-        let mut rows = rows.borrow_mut();
-        // SAFETY: the node and its rows are live; see `sorted`. What is made belongs to the query, whoever asks for rows,
-        // as the store does; an abort sets the owner itself.
-        let sorted = unsafe {
-            let before = pg_sys::MemoryContextSwitchTo(self.query_memory());
-            let owner = pg_sys::CurrentResourceOwner;
-            pg_sys::CurrentResourceOwner = rows.owner;
-            let sorted = sorted(self.node(), &mut rows, &keys);
-            pg_sys::CurrentResourceOwner = owner;
-            pg_sys::MemoryContextSwitchTo(before);
-            sorted
-        };
-        rows.clear();
-        self.lookup = Lookup::Ready(keys, sorted?);
-        Ok(())
-    }
-
-    /// The rows of another value are wanted.
-    pub fn look_up_again(&mut self) {
-        if let Lookup::Ready(_, rows) = &mut self.lookup {
-            rows.search = Search::NotBegun;
-        }
-    }
-
-    /// The rows are not those that are wanted any more.
-    pub fn forget_found(&mut self) {
-        self.lookup.close();
-        self.lookup = match std::mem::take(&mut self.lookup) {
-            Lookup::Ready(keys, _) => Lookup::Possible(keys),
-            other => other,
-        };
-    }
-
-    /// Puts the next row that may equal the value in the slot; false if there is none.
-    pub fn emit_found(&mut self) -> Result<bool, PgError> {
-        let node = self.node();
-        let target = self.slot();
-        let Lookup::Ready(keys, rows) = &mut self.lookup else { return Ok(false) };
-        if rows.search == Search::NotBegun {
-            // SAFETY: the keys were made for this node.
-            rows.begin(unsafe { wanted(node, keys) });
-        }
-        let Some(row) = rows.next()? else { return Ok(false) };
-        // SAFETY: the row was put into its page as a minimal tuple of the slot's descriptor, and stays there until the
-        // next is asked for; the node's own slot was cleared before and has one column less.
-        unsafe {
-            pg_sys::ExecStoreMinimalTuple(row, rows.slot, false);
-            pg_sys::slot_getallattrs(rows.slot);
-            let natts = (*(*target).tts_tupleDescriptor).natts as usize;
-            let (values, nulls) = ((*rows.slot).tts_values, (*rows.slot).tts_isnull);
-            std::ptr::copy_nonoverlapping(values.add(1), (*target).tts_values, natts);
-            std::ptr::copy_nonoverlapping(nulls.add(1), (*target).tts_isnull, natts);
-            unguarded::store_virtual(target);
-        }
-        Ok(true)
-    }
-}
-
 /// The equalities in the node's filter by which rows can be found.
-unsafe fn keys_of(custom: *mut pg_sys::CustomScanState) -> Vec<Key> {
+pub(super) unsafe fn keys_of(custom: *mut pg_sys::CustomScanState) -> Vec<Key> {
     // SAFETY: a live node; its plan's filter is a list of conditions that must all hold.
     unsafe {
         let plan = (*custom).ss.ps.plan;
@@ -249,7 +165,7 @@ fn combined(hash: u32, more: i32) -> u32 {
 }
 
 /// The hash of the values that are wanted now; none if one is NULL, which nothing equals.
-unsafe fn wanted(custom: *mut pg_sys::CustomScanState, keys: &[Key]) -> Option<i32> {
+pub(super) unsafe fn wanted(custom: *mut pg_sys::CustomScanState, keys: &[Key]) -> Option<i32> {
     // SAFETY: the keys' expressions were made for this node; they are computed as any filter's, in the row's memory.
     unsafe {
         let context = (*custom).ss.ps.ps_ExprContext;
@@ -269,7 +185,7 @@ unsafe fn wanted(custom: *mut pg_sys::CustomScanState, keys: &[Key]) -> Option<i
 }
 
 /// The rows of the store in the order of their hashes, without those that nothing equals.
-unsafe fn sorted(
+pub(super) unsafe fn sorted(
     custom: *mut pg_sys::CustomScanState,
     rows: &mut RowStore,
     keys: &[Key],
@@ -417,7 +333,7 @@ impl Filler {
 }
 
 impl SortedRows {
-    fn begin(&mut self, hash: Option<i32>) {
+    pub(super) fn begin(&mut self, hash: Option<i32>) {
         self.search = match hash {
             None => Search::Over,
             Some(hash) => {
@@ -429,7 +345,7 @@ impl SortedRows {
     }
 
     /// The next row that is searched for.
-    fn next(&mut self) -> Result<Option<pg_sys::MinimalTuple>, PgError> {
+    pub(super) fn next(&mut self) -> Result<Option<pg_sys::MinimalTuple>, PgError> {
         let Search::At(hash, mut number, mut at) = self.search else { return Ok(None) };
         while number < self.pages.len() {
             let words = self.page(number)?;

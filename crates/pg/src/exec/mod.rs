@@ -27,6 +27,15 @@ pub(crate) mod undecoded;
 /// Kept rows that are found by value.
 pub(crate) mod lookup;
 
+/// A scan's rows, found so.
+mod scan_lookup;
+
+/// Rows that are kept here while they are sent along by number.
+pub(crate) mod numbered;
+
+/// A scan's numbered rows.
+mod scan_numbered;
+
 /// Sorted streams of remote rows.
 pub mod merge;
 

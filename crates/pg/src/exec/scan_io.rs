@@ -1,8 +1,8 @@
 //! What a scan is, and what it may ask of the executor.
 
 use crate::exec::lookup::Lookup;
+use crate::exec::numbered::Numbered;
 use crate::exec::rows::{self, Codecs, RowStore};
-use crate::path::numbered::Numbered;
 use crate::sys::error::PgError;
 use crate::sys::node;
 use crate::sys::plan::Source;

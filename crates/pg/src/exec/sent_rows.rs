@@ -1,7 +1,8 @@
 //! Rows of child plans that are sent along with the statements of the nodes: as arrays, or split by shard.
 
+use crate::exec::numbered::too_much_to_send;
 use crate::exec::scan_io::{ChildRows, CopyBatch, ScanIo, Seal, next_row};
-use crate::sys::error::{PgError, SqlState};
+use crate::sys::error::PgError;
 use crate::sys::node;
 use crate::sys::plan::Spread;
 use crate::sys::value::Encoder;
@@ -12,15 +13,6 @@ use std::rc::Rc;
 
 /// More bytes than that are not sent along: a node takes a gigabyte in one message, and they are held in memory here.
 const MOST_SENT: usize = 768 * 1024 * 1024;
-
-pub(crate) fn too_much_to_send() -> PgError {
-    PgError::new(
-        SqlState::PROGRAM_LIMIT_EXCEEDED,
-        "too many rows to send to the workers for a join",
-    )
-    .detail("The planner expected far less of the smaller side of the join.")
-    .hint("ANALYZE the tables, or SET pg_shard.enable_pushdown = off to join on the coordinator.")
-}
 
 /// The elements of an array, or of a domain over one.
 ///

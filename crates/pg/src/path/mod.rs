@@ -27,9 +27,6 @@ pub(crate) mod lock_join;
 /// Joins of rows that are read here with what the workers find for them.
 pub mod lookup_join;
 
-/// Rows that are kept here while they are sent along by number.
-pub(crate) mod numbered;
-
 /// Joins of rows that move from worker to worker.
 pub(crate) mod repartition;
 

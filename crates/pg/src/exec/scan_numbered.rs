@@ -1,96 +1,13 @@
-//! A child's rows that are kept here, while some of their columns go to the nodes as arrays together with numbers: what the
-//! nodes answer is said of these numbers.
+//! A scan's numbered rows: what a scan asks of [`super::numbered`].
 //!
-//! `ScanIo::read_arrays` reads the child; the rows are kept in a tuplestore, in memory up to work_mem and then on disk, and
-//! come out of it in the order in which they were read. A number stands for one of them, counted from zero, or for all that
-//! agree in what is sent, which then goes once.
+//! `ScanIo::read_arrays` reads the child's rows into them.
 
+use crate::exec::numbered::{Numbered, Sent};
 use crate::exec::rows::RowStore;
 use crate::exec::scan_io::ScanIo;
-use crate::exec::sent_rows::too_much_to_send;
-use crate::sys::error::PgError;
 use crate::sys::node;
 use crate::sys::unguarded;
-use crate::sys::value::Encoder;
-use crate::sys::version;
-use pgrx::pg_sys::{self, Datum, Oid};
-use protocol::Arguments;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-
-/// The rows.
-pub(crate) struct Numbered {
-    /// Which columns of the child are sent; the number follows them.
-    columns: Vec<usize>,
-    pub(crate) rows: RowStore,
-    /// What has been sent, if rows that agree have one number.
-    sent: Option<Sent>,
-    /// For rows that are taken out.
-    slot: *mut pg_sys::TupleTableSlot,
-    /// For a row of the scan that has come before its turn.
-    held: *mut pg_sys::TupleTableSlot,
-}
-
-/// What has been sent of rows that are kept.
-#[derive(Default)]
-struct Sent {
-    /// The number of each.
-    numbers: HashMap<Arguments, i32>,
-    /// The number of each row.
-    of_rows: Vec<i32>,
-}
-
-impl Numbered {
-    /// The types of what is sent.
-    ///
-    /// # Safety
-    ///
-    /// The child's live descriptor.
-    pub(crate) unsafe fn types(&self, descriptor: pg_sys::TupleDesc) -> Vec<Oid> {
-        let type_of = |column: &usize| {
-            // SAFETY: the planner has found the columns among the child's.
-            unsafe { (*version::attribute(descriptor, *column)).atttypid }
-        };
-        self.columns.iter().map(type_of).chain([pg_sys::INT4OID]).collect()
-    }
-
-    /// The child's column that is sent in this place; none if that is the number.
-    pub(crate) fn column(&self, place: usize) -> Option<usize> {
-        self.columns.get(place).copied()
-    }
-
-    /// Keeps the child's next row, and tells its number; none if what would be sent of it has been sent.
-    ///
-    /// # Safety
-    ///
-    /// A live, filled slot of the child, and encoders for the columns that are sent.
-    pub(crate) unsafe fn keep(
-        &mut self,
-        slot: *mut pg_sys::TupleTableSlot,
-        encoders: &[Encoder],
-    ) -> Result<Option<i32>, PgError> {
-        let row = i32::try_from(self.rows.kept).map_err(|_| too_much_to_send())?;
-        // SAFETY: the caller vouches for the slot.
-        unsafe { self.rows.keep_slot(slot) };
-        let Some(sent) = &mut self.sent else { return Ok(Some(row)) };
-        let mut key = Arguments::bare();
-        for (column, encoder) in self.columns.iter().zip(encoders) {
-            // SAFETY: the caller vouches for the slot and the encoders.
-            unsafe {
-                let is_null = *(*slot).tts_isnull.add(*column);
-                let value = (!is_null).then(|| *(*slot).tts_values.add(*column));
-                encoder.append(value, &mut key);
-            }
-        }
-        let next = sent.numbers.len() as i32;
-        let (number, is_new) = match sent.numbers.entry(key) {
-            Entry::Occupied(known) => (*known.get(), false),
-            Entry::Vacant(place) => (*place.insert(next), true),
-        };
-        sent.of_rows.push(number);
-        Ok(is_new.then_some(number))
-    }
-}
+use pgrx::pg_sys::{self, Datum};
 
 impl ScanIo {
     /// The first child's rows are kept; these columns of them are sent, with numbers: one for all rows that agree in
