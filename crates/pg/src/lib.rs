@@ -9,7 +9,7 @@
 //!   above it, up to the next guard or to PostgreSQL, hold nothing to drop.
 //! * No panic passes a guard: its frame may not unwind, and the process would abort. So a function of ours that PostgreSQL
 //!   calls is plain and calls `mod raw` only, or keeps panics in: it turns them, and our own [`error::PgError`]s, back at
-//!   [`error::boundary`], or carries them past PostgreSQL's frames as `node.rs` does for visitors of trees.
+//!   [`boundary`](sys::boundary), or carries them past PostgreSQL's frames as `node.rs` does for visitors of trees.
 //! * What recurses by the depth of a statement checks the stack, and holds no guard at each level.
 //!
 //! A backend is one thread; nothing here may be called from another.

@@ -711,7 +711,7 @@ pub unsafe extern "C-unwind" fn pg_shard_aggregate_definition(
 ) -> Datum {
     // SAFETY: PostgreSQL's live call information with two arguments, of a STRICT function.
     unsafe {
-        crate::sys::error::boundary(|| {
+        crate::sys::boundary::boundary(|| {
             let text = |index: usize| {
                 let value = (*(*call).args.as_ptr().add(index)).value;
                 node::text_of(pg_sys::text_to_cstring(value.cast_mut_ptr()))

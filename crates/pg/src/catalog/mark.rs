@@ -5,7 +5,8 @@
 //! The label is dumped with the table, by its name, and goes with it when it is dropped.
 
 use crate::exec::trigger_rows;
-use crate::sys::error::{PgError, SqlState, boundary};
+use crate::sys::boundary::boundary;
+use crate::sys::error::{PgError, SqlState};
 use crate::sys::node;
 use pgrx::pg_sys::{self, Datum, Oid};
 use std::ffi::{CStr, c_char, c_int};

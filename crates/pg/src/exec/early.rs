@@ -13,7 +13,7 @@
 //! PostgreSQL locks rows when they are fetched. Its scans that lock have the nodes take their snapshots, and execute nothing yet.
 
 use crate::exec::scan;
-use crate::sys::error::boundary;
+use crate::sys::boundary::boundary;
 use crate::sys::node;
 use crate::sys::version::walkers;
 use crate::time::aged;

@@ -3,7 +3,8 @@
 //! Changes that wait for the rest of their statement (see [`super::row_changes`]) are sent when PostgreSQL has run it to its end,
 //! and before it fires AFTER triggers, which see them.
 
-use crate::sys::error::{PgError, boundary};
+use crate::sys::boundary::boundary;
+use crate::sys::error::PgError;
 use pgrx::pg_sys;
 use std::sync::OnceLock;
 

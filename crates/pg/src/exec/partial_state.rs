@@ -12,7 +12,8 @@
 //! any call and end with the query.
 
 use crate::catalog::definition::{self, Aggregate};
-use crate::sys::error::{PgError, SqlState, boundary};
+use crate::sys::boundary::boundary;
+use crate::sys::error::{PgError, SqlState};
 use crate::sys::node;
 use crate::sys::value::{FIRST_USER_OID, TextStyle};
 use crate::sys::version::{self, SearchPath};

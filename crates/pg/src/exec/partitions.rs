@@ -13,10 +13,12 @@
 //! ends speak the encoding of the same client, the coordinator.
 
 use crate::extension::extension;
-use crate::sys::error::{PgError, SqlState, boundary};
+use crate::sys::boundary::boundary;
+use crate::sys::decoder::Decoder;
+use crate::sys::error::{PgError, SqlState};
 use crate::sys::node;
 use crate::sys::unguarded;
-use crate::sys::value::{Decoder, Encoder, Hasher};
+use crate::sys::value::{Encoder, Hasher};
 use crate::sys::version;
 use pgrx::pg_sys::{self, Datum, NodeTag, Oid};
 use protocol::Arguments;

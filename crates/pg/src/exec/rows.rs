@@ -3,10 +3,11 @@
 
 use crate::exec::undecoded::Undecoded;
 use crate::read::tid;
+use crate::sys::decoder::Decoder;
 use crate::sys::error::PgError;
 use crate::sys::plan::{Source, StateKind};
 use crate::sys::unguarded::client_encoding;
-use crate::sys::value::{Decoder, Encoder, FIRST_USER_OID, Hasher, is_binary_safe, make_bytea};
+use crate::sys::value::{Encoder, FIRST_USER_OID, Hasher, is_binary_safe, make_bytea};
 use crate::sys::version;
 use pgrx::pg_sys::{self, Datum, Oid};
 use protocol::Row;

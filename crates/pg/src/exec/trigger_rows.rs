@@ -8,7 +8,8 @@
 //!
 //! A place's offset is the number of a [`Segment`], its block the number of the row in there.
 
-use crate::sys::error::{PgError, boundary};
+use crate::sys::boundary::boundary;
+use crate::sys::error::PgError;
 use crate::sys::unguarded;
 use pgrx::pg_sys::{self, Oid};
 use std::cell::RefCell;

@@ -15,7 +15,7 @@ use crate::path::repartition::{self, Side};
 use crate::path::sorted;
 use crate::read::facts::{is_deterministic, strip_relabel};
 use crate::read::tid;
-use crate::sys::error::boundary;
+use crate::sys::boundary::boundary;
 use crate::sys::node::{self, Visit};
 use crate::sys::plan::Spread;
 use crate::sys::previous::previous;

@@ -19,7 +19,8 @@ use crate::path::remote::{Broadcast, Column, Condition, Item, Remote, columns_in
 use crate::path::subselect;
 use crate::print::template::with_portable_output;
 use crate::print::verify_scan;
-use crate::sys::error::{PgError, boundary};
+use crate::sys::boundary::boundary;
+use crate::sys::error::PgError;
 use crate::sys::node::{self, Visit};
 use crate::sys::plan::{LookupJoin, LookupKind, Pieces, ShardScan, SortKey, Source};
 use crate::sys::version;

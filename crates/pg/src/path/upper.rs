@@ -8,7 +8,7 @@ use crate::path::{
     group::group,
     ordered::{limit, order},
 };
-use crate::sys::error::boundary;
+use crate::sys::boundary::boundary;
 use crate::sys::previous::previous;
 use pgrx::pg_sys;
 use std::ffi::c_void;

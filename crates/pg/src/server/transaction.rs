@@ -8,7 +8,7 @@ use crate::exec::{trigger_rows, triggers};
 use crate::extension::extension;
 use crate::server::commit;
 pub use crate::server::interrupts::is_interrupted;
-use crate::sys::error::boundary;
+use crate::sys::boundary::boundary;
 use crate::sys::unguarded;
 use crate::time::events;
 use pgrx::pg_sys;

@@ -4,7 +4,6 @@
 //! [`PgError`] carries all of them as owned Rust values through `Result`s; [`throw`] copies them into
 //! PostgreSQL's memory, drops the Rust side and only then leaves by `longjmp`.
 
-use crate::sys::caught;
 use crate::sys::unguarded::allocate;
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::CaughtError;
@@ -473,22 +472,6 @@ fn report(level: c_int, what: PgError) {
     let fields = palloc_fields(what);
     // SAFETY: below ERROR errfinish returns; the guard turns an ERROR raised while sending into a panic.
     unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| emit(level, fields)) };
-}
-
-/// Runs `body` at a border where PostgreSQL called us: an `Err` becomes PostgreSQL's ERROR with all its
-/// fields, and so does an ERROR that a guarded call turned into a panic. Other panics become an ERROR as pgrx does it.
-///
-/// # Safety
-///
-/// Called directly from an `extern "C-unwind"` function that PostgreSQL calls and whose own frame holds
-/// nothing with a destructor.
-pub unsafe fn boundary<R>(body: impl FnOnce() -> Result<R, PgError>) -> R {
-    // SAFETY: the caller vouches for the frame above.
-    match unsafe { pg_sys::panic::pgrx_extern_c_guard(|| caught::keeping(body)) } {
-        Ok(value) => value,
-        // SAFETY: as above; `error` itself is consumed before the jump.
-        Err(error) => unsafe { throw(error) },
-    }
 }
 
 /// Raises `Err` as PostgreSQL's ERROR from inside a `#[pg_extern]` function.

@@ -6,6 +6,9 @@ pub mod error;
 /// What pgrx forgets of errors.
 mod caught;
 
+/// Where PostgreSQL calls us.
+pub(crate) mod boundary;
+
 /// Nodes, lists and walks over trees.
 pub(crate) mod node;
 
@@ -20,6 +23,9 @@ pub(crate) mod custom;
 
 /// Values between datums and the wire.
 pub mod value;
+
+/// Values that a node sends.
+pub(crate) mod decoder;
 
 /// Stored values, read back.
 pub(crate) mod stored;

@@ -5,7 +5,6 @@
 //! under settings that both ends share (`settings.rs` of the extension).
 
 use crate::sys::node;
-use crate::sys::stored::Reading;
 use pgrx::pg_sys::{self, Datum, Oid};
 use protocol::Arguments;
 use std::cell::{RefCell, UnsafeCell};
@@ -136,7 +135,7 @@ impl Function {
 
 /// Types whose binary form is their datum's bytes in the network's order, so that no function is needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Plain {
+pub(super) enum Plain {
     Bool,
     Two,
     Four,
@@ -146,7 +145,7 @@ enum Plain {
 impl Plain {
     /// int2send and its kin, `src/backend/utils/adt`: each sends the value with pq_sendintN. The datums are passed
     /// by value on 64-bit machines, the only ones that we are built for.
-    fn of(type_oid: Oid) -> Option<Self> {
+    pub(super) fn of(type_oid: Oid) -> Option<Self> {
         Some(match type_oid {
             pg_sys::BOOLOID => Self::Bool,
             pg_sys::INT2OID => Self::Two,
@@ -169,7 +168,8 @@ impl Plain {
     }
 
     /// The datum, if the bytes are as many as they should be.
-    fn datum(self, bytes: &[u8]) -> Option<Datum> {
+    #[inline]
+    pub(super) fn datum(self, bytes: &[u8]) -> Option<Datum> {
         Some(match self {
             Self::Bool => Datum::from(*bytes.first()? != 0),
             Self::Two => Datum::from(i16::from_be_bytes(bytes.try_into().ok()?)),
@@ -296,71 +296,6 @@ impl Encoder {
                 self.with_bytes(value, |bytes| arguments.value(bytes))
             },
         }
-    }
-}
-
-/// How values of one type arrive from a node.
-#[derive(Debug)]
-pub(crate) struct Decoder {
-    plain: Option<Plain>,
-    form: Arriving,
-}
-
-#[derive(Debug)]
-enum Arriving {
-    Binary { function: Function, io_parameter: Oid, typmod: i32 },
-    Text(Reading),
-}
-
-impl Decoder {
-    /// Looks the type's input function up; in the current memory context, which must outlive this value.
-    pub(crate) fn new(type_oid: Oid, typmod: i32, binary: bool) -> Self {
-        if !binary {
-            return Self { plain: None, form: Arriving::Text(Reading::of(type_oid, typmod)) };
-        }
-        let (mut function, mut io_parameter) = (Oid::INVALID, Oid::INVALID);
-        // SAFETY: a syscache look-up by value.
-        unsafe {
-            pg_sys::getTypeBinaryInputInfo(type_oid, &raw mut function, &raw mut io_parameter);
-        }
-        let function = Function::look_up(function);
-        Self {
-            plain: Plain::of(type_oid),
-            form: Arriving::Binary { function, io_parameter, typmod },
-        }
-    }
-
-    /// The datum of a value's bytes, in the current memory context. `bytes` has one byte more than the value,
-    /// which is put back.
-    pub(crate) fn datum(&self, bytes: &mut [u8]) -> Datum {
-        let length = bytes.len() - 1;
-        if let Some(datum) = self.plain.and_then(|plain| plain.datum(&bytes[..length])) {
-            return datum;
-        }
-        let behind = std::mem::replace(&mut bytes[length], 0);
-        // SAFETY: a zero byte ends the value. Receive functions read the buffer, and keep nothing of it; what they
-        // change in it they put back. Input functions get a zero-terminated text that they do not change.
-        let datum = unsafe {
-            match &self.form {
-                Arriving::Binary { function, io_parameter, typmod } => {
-                    let mut buffer = pg_sys::StringInfoData {
-                        data: bytes.as_mut_ptr().cast(),
-                        len: length as i32,
-                        maxlen: length as i32 + 1,
-                        cursor: 0,
-                    };
-                    pg_sys::ReceiveFunctionCall(
-                        function.pointer(),
-                        &raw mut buffer,
-                        *io_parameter,
-                        *typmod,
-                    )
-                }
-                Arriving::Text(reading) => reading.read(bytes.as_mut_ptr().cast()),
-            }
-        };
-        bytes[length] = behind;
-        datum
     }
 }
 

@@ -540,7 +540,7 @@ pub fn receive(
 unsafe extern "C-unwind" fn feed(out: *mut c_void, least: c_int, most: c_int) -> c_int {
     // SAFETY: PostgreSQL gives a buffer of `most` bytes.
     unsafe {
-        crate::sys::error::boundary(|| {
+        crate::sys::boundary::boundary(|| {
             FEEDING.with(|feeding| {
                 let mut feeding = feeding.borrow_mut();
                 let Some(feeding) = feeding.as_mut() else { return Ok(0) };
