@@ -13,6 +13,9 @@ mod commands;
 /// Dumps and restores of the coordinator.
 mod dumps;
 
+/// A library beside objects that another script made.
+mod objects;
+
 /// Servers that have not preloaded the library.
 mod preloading;
 

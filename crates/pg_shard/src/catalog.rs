@@ -6,6 +6,7 @@
 //! Cached plans hold no metadata: they look here at each execution.
 
 use crate::mark::{self, Mark};
+use crate::script;
 use pg::catalog::foreign_keys::links;
 use pg::catalog::table::{self, Search};
 use pg::catalog::uniqueness;
@@ -73,6 +74,8 @@ pub(crate) struct DistributedTable {
 pub(crate) enum Trouble {
     /// Its metadata make no sense.
     Fault(Fault),
+    /// The extension's objects are of this other version.
+    Version(String),
     /// It came with a dump, and the metadata do not know it by its OID: see [`crate::mark`].
     Detached,
 }
@@ -168,6 +171,7 @@ impl DistributedTable {
             )
             .detail(fault.to_string())
             .hint(format!("Correct {}.", fault.row())),
+            Trouble::Version(version) => script::wrong_version(version),
             Trouble::Detached => PgError::new(
                 state,
                 format!("distributed table \"{}\" has no metadata under its OID", self.name),
@@ -253,7 +257,10 @@ pub(crate) fn metadata() -> Option<Metadata> {
             placement: find("shard_placement")?,
             placement_index: find("shard_placement_shard_index"),
         };
-        METADATA.set(Some(metadata));
+        // Whoever has ALTER EXTENSION update the objects need not tell all sessions.
+        if script::other_version().is_none() {
+            METADATA.set(Some(metadata));
+        }
         Some(metadata)
     })
 }
@@ -318,6 +325,9 @@ pub(crate) fn find(oid: Oid) -> Option<Rc<DistributedTable>> {
         // Known again behind each change: whoever does not know these tables does not hear of their changes.
         let metadata = self::metadata()?;
         let loaded = load(oid, metadata).map(Rc::new);
+        if METADATA.get().is_none() && script::other_version().is_some() {
+            return loaded;
+        }
         if GENERATION.get() == generation {
             TABLES.with_borrow_mut(|tables| tables.insert(oid, loaded.clone()));
             return loaded;
@@ -348,8 +358,11 @@ fn load(oid: Oid, metadata: Metadata) -> Option<DistributedTable> {
     });
     let relation = table::describe(oid)?;
     let mark = mark::read(oid);
+    let is_listed = found.is_some();
     let own = found.filter(|_| mark == Mark::Own);
-    if own.is_none() && mark == Mark::None {
+    let version = if METADATA.get().is_none() { script::other_version() } else { None };
+    // Tables of 1.2 have no mark.
+    if own.is_none() && mark == Mark::None && (version.is_none() || !is_listed) {
         return None;
     }
     let nothing = DistributionKey {
@@ -374,6 +387,10 @@ fn load(oid: Oid, metadata: Metadata) -> Option<DistributedTable> {
         is_partitioned: relation.kind == b'p',
         trouble: Some(Trouble::Detached),
     };
+    if let Some(version) = version {
+        loaded.trouble = Some(Trouble::Version(version));
+        return Some(loaded);
+    }
     let Some((method, key_name)) = own else { return Some(loaded) };
     loaded.method = method;
     let mut fault = load_shards(&mut loaded, metadata);

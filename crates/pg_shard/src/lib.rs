@@ -15,6 +15,9 @@ mod mark;
 /// Security labels, which carry it.
 mod security_label;
 
+/// Which script made the extension's objects.
+mod script;
+
 /// The nodes, and where they are reached.
 mod nodes;
 

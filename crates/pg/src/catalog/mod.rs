@@ -3,6 +3,9 @@
 /// Tables, catalogs and settings.
 pub mod table;
 
+/// Extensions and their functions.
+pub mod extension;
+
 /// Which indexes keep rows apart over shards.
 pub mod uniqueness;
 

@@ -19,7 +19,9 @@ use crate::fault;
 use crate::functions::{change_metadata, literal, next_shard_id};
 use crate::links;
 use crate::owner;
+use crate::script;
 use crate::session::gate;
+use pg::catalog::extension;
 use pg::catalog::privileged;
 use pg::catalog::table;
 use pg::server::utility::copied_columns;
@@ -166,6 +168,7 @@ fn collation(table: &catalog::DistributedTable) -> Result<String, PgError> {
 /// The nodes hash as this server does. The hash of an enum's value is that of its number in the catalogs, which is another one on each
 /// server; objects of the catalogs (regclass) are numbers too, and rows may have either in them.
 fn check_hash(table: &catalog::DistributedTable) -> Result<(), PgError> {
+    script::need("is_hashed_by_oid", &[extension::OID])?;
     let depends = one_text(&format!(
         "SELECT pgs_catalog.is_hashed_by_oid({})::text",
         table::column_type(table.oid, table.key.column).0.to_u32()
