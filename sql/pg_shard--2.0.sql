@@ -344,6 +344,16 @@ $$;
 COMMENT ON FUNCTION pgs_catalog.distribute_restored(oid[], oid[]) IS 'a part of after_restore';
 REVOKE EXECUTE ON FUNCTION pgs_catalog.distribute_restored(oid[], oid[]) FROM PUBLIC;
 
+/* Schemas, types, functions and collations that nodes may have been given, since a distributed table needed them: the catalog's OID
+   and the object's. When one is dropped here, it is dropped there. */
+
+CREATE TABLE pgs_catalog.placed_object (
+    object_id oid NOT NULL,
+    class_id oid NOT NULL,
+    PRIMARY KEY (object_id, class_id)
+);
+COMMENT ON TABLE pgs_catalog.placed_object IS 'what nodes have been given for distributed tables, and lose when it is dropped here';
+
 /* When the statistics of a table's shards were last brought to the coordinator, and after how many changes of rows. */
 
 CREATE TABLE pgs_catalog.statistics (

@@ -25,6 +25,9 @@ mod needs;
 /// The same when they change.
 mod objects;
 
+/// The same when they are dropped.
+mod dropped_objects;
+
 use std::fmt::Write as _;
 use testkit::{Rows, Session, TestCluster};
 

@@ -49,6 +49,8 @@ pub trait Extension: Sync {
     fn on_drop(&self, table: Oid) -> Result<(), PgError>;
     /// A column is being dropped, by ALTER TABLE or with what it depends on.
     fn on_drop_column(&self, table: Oid) -> Result<(), PgError>;
+    /// A type, function, collation or schema is being dropped: the catalog's OID, and its own.
+    fn on_drop_object(&self, class: Oid, object: Oid) -> Result<(), PgError>;
     /// After how long a wait for nodes is looked into; none for never.
     fn lock_patience(&self) -> Option<Duration>;
     /// This backend has waited for nodes for that long: an error if it would wait for ever, true if it waits for a lock. `goes_on`

@@ -307,6 +307,15 @@ unsafe extern "C-unwind" fn access(
         if let Some(Previous { access: Some(previous), .. }) = previous::previous() {
             previous(kind, class, object, sub_object, argument);
         }
+        let can_be_placed = [
+            pg_sys::TypeRelationId,
+            pg_sys::ProcedureRelationId,
+            pg_sys::CollationRelationId,
+            pg_sys::NamespaceRelationId,
+        ];
+        if kind == pg_sys::ObjectAccessType::OAT_DROP && can_be_placed.contains(&class) {
+            boundary(|| extension().on_drop_object(class, object));
+        }
         if kind == pg_sys::ObjectAccessType::OAT_DROP && class == pg_sys::RelationRelationId {
             boundary(|| match sub_object {
                 0 => extension().on_drop(object),

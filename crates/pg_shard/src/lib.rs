@@ -271,6 +271,10 @@ impl Extension for PgShard {
         ddl::on_drop_column(table)
     }
 
+    fn on_drop_object(&self, class: Oid, object: Oid) -> Result<(), PgError> {
+        ddl::placed::on_drop(class, object)
+    }
+
     fn lock_patience(&self) -> Option<Duration> {
         session::deadlock::patience()
     }

@@ -8,6 +8,7 @@
 use super::foreign_keys;
 use super::nodes::{catalog_entry, failed, nodes, on_shards, run_on};
 use super::partition_tree::tree;
+use super::placed;
 use super::roles;
 use super::shard_definition::{self, definition_error};
 use super::watched::{WATCHED, Watched};
@@ -174,6 +175,7 @@ fn apply(asked: &Asked<'_>) -> Result<(), PgError> {
             run_on(&node, &change.prerequisites)
                 .map_err(|failure| failed(table, parts[0].0, &node, failure))?;
         }
+        placed::note(&[table.oid])?;
     }
     let owner_and_grants =
         |definition: &Definition| (definition.table.owner.clone(), definition.grants.clone());

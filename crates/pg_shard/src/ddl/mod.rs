@@ -22,6 +22,9 @@ mod objects;
 /// Roles as they are.
 mod role_catalog;
 
+/// What nodes have been given goes when it is dropped.
+pub(crate) mod placed;
+
 /// Roles follow when they change.
 pub(crate) mod roles;
 

@@ -11,6 +11,9 @@
 use pgrx::pg_sys::Oid;
 use pgrx::spi::{SpiClient, SpiError};
 
+/// The comment by which an object on a node is known to be created by us; the queries below have it too.
+pub(super) const MARK: &str = "created by pg_shard for distributed tables";
+
 /// Objects that tables need, `need(root, classid, objid)`, as the beginning of a query with the tables as `$1`.
 pub(super) const NEED: &str = r"
 WITH RECURSIVE need(root, classid, objid) AS (
@@ -58,7 +61,8 @@ member AS (
 /// Who may use the schema here may use it there, but only if it is we who create it: an existing one is its owner's.
 const SCHEMAS: &str = r"
 SELECT 'DO ' || pg_catalog.quote_literal(pg_catalog.format(
-           'BEGIN IF pg_catalog.to_regnamespace(%L) IS NULL THEN CREATE SCHEMA %I%s; %sEND IF; '
+           'BEGIN IF pg_catalog.to_regnamespace(%1$L) IS NULL THEN CREATE SCHEMA %2$I%3$s; '
+           'COMMENT ON SCHEMA %2$I IS ''created by pg_shard for distributed tables''; %4$sEND IF; '
            'EXCEPTION WHEN duplicate_schema OR unique_violation THEN NULL; END',
            pg_catalog.quote_ident(n.nspname),
            n.nspname,
@@ -268,7 +272,8 @@ FROM made d
                                         'pg_catalog.pg_collation'::pg_catalog.regclass)
      CROSS JOIN LATERAL (
          VALUES (1, pg_catalog.concat(
-                        pg_catalog.format('IF %s(%L) IS NULL THEN %s; ', d.probe, d.name, d.create_sql),
+                        pg_catalog.format('IF %s(%L) IS NULL THEN %s; COMMENT ON %s %s IS %L; ', d.probe, d.name, d.create_sql,
+                                          d.command, d.name, 'created by pg_shard for distributed tables'),
                         CASE WHEN pg_catalog.pg_get_userbyid(d.owner) <> CURRENT_USER
                              THEN pg_catalog.format('ALTER %s %s OWNER TO %I; ', d.command, d.name,
                                                     pg_catalog.pg_get_userbyid(d.owner)) END,

@@ -5,6 +5,7 @@
 
 use super::nodes::run_on;
 use super::object_catalog::{self, NeededObject};
+use super::placed;
 use super::watched::{OBJECTS, WatchedObjects};
 use crate::catalog::{self, DistributedTable};
 use crate::naming;
@@ -96,6 +97,9 @@ fn repeat(changed: &[NeededObject], after: &[Object]) -> Result<(), PgError> {
     let oids: Vec<Oid> = tables.iter().map(|table| table.oid).collect();
     let prerequisites =
         if named.changed.is_empty() { Vec::new() } else { object_catalog::prerequisites(&oids)? };
+    if !prerequisites.is_empty() {
+        placed::note(&oids)?;
+    }
     for (node, here) in per_node(&tables)? {
         let objects: Vec<Object> = changed
             .iter()

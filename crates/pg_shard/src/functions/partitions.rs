@@ -31,6 +31,7 @@ fn master_create_worker_shards(table_name: &str, shard_count: i32, replication_f
 pub(super) fn create_all_shards(name: &str, layout: &Layout, rows: Rows) -> Result<(), PgError> {
     let oid = table::resolve(name, RelationLock::None);
     create_shards(name, layout)?;
+    ddl::placed::note(&[oid])?;
     adopt_all(oid, rows)
 }
 
