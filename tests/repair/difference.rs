@@ -180,6 +180,7 @@ fn each_column_of_a_row_counts_whatever_function_hashes_it() {
     cluster.create_distributed(
         "CREATE TABLE t (id int8, part text, u uuid, i2 int2 NOT NULL, i4 int NOT NULL, v varchar NOT NULL, o oid NOT NULL, \
          n name NOT NULL, ts timestamp NOT NULL, tz timestamptz NOT NULL, free int, d numeric NOT NULL, j json NOT NULL, \
+         big int8 NOT NULL, maybe int8, tm time NOT NULL, \
          PRIMARY KEY (part, id, u))",
         "t",
         "id",
@@ -188,7 +189,7 @@ fn each_column_of_a_row_counts_whatever_function_hashes_it() {
     );
     cluster.sql(
         "INSERT INTO t SELECT i, 'p' || i % 7, md5(i::text)::uuid, 1, 1, 'v', 1, 'n', '2026-01-01', '2026-01-01', \
-         CASE WHEN i % 2 = 0 THEN i END, 1.0, '{}' FROM generate_series(1, 1200) i",
+         CASE WHEN i % 2 = 0 THEN i END, 1.0, '{}', 1, -1, '00:00' FROM generate_series(1, 1800) i",
     );
     let changes = [
         "i2 = 2",
@@ -202,6 +203,11 @@ fn each_column_of_a_row_counts_whatever_function_hashes_it() {
         "free = -id",
         "d = 1.00",
         "j = '{ }'",
+        // The types' own hashes are those of the values before.
+        "d = -1.0",
+        "big = 4294967296",
+        "maybe = 4294967295",
+        "tm = '01:11:34.967297'",
     ];
     let missed: Vec<String> = (1_usize..)
         .zip(changes)
@@ -211,7 +217,7 @@ fn each_column_of_a_row_counts_whatever_function_hashes_it() {
     let before = rows_on_worker_2(&cluster, "t", untouched);
     miss(&cluster, &missed.iter().map(String::as_str).collect::<Vec<_>>());
     assert_eq!(cluster.repair("t"), 1);
-    assert_eq!(cluster.assert_placements_equal("t"), 1200);
+    assert_eq!(cluster.assert_placements_equal("t"), 1800);
     assert_eq!(rows_on_worker_2(&cluster, "t", untouched), before);
 }
 
