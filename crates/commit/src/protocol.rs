@@ -63,6 +63,10 @@ impl Transaction {
             return Anchor::Here;
         }
         match writers().count() {
+            // What has been locked there, and relied upon here, stays locked until others see what has been written here.
+            0 if self.wrote_here && self.participants.iter().any(|it| it.part == Part::Locked) => {
+                return Anchor::Here;
+            }
             0 => return Anchor::Nobody,
             1 if !self.wrote_here => return Anchor::Nobody,
             _ if self.wrote_here || self.has_copies() => return Anchor::Here,

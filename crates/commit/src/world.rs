@@ -407,6 +407,16 @@ fn one_participant_that_has_written_commits_in_one_step() {
 }
 
 #[test]
+fn what_is_only_locked_elsewhere_stays_locked_until_this_server_has_committed() {
+    let mut transaction = transaction(vec![reader(Part::Locked)]);
+    transaction.wrote_here = true;
+    let (mut protocol, commands) = Protocol::begin(transaction.clone(), transaction.anchor());
+    assert_eq!(commands, [Command::DecideHere { at: None }]);
+    let after = protocol.on(Event::DecidedHere(true));
+    assert!(matches!(after[..], [Command::Commit { who: 0, decides: false, .. }]), "{after:?}");
+}
+
+#[test]
 fn the_anchor_commits_alone_and_at_the_latest_moment_at_which_somebody_has_prepared() {
     let transaction = transaction(vec![wrote(&[1], false), wrote(&[2], true), wrote(&[3], false)]);
     let (mut protocol, commands) = Protocol::begin(transaction.clone(), transaction.anchor());
