@@ -20,7 +20,8 @@ fn cluster() -> (TestCluster, [NodeName; 2]) {
 fn stop(cluster: &TestCluster, session: &mut Session, node: NodeName) -> String {
     session.sql(CHANGE);
     let pid = cluster.session_on(node).text(
-        "SELECT pid FROM pg_stat_activity WHERE application_name ~ '^pg_shard( |$)' AND query ~ 'UPDATE'",
+        // Those of a coordinator that was killed may not have gone yet.
+        "SELECT pid FROM pg_stat_activity WHERE application_name ~ '^pg_shard( |$)' AND query ~ 'UPDATE' ORDER BY backend_start DESC LIMIT 1",
     );
     signal("-STOP", &pid);
     pid

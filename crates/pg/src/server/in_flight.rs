@@ -78,8 +78,9 @@ impl Note {
     }
 
     fn erase(&self) {
-        self.is_left.store(0, Ordering::Relaxed);
+        // In this order: see `place`.
         self.database.store(0, Ordering::Release);
+        self.is_left.store(0, Ordering::Release);
     }
 
     fn is_empty(&self) -> bool {
@@ -260,14 +261,16 @@ pub enum Found {
 /// The place of this backend's note. A backend has one note at a time.
 pub fn place() -> Found {
     let Some((map, place)) = map().zip(version::backend_index()) else { return Found::Taken };
-    match map.notes.get(place) {
-        Some(note) if note.is_empty() => Found::Free(Place(note)),
-        Some(note) if note.is_left.load(Ordering::Acquire) == 0 => {
-            map.leave(note);
-            Found::Left
-        }
-        _ => Found::Taken,
+    let Some(note) = map.notes.get(place) else { return Found::Taken };
+    // A visitor erases a leftover by its database first, so a note that is none, looked at first, is empty or a backend's.
+    if note.is_left.load(Ordering::Acquire) != 0 {
+        return Found::Taken;
     }
+    if note.is_empty() {
+        return Found::Free(Place(note));
+    }
+    map.leave(note);
+    Found::Left
 }
 
 /// A note of this backend. It stays there until it is said to be settled.
