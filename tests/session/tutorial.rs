@@ -32,9 +32,13 @@ fn words(line: &str) -> String {
 
 /// `text` with the ports that the cluster's workers really have.
 fn with_ports(cluster: &TestCluster, text: &str) -> String {
-    (1..=4).fold(text.to_owned(), |text, worker| {
+    // In two steps: a port of this cluster may look like one of the page.
+    let marked = (1..=4).fold(text.to_owned(), |text, worker| {
+        text.replace(&format!("600{worker}"), &format!("<{worker}>"))
+    });
+    (1..=4).fold(marked, |text, worker| {
         let port = cluster.port(NodeName::Worker(worker)).to_string();
-        text.replace(&format!("600{worker}"), &port)
+        text.replace(&format!("<{worker}>"), &port)
     })
 }
 

@@ -143,7 +143,9 @@ fn a_server_that_crashes_closes_all_sessions() {
     victim.sql("UPDATE t SET v = 0 WHERE k = 1");
     let killed = std::process::Command::new("kill").args(["-KILL", &pid]).status();
     assert!(killed.expect("kill runs").success());
-    wait_until("the server has noticed", || victim.client().simple_query("SELECT 1").is_err());
+    wait_until("the server has ended all sessions", || {
+        cluster.session().client().simple_query("SELECT 1").is_err()
+    });
     cluster.reconnect();
     wait_until("the worker has ended the sessions", || {
         backends(&mut worker, "alice").iter().all(|pid| !before.contains(pid))
