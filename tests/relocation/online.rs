@@ -239,7 +239,7 @@ fn what_another_role_puts_in_the_place_of_the_capture_is_not_relied_upon() {
     assert_eq!(cluster.assert_placements_equal("big"), ROWS as usize);
 }
 
-/// A function in an expression is the owner's, and must not run as anybody else.
+/// A function in an expression is the owner's, and must not run as anybody else: not as the worker that makes the trigger either.
 #[test]
 fn functions_of_the_owner_run_as_the_owner_alone() {
     let cluster = TestCluster::up(2);
@@ -250,11 +250,27 @@ fn functions_of_the_owner_run_as_the_owner_alone() {
            'BEGIN IF current_user <> ''owner'' THEN RAISE EXCEPTION ''as %'', current_user; END IF; RETURN n; END'; \
          CREATE TABLE big (id int PRIMARY KEY, pad text, g int GENERATED ALWAYS AS (spy(id % 7) + spy(1)) STORED)",
     );
-    owner.sql("CREATE INDEX by_spy ON big ((spy(id % 5) + spy(2)))");
+    owner.sql(
+        "CREATE INDEX by_spy ON big ((spy(id % 5) + spy(2))); CREATE STATISTICS of_spy ON (spy(3) + id), g FROM big",
+    );
     owner.sql(&format!(
         "INSERT INTO big SELECT i, repeat('x', 500) FROM generate_series(1, {ROWS}) AS i"
     ));
-    owner.sql("SELECT create_distributed_table('big', 'id', 4)");
+    let mut writer = cluster.session_as("owner");
+    writer.sql("BEGIN; UPDATE big SET pad = 'y' WHERE id = 1");
+    thread::scope(|scope| {
+        let distributed =
+            scope.spawn(|| owner.sql("SELECT create_distributed_table('big', 'id', 4)"));
+        wait_until("a worker waits for the writer", || {
+            cluster.text(
+                "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_shard capture'",
+            ) == "1"
+        });
+        writer.sql("COMMIT");
+        distributed.join().expect("no panic");
+    });
     assert_eq!(owner.text("SELECT count(*) FROM big"), ROWS.to_string());
+    let log = std::fs::read_to_string(cluster.dir().join("coordinator/server.log")).expect("a log");
+    assert!(!log.contains("as postgres"), "{log}");
     nothing_is_left(&cluster);
 }

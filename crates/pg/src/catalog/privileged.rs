@@ -340,7 +340,7 @@ pub fn set_for_transaction(name: &CStr, value: &CStr) {
 }
 
 /// Objects that a table's definition needs besides PostgreSQL's own, which `pg_depend` does not list: functions, types,
-/// operators of its columns, constraints, defaults and indexes.
+/// operators of its columns, constraints, defaults, indexes and statistics.
 const OBJECTS_OF_USERS: &str = "SELECT 1 FROM pg_catalog.pg_depend AS d \
     WHERE d.refclassid IN ('pg_catalog.pg_proc'::pg_catalog.regclass, 'pg_catalog.pg_type'::pg_catalog.regclass, \
                            'pg_catalog.pg_operator'::pg_catalog.regclass, 'pg_catalog.pg_opclass'::pg_catalog.regclass, \
@@ -348,6 +348,7 @@ const OBJECTS_OF_USERS: &str = "SELECT 1 FROM pg_catalog.pg_depend AS d \
       AND (d.classid, d.objid) IN ( \
           SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, $1 \
           UNION ALL SELECT 'pg_catalog.pg_class'::pg_catalog.regclass, i.indexrelid FROM pg_catalog.pg_index AS i WHERE i.indrelid = $1 \
+          UNION ALL SELECT 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, s.oid FROM pg_catalog.pg_statistic_ext AS s WHERE s.stxrelid = $1 \
           UNION ALL SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid FROM pg_catalog.pg_constraint AS k WHERE k.conrelid = $1 \
           UNION ALL SELECT 'pg_catalog.pg_attrdef'::pg_catalog.regclass, a.oid FROM pg_catalog.pg_attrdef AS a WHERE a.adrelid = $1)";
 

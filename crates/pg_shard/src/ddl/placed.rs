@@ -28,6 +28,10 @@ const PLACED: &str = "SELECT m.classid, m.objid FROM member m WHERE m.extension 
 
 /// Notes what these tables need: nodes may have got it.
 pub(crate) fn note(tables: &[Oid]) -> Result<(), PgError> {
+    // Objects of a script before the release lack it.
+    if table::relation_oid("pgs_catalog", "placed_object").is_none() {
+        return Ok(());
+    }
     let oids: Vec<String> = tables.iter().map(|oid| oid.to_u32().to_string()).collect();
     let need = NEED.replace("$1", &format!("ARRAY[{}]", oids.join(", ")));
     privileged::run(&format!(

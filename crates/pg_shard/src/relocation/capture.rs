@@ -86,10 +86,10 @@ fn statements(member: &Member, key: &[String]) -> Result<Vec<String>, PgError> {
     statements.extend(drop(member));
     statements.extend([
         format!(
-            "CREATE UNLOGGED TABLE {changes} AS SELECT {columns} FROM ONLY {shard} WHERE false"
+            "CREATE UNLOGGED TABLE {changes} AS SELECT {columns} FROM ONLY {shard} WITH NO DATA"
         ),
         format!("ALTER TABLE {changes} OWNER TO {owner}"),
-        format!("CREATE UNLOGGED TABLE {keys} AS SELECT {columns} FROM ONLY {shard} WHERE false"),
+        format!("CREATE UNLOGGED TABLE {keys} AS SELECT {columns} FROM ONLY {shard} WITH NO DATA"),
         format!("ALTER TABLE {keys} OWNER TO {owner}"),
         format!(
             "CREATE FUNCTION {capture}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER \

@@ -42,7 +42,7 @@ pub(super) fn prepare(relocation: &Relocation) -> Result<(), PgError> {
         relocation.on_target(&[
             format!("DROP TABLE IF EXISTS {keys}"),
             format!(
-                "CREATE TABLE {keys} AS SELECT {} FROM ONLY {} WHERE false",
+                "CREATE TABLE {keys} AS SELECT {} FROM ONLY {} WITH NO DATA",
                 key.join(", "),
                 member.name()
             ),

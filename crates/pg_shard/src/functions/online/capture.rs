@@ -105,6 +105,7 @@ impl Capture {
         )
     }
 
+    /// By a superuser: nothing here may plan a query of the table, which evaluates expressions of its owner.
     fn begin(&self, oid: Oid) -> Result<(), PgError> {
         let relation = pg::print::template::qualified_name(oid);
         let columns = self.key.join(", ");
@@ -122,9 +123,9 @@ impl Capture {
         );
         privileged::run(&format!(
             "{}; \
-             CREATE UNLOGGED TABLE {changes} AS SELECT {columns} FROM ONLY {relation} WHERE false; \
+             CREATE UNLOGGED TABLE {changes} AS SELECT {columns} FROM ONLY {relation} WITH NO DATA; \
              ALTER TABLE {changes} OWNER TO {owner}; \
-             CREATE UNLOGGED TABLE {keys} AS SELECT {columns} FROM ONLY {relation} WHERE false; \
+             CREATE UNLOGGED TABLE {keys} AS SELECT {columns} FROM ONLY {relation} WITH NO DATA; \
              ALTER TABLE {keys} OWNER TO {owner}; \
              CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER \
                SET search_path = pg_catalog, pg_temp AS {}; \
@@ -188,23 +189,25 @@ fn captured(task: &str) -> Option<Oid> {
 /// A visitor's part: ends captures of local tables that nobody needs any more.
 pub(crate) fn undo() -> Result<(), PgError> {
     let found = privileged::read_as_superuser(|client| {
-        let sql = "SELECT n.nspname::text, substr(c.relname::text, 16)::bigint FROM pg_class AS c \
+        let sql = "SELECT n.nspname::text, substr(c.relname::text, 16)::bigint, c.relowner FROM pg_class AS c \
                      JOIN pg_namespace AS n ON n.oid = c.relnamespace \
                     WHERE c.relname ~ '^pgs_changes_of_[0-9]{1,10}$' AND c.relkind = 'r'";
-        let mut found: Vec<(String, u32)> = Vec::new();
+        let mut found: Vec<(String, (u32, Oid))> = Vec::new();
         for row in client.select(sql, None, &[])? {
             let oid = row.get::<i64>(2)?.and_then(|oid| u32::try_from(oid).ok());
-            found.extend(row.get::<String>(1)?.zip(oid));
+            found.extend(row.get::<String>(1)?.zip(oid.zip(row.get::<Oid>(3)?)));
         }
         Ok::<_, pgrx::spi::Error>(found)
     });
-    for (schema, oid) in found.map_err(|error| PgError::internal(error.to_string()))? {
+    for (schema, (oid, owner)) in found.map_err(|error| PgError::internal(error.to_string()))? {
         let drop = || {
             // Whoever has called us may still be about to end its transaction.
             privileged::set_for_transaction(c"lock_timeout", c"2s");
             lock_shard(under_way(Oid::from(oid)), Mode::Exclusive);
             privileged::set_for_transaction(c"lock_timeout", PATIENCE);
-            privileged::run(&Capture::named(&schema, oid, Vec::new()).drop())
+            // Whoever has only given a table such a name loses nothing that is another's.
+            let statement = Capture::named(&schema, oid, Vec::new()).drop();
+            privileged::as_restricted(owner, || privileged::run_as_caller(&statement))
         };
         // Somebody wants it, or uses the table: the next visit tries again.
         if let Err(error) = attempt(&[SqlState::LOCK_NOT_AVAILABLE], drop) {

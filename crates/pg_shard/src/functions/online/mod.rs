@@ -50,9 +50,16 @@ pub(super) fn distribute(oid: Oid, column: &str, layout: &Layout) -> Result<bool
     let mut leftovers = Leftovers::default();
     let phase = Work::begin(Phase::RelocationCapture, 0);
     leftovers.are_there();
-    background::run("pg_shard capture", &capture::argument(oid))?;
+    // Without room for a worker others are kept away from the beginning.
+    if background::run("pg_shard capture", &capture::argument(oid)).is_err() {
+        return Ok(false);
+    }
     table::lock_relation(oid, RelationLock::ShareUpdateExclusive);
     catalog::forget(Some(oid));
+    // Definitions may have changed until now.
+    if !is_possible(oid)? {
+        return Ok(false);
+    }
     let Some(capture) = Capture::find(oid)? else { return Ok(false) };
     fault::point("online_captured");
     let phase = phase.followed_by(Phase::RelocationFill);
@@ -98,7 +105,7 @@ fn is_possible(oid: Oid) -> Result<bool, PgError> {
             AND NOT EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhrelid = c.oid) \
             AND NOT EXISTS (SELECT FROM pg_constraint AS k WHERE k.contype = 'f' AND c.oid IN (k.conrelid, k.confrelid)) \
             AND NOT EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' \
-                              AND l.relation = c.oid AND l.mode <> 'AccessShareLock' \
+                              AND l.relation = c.oid AND l.mode NOT IN ('AccessShareLock', 'ShareUpdateExclusiveLock') \
                               AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())) \
            FROM pg_class AS c WHERE c.oid = '{}'::oid",
         table::current_role().to_u32(),

@@ -12,7 +12,7 @@ use crate::functions::distribute::{
 use crate::mark;
 use crate::transaction::NodeFailure;
 use pg::catalog::privileged;
-use pg::catalog::table;
+use pg::catalog::table::{self, RelationLock};
 use pg::exec::copy::local;
 use pg::print::template::qualified_name;
 use pg::server::attempt::attempt;
@@ -33,6 +33,8 @@ pub(super) struct Staging {
     short: String,
     /// The columns that are copied.
     columns: Vec<String>,
+    /// What the shards are made by.
+    definition: Vec<String>,
 }
 
 impl Staging {
@@ -57,12 +59,21 @@ impl Staging {
         let columns = copied_columns(of).iter().map(|(_, name)| quote(name)).collect();
         register_quietly(oid, column)?;
         catalog::forget(Some(oid));
-        if let Layout::Beside(other) = layout {
-            check_colocation(&*catalog::get(oid)?, &relation.name, other)?;
-        }
-        create_shards_as(oid, of, layout)?;
+        let layout = match layout {
+            Layout::Beside(other) => {
+                // Its shards stay where they are until the end.
+                table::lock_relation(other.oid, RelationLock::ShareUpdateExclusive);
+                catalog::forget(None);
+                let other = catalog::get(other.oid)?;
+                check_colocation(&*catalog::get(oid)?, &relation.name, &other)?;
+                Layout::Beside(other)
+            }
+            spread @ Layout::Spread { .. } => spread.clone(),
+        };
+        let definition = definition(of)?;
+        create_shards_as(oid, of, &layout)?;
         catalog::forget(Some(oid));
-        Ok(Self { of, local, told: relation.name, oid, name, short, columns })
+        Ok(Self { of, local, told: relation.name, oid, name, short, columns, definition })
     }
 
     /// Copies all rows.
@@ -100,10 +111,19 @@ impl Staging {
 
     /// The shards become those of the local table, whose rows go; it is locked against everybody.
     pub(super) fn take_place(&self, column: &str) -> Result<(), PgError> {
-        catalog::forget(Some(self.oid));
+        catalog::forget(None);
+        if definition(self.of)? != self.definition {
+            return Err(PgError::new(
+                SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("the definition of table \"{}\" has changed meanwhile", self.told),
+            )
+            .detail("Rights of the table, or an object that it needs, are not what they were when its rows were copied.")
+            .hint("Run it again."));
+        }
         let staging = catalog::get(self.oid)?;
         rename_shards(&staging, &self.told)?;
         register_by(self.of, column, b'h')?;
+        ddl::placed::note(&[self.of])?;
         change_metadata(&format!(
             "DELETE FROM pgs_distribution_metadata.partition WHERE relation_id = {0}; \
              DELETE FROM pgs_catalog.statistics WHERE relation_id = {0}; \
@@ -128,6 +148,14 @@ impl Staging {
             })
         })
     }
+}
+
+/// The statements by which nodes make a shard of a table and what it needs.
+fn definition(of: Oid) -> Result<Vec<String>, PgError> {
+    let definition = ddl::definition(of)?;
+    let mut statements = definition.statements(0).map_err(|error| ddl::definition_error(&error))?;
+    statements.extend(definition.prerequisites.iter().cloned());
+    Ok(statements)
 }
 
 /// Gives the shards the names of another table's.
