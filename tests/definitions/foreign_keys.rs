@@ -43,7 +43,8 @@ fn create(session: &mut Session, replicas: u32) {
     session.sql(ROWS);
 }
 
-fn run(session: &mut Session, schema: &str, form: &str) -> Vec<String> {
+/// What a form's statements answer, without the schema's name.
+pub(super) fn run(session: &mut Session, schema: &str, form: &str) -> Vec<String> {
     session.sql(&format!("SET search_path = {schema}, public"));
     let mut answers = Vec::new();
     for statement in statements(form) {

@@ -1,6 +1,6 @@
 //! Local tables that refer to distributed ones: rows that are referred to go and change as if both were local.
 
-use crate::{compare, statements};
+use crate::{compare, foreign_keys};
 use std::fmt::Write as _;
 use std::thread;
 use testkit::{NodeName, Session, TestCluster, wait_until};
@@ -100,17 +100,7 @@ fn create(session: &mut Session, replicas: u32) {
 }
 
 fn run(session: &mut Session, schema: &str, form: &str) -> Vec<String> {
-    session.sql(&format!("SET search_path = {schema}, public"));
-    let mut answers = Vec::new();
-    for statement in statements(form) {
-        answers.push(match session.try_sql(&statement) {
-            Ok(rows) => format!("{rows:?}"),
-            Err(error) => {
-                format!("{} {} {} {}", error.line(), error.detail, error.table, error.constraint)
-            }
-        });
-    }
-    session.sql("ROLLBACK");
+    let mut answers = foreign_keys::run(session, schema, form);
     for name in NAMES {
         let rows = session.try_sql(&format!("SELECT {name}::text FROM {name} ORDER BY {name}"));
         answers.push(format!("{name} {rows:?}"));

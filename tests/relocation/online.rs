@@ -6,7 +6,7 @@ use crate::{WORKER_1, WORKER_2};
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use testkit::{NodeName, Session, TestCluster, wait_until};
+use testkit::{NodeName, Session, SqlError, TestCluster, wait_until};
 
 /// Enough for the way beside writers.
 const ROWS: i64 = 20_000;
@@ -227,7 +227,7 @@ fn what_another_role_puts_in_the_place_of_the_capture_is_not_relied_upon() {
     let mut mallory = cluster.session_as("mallory");
     mallory.sql(&format!(
         "CREATE TABLE pgs_changes_of_{oid} (id bigint); CREATE TABLE pgs_keys_of_{oid} (id bigint); \
-         CREATE VIEW held AS SELECT * FROM pgs_changes_of_{oid}; \
+         CREATE VIEW held AS SELECT * FROM pgs_changes_of_{oid}; CREATE TABLE pgs_staging_of_{oid} (id bigint); \
          CREATE FUNCTION pgs_capture_of_{oid}() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; \
          CREATE TRIGGER pgs_capture AFTER UPDATE ON big FOR EACH ROW EXECUTE FUNCTION pgs_capture_of_{oid}()"
     ));
@@ -273,4 +273,95 @@ fn functions_of_the_owner_run_as_the_owner_alone() {
     let log = std::fs::read_to_string(cluster.dir().join("coordinator/server.log")).expect("a log");
     assert!(!log.contains("as postgres"), "{log}");
     nothing_is_left(&cluster);
+}
+
+/// Distributes a table to the point where its rows have been copied, does `meanwhile`, and goes on.
+fn meanwhile(cluster: &TestCluster, call: &str, meanwhile: impl FnOnce()) -> Result<(), SqlError> {
+    let paused = cluster.data_dir(NodeName::Coordinator).join("pg_shard_paused");
+    let mut session = cluster.new_session();
+    session.sql("SET pg_shard.fault_point = 'online_filled:pause'");
+    thread::scope(|scope| {
+        let distributed = scope.spawn(move || session.try_sql(call).map(drop));
+        wait_until("the rows have been copied", || paused.exists());
+        meanwhile();
+        fs::remove_file(&paused).expect("it is there");
+        distributed.join().expect("no panic")
+    })
+}
+
+/// GRANT locks no table, and types change beside it: the shards would not have what the table has.
+#[test]
+fn a_definition_that_changes_during_the_copy_is_an_error() {
+    let cluster = TestCluster::up(2);
+    create(&cluster);
+    cluster.on_all_nodes("CREATE ROLE reader");
+    let changed = meanwhile(&cluster, &distribute(1), || {
+        cluster.sql("GRANT SELECT ON big TO reader");
+    });
+    let error = changed.expect_err("the shards have been made without the right");
+    assert_eq!(error.sqlstate, "55000", "{error}");
+    assert!(error.message.contains("\"big\" has changed meanwhile"), "{error}");
+    nothing_is_left(&cluster);
+    cluster.sql(&distribute(1));
+    cluster.sql("SET ROLE reader");
+    assert_eq!(cluster.text("SELECT count(*) FROM big"), ROWS.to_string());
+}
+
+#[test]
+fn clients_go_on_while_a_table_joins_another_or_becomes_a_reference_table() {
+    let cluster = TestCluster::up(2);
+    cluster.create_distributed("CREATE TABLE other (k bigint PRIMARY KEY)", "other", "k", 4, 1);
+    let pad = |table: &str| {
+        format!(
+            "INSERT INTO {table} SELECT i, repeat('x', 500) FROM generate_series(1, {ROWS}) AS i"
+        )
+    };
+    for (table, call) in [
+        ("beside", "SELECT create_distributed_table('beside', 'k', colocate_with => 'other')"),
+        ("everywhere", "SELECT create_reference_table('everywhere')"),
+    ] {
+        cluster.sql(&format!("CREATE TABLE {table} (k bigint PRIMARY KEY, pad text)"));
+        cluster.sql(&pad(table));
+        let done = meanwhile(&cluster, call, || {
+            cluster.sql(&format!("UPDATE {table} SET pad = 'new' WHERE k = 7"));
+        });
+        done.unwrap_or_else(|error| panic!("{table}: {error}"));
+        assert_eq!(cluster.text(&format!("SELECT pad FROM {table} WHERE k = 7")), "new");
+    }
+    let kinds = "SELECT string_agg(kind, ' ' ORDER BY \"table\"), count(DISTINCT colocation_group) FROM pgs_catalog.tables";
+    assert_eq!(cluster.text(kinds), "distributed reference distributed|2");
+    assert_eq!(cluster.assert_placements_equal("beside"), ROWS as usize);
+    assert_eq!(cluster.assert_placements_equal("everywhere"), ROWS as usize);
+    nothing_is_left(&cluster);
+}
+
+/// A superuser who distributes the table of another role runs nothing of that role's.
+#[test]
+fn statistics_of_the_owner_are_not_evaluated_by_whoever_distributes_the_table() {
+    let cluster = TestCluster::up(2);
+    cluster.on_all_nodes("CREATE ROLE owner LOGIN; GRANT CREATE ON SCHEMA public TO owner");
+    create(&cluster);
+    cluster.sql("ALTER TABLE big OWNER TO owner");
+    let mut owner = cluster.session_as("owner");
+    owner.sql(
+        "CREATE FUNCTION spy(n int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS \
+           'BEGIN IF current_user <> ''owner'' THEN RAISE EXCEPTION ''as %'', current_user; END IF; RETURN n; END'; \
+         CREATE STATISTICS of_spy ON (spy(3) + \"n N\"), pad FROM big",
+    );
+    cluster.sql(&distribute(1));
+    assert_eq!(owner.text("SELECT count(*) FROM big"), ROWS.to_string());
+    nothing_is_left(&cluster);
+}
+
+#[test]
+fn what_a_table_that_was_copied_has_brought_to_the_nodes_goes_with_it() {
+    let cluster = TestCluster::up(2);
+    cluster.sql("CREATE TYPE mood AS ENUM ('sad', 'happy')");
+    create(&cluster);
+    cluster.sql("ALTER TABLE big ADD COLUMN m mood DEFAULT 'happy'");
+    meanwhile(&cluster, &distribute(1), || ()).expect("it is distributed");
+    let types = "SELECT count(*) FROM pg_type WHERE typname = 'mood'";
+    assert_eq!(cluster.session_on(WORKER_1).text(types), "1");
+    cluster.sql("DROP TABLE big; DROP TYPE mood");
+    assert_eq!(cluster.session_on(WORKER_1).text(types), "0");
 }

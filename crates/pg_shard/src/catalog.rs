@@ -245,6 +245,11 @@ pub(crate) fn moment() -> u64 {
     MOMENT.get()
 }
 
+/// The version of the extension's objects, if the library does not work with it; the metadata are not remembered then.
+fn unfit_version() -> Option<String> {
+    METADATA.get().is_none().then(script::other_version).flatten()
+}
+
 /// The metadata tables; none in a database without the extension.
 pub(crate) fn metadata() -> Option<Metadata> {
     METADATA.get().or_else(|| {
@@ -325,7 +330,7 @@ pub(crate) fn find(oid: Oid) -> Option<Rc<DistributedTable>> {
         // Known again behind each change: whoever does not know these tables does not hear of their changes.
         let metadata = self::metadata()?;
         let loaded = load(oid, metadata).map(Rc::new);
-        if METADATA.get().is_none() && script::other_version().is_some() {
+        if unfit_version().is_some() {
             return loaded;
         }
         if GENERATION.get() == generation {
@@ -360,7 +365,7 @@ fn load(oid: Oid, metadata: Metadata) -> Option<DistributedTable> {
     let mark = mark::read(oid);
     let is_listed = found.is_some();
     let own = found.filter(|_| mark == Mark::Own);
-    let version = if METADATA.get().is_none() { script::other_version() } else { None };
+    let version = unfit_version();
     // Tables of 1.2 have no mark.
     if own.is_none() && mark == Mark::None && (version.is_none() || !is_listed) {
         return None;

@@ -12,6 +12,9 @@ pub mod binary_types;
 /// When to stop catching up with writers.
 pub mod catching_up;
 
+/// How the keys of changed rows are noted.
+pub mod change_capture;
+
 /// What tables and their shards are made of.
 pub mod definition;
 

@@ -63,7 +63,7 @@ pub(crate) mod shard_definition;
 
 pub(crate) use self::at_once::ask_nodes;
 pub(crate) use self::fresh_statistics::keep_fresh;
-pub(crate) use self::nodes::run_on;
+pub(crate) use self::nodes::{on_shards, run_on};
 pub(crate) use self::shard_definition::definition_error;
 
 use crate::catalog::{self, DistributedTable};

@@ -33,7 +33,7 @@ pub(super) fn catalog_entry(table: &Rc<DistributedTable>) -> Result<Rc<Distribut
 }
 
 /// Runs statements for each shard, on all its healthy placements.
-pub(super) fn on_shards(table: &DistributedTable, statements: &[Template]) -> Result<(), PgError> {
+pub(crate) fn on_shards(table: &DistributedTable, statements: &[Template]) -> Result<(), PgError> {
     if statements.is_empty() {
         return Ok(());
     }

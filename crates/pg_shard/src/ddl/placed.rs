@@ -44,7 +44,7 @@ pub(crate) fn on_drop(class: Oid, object: Oid) -> Result<(), PgError> {
     if object.to_u32() < 16384 || catalog::metadata().is_none() || !is_placed(class, object) {
         return Ok(());
     }
-    let statement = statement(class, object)?;
+    let statement = statement(class, object);
     privileged::run(&format!(
         "DELETE FROM pgs_catalog.placed_object WHERE class_id = {} AND object_id = {}",
         class.to_u32(),
@@ -74,51 +74,33 @@ fn is_placed(class: Oid, object: Oid) -> bool {
 }
 
 /// The statement that drops it on a node if it is ours there; none for what we never create.
-fn statement(class: Oid, object: Oid) -> Result<Option<String>, PgError> {
-    let name = |kind: &str, find: &str, catalog: &str, name: &str, from: &str| {
-        format!(
-            "SELECT pg_catalog.format('{kind}|{find}|{catalog}|%s', {name}) FROM {from} WHERE x.oid = {}",
-            object.to_u32()
-        )
-    };
-    let query = match class.to_u32() {
-        TYPES => name(
-            "TYPE",
-            "to_regtype",
-            "pg_type",
-            "pg_catalog.format_type(x.oid, NULL)",
-            "pg_catalog.pg_type x",
-        ),
-        FUNCTIONS => name(
+fn statement(class: Oid, object: Oid) -> Option<String> {
+    let (kind, find, catalog, name) = match class.to_u32() {
+        TYPES => ("TYPE", "to_regtype", "pg_type", "pg_catalog.format_type(x.oid, NULL)"),
+        FUNCTIONS => (
             "FUNCTION",
             "to_regprocedure",
             "pg_proc",
-            "pg_catalog.format('%I.%I(%s)', n.nspname, x.proname, pg_catalog.oidvectortypes(x.proargtypes))",
-            "pg_catalog.pg_proc x JOIN pg_catalog.pg_namespace n ON n.oid = x.pronamespace",
+            "pg_catalog.format('%s.%I(%s)', x.pronamespace::pg_catalog.regnamespace, x.proname, \
+               pg_catalog.oidvectortypes(x.proargtypes))",
         ),
-        COLLATIONS => name(
+        COLLATIONS => (
             "COLLATION",
             "to_regcollation",
             "pg_collation",
-            "pg_catalog.format('%I.%I', n.nspname, x.collname)",
-            "pg_catalog.pg_collation x JOIN pg_catalog.pg_namespace n ON n.oid = x.collnamespace",
+            "pg_catalog.format('%s.%I', x.collnamespace::pg_catalog.regnamespace, x.collname)",
         ),
-        SCHEMAS => name(
-            "SCHEMA",
-            "to_regnamespace",
-            "pg_namespace",
-            "pg_catalog.quote_ident(x.nspname)",
-            "pg_catalog.pg_namespace x",
-        ),
-        _ => return Ok(None),
+        SCHEMAS => {
+            ("SCHEMA", "to_regnamespace", "pg_namespace", "pg_catalog.quote_ident(x.nspname)")
+        }
+        _ => return None,
     };
-    let found: Result<Option<String>, _> = privileged::read_catalogs(|client| {
+    let query =
+        format!("SELECT {name} FROM pg_catalog.{catalog} x WHERE x.oid = {}", object.to_u32());
+    let name: Result<Option<String>, _> = privileged::read_catalogs(|client| {
         client.select(&query, Some(1), &[])?.first().get_one::<String>()
     });
-    let Ok(Some(found)) = found else { return Ok(None) };
-    let parts: Vec<&str> = found.splitn(4, '|').collect();
-    let [kind, find, catalog, name] = parts[..] else { return Ok(None) };
-    Ok(Some(drop_statement(kind, find, catalog, name)))
+    Some(drop_statement(kind, find, catalog, &name.ok()??))
 }
 
 /// The catalogs' OIDs (`src/include/catalog/pg_type.h` and so on).

@@ -17,6 +17,7 @@ use pg::sys::error::raise;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use pgrx::prelude::*;
+use shardmap::shard_template::Template;
 use shardmap::{HashRange, NodeAddress, ShardId, choose_nodes};
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -124,15 +125,11 @@ pub(super) fn check_new(oid: Oid, column: &str, method: u8) -> Result<(), PgErro
 /// Makes a distributed table, without shards yet, of one that [`check_relation`] has found good.
 pub(super) fn register_by(oid: Oid, column: &str, method: u8) -> Result<(), PgError> {
     check_new(oid, column, method)?;
-    insert(oid, column, method)
+    register_unchecked(oid, column, method)
 }
 
-/// Makes a distributed table of one that nobody else sees.
-pub(super) fn register_quietly(oid: Oid, column: &str) -> Result<(), PgError> {
-    insert(oid, column, b'h')
-}
-
-fn insert(oid: Oid, column: &str, method: u8) -> Result<(), PgError> {
+/// The same of a table that is known to be good.
+pub(super) fn register_unchecked(oid: Oid, column: &str, method: u8) -> Result<(), PgError> {
     change_metadata(&format!(
         "INSERT INTO pgs_distribution_metadata.partition (relation_id, partition_method, key) VALUES ({}, {}, {})",
         oid.to_u32(),
@@ -307,6 +304,8 @@ pub(super) fn create_shards(name: &str, layout: &Layout) -> Result<(), PgError> 
 pub(super) fn create_shards_as(oid: Oid, defined_as: Oid, layout: &Layout) -> Result<(), PgError> {
     let table = catalog::get(oid)?;
     let definition = ddl::definition(defined_as)?;
+    let other = table::describe(defined_as).filter(|_| defined_as != oid);
+    let rename = other.map(|other| renamed(&other.schema, &other.name, &table.name));
     let (ranges, workers, replication) = cut(layout)?;
     refuse_replicated(&table, layout, replication)?;
     let storage = storage_of(oid);
@@ -318,7 +317,10 @@ pub(super) fn create_shards_as(oid: Oid, defined_as: Oid, layout: &Layout) -> Re
         let shard = ShardId(next_shard_id()?);
         let mut statements =
             definition.statements(shard.0).map_err(|error| ddl::definition_error(&error))?;
-        statements.extend(rename(&table, defined_as, shard));
+        if let Some(rename) = &rename {
+            statements
+                .push(rename.fill(shard.0).map_err(|error| ddl::definition_error(&error.into()))?);
+        }
         let mut failed = None;
         let mut create = |node: &NodeAddress| {
             nodes.create(node, &definition.prerequisites, &statements).unwrap_or_else(|error| {
@@ -409,16 +411,10 @@ fn cut(layout: &Layout) -> Result<(Vec<HashRange>, Vec<NodeAddress>, usize), PgE
     }
 }
 
-/// The statement that gives a shard the name of its own table's.
-fn rename(table: &DistributedTable, defined_as: Oid, shard: ShardId) -> Option<String> {
-    let other = table::describe(defined_as).filter(|_| defined_as != table.oid)?;
-    let name = |table: &str| catalog::quote(&format!("{table}_{}", shard.0));
-    Some(format!(
-        "ALTER TABLE {}.{} RENAME TO {}",
-        catalog::quote(&other.schema),
-        name(&other.name),
-        name(&table.name)
-    ))
+/// The statement that gives a shard of one table the name that it has as another table's.
+pub(super) fn renamed(schema: &str, from: &str, to: &str) -> Template {
+    let schema = catalog::quote(schema);
+    Template::new(format!("ALTER TABLE {schema}.")).name(from).text(" RENAME TO ").name(to)
 }
 
 /// Shards of a partitioned table have one placement.

@@ -11,6 +11,7 @@ use pg::catalog::foreign_keys::links;
 use pg::catalog::table;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
+use shardmap::change_capture::ChangeCapture;
 use shardmap::{NodeAddress, PlacementState, ShardId, metadata};
 use std::rc::Rc;
 
@@ -31,10 +32,9 @@ impl Member {
         self.table.shard_name(self.index)
     }
 
-    /// The name of something that belongs to the shard.
-    pub(super) fn companion(&self, what: &str) -> String {
-        let name = format!("pgs_{what}_{}", self.shard().0);
-        format!("{}.{}", catalog::quote(&self.table.schema), catalog::quote(&name))
+    /// What notes changes of the shard.
+    pub(super) fn capture(&self) -> ChangeCapture {
+        ChangeCapture::named(&self.table.schema, &self.shard().0.to_string())
     }
 
     /// It holds rows itself.

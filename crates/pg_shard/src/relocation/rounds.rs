@@ -13,6 +13,7 @@ use crate::repair::{self, Pair};
 use crate::transaction::{self, NodeFailure};
 use pg::PgError;
 use pg::server::utility::copied_columns;
+use shardmap::change_capture::has_key;
 
 /// What a round has found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,7 +37,7 @@ pub(super) fn prepare(relocation: &Relocation) -> Result<(), PgError> {
     relocation.look_keys_up()?;
     for member in relocation.group.members.iter().filter(|member| member.has_rows()) {
         let Some(key) = capture::key(member) else { continue };
-        let keys = member.companion("keys");
+        let keys = member.capture().keys;
         let owner =
             quote(&pg::catalog::table::role_name(pg::catalog::table::owner_of(member.table.oid)?));
         relocation.on_target(&[
@@ -78,27 +79,16 @@ pub(super) fn take_keys(
     member: &Member,
     key: &[String],
 ) -> Result<u64, PgError> {
-    let (keys, changes) = (member.companion("keys"), member.companion("changes"));
-    let columns = key.join(", ");
-    relocation.on_source(&[format!("DELETE FROM {keys}")])?;
-    let take = format!(
-        "WITH taken AS (DELETE FROM {changes} RETURNING {columns}) INSERT INTO {keys} SELECT DISTINCT {columns} FROM taken"
-    );
+    let [empty, take] = member.capture().take(key);
+    relocation.on_source(&[empty])?;
     let count = transaction::with_session(&relocation.source, &mut |session| {
         session.borrow_mut().run(&take, Some(transaction::level_for_write()), &mut |_| Ok(()))
     });
     count.map(|(_, count)| count).map_err(|failure| relocation.failed(&relocation.source, failure))
 }
 
-/// The row has the key.
-pub(super) fn matches(key: &[String], row: &str) -> String {
-    let each: Vec<String> =
-        key.iter().map(|column| format!("pgs_key.{column} = {row}.{column}")).collect();
-    each.join(" AND ")
-}
-
 fn by_keys(relocation: &Relocation, member: &Member, key: &[String]) -> Result<u64, PgError> {
-    let (shard, keys) = (member.name(), member.companion("keys"));
+    let (shard, keys) = (member.name(), member.capture().keys);
     let count = take_keys(relocation, member, key)?;
     if count == 0 {
         return Ok(0);
@@ -106,7 +96,7 @@ fn by_keys(relocation: &Relocation, member: &Member, key: &[String]) -> Result<u
     let pair = pair(relocation, member);
     let of_source = |failure| relocation.failed(&relocation.source, failure);
     let of_target = |failure| relocation.failed(&relocation.target, failure);
-    let matches = matches(key, "pgs_row");
+    let matches = has_key(key, "pgs_row");
     let copied: Vec<String> =
         copied_columns(member.table.oid).iter().map(|(_, name)| quote(name)).collect();
     let qualified: Vec<String> = copied.iter().map(|name| format!("pgs_row.{name}")).collect();

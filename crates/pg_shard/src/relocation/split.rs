@@ -11,7 +11,7 @@ use super::kind::Kind;
 use super::leftovers::Leftovers;
 use super::locks::{check_transaction, lock_out, locked_group, when_nobody_is_in_the_way};
 use super::request::Relocation;
-use super::rounds::{Round, matches, take_keys};
+use super::rounds::{Round, take_keys};
 use crate::activity::{Kind as Phase, Work};
 use crate::catalog::{self, quote};
 use crate::ddl::{definition_error, foreign_keys};
@@ -27,6 +27,7 @@ use pg::catalog::table;
 use pg::server::utility::copied_columns;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
+use shardmap::change_capture::has_key;
 use shardmap::{HashRange, NodeAddress, ShardId};
 
 /// A shard to come: a part of a member of the group.
@@ -327,8 +328,8 @@ impl Split {
         if count == 0 {
             return Ok(0);
         }
-        let (keys, columns) = (member.companion("keys"), columns(member));
-        let matches = matches(key, "pgs_row");
+        let (keys, columns) = (member.capture().keys, columns(member));
+        let matches = has_key(key, "pgs_row");
         let mut statements = Vec::new();
         for part in &cut.parts {
             statements.push(format!(

@@ -82,7 +82,7 @@ fn end(relocation: &Relocation, names: &[String]) -> Result<(), PgError> {
         .members
         .iter()
         .filter(|member| member.has_rows())
-        .map(|member| format!("DROP TABLE IF EXISTS {}", member.companion("keys")));
+        .map(|member| format!("DROP TABLE IF EXISTS {}", member.capture().keys));
     relocation.on_target(&keys.collect::<Vec<_>>())?;
     let mut statements = capture::drop_all(group);
     if relocation.kind == Kind::Move {

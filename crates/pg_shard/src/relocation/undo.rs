@@ -1,11 +1,10 @@
 //! Removing what a relocation has left at its source when it failed: its transaction is undone by itself, but capture was committed
 //! before. A visitor finds it by its name on the node; there is nothing else to remember.
 
-use super::capture;
-use crate::catalog::quote;
 use crate::session::{Failure, Session};
 use pg::server::lock::{Mode, ShardLock, try_lock_shard};
 use shardmap::ShardId;
+use shardmap::change_capture::ChangeCapture;
 
 /// The schemas and shards of captures on a node.
 const LEFT: &str = "SELECT pg_catalog.concat_ws(' ', pg_catalog.substr(c.relname::text, 13), n.nspname) \
@@ -30,12 +29,9 @@ pub(crate) fn undo(session: &mut Session) -> Result<(), Failure> {
         if !try_lock_shard(ShardLock::Metadata(shard), Mode::Exclusive) {
             continue;
         }
-        let name = |what: &str| {
-            format!("{}.{}", quote(&schema), quote(&format!("pgs_{what}_{}", shard.0)))
-        };
         let mut statements =
             vec!["BEGIN".to_owned(), "SET LOCAL lock_timeout = '300ms'".to_owned()];
-        statements.extend(capture::drop_named(&name("capture"), &name("changes"), &name("keys")));
+        statements.extend(ChangeCapture::named(&schema, &shard.0.to_string()).end());
         statements.push("COMMIT".to_owned());
         match session.execute_all(&statements, None) {
             Ok(()) => {}

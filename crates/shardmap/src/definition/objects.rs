@@ -390,7 +390,7 @@ pub(super) fn block(body: &str) -> String {
 }
 
 /// A text as SQL has it, whatever `standard_conforming_strings` says.
-pub(super) fn literal(text: &str) -> String {
+pub(crate) fn literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
     if quoted.contains('\\') {
         format!("E'{}'", quoted.replace('\\', "\\\\"))

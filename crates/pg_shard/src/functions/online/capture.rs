@@ -7,12 +7,14 @@ use crate::functions::literal;
 use pg::catalog::privileged;
 use pg::catalog::table;
 use pg::net::wait::pause;
+use pg::print::template::qualified_name;
 use pg::server::attempt::attempt;
 use pg::server::lock::{Mode, ShardLock, lock_shard, try_lock_shard, unlock_shard};
 use pg::server::resolver;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
 use shardmap::ShardId;
+use shardmap::change_capture::ChangeCapture;
 use std::time::Duration;
 
 /// How long writers queue behind a trigger that is being created.
@@ -34,14 +36,16 @@ pub(super) fn argument(oid: Oid) -> String {
     format!("{TASK}{}", oid.to_u32())
 }
 
-/// The names of what captures a table, and its key.
+/// What notes the changes of a local table.
+fn names(schema: &str, oid: u32) -> ChangeCapture {
+    ChangeCapture::named(schema, &format!("of_{oid}"))
+}
+
+/// The capture of a table.
 pub(super) struct Capture {
     /// The quoted names of the columns by which rows are known.
     pub(super) key: Vec<String>,
-    /// The table of the keys that are seen to in a round.
-    pub(super) keys: String,
-    changes: String,
-    function: String,
+    names: ChangeCapture,
 }
 
 impl Capture {
@@ -52,13 +56,12 @@ impl Capture {
             .into_iter()
             .map(|column| Some(quote(&table::column_name(oid, column)?)))
             .collect();
-        Some(Self::named(&relation.schema, oid.to_u32(), key?))
+        Some(Self { key: key?, names: names(&relation.schema, oid.to_u32()) })
     }
 
-    fn named(schema: &str, oid: u32, key: Vec<String>) -> Self {
-        let name =
-            |what: &str| format!("{}.{}", quote(schema), quote(&format!("pgs_{what}_of_{oid}")));
-        Self { key, keys: name("keys"), changes: name("changes"), function: name("capture") }
+    /// The table of the keys that are seen to in a round.
+    pub(super) fn keys(&self) -> &str {
+        &self.names.keys
     }
 
     /// The capture of a table that is locked; none if it has not begun. What somebody else has put in its place is not it.
@@ -84,59 +87,20 @@ impl Capture {
 
     /// Takes the keys that were noted since the last time; tells how many.
     pub(super) fn take(&self) -> Result<u64, PgError> {
-        let columns = self.key.join(", ");
-        privileged::run_as_caller(&format!("DELETE FROM {}", self.keys))?;
-        privileged::change_as_caller(&format!(
-            "WITH taken AS (DELETE FROM {} RETURNING {columns}) INSERT INTO {} SELECT DISTINCT {columns} FROM taken",
-            self.changes, self.keys
-        ))
+        let [empty, take] = self.names.take(&self.key);
+        privileged::run_as_caller(&empty)?;
+        privileged::change_as_caller(&take)
     }
 
     /// Ends the capture of the table of this name.
     pub(super) fn end(&self, local: &str) -> Result<(), PgError> {
-        privileged::run(&format!("DROP TRIGGER pgs_capture ON {local}; {}", self.drop()))
+        let end = self.names.end().join("; ");
+        privileged::run(&format!("DROP TRIGGER pgs_capture ON {local}; {end}"))
     }
 
-    /// The trigger goes with its function.
-    fn drop(&self) -> String {
-        format!(
-            "DROP FUNCTION IF EXISTS {}() CASCADE; DROP TABLE IF EXISTS {}, {}",
-            self.function, self.changes, self.keys
-        )
-    }
-
-    /// By a superuser: nothing here may plan a query of the table, which evaluates expressions of its owner.
     fn begin(&self, oid: Oid) -> Result<(), PgError> {
-        let relation = pg::print::template::qualified_name(oid);
-        let columns = self.key.join(", ");
         let owner = quote(&table::role_name(table::owner_of(oid)?));
-        let of = |row: &str| {
-            let values: Vec<String> = self.key.iter().map(|it| format!("{row}.{it}")).collect();
-            values.join(", ")
-        };
-        let Self { keys, changes, function, .. } = self;
-        let body = format!(
-            "BEGIN IF TG_OP <> 'INSERT' THEN INSERT INTO {changes} VALUES ({}); END IF; \
-             IF TG_OP <> 'DELETE' THEN INSERT INTO {changes} VALUES ({}); END IF; RETURN NULL; END",
-            of("OLD"),
-            of("NEW")
-        );
-        privileged::run(&format!(
-            "{}; \
-             CREATE UNLOGGED TABLE {changes} AS SELECT {columns} FROM ONLY {relation} WITH NO DATA; \
-             ALTER TABLE {changes} OWNER TO {owner}; \
-             CREATE UNLOGGED TABLE {keys} AS SELECT {columns} FROM ONLY {relation} WITH NO DATA; \
-             ALTER TABLE {keys} OWNER TO {owner}; \
-             CREATE FUNCTION {function}() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER \
-               SET search_path = pg_catalog, pg_temp AS {}; \
-             REVOKE ALL ON FUNCTION {function}() FROM PUBLIC; \
-             ALTER FUNCTION {function}() OWNER TO {owner}; \
-             CREATE TRIGGER pgs_capture AFTER INSERT OR UPDATE OR DELETE ON {relation} \
-               FOR EACH ROW EXECUTE FUNCTION {function}(); \
-             ALTER TABLE {relation} ENABLE ALWAYS TRIGGER pgs_capture",
-            self.drop(),
-            literal(&body)
-        ))
+        privileged::run(&self.names.begin(&qualified_name(oid), &self.key, &owner).join("; "))
     }
 }
 
@@ -206,7 +170,7 @@ pub(crate) fn undo() -> Result<(), PgError> {
             lock_shard(under_way(Oid::from(oid)), Mode::Exclusive);
             privileged::set_for_transaction(c"lock_timeout", PATIENCE);
             // Whoever has only given a table such a name loses nothing that is another's.
-            let statement = Capture::named(&schema, oid, Vec::new()).drop();
+            let statement = names(&schema, oid).end().join("; ");
             privileged::as_restricted(owner, || privileged::run_as_caller(&statement))
         };
         // Somebody wants it, or uses the table: the next visit tries again.

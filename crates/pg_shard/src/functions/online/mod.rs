@@ -102,6 +102,7 @@ fn is_possible(oid: Oid) -> Result<bool, PgError> {
     let sql = format!(
         "SELECT c.relkind = 'r' AND c.relpersistence = 'p' AND NOT c.relispartition AND NOT c.relhassubclass AND c.relam = 2 \
             AND NOT (c.relrowsecurity AND c.relforcerowsecurity) AND has_schema_privilege('{}'::oid, c.relnamespace, 'CREATE') AND pg_relation_size(c.oid) >= {LARGE} \
+            AND NOT EXISTS (SELECT FROM pg_class AS o WHERE o.relnamespace = c.relnamespace AND o.relname = 'pgs_staging_of_' || c.oid) \
             AND NOT EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhrelid = c.oid) \
             AND NOT EXISTS (SELECT FROM pg_constraint AS k WHERE k.contype = 'f' AND c.oid IN (k.conrelid, k.confrelid)) \
             AND NOT EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' \

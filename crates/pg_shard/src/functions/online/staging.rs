@@ -3,14 +3,13 @@
 //! Its shards are made as those of the local table, with the names of its own, so that taking the place changes names only.
 
 use super::capture::Capture;
-use crate::catalog::{self, DistributedTable, quote};
+use crate::catalog::{self, quote};
 use crate::ddl;
 use crate::functions::change_metadata;
 use crate::functions::distribute::{
-    Layout, check_colocation, create_shards_as, register_by, register_quietly,
+    Layout, check_colocation, create_shards_as, register_by, register_unchecked, renamed,
 };
 use crate::mark;
-use crate::transaction::NodeFailure;
 use pg::catalog::privileged;
 use pg::catalog::table::{self, RelationLock};
 use pg::exec::copy::local;
@@ -19,7 +18,7 @@ use pg::server::attempt::attempt;
 use pg::server::utility::copied_columns;
 use pg::{PgError, SqlState};
 use pgrx::pg_sys::Oid;
-use shardmap::NodeAddress;
+use shardmap::change_capture::has_key;
 
 pub(super) struct Staging {
     /// The local table.
@@ -57,7 +56,7 @@ impl Staging {
         let oid = table::relation_oid(&relation.schema, &short)
             .ok_or_else(|| PgError::internal("the staging table has vanished"))?;
         let columns = copied_columns(of).iter().map(|(_, name)| quote(name)).collect();
-        register_quietly(oid, column)?;
+        register_unchecked(oid, column, b'h')?;
         catalog::forget(Some(oid));
         let layout = match layout {
             Layout::Beside(other) => {
@@ -90,13 +89,8 @@ impl Staging {
             return Ok(0);
         }
         let Self { local, name, .. } = self;
-        let keys = &capture.keys;
-        let each: Vec<String> = capture
-            .key
-            .iter()
-            .map(|it| format!("pgs_key.{it} OPERATOR(pg_catalog.=) pgs_row.{it}"))
-            .collect();
-        let matches = each.join(" AND ");
+        let keys = capture.keys();
+        let matches = has_key(&capture.key, "pgs_row");
         let columns = self.columns.join(", ");
         let of_row: Vec<String> = self.columns.iter().map(|it| format!("pgs_row.{it}")).collect();
         self.run(&format!(
@@ -121,7 +115,7 @@ impl Staging {
             .hint("Run it again."));
         }
         let staging = catalog::get(self.oid)?;
-        rename_shards(&staging, &self.told)?;
+        ddl::on_shards(&staging, &[renamed(&staging.schema, &staging.name, &self.told)])?;
         register_by(self.of, column, b'h')?;
         ddl::placed::note(&[self.of])?;
         change_metadata(&format!(
@@ -156,27 +150,4 @@ fn definition(of: Oid) -> Result<Vec<String>, PgError> {
     let mut statements = definition.statements(0).map_err(|error| ddl::definition_error(&error))?;
     statements.extend(definition.prerequisites.iter().cloned());
     Ok(statements)
-}
-
-/// Gives the shards the names of another table's.
-fn rename_shards(staging: &DistributedTable, name: &str) -> Result<(), PgError> {
-    let mut on_nodes: Vec<(NodeAddress, Vec<String>)> = Vec::new();
-    for (index, placements) in staging.placements.iter().enumerate() {
-        let shard = quote(&format!("{name}_{}", staging.shard_id(index).0));
-        let rename = format!("ALTER TABLE {} RENAME TO {shard}", staging.shard_name(index));
-        for placement in placements {
-            match on_nodes.iter_mut().find(|(node, _)| *node == placement.node) {
-                Some((_, statements)) => statements.push(rename.clone()),
-                None => on_nodes.push((placement.node.clone(), vec![rename.clone()])),
-            }
-        }
-    }
-    for (node, statements) in on_nodes {
-        ddl::run_on(&node, &statements).map_err(|failure| {
-            let (NodeFailure::Error(error) | NodeFailure::Unreachable(error)) = failure;
-            PgError::new(SqlState::INTERNAL_ERROR, "could not name the shards")
-                .detail(format!("Node \"{node}\" said: {}", error.message()))
-        })?;
-    }
-    Ok(())
 }
